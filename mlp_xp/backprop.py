@@ -1,0 +1,60 @@
+"""Memoised backpropagation: all derivatives by the chain rule, from the end of the network to the start."""
+
+from mlp_xp.array_api import Array, Backend
+from mlp_xp.forward import Memo
+from mlp_xp.network import Network
+from mlp_xp.parameters import Parameters
+
+
+def backprop(
+    network: Network, memo: Memo, delta: Array, gradient: Parameters, *, add: bool = False
+) -> Array:
+    """Compute the derivative of the loss with respect to every weight and bias.
+
+        ∂L/∂W_l = a_{l−1}ᵀ δ_l        ∂L/∂b_l = Σ_i δ_l        δ_{l−1} = (δ_l W_lᵀ) ⊙ f'_{l−1}
+
+    A unit feeds every unit of the next layer, so the paths through them are summed: that is the product
+    δ_l W_lᵀ. Every δ_l is computed once and serves all weights before it, every a_l and f'_l comes from the
+    memo: nothing is computed twice.
+
+    Parameters
+    ----------
+    network : Network
+        Read.
+    memo : Memo
+        What the forward pass of the same chunk left; consumed.
+    delta : array (n_rows, n_outputs)
+        ∂L/∂z of the loss with respect to what `forward` returned; consumed.
+    gradient : Parameters
+        Filled, or added to.
+    add : bool
+        Whether to add to the gradient rather than write it: chunks of one step after the first.
+
+    Returns
+    -------
+    array (n_rows, n_units)
+        δ_1, with which δ_1 W_1ᵀ is the derivative with respect to x.
+    """
+    backend, activations = network.backend, network.activations
+    into, matmul = backend.into, backend.xp.matmul
+    if not network.output_is_linear:
+        delta *= activations[-1].derivative(backend, memo.kept[-1])
+    for layer in range(network.n_layers - 1, -1, -1):
+        weights, biases, _ = network.layers[layer]
+        _write_or_add(backend, gradient.weights[layer], memo.inputs[layer].mT, delta, add)
+        if biases is not None:
+            _write_or_add(backend, gradient.biases[layer], memo.ones, delta, add)
+        if layer > 0:
+            delta = into(memo.deltas[layer - 1], matmul, delta, weights.mT)
+            delta *= activations[layer - 1].derivative(backend, memo.kept[layer - 1])
+            if memo.masks[layer - 1] is not None:
+                delta *= memo.masks[layer - 1]
+    return delta
+
+
+def _write_or_add(backend: Backend, out: Array, left: Array, right: Array, add: bool) -> None:
+    """out ← left @ right, or out ← out + left @ right."""
+    if add:
+        out += left @ right
+    else:
+        backend.into(out, backend.xp.matmul, left, right)

@@ -1,0 +1,171 @@
+"""The forward pass, and what it remembers for the way back."""
+
+from typing import Any
+
+import numpy as np
+
+from mlp_xp import checks
+from mlp_xp.array_api import Array, to_host
+from mlp_xp.dropout import Dropout
+from mlp_xp.network import Network
+
+
+class Memo:
+    """What the forward pass remembers: derivatives that recur are computed once and reused.
+
+    "For slightly more memory, a huge speed-up": without the memo the cost of all derivatives grows with the
+    number of paths through the network, the product of its widths (bench/memoisation.py).
+
+    Buffers are made once and reused in every step.
+
+    Parameters
+    ----------
+    network : Network
+        For whose layers.
+    n_rows : int
+        Rows of the largest chunk.
+    way_back : bool
+        False for predictions: nothing is kept, two buffers take turns.
+
+    Attributes
+    ----------
+    inputs : list of arrays (n_rows, n_units)
+        a_0 = x, a_1, …: what each layer multiplied with its weights (after dropout).
+    kept : list of arrays (n_rows, n_units)
+        Of each layer, what its activation's derivative follows from: a_l itself, or f'_l(z_l).
+    masks : list of (array or None)
+        Of each layer, the dropout mask on its output.
+    deltas : list of arrays (n_rows, n_units)
+        Where δ of each layer goes on the way back; two buffers take turns.
+    ones : array (n_rows,)
+        Its product with δ is the bias gradient Σ_i δ_i.
+    """
+
+    def __init__(self, network: Network, n_rows: int, *, way_back: bool = True) -> None:
+        self.network = network
+        self.n_rows = 0
+        self.way_back = way_back
+        self._of_size: dict[int, Memo] = {}
+        self._make(n_rows)
+
+    def _make(self, n_rows: int) -> None:
+        backend, sizes = self.network.backend, self.network.layer_sizes[1:]
+        self.n_rows = n_rows
+        turns = [backend.empty((n_rows * max(sizes),)) for _ in range(2)]
+
+        def in_turn(layer: int) -> Array:
+            flat = turns[layer % 2][: n_rows * sizes[layer]]
+            return backend.xp.reshape(flat, (n_rows, sizes[layer]), copy=False)
+
+        shared = [in_turn(layer) for layer in range(len(sizes))]
+        self.masks: list[Array | None] = [None] * len(sizes)
+        if self.way_back:
+            self.z = [backend.empty((n_rows, size)) for size in sizes]
+            self.kept = [
+                z if f.keeps_output else backend.empty(z.shape)
+                for z, f in zip(self.z, self.network.activations, strict=True)
+            ]
+            self.deltas = shared
+            self.ones = backend.ones((n_rows,))
+        else:
+            self.z, self.kept = shared, [None] * len(sizes)
+        self.inputs: list[Array] = [None, *self.z[:-1]]
+
+    def of(self, n_rows: int) -> "Memo":
+        """This memo for a chunk of `n_rows` rows: itself, or views of its first rows."""
+        if n_rows == self.n_rows:
+            return self
+        if n_rows > self.n_rows:
+            self._of_size.clear()
+            self._make(n_rows)
+            return self
+        if n_rows not in self._of_size:
+            if len(self._of_size) > 8:  # ragged chunks come in one or two sizes; never grow without bound
+                self._of_size.clear()
+            self._of_size[n_rows] = self._first(n_rows)
+        return self._of_size[n_rows]
+
+    def _first(self, n_rows: int) -> "Memo":
+        memo = object.__new__(Memo)
+        memo.network, memo.n_rows, memo.way_back, memo._of_size = self.network, n_rows, self.way_back, {}
+        memo.z = [z[:n_rows, ...] for z in self.z]
+        memo.kept = [None if kept is None else kept[:n_rows, ...] for kept in self.kept]
+        memo.masks = [None] * len(self.masks)
+        if self.way_back:
+            memo.deltas = [delta[:n_rows, ...] for delta in self.deltas]
+            memo.ones = self.ones[:n_rows]
+        memo.inputs = [None, *memo.z[:-1]]
+        return memo
+
+
+def forward(
+    network: Network,
+    x: Array,
+    memo: Memo,
+    dropout: Dropout | None = None,
+    step: int = 0,
+    first_row: int = 0,
+) -> Array:
+    """Compute the network's last z, layer by layer, and remember what the way back needs.
+
+        z_l = a_{l−1} W_l + b_l        a_l = f_l(z_l)
+
+    Parameters
+    ----------
+    network : Network
+        Read.
+    x : array (n_rows, n_features)
+        On the network's device, of its dtype; read.
+    memo : Memo
+        Of n_rows rows (`memo.of`); filled.
+    dropout : Dropout, optional
+        Sets outputs of hidden units to zero; None in prediction.
+    step, first_row : int
+        The update's number and the chunk's first row in its global batch: what dropout is a function of.
+
+    Returns
+    -------
+    array (n_rows, n_outputs)
+        The last layer's output, before the loss's link; the caller may overwrite it.
+    """
+    backend, last = network.backend, network.n_layers - 1
+    into, matmul = backend.into, backend.xp.matmul
+    a = memo.inputs[0] = x
+    for layer, (weights, biases, activation) in enumerate(network.layers):
+        z = into(memo.z[layer], matmul, a, weights)
+        if biases is not None:
+            z += biases
+        activation.forward(backend, z, memo.kept[layer])
+        a = z
+        if dropout is not None and layer < last and dropout.rates[layer]:
+            memo.masks[layer] = dropout.mask(backend, a.shape, step, layer, first_row)
+            a = a * memo.masks[layer]
+        if layer < last:
+            memo.inputs[layer + 1] = a
+    if memo.way_back and not network.output_is_linear:
+        # The loss overwrites what it gets, and the output activation's derivative may need a.
+        a = into(memo.deltas[last], backend.xp.multiply, a, 1.0)
+    return a
+
+
+def predict(network: Network, x: Any, *, output: str, chunk_rows: int) -> np.ndarray:
+    """See `Network.predict`."""
+    checks.refuse([checks.one_of("output", output, ("link", "raw")), checks.whole("chunk_rows", chunk_rows)])
+    x = np.asarray(x)
+    n_features = network.layer_sizes[0]
+    if x.ndim != 2 or x.shape[1] != n_features:
+        raise ValueError(
+            f"x has shape {x.shape}, but this network was built for (n_rows, {n_features}) "
+            f"(layer_sizes={network.layer_sizes})."
+        )
+    backend = network.backend
+    memo = Memo(network, max(1, min(chunk_rows, x.shape[0])), way_back=False)
+    predictions = np.empty((x.shape[0], network.layer_sizes[-1]), dtype=backend.dtype_name)
+    with np.errstate(over="ignore"):
+        for start in range(0, x.shape[0], chunk_rows):
+            rows = x[start : start + chunk_rows]
+            z = forward(network, backend.asarray(rows), memo.of(len(rows)))
+            predictions[start : start + len(rows)] = to_host(
+                network.output(backend, z) if output == "link" else z
+            )
+    return predictions

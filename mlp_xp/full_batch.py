@@ -1,0 +1,124 @@
+"""L-BFGS through SciPy, on the objective over all rows, accumulated chunk by chunk.
+
+Memory depends on the chunk and not on the data, so that it runs on streams too.
+"""
+
+import queue
+import threading
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+
+from mlp_xp.array_api import to_host
+from mlp_xp.loader import Loader
+from mlp_xp.objective import Objective
+
+
+def value_and_gradient(
+    objective: Objective, loader: Loader, vector: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """J and ∂J/∂w over all rows of a loader, at a host vector of parameters.
+
+    Parameters
+    ----------
+    objective : Objective
+        Its network's parameters become `vector`.
+    loader : Loader
+        With a full batch.
+    vector : array (n_parameters,)
+        On the host; read.
+
+    Returns
+    -------
+    float, float64 array (n_parameters,)
+    """
+    network = objective.network
+    network.parameters.flat[...] = network.backend.asarray(vector)
+    objective.start_epoch()
+    for step in loader.steps(0, network.backend, labels=objective.loss.labels):
+        objective.differentiate(step)
+    return objective.epoch_loss(), to_host(objective.gradient.flat).astype(np.float64)
+
+
+def lbfgs(
+    objective: Objective, loader: Loader, rule: Any, max_iterations: int
+) -> Generator[tuple[float, str | None]]:
+    """Yield the objective after each iteration, with the network's parameters at that iterate.
+
+    With the last one comes why SciPy stopped: each is held back until the next one is there.
+
+    SciPy calls back; a generator is called. So SciPy runs in a thread of its own that only ever waits: it
+    asks for values and gradients, and all of them are computed here, in the caller's thread.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        SciPy is not installed.
+    """
+    try:
+        from scipy.optimize import minimize
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'L-BFGS needs SciPy: pip install "mlp-xp[sklearn]"', name=error.name
+        ) from error
+    asked: queue.Queue[tuple[str, Any]] = queue.Queue()
+    answers: queue.Queue[Any] = queue.Queue()
+    start = objective.network.parameters.to_host().astype(np.float64)
+
+    def ask(what: str, content: Any) -> Any:
+        asked.put((what, content))
+        answer = answers.get()
+        if answer is None:
+            raise StopIteration
+        return answer
+
+    def work() -> None:
+        try:
+            result = minimize(
+                lambda vector: ask("evaluate", vector.copy()),
+                start,
+                jac=True,
+                method="L-BFGS-B",
+                callback=lambda intermediate_result: ask("iterate", intermediate_result),
+                options={
+                    "maxcor": rule.n_corrections,
+                    "maxiter": max_iterations,
+                    "maxfun": 2**31 - 1,
+                    "gtol": rule.gradient_tolerance,
+                    "ftol": 64 * np.finfo(float).eps,
+                },
+            )
+            asked.put(("done", result.message))
+        except BaseException as error:  # whatever it is, it belongs to the caller's thread
+            asked.put(("failed", error))
+
+    thread = threading.Thread(target=work, name="mlp_xp L-BFGS", daemon=True)
+    thread.start()
+    parameters = objective.network.parameters
+
+    def at(vector: np.ndarray, value: float, stopped: str | None) -> tuple[float, str | None]:
+        parameters.flat[...] = parameters.backend.asarray(vector)
+        return value, stopped
+
+    latest: tuple[np.ndarray, float] | None = None
+    try:
+        while True:
+            what, content = asked.get()
+            if what == "evaluate":
+                answers.put(value_and_gradient(objective, loader, content))
+            elif what == "iterate":
+                if latest is not None:
+                    yield at(*latest, None)
+                latest = content.x.copy(), float(content.fun)
+                answers.put(True)
+            elif what == "failed":
+                raise content
+            else:
+                if latest is None:
+                    latest = start, value_and_gradient(objective, loader, start)[0]
+                yield at(*latest, f"L-BFGS ended: {content}")
+                return
+    finally:
+        answers.put(None)
+        thread.join()

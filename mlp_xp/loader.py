@@ -1,0 +1,302 @@
+"""Where a row travels from its source to the device: gathered in random order, copied over, handed out.
+
+An epoch is a sequence of steps; a step is one update of the weights and a list of chunks. Usually a step has
+one chunk, a mini-batch. A batch of more than `chunk_rows` rows, and "full" above all, has several, whose
+gradients add up: memory depends on the chunk and not on the data.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mlp_xp import checks
+from mlp_xp.array_api import Array, Backend, backend as find_backend
+from mlp_xp.catalogue import resolve
+from mlp_xp.order import ORDERS, Sequential, Shuffled
+from mlp_xp.sources import ArraySource
+
+BLOCK_BYTES = 2**19
+"""Rows are gathered for several small steps at once, in blocks of about this size, which stay in a core's
+second-level cache until they are used."""
+
+AUTO_LARGEST = 4096
+"""The largest batch that "auto" chooses."""
+
+
+class Chunk(NamedTuple):
+    """Rows on the device: x (n_rows, n_features), y (n_rows, n_targets), weight (n_rows, 1) or None."""
+
+    x: Array
+    y: Array
+    weight: Array | None
+
+
+class Step:
+    """The rows of one update of the weights: iterate over it for its chunks.
+
+    Attributes
+    ----------
+    n_rows : int
+        Rows of all chunks.
+    divisor : float or None
+        Σ s_i over the step's rows (their number without weights). None until the last chunk has passed where
+        weights are spread over several chunks.
+    """
+
+    def __init__(self, n_rows: int, divisor: float | None, chunks: Iterable[tuple[Chunk, float]]) -> None:
+        self.n_rows = n_rows
+        self.divisor = divisor
+        self._chunks = chunks
+
+    def __iter__(self) -> Iterator[Chunk]:
+        """Yield the chunks, and know the divisor when they are through."""
+        total = 0.0
+        for chunk, weight in self._chunks:
+            total += weight
+            yield chunk
+        self.divisor = total
+
+
+class Loader:
+    """Streams mini-batches of a data set to a device, every row exactly once an epoch, in random order.
+
+    Parameters
+    ----------
+    x : array_like (n_rows, n_features) or source
+        Rows; or any object with `n_rows`, `n_features`, `n_targets` and ``rows(index, x, y, weight)``, which
+        fills the given host arrays. Never written.
+    y : array_like (n_rows,) or (n_rows, n_targets), optional
+        Targets; not with a source, which has its own.
+    sample_weight : array_like (n_rows,), optional
+        s_i >= 0, ones if not given; not with a source.
+    batch_size : int, "full" or "auto"
+        Rows a step. "full" means all of them; "auto" the largest power of two that is at most 4,096 and at
+        most n_rows / 32. More than there are means all, with a warning.
+    order : str or order
+        Which rows, when: "shuffled", "with_replacement", "sequential", "blocks", or a callable
+        ``(n_rows, seed, epoch)`` whose result gives the rows of positions start … stop as ``[start:stop]``.
+    seed : int
+        Of the order: a pure function of (seed, epoch).
+    chunk_rows : int
+        The largest number of rows on the device at a time.
+    device, dtype : str, optional
+        Those of the network that is trained, if not given ("cpu" and "float32" when a user iterates).
+
+    Raises
+    ------
+    ValueError, TypeError
+        Data that cannot be trained on (row and column named), mismatched lengths, unknown names.
+
+    Examples
+    --------
+    >>> loader = Loader([[1.0], [2.0], [3.0]], [1.0, 2.0, 3.0], batch_size=2)
+    >>> [step.n_rows for step in loader]
+    [2, 1]
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        batch_size: int | str = 256,
+        order: Any = "shuffled",
+        seed: int = 0,
+        chunk_rows: int = 4096,
+        device: str | Backend | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        problems = [
+            checks.whole("chunk_rows", chunk_rows),
+            checks.whole("seed", seed, least=0),
+            checks.one_of("batch_size", batch_size, ("full", "auto"))
+            if isinstance(batch_size, str)
+            else checks.whole("batch_size", batch_size),
+        ]
+        checks.refuse(problems)
+        if hasattr(x, "rows") and hasattr(x, "n_rows"):
+            if y is not None or sample_weight is not None:
+                raise ValueError("a source brings its own targets and weights: give y or a source, not both.")
+            self.source = x
+        else:
+            self.source = ArraySource(x, y, sample_weight)
+        self.seed, self.chunk_rows, self.device, self.dtype = seed, chunk_rows, device, dtype
+        self.batch_size = self._batch_rows(batch_size)
+        self.order = self._order(order)
+        self._next_epoch = 0
+
+    def _batch_rows(self, batch_size: int | str) -> int:
+        n_rows = self.source.n_rows
+        if batch_size == "full":
+            return n_rows
+        if batch_size == "auto":
+            return 2 ** int(math.log2(max(1, min(AUTO_LARGEST, n_rows / 32))))
+        if int(batch_size) > n_rows:
+            warnings.warn(
+                f"batch_size={batch_size} is more than the {n_rows} rows there are: every step takes all of "
+                "them.",
+                stacklevel=3,
+            )
+        return min(int(batch_size), n_rows)
+
+    def _order(self, order: Any) -> Callable[[int, int, int], Any]:
+        known = order if callable(order) and not isinstance(order, type) else resolve("order", ORDERS, order)
+        if isinstance(known, Shuffled) and self.batch_size == self.source.n_rows:
+            return Sequential()  # a step that takes all rows need not shuffle them
+        return known
+
+    @property
+    def n_rows(self) -> int:
+        """Rows an epoch."""
+        return self.source.n_rows
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates an epoch; the last one may be ragged."""
+        return -(-self.n_rows // self.batch_size)
+
+    def backend_for(self, network_backend: Backend | None = None) -> Backend:
+        """Where chunks go: the loader's own device and dtype if it was given any, else the network's."""
+        if network_backend is None:
+            return find_backend(self.device or "cpu", self.dtype or "float32")
+        wanted = find_backend(self.device or network_backend, self.dtype or network_backend.dtype_name)
+        if (wanted.name, wanted.dtype_name) != (network_backend.name, network_backend.dtype_name):
+            raise ValueError(
+                f"this loader was made for {wanted.name} and {wanted.dtype_name}, but the network is on "
+                f"{network_backend.name} in {network_backend.dtype_name}: leave the loader's device and dtype "
+                "out, or give both the same."
+            )
+        return network_backend
+
+    def __iter__(self) -> Iterator[Step]:
+        """Yield the steps of the next epoch; their arrays are the caller's own."""
+        epoch, self._next_epoch = self._next_epoch, self._next_epoch + 1
+        backend = self.backend_for()
+        for step in self.steps(epoch, backend, labels=self._looks_like_labels()):
+            own = [
+                Chunk(*(None if part is None else backend.xp.asarray(part, copy=True) for part in chunk))
+                for chunk in step
+            ]
+            yield Step(step.n_rows, step.divisor, [(chunk, 0.0 if i else step.divisor) for i, chunk in enumerate(own)])
+
+    def _looks_like_labels(self) -> bool:
+        return np.dtype(getattr(self.source, "y_dtype", "f")).kind in "iub"
+
+    def steps(
+        self, epoch: int, backend: Backend, *, labels: bool = False, first_step: int = 0
+    ) -> Iterator[Step]:
+        """Yield the steps of an epoch (from 0); their arrays are buffers that the next steps reuse.
+
+        Parameters
+        ----------
+        epoch : int
+            Which epoch: with the seed, it determines the order.
+        backend : Backend
+            Where chunks go.
+        labels : bool
+            Whether targets are class numbers (int32) rather than numbers of the backend's dtype.
+        first_step : int
+            Where to start: earlier steps are not gathered.
+        """
+        order = self.order(self.n_rows, self.seed, epoch)
+        gather = Gatherer(self.source, order, backend, labels)
+        if self.batch_size > self.chunk_rows:
+            yield from self._chunked_steps(gather, first_step)
+        else:
+            yield from self._small_steps(gather, first_step)
+
+    def _chunked_steps(self, gather: "Gatherer", first_step: int) -> Iterator[Step]:
+        """Steps of several chunks, gathered one by one."""
+        for start in range(first_step * self.batch_size, self.n_rows, self.batch_size):
+            stop = min(start + self.batch_size, self.n_rows)
+            bounds = [
+                (first, min(first + self.chunk_rows, stop)) for first in range(start, stop, self.chunk_rows)
+            ]
+            divisor = None if gather.weighted else float(stop - start)
+            yield Step(stop - start, divisor, (gather(first, last).part(0, last - first) for first, last in bounds))
+
+    def _small_steps(self, gather: "Gatherer", first_step: int) -> Iterator[Step]:
+        """Steps of one chunk, gathered several at a time."""
+        batch = self.batch_size
+        row_bytes = 8 * (self.source.n_features + self.source.n_targets + 1)
+        block = batch * max(1, min(BLOCK_BYTES // (row_bytes * batch), self.chunk_rows // batch))
+        for start in range(first_step * batch, self.n_rows, block):
+            rows = gather(start, min(start + block, self.n_rows))
+            for first in range(0, rows.n_rows, batch):
+                n_rows = min(batch, rows.n_rows - first)
+                chunk = rows.part(first, n_rows)
+                yield Step(n_rows, chunk[1], (chunk,))
+
+
+class Gatherer:
+    """Fills reused host buffers with rows in an epoch's order, and has them on the device.
+
+    Parameters
+    ----------
+    source : source
+        Where rows come from.
+    order : sliceable
+        Row numbers of positions start … stop of the epoch.
+    backend : Backend
+        Where they go. On the CPU the buffers themselves are handed out.
+    labels : bool
+        Whether targets become int32.
+    """
+
+    def __init__(self, source: Any, order: Any, backend: Backend, labels: bool) -> None:
+        self.source, self.order, self.backend = source, order, backend
+        self.y_dtype = "int32" if labels else backend.dtype_name
+        self.weighted = bool(getattr(source, "has_weights", False))
+        self._capacity = 0
+
+    def _make(self, n_rows: int) -> None:
+        source, dtype = self.source, self.backend.dtype_name
+        self._capacity = n_rows
+        self._x = np.empty((n_rows, source.n_features), dtype=dtype)
+        self._y = np.empty((n_rows, source.n_targets), dtype=self.y_dtype)
+        self._weight = np.empty((n_rows,), dtype=dtype) if self.weighted else None
+
+    def __call__(self, start: int, stop: int) -> "Block":
+        """The rows of positions start … stop, valid until the next call."""
+        n_rows = stop - start
+        if n_rows > self._capacity:
+            self._make(n_rows)
+        index = np.asarray(self.order[start:stop], dtype=np.int64)
+        x, y = self._x[:n_rows], self._y[:n_rows]
+        weight = None if self._weight is None else self._weight[:n_rows]
+        self.source.rows(index, x, y, weight)
+        if self.backend.name == "cpu":
+            return Block(x, y, None if weight is None else weight[:, None], weight)
+        on_device = self.backend.asarray
+        return Block(
+            on_device(x),
+            on_device(y, self.y_dtype),
+            None if weight is None else on_device(weight[:, None]),
+            weight,
+        )
+
+
+class Block(NamedTuple):
+    """Rows of several steps on the device, and their weights on the host."""
+
+    x: Array
+    y: Array
+    weight: Array | None
+    host_weight: np.ndarray | None
+
+    @property
+    def n_rows(self) -> int:
+        """Rows."""
+        return int(self.x.shape[0])
+
+    def part(self, first: int, n_rows: int) -> tuple[Chunk, float]:
+        """A chunk of `n_rows` rows from `first`, with its Σ s_i."""
+        stop = first + n_rows
+        if self.host_weight is None or self.weight is None:
+            return Chunk(self.x[first:stop, ...], self.y[first:stop, ...], None), float(n_rows)
+        total = float(np.sum(self.host_weight[first:stop], dtype=np.float64))
+        return Chunk(self.x[first:stop, ...], self.y[first:stop, ...], self.weight[first:stop, ...]), total

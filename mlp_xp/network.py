@@ -1,0 +1,191 @@
+"""A multilayer perceptron: layer sizes, activations, parameters."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mlp_xp import checks
+from mlp_xp.activations import ACTIVATIONS, Custom, Identity, resolve_activation
+from mlp_xp.array_api import Array, Backend, backend as find_backend
+from mlp_xp.catalogue import name_of, resolve
+from mlp_xp.initializers import INITIALIZERS, SUITED
+from mlp_xp.losses import LINKS, IdentityLink
+from mlp_xp.parameters import Parameters
+
+
+class Network:
+    """A multilayer perceptron.
+
+        z_l = a_{l−1} W_l + b_l        a_l = f_l(z_l)        a_0 = x,  l = 1 … L
+
+    Parameters
+    ----------
+    layer_sizes : sequence of int
+        Units per layer, inputs first, outputs last.
+    activation : str, instance, pair of functions, or list of them
+        f: one for all hidden layers, or a list with one for each hidden layer (or for every layer; the last
+        is the identity unless given). A pair (value, derivative) of functions of z is a user's own.
+    bias : bool
+        Whether layers have biases.
+    initializer : str or instance, optional
+        How the weights start; what suits the first hidden layer's activation (`initializers.SUITED`) if not
+        given.
+    device : str or Backend
+        "cpu", "cuda", "cuda:N".
+    dtype : str
+        "float32" or "float64".
+    seed : int
+        Of the starting weights, drawn on the host: the same on every device.
+
+    Attributes
+    ----------
+    parameters : Parameters
+        Weights and biases.
+    output : link
+        What `predict` applies to the last z; `train` sets it to the link of its loss.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A size, name or function is refused.
+    RuntimeError
+        The device cannot be used here; the message says why.
+
+    Examples
+    --------
+    >>> network = Network((4, 3, 2, 1), activation="tanh", bias=False)
+    >>> network.n_weights
+    20
+    """
+
+    def __init__(
+        self,
+        layer_sizes: Sequence[int],
+        *,
+        activation: Any = "relu",
+        bias: bool = True,
+        initializer: Any = None,
+        device: str | Backend = "cpu",
+        dtype: str = "float32",
+        seed: int = 0,
+    ) -> None:
+        self.layer_sizes = _checked_sizes(layer_sizes)
+        checks.refuse([checks.whole("seed", seed, least=0)])
+        self.activations = _one_a_layer(activation, len(self.layer_sizes) - 1)
+        self.backend = find_backend(device, dtype)
+        self.output: Any = IdentityLink()
+        self.parameters = Parameters(self.backend, self.layer_sizes, bool(bias))
+        if initializer is None:
+            initializer = suited_initializer(self.activations[0])
+        self._initialise(resolve("initializer", INITIALIZERS, initializer), seed)
+
+    def _initialise(self, initializer: Any, seed: int) -> None:
+        generator = np.random.default_rng(seed)
+        for layer, (n_in, n_out) in enumerate(zip(self.layer_sizes, self.layer_sizes[1:], strict=False)):
+            weights = initializer.weights(generator, layer, n_in, n_out)
+            self.parameters.set_layer(layer, weights, initializer.biases(generator, layer, n_in, n_out))
+
+    @functools.cached_property
+    def layers(self) -> list[tuple[Array, Array | None, Any]]:
+        """W_l, b_l (or None) and f_l of each layer, from the first to the last."""
+        biases = self.parameters.biases or [None] * self.n_layers
+        return list(zip(self.parameters.weights, biases, self.activations, strict=True))
+
+    @functools.cached_property
+    def output_is_linear(self) -> bool:
+        """Whether the last layer's activation is the identity, as it is unless given."""
+        return isinstance(self.activations[-1], Identity)
+
+    @property
+    def n_layers(self) -> int:
+        """L, the number of weight matrices."""
+        return len(self.layer_sizes) - 1
+
+    @property
+    def n_weights(self) -> int:
+        """The number of weights w_ij^k, biases not counted."""
+        return self.parameters.n_weights
+
+    def predict(self, x: Any, *, output: str = "link", chunk_rows: int = 4096) -> np.ndarray:
+        """Predictions for rows of x, a chunk at a time: memory does not grow with the number of rows.
+
+        Safe to call from several threads at once.
+
+        Parameters
+        ----------
+        x : array_like (n_rows, n_features)
+            On the host; read.
+        output : "link" or "raw"
+            "link" applies the link of the loss that trained the network (probabilities, rates, quantiles in
+            order); "raw" gives the last z.
+        chunk_rows : int
+            Rows a chunk.
+
+        Returns
+        -------
+        numpy.ndarray (n_rows, n_outputs)
+
+        Raises
+        ------
+        ValueError
+            x has another number of columns than the network has inputs.
+        """
+        from mlp_xp.forward import predict  # late: forward is built on networks
+
+        return predict(self, x, output=output, chunk_rows=chunk_rows)
+
+    def __repr__(self) -> str:
+        """Sizes, activations and device on one line."""
+        names = [activation_name(f) for f in self.activations]
+        return (
+            f"Network({self.layer_sizes}, activation={names}, bias={self.parameters.bias}, "
+            f"device={self.backend.name!r}, dtype={self.backend.dtype_name!r})"
+        )
+
+
+def _checked_sizes(layer_sizes: Sequence[int]) -> tuple[int, ...]:
+    try:
+        sizes = tuple(layer_sizes)
+    except TypeError:
+        raise TypeError(
+            f"layer_sizes={layer_sizes!r} must be a sequence of whole numbers, such as (10, 64, 1)."
+        ) from None
+    if len(sizes) < 2:
+        raise ValueError(f"layer_sizes={sizes!r} must name at least inputs and outputs, such as (10, 64, 1).")
+    checks.refuse(checks.whole(f"layer_sizes[{i}]", size) for i, size in enumerate(sizes))
+    return tuple(int(size) for size in sizes)
+
+
+def _one_a_layer(activation: Any, n_layers: int) -> list[Any]:
+    """One for all hidden layers, or one each; the last layer's is the identity unless given."""
+    is_pair = isinstance(activation, tuple) and len(activation) == 2 and any(map(callable, activation))
+    if isinstance(activation, list | tuple) and not is_pair:
+        found = [resolve_activation(item) for item in activation]
+        if len(found) == n_layers - 1:
+            found.append(Identity())
+        if len(found) != n_layers:
+            raise ValueError(
+                f"activation has {len(activation)} entries, but this network has {n_layers - 1} hidden "
+                f"layers: give one for all, {n_layers - 1}, or {n_layers} with the output layer's."
+            )
+        return found
+    return [resolve_activation(activation)] * (n_layers - 1) + [Identity()]
+
+
+def activation_name(activation: Any) -> str:
+    """Its name in the catalogue, or that of a user's own function."""
+    if isinstance(activation, Custom):
+        return activation.name
+    return name_of(ACTIVATIONS, activation)
+
+
+def suited_initializer(activation: Any) -> str:
+    """The name of the initializer for layers with this activation."""
+    return SUITED.get(activation_name(activation), "glorot_uniform")
+
+
+def resolve_link(given: Any) -> Any:
+    """A link from what `describe` wrote of it."""
+    return resolve("output", LINKS, given)

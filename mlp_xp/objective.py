@@ -1,0 +1,154 @@
+"""The objective and its gradient over one step, a list of chunks.
+
+    J = (Σ_i s_i L_i + λ R(w)) / Σ_i s_i        "mean"
+    J =  Σ_i s_i L_i + λ R(w)                   "sum"
+
+L_i sums over the outputs; s_i is the sample weight; biases are never penalised.
+"""
+
+import math
+from typing import Any
+
+from mlp_xp.array_api import Array, to_host
+from mlp_xp.backprop import backprop
+from mlp_xp.dropout import Dropout
+from mlp_xp.forward import Memo, forward
+from mlp_xp.loader import Loader, Step
+from mlp_xp.network import Network
+
+READ_EVERY = 4096
+"""Values that wait on the device before the host reads them all at once."""
+
+
+class Values:
+    """Numbers computed on the device, read by the host many at a time: reading one stops a GPU's queue."""
+
+    def __init__(self, network: Network) -> None:
+        self._waiting = network.backend.zeros((READ_EVERY,))
+        self._n_waiting = 0
+        self.read: list[float] = []
+
+    def append(self, value: Array) -> None:
+        """Store a 0-d array on the device."""
+        self._waiting[self._n_waiting] = value
+        self._n_waiting += 1
+        if self._n_waiting == READ_EVERY:
+            self.flush()
+
+    def flush(self) -> None:
+        """Read what is waiting."""
+        self.read.extend(to_host(self._waiting)[: self._n_waiting].tolist())
+        self._n_waiting = 0
+
+
+class Objective:
+    """J and its gradient for one network, loss and regularizer; owns the memo and the gradient.
+
+    Parameters
+    ----------
+    network : Network
+        Read.
+    loss : loss
+        From `losses`.
+    regularizer : regularizer, optional
+        From `regularizers`.
+    dropout : Dropout, optional
+        For hidden units.
+    reduction : "mean" or "sum"
+        Whether J is divided by Σ s_i.
+
+    Attributes
+    ----------
+    gradient : Parameters
+        ∂J/∂w of the step last differentiated.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        loss: Any,
+        regularizer: Any = None,
+        dropout: Dropout | None = None,
+        reduction: str = "mean",
+    ) -> None:
+        self.network, self.loss, self.regularizer = network, loss, regularizer
+        self.dropout, self.reduction = dropout, reduction
+        self.memo = Memo(network, 1)
+        self.gradient = network.parameters.zeros_like()
+        self.start_epoch()
+
+    def start_epoch(self) -> None:
+        """Forget the values of the last epoch."""
+        self.values = Values(self.network)
+        self._steps_of_values: list[int] = []
+        self._divisors: list[float] = []
+
+    def differentiate(self, step: Step, number: int = 0) -> None:
+        """Fill `gradient` with ∂J/∂w over a step's chunks; J's terms wait on the device.
+
+        Parameters
+        ----------
+        step : Step
+            Its chunks are consumed.
+        number : int
+            The update's number from 0, of which dropout is a function.
+        """
+        network, backend, gradient = self.network, self.network.backend, self.gradient
+        divide_early = self.reduction == "mean" and step.divisor
+        first_row = 0
+        for x, y, weight in step:
+            n_rows = x.shape[0]
+            memo = self.memo.of(n_rows)
+            z = forward(network, x, memo, self.dropout, number, first_row)
+            value = self.loss(backend, z, y, weight)  # Σ s L; z is now δ
+            if divide_early:
+                z *= 1.0 / step.divisor
+            backprop(network, memo, z, gradient, add=first_row > 0)
+            self._record(value)
+            first_row += n_rows
+        divisor = step.divisor or 0.0
+        scale = 1.0 if self.reduction == "sum" else 1.0 / divisor if divisor else 0.0
+        if not divide_early and scale != 1.0:
+            gradient.flat *= scale
+        if self.regularizer is not None and divisor:
+            weights = network.parameters.flat_weights
+            self.regularizer.add_gradient(backend, weights, gradient.flat_weights, scale)
+            self._record(self.regularizer.value(backend, weights))
+        self._divisors.append(divisor)
+
+    def _record(self, value: Array) -> None:
+        self.values.append(value)
+        self._steps_of_values.append(len(self._divisors))
+
+    def epoch_loss(self) -> float:
+        """J over the steps since `start_epoch`, each at the weights of its time, summed in float64.
+
+        "mean" divides by Σ s_i of the epoch; "sum" leaves it out and averages the penalty over the steps.
+        """
+        self.values.flush()
+        total = math.fsum(self.values.read) if all(map(math.isfinite, self.values.read)) else math.nan
+        divisor = math.fsum(self._divisors)
+        return total / divisor if divisor and self.reduction == "mean" else total
+
+    def first_failure(self) -> int | None:
+        """The first step since `start_epoch` (from 0) whose value is not finite; None if all are."""
+        self.values.flush()
+        for step, value in zip(self._steps_of_values, self.values.read, strict=True):
+            if not math.isfinite(value):
+                return step
+        return None
+
+
+def mean_loss(network: Network, loader: Loader, loss: Any) -> float:
+    """The loss over all rows of a loader, without penalty and dropout: Σ s_i L_i / Σ s_i.
+
+    In chunks, on the device; the host reads once.
+    """
+    memo = Memo(network, 1, way_back=False)
+    values, divisor = Values(network), 0.0
+    for step in loader.steps(0, network.backend, labels=loss.labels):
+        for x, y, weight in step:
+            values.append(loss(network.backend, forward(network, x, memo.of(x.shape[0])), y, weight))
+        divisor += step.divisor or 0.0
+    values.flush()
+    return math.fsum(values.read) / divisor if divisor else math.nan

@@ -1,0 +1,391 @@
+"""Update rules w_new = w_old − η ∂J/∂w and their kin, in order of increasing complexity.
+
+A rule is a few lines on vectors and owns no array. `Optimizer` holds what a rule remembers between steps as
+named flat vectors beside the parameters, and applies the rule in blocks that stay in a core's cache. The
+learning rate η is an argument of every step: schedules never enter here.
+
+    rule.update(xp, t, rate, p, g, **state)     p and the state vectors are updated in place; g is read
+
+with t the number of this step from 1, p a slice of the parameters, g the same slice of the gradient. Python
+floats only: a NumPy scalar would turn float32 into float64.
+"""
+
+import dataclasses
+import math
+from typing import Any, ClassVar
+
+from mlp_xp import checks
+from mlp_xp.array_api import Array, to_host
+from mlp_xp.parameters import Parameters
+
+
+@dataclasses.dataclass(frozen=True)
+class SGD:
+    """Gradient descent: p ← p − η g.
+
+    Stochastic with one row a step, mini-batch with several, gradient descent with all.
+
+    References
+    ----------
+    Robbins and Monro, A stochastic approximation method, 1951.
+    """
+
+    state: ClassVar[tuple[str, ...]] = ()
+
+    def update(self, xp: Any, t: int, rate: float, p: Array, g: Array) -> None:
+        """One step."""
+        p -= rate * g
+
+
+@dataclasses.dataclass(frozen=True)
+class Momentum:
+    """Momentum: v ← μ v − η g, p ← p + v.
+
+    The rate is inside the velocity (as in scikit-learn); at a constant rate this equals PyTorch's form.
+
+    Parameters
+    ----------
+    momentum : float in [0, 1)
+        μ, the part of the velocity that survives a step.
+
+    References
+    ----------
+    Polyak, Some methods of speeding up the convergence of iteration methods, 1964.
+    """
+
+    momentum: float = 0.9
+    state: ClassVar[tuple[str, ...]] = ("v",)
+
+    def __post_init__(self) -> None:
+        """Check μ."""
+        checks.refuse([checks.number("momentum", self.momentum, least=0, below=1)])
+
+    def update(self, xp: Any, t: int, rate: float, p: Array, g: Array, v: Array) -> None:
+        """One step."""
+        v *= self.momentum
+        v -= rate * g
+        p += v
+
+
+@dataclasses.dataclass(frozen=True)
+class Nesterov:
+    """Nesterov's momentum: v ← μ v − η g, p ← p + μ v − η g.
+
+    Parameters
+    ----------
+    momentum : float in [0, 1)
+        μ, the part of the velocity that survives a step.
+
+    References
+    ----------
+    Sutskever et al., On the importance of initialization and momentum, ICML 2013, equations 3 and 4,
+    rewritten for the parameters at which the gradient is taken.
+    """
+
+    momentum: float = 0.9
+    state: ClassVar[tuple[str, ...]] = ("v",)
+
+    def __post_init__(self) -> None:
+        """Check μ."""
+        checks.refuse([checks.number("momentum", self.momentum, least=0, below=1)])
+
+    def update(self, xp: Any, t: int, rate: float, p: Array, g: Array, v: Array) -> None:
+        """One step."""
+        v *= self.momentum
+        v -= rate * g
+        p += self.momentum * v - rate * g
+
+
+@dataclasses.dataclass(frozen=True)
+class RMSprop:
+    """RMSprop: v ← ρ v + (1 − ρ) g², p ← p − η g / (√v + ε).
+
+    Parameters
+    ----------
+    decay : float in [0, 1)
+        ρ, decay per step of the mean of squared gradients.
+    eps : float > 0
+        Added to √v, in units of the gradient.
+
+    References
+    ----------
+    Tieleman and Hinton, Lecture 6.5, Neural networks for machine learning, 2012.
+    """
+
+    decay: float = 0.99
+    eps: float = 1e-8
+    state: ClassVar[tuple[str, ...]] = ("v",)
+
+    def __post_init__(self) -> None:
+        """Check ρ and ε."""
+        checks.refuse(
+            [checks.number("decay", self.decay, least=0, below=1), checks.number("eps", self.eps, above=0)]
+        )
+
+    def update(self, xp: Any, t: int, rate: float, p: Array, g: Array, v: Array) -> None:
+        """One step."""
+        v *= self.decay
+        v += (1.0 - self.decay) * (g * g)
+        p -= rate * g / (xp.sqrt(v) + self.eps)
+
+
+def _check_betas(rule: Any) -> None:
+    checks.refuse(
+        [
+            checks.number("beta1", rule.beta1, least=0, below=1),
+            checks.number("beta2", rule.beta2, least=0, below=1),
+            checks.number("eps", rule.eps, above=0),
+        ]
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Adam:
+    """Adam: gradient means scaled by the root of squared-gradient means.
+
+        m ← β₁ m + (1 − β₁) g            m̂ = m / (1 − β₁ᵗ)
+        v ← β₂ v + (1 − β₂) g²           v̂ = v / (1 − β₂ᵗ)
+        p ← p − η m̂ / (√v̂ + ε)
+
+    The state holds M = m / (1 − β₁) and V = v / (1 − β₂), so that M ← β₁ M + g takes two passes over the
+    vector, not three; the scales are folded into two Python floats.
+
+    Parameters
+    ----------
+    beta1, beta2 : float in [0, 1)
+        Decay per step of the two running means.
+    eps : float > 0
+        Added to √v̂, in units of the gradient.
+    eps_on : "corrected" or "raw"
+        "corrected" adds ε to √v̂ (Algorithm 1). "raw" adds it to √v and corrects the rate instead, the form
+        at the end of section 2: p ← p − η √(1 − β₂ᵗ) / (1 − β₁ᵗ) · m / (√v + ε).
+
+    References
+    ----------
+    Kingma and Ba, Adam, ICLR 2015, Algorithm 1.
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    eps_on: str = "corrected"
+    state: ClassVar[tuple[str, ...]] = ("m", "v")
+
+    def __post_init__(self) -> None:
+        """Check β₁, β₂ and ε."""
+        _check_betas(self)
+        checks.refuse([checks.one_of("eps_on", self.eps_on, ("corrected", "raw"))])
+
+    def update(self, xp: Any, t: int, rate: float, p: Array, g: Array, m: Array, v: Array) -> None:
+        """One step."""
+        m *= self.beta1
+        m += g
+        v *= self.beta2
+        v += g * g
+        scale, eps = self.scales(t)
+        p -= (rate * scale) * m / (xp.sqrt(v) + eps)
+
+    def scales(self, t: int) -> tuple[float, float]:
+        """The two floats c and e with m̂ / (√v̂ + ε) = c M / (√V + e)."""
+        first = (1.0 - self.beta1) / (1.0 - self.beta1**t)
+        root = math.sqrt((1.0 - self.beta2) / (1.0 - self.beta2**t))
+        return first / root, self.eps / (
+            root if self.eps_on == "corrected" else math.sqrt(1.0 - self.beta2)
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class AdamW:
+    """AdamW: W ← W − η λ W, then Adam's step on W and b; the decay never touches biases.
+
+    Parameters
+    ----------
+    beta1, beta2, eps : float
+        As in `Adam`.
+    weight_decay : float >= 0
+        λ, the part of a weight that decays per step and unit of learning rate.
+
+    References
+    ----------
+    Loshchilov and Hutter, Decoupled weight decay regularization, ICLR 2019, Algorithm 2.
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    state: ClassVar[tuple[str, ...]] = ("m", "v")
+
+    def __post_init__(self) -> None:
+        """Check β₁, β₂, ε and λ."""
+        _check_betas(self)
+        checks.refuse([checks.number("weight_decay", self.weight_decay, least=0)])
+
+    def update(self, xp: Any, t: int, rate: float, p: Array, g: Array, m: Array, v: Array) -> None:
+        """Adam's step; `Optimizer` has shrunk the weights before."""
+        Adam(self.beta1, self.beta2, self.eps).update(xp, t, rate, p, g, m, v)
+
+
+@dataclasses.dataclass(frozen=True)
+class Nadam:
+    """Nadam: Adam with Nesterov's look-ahead on the mean of gradients.
+
+        μ_t = β₁ (1 − 0.96^(t ψ) / 2)
+        m ← β₁ m + (1 − β₁) g
+        v ← β₂ v + (1 − β₂) g²           v̂ = v / (1 − β₂ᵗ)
+        p ← p − η (μ_{t+1} m / (1 − Π_{i≤t+1} μ_i) + (1 − μ_t) g / (1 − Π_{i≤t} μ_i)) / (√v̂ + ε)
+
+    The state holds M and V as in `Adam`.
+
+    Parameters
+    ----------
+    beta1, beta2, eps : float
+        As in `Adam`.
+    momentum_decay : float >= 0
+        ψ, how fast μ_t warms up to β₁.
+
+    References
+    ----------
+    Dozat, Incorporating Nesterov momentum into Adam, 2016, Algorithm 2 with the schedule of section 3.
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    momentum_decay: float = 0.004
+    state: ClassVar[tuple[str, ...]] = ("m", "v")
+
+    def __post_init__(self) -> None:
+        """Check β₁, β₂, ε and ψ."""
+        _check_betas(self)
+        checks.refuse([checks.number("momentum_decay", self.momentum_decay, least=0)])
+
+    def _mu(self, t: int) -> float:
+        return self.beta1 * (1.0 - 0.5 * 0.96 ** (t * self.momentum_decay))
+
+    def update(self, xp: Any, t: int, rate: float, p: Array, g: Array, m: Array, v: Array) -> None:
+        """One step."""
+        m *= self.beta1
+        m += g
+        v *= self.beta2
+        v += g * g
+        # Π μ_i falls below 1e-16, half an ulp of 1, long before 400 steps (μ < 0.9): later factors do nothing.
+        product = math.prod(self._mu(i) for i in range(1, min(t, 400) + 1))
+        look_ahead = (1.0 - self.beta1) * self._mu(t + 1) / (1.0 - product * self._mu(t + 1))
+        now = (1.0 - self._mu(t)) / (1.0 - product)
+        root = math.sqrt((1.0 - self.beta2) / (1.0 - self.beta2**t))
+        p -= (rate / root) * (look_ahead * m + now * g) / (xp.sqrt(v) + self.eps / root)
+
+
+@dataclasses.dataclass(frozen=True)
+class LBFGS:
+    """L-BFGS: a quasi-Newton method on the objective over all rows, by SciPy; one iteration an epoch.
+
+    It asks for value and gradient over the whole data set as often as its line search needs, sets its own
+    step sizes (the learning rate is not used), and needs a full batch and no dropout.
+
+    Parameters
+    ----------
+    n_corrections : int
+        Pairs of steps and gradient changes that stand for the Hessian.
+    gradient_tolerance : float >= 0
+        The run has converged when no element of the gradient is larger.
+
+    References
+    ----------
+    Byrd, Lu, Nocedal and Zhu, A limited memory algorithm for bound constrained optimization, 1995.
+    """
+
+    n_corrections: int = 10
+    gradient_tolerance: float = 1e-5
+    state: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        """Check both."""
+        checks.refuse(
+            [
+                checks.whole("n_corrections", self.n_corrections),
+                checks.number("gradient_tolerance", self.gradient_tolerance, least=0),
+            ]
+        )
+
+
+OPTIMIZERS: dict[str, type] = {
+    "sgd": SGD,
+    "momentum": Momentum,
+    "nesterov": Nesterov,
+    "rmsprop": RMSprop,
+    "adam": Adam,
+    "adamw": AdamW,
+    "nadam": Nadam,
+    "lbfgs": LBFGS,
+}
+
+
+class Optimizer:
+    """A rule at work: its state beside the parameters that it updates.
+
+    Parameters
+    ----------
+    rule : one of the classes above
+        What to do with a slice of the vectors.
+    parameters : Parameters
+        What it will update; gives backend and sizes.
+
+    Attributes
+    ----------
+    t : int
+        Steps made.
+    state : dict of str to flat array
+        What the rule remembers, in the layout of the parameters.
+    """
+
+    def __init__(self, rule: Any, parameters: Parameters) -> None:
+        self.rule = rule
+        self.parameters = parameters
+        self.t = 0
+        self.state = {name: parameters.backend.zeros((parameters.size,)) for name in rule.state}
+
+    def step(self, gradient: Parameters, rate: float) -> None:
+        """Update the parameters in place; the gradient is read."""
+        self.t += 1
+        backend, p, g = self.parameters.backend, self.parameters.flat, gradient.flat
+        decay = getattr(self.rule, "weight_decay", 0.0)
+        if decay:
+            weights = self.parameters.flat_weights
+            weights *= 1.0 - rate * decay
+        if self.parameters.size <= backend.block:
+            self.rule.update(backend.xp, self.t, rate, p, g, **self.state)
+            return
+        for block in backend.blocks(self.parameters.size):
+            state = {name: vector[block] for name, vector in self.state.items()}
+            self.rule.update(backend.xp, self.t, rate, p[block], g[block], **state)
+
+    def flush_subnormals(self) -> None:
+        """Set to zero what has decayed below the smallest normal number.
+
+        A dead unit's moments would stay there for good (0.9 × the smallest subnormal rounds to itself), and
+        arithmetic on subnormals is several times slower.
+        """
+        backend = self.parameters.backend
+        xp, tiny = backend.xp, float(backend.xp.finfo(backend.dtype).smallest_normal)
+        for vector in self.state.values():
+            for block in backend.blocks(self.parameters.size):
+                vector[block] *= xp.astype(xp.abs(vector[block]) >= tiny, backend.dtype)
+
+    def to_host(self) -> dict[str, Any]:
+        """The state as host arrays, copied."""
+        return {name: to_host(vector).copy() for name, vector in self.state.items()}
+
+
+def clip_by_global_norm(gradient: Parameters, limit: float) -> None:
+    """Scale the gradient so that its Euclidean norm is at most `limit`; nothing is read from the device.
+
+    References
+    ----------
+    Pascanu, Mikolov and Bengio, On the difficulty of training recurrent neural networks, 2013, section 3.2.
+    """
+    backend, g = gradient.backend, gradient.flat
+    xp = backend.xp
+    norm = xp.sqrt(g @ g)
+    g *= xp.minimum(limit / xp.maximum(norm, limit), xp.ones_like(norm))

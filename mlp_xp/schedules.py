@@ -1,0 +1,271 @@
+"""Learning rates over time: pure functions of the history.
+
+`schedule(history)` is the factor on the base learning rate for the coming step. A schedule holds no state:
+resumed, repeated or asked out of turn it answers the same. Where `once_an_epoch` is true the factor changes
+only between epochs, and is asked for only there.
+"""
+
+import dataclasses
+import math
+from typing import Any, ClassVar
+
+from mlp_xp import checks
+from mlp_xp.catalogue import resolve
+from mlp_xp.history import History
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """1 at every step."""
+
+    once_an_epoch: ClassVar[bool] = True
+
+    def __call__(self, history: History) -> float:
+        """1."""
+        return 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """factor^⌊epochs / every⌋: a cut after each `every` epochs.
+
+    Parameters
+    ----------
+    every : int
+        Epochs between cuts.
+    factor : float in (0, 1]
+        The cut.
+    """
+
+    every: int = 30
+    factor: float = 0.1
+    once_an_epoch: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Check both."""
+        checks.refuse(
+            [checks.whole("every", self.every), checks.number("factor", self.factor, above=0, most=1)]
+        )
+
+    def __call__(self, history: History) -> float:
+        """The factor now."""
+        return self.factor ** (history.step // history.steps_per_epoch // self.every)
+
+
+@dataclasses.dataclass(frozen=True)
+class Exponential:
+    """decay^epochs, falling a little at every step.
+
+    Parameters
+    ----------
+    decay : float in (0, 1]
+        The factor per epoch.
+    """
+
+    decay: float = 0.95
+    once_an_epoch: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Check the decay."""
+        checks.refuse([checks.number("decay", self.decay, above=0, most=1)])
+
+    def __call__(self, history: History) -> float:
+        """The factor now."""
+        return self.decay**history.epochs
+
+
+@dataclasses.dataclass(frozen=True)
+class InverseScaling:
+    """1 / (t + 1)^power with t the rows seen, set once an epoch (scikit-learn's "invscaling").
+
+    Parameters
+    ----------
+    power : float > 0
+        The exponent.
+    """
+
+    power: float = 0.5
+    once_an_epoch: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Check the exponent."""
+        checks.refuse([checks.number("power", self.power, least=0)])
+
+    def __call__(self, history: History) -> float:
+        """The factor now."""
+        return 1.0 / (history.rows_at_epoch_start + 1) ** self.power
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine:
+    """final + (1 − final) (1 + cos(π epochs / n_epochs)) / 2, then `final`.
+
+    Parameters
+    ----------
+    n_epochs : int, optional
+        Epochs until the factor is `final`; the run's maximum of epochs if not given.
+    final : float in [0, 1]
+        The factor at the end.
+
+    References
+    ----------
+    Loshchilov and Hutter, SGDR, ICLR 2017, equation 5 without restarts.
+    """
+
+    n_epochs: int | None = None
+    final: float = 0.0
+    once_an_epoch: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Check both."""
+        checks.refuse(
+            [
+                None if self.n_epochs is None else checks.whole("n_epochs", self.n_epochs),
+                checks.number("final", self.final, least=0, most=1),
+            ]
+        )
+
+    def __call__(self, history: History) -> float:
+        """The factor now."""
+        progress = min(history.epochs / (self.n_epochs or history.max_epochs), 1.0)
+        return self.final + (1.0 - self.final) * _half_cosine(progress)
+
+
+def _half_cosine(progress: float) -> float:
+    """From 1 at progress 0 to 0 at progress 1."""
+    return 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmUp:
+    """Rise linearly over the first steps, (step + 1) / n_steps, times another schedule.
+
+    Parameters
+    ----------
+    n_steps : int
+        Steps until the full rate.
+    after : str or schedule
+        What it is multiplied with; it counts from the first step of all.
+
+    References
+    ----------
+    Goyal et al., Accurate, large minibatch SGD, 2017, section 2.2.
+    """
+
+    n_steps: int = 100
+    after: Any = "constant"
+    once_an_epoch: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Check the steps and resolve the other schedule."""
+        checks.refuse([checks.whole("n_steps", self.n_steps)])
+        object.__setattr__(self, "after", resolve("schedule", SCHEDULES, self.after))
+
+    def __call__(self, history: History) -> float:
+        """The factor now."""
+        return min((history.step + 1) / self.n_steps, 1.0) * float(self.after(history))
+
+
+@dataclasses.dataclass(frozen=True)
+class OneCycle:
+    """Up from `start` to 1 over the first part of the run, then down to `final`, both along half a cosine.
+
+    Parameters
+    ----------
+    n_epochs : int, optional
+        Length of the cycle; the run's maximum of epochs if not given.
+    rise : float in (0, 1)
+        The part of the cycle that rises.
+    start, final : float in [0, 1]
+        The factors at both ends.
+
+    References
+    ----------
+    Smith and Topin, Super-convergence, 2018. Their two linear pieces are half cosines here, as in PyTorch.
+    """
+
+    n_epochs: int | None = None
+    rise: float = 0.3
+    start: float = 0.04
+    final: float = 4e-6
+    once_an_epoch: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Check all."""
+        checks.refuse(
+            [
+                None if self.n_epochs is None else checks.whole("n_epochs", self.n_epochs),
+                checks.number("rise", self.rise, above=0, below=1),
+                checks.number("start", self.start, least=0, most=1),
+                checks.number("final", self.final, least=0, most=1),
+            ]
+        )
+
+    def __call__(self, history: History) -> float:
+        """The factor now."""
+        progress = min(history.epochs / (self.n_epochs or history.max_epochs), 1.0)
+        if progress < self.rise:
+            return 1.0 - (1.0 - self.start) * _half_cosine(progress / self.rise)
+        return self.final + (1.0 - self.final) * _half_cosine(
+            (progress - self.rise) / (1.0 - self.rise)
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class ReduceOnPlateau:
+    """A cut whenever the watched loss has not improved by `tolerance` for `patience` epochs.
+
+    The watched loss is that of the validation rows where there are any, else the training loss.
+
+    Parameters
+    ----------
+    factor : float in (0, 1)
+        The cut.
+    patience : int
+        Epochs without improvement before a cut; counting starts again after it.
+    tolerance : float >= 0
+        What counts as an improvement, in units of the loss.
+    floor : float in [0, 1]
+        The factor never falls below it.
+    """
+
+    factor: float = 0.5
+    patience: int = 10
+    tolerance: float = 1e-4
+    floor: float = 0.0
+    once_an_epoch: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Check all."""
+        checks.refuse(
+            [
+                checks.number("factor", self.factor, above=0, below=1),
+                checks.whole("patience", self.patience),
+                checks.number("tolerance", self.tolerance, least=0),
+                checks.number("floor", self.floor, least=0, most=1),
+            ]
+        )
+
+    def __call__(self, history: History) -> float:
+        """The factor now."""
+        scale, best, waited = 1.0, math.inf, 0
+        for loss in history.watched:
+            if loss < best - self.tolerance:
+                best, waited = loss, 0
+            else:
+                waited += 1
+            if waited >= self.patience:
+                scale, waited = scale * self.factor, 0
+        return max(scale, self.floor)
+
+
+SCHEDULES: dict[str, type] = {
+    "constant": Constant,
+    "step": Step,
+    "exponential": Exponential,
+    "inverse_scaling": InverseScaling,
+    "cosine": Cosine,
+    "warm_up": WarmUp,
+    "one_cycle": OneCycle,
+    "reduce_on_plateau": ReduceOnPlateau,
+}

@@ -1,0 +1,68 @@
+"""When a training ends: pure functions of the history, each of which answers a reason or None."""
+
+import dataclasses
+
+from mlp_xp.history import History
+
+
+@dataclasses.dataclass(frozen=True)
+class Stopping:
+    """What ends a run, whichever comes first.
+
+    Parameters
+    ----------
+    max_epochs : int
+        Epochs.
+    patience : int, optional
+        Epochs in a row without an improvement of the watched loss (validation where there is any, else
+        training) by more than `tolerance`.
+    tolerance : float
+        In units of the loss.
+    loss_below : float, optional
+        The watched loss that is good enough.
+    time_budget : float, optional
+        Seconds.
+    """
+
+    max_epochs: int
+    patience: int | None = None
+    tolerance: float = 0.0
+    loss_below: float | None = None
+    time_budget: float | None = None
+
+    def reason(self, history: History) -> str | None:
+        """Why the run is over, or None."""
+        return (
+            self.good_enough(history)
+            or self.no_improvement(history)
+            or self.out_of_time(history)
+            or self.out_of_epochs(history)
+        )
+
+    def out_of_epochs(self, history: History) -> str | None:
+        """All epochs are done."""
+        done = len(history.train_losses) >= self.max_epochs
+        return f"reached {self.max_epochs} epochs" if done else None
+
+    def no_improvement(self, history: History) -> str | None:
+        """The best of the last `patience` epochs is not better than the best before them."""
+        losses = history.watched
+        if self.patience is None or len(losses) <= self.patience:
+            return None
+        before, lately = min(losses[: -self.patience]), min(losses[-self.patience :])
+        if lately < before - self.tolerance:
+            return None
+        which = "validation" if history.validation_losses else "training"
+        return f"no improvement of the {which} loss by {self.tolerance:g} in {self.patience} epochs"
+
+    def good_enough(self, history: History) -> str | None:
+        """The watched loss is low enough."""
+        if self.loss_below is None or not history.watched[-1] < self.loss_below:
+            return None
+        return f"loss below {self.loss_below:g}"
+
+    def out_of_time(self, history: History) -> str | None:
+        """The time is used up."""
+        if self.time_budget is None or history.seconds < self.time_budget:
+            return None
+        return f"time budget of {self.time_budget:g} seconds used"

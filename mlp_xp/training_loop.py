@@ -1,0 +1,319 @@
+"""The epoch loop: take points uniformly at random, forward, loss, backprop, update, till convergence.
+
+`train` is a generator of epochs. The caller's loop logs, plots, checkpoints and breaks; there are no
+callbacks.
+"""
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from mlp_xp import checks
+from mlp_xp.array_api import Array, to_host
+from mlp_xp.catalogue import resolve
+from mlp_xp.dropout import resolve_dropout
+from mlp_xp.full_batch import lbfgs
+from mlp_xp.history import History
+from mlp_xp.loader import Loader
+from mlp_xp.losses import LOSSES
+from mlp_xp.network import Network
+from mlp_xp.objective import Objective, mean_loss
+from mlp_xp.optimizers import LBFGS, OPTIMIZERS, Optimizer, clip_by_global_norm
+from mlp_xp.regularizers import REGULARIZERS
+from mlp_xp.schedules import SCHEDULES
+from mlp_xp.stopping import Stopping
+
+
+@dataclasses.dataclass(frozen=True)
+class Epoch:
+    """One pass over the data, as `train` yields it.
+
+    Attributes
+    ----------
+    number : int
+        From 1.
+    train_loss : float
+        The objective, averaged over the epoch's steps as the weights moved.
+    validation_loss : float or None
+        Mean loss over the validation rows with the weights at the end of the epoch, without penalty.
+    learning_rate : float
+        At the epoch's last step.
+    steps, n_rows : int
+        Updates made and rows passed in this epoch.
+    seconds : float
+        Since training began.
+    is_best : bool
+        Whether the watched loss (validation where there is any, else training) is the lowest so far.
+    best_parameters : array (n_parameters,)
+        The flat vector of the best epoch so far, on the device; read it only.
+    stopped : str or None
+        Why this is the last epoch; None if it is not.
+    """
+
+    number: int
+    train_loss: float
+    validation_loss: float | None
+    learning_rate: float
+    steps: int
+    n_rows: int
+    seconds: float
+    is_best: bool
+    best_parameters: Array
+    stopped: str | None
+
+
+def train(
+    network: Network,
+    loader: Loader,
+    *,
+    loss: Any = "squared_error",
+    optimizer: Any = "adam",
+    learning_rate: float = 1e-3,
+    schedule: Any = "constant",
+    regularizer: Any = None,
+    dropout: float | Sequence[float] = 0.0,
+    clip_norm: float | None = None,
+    reduction: str = "mean",
+    validation: Loader | None = None,
+    max_epochs: int = 1000,
+    patience: int | None = None,
+    tolerance: float = 0.0,
+    loss_below: float | None = None,
+    time_budget: float | None = None,
+    keep: str = "last",
+    seed: int = 0,
+) -> Iterator[Epoch]:
+    """Train a network, and yield after every epoch.
+
+    Everything is checked before the first epoch; a mistake changes nothing.
+
+    Parameters
+    ----------
+    network : Network
+        Its parameters are updated in place; its `output` becomes the link of the loss.
+    loader : Loader
+        The training rows. Its batch size makes this SGD, mini-batch SGD or gradient descent.
+    loss : str or loss
+        A name of `losses.LOSSES`, also with parameters ("huber:delta=2"), or an instance.
+    optimizer : str or rule
+        A name of `optimizers.OPTIMIZERS` or an instance. "lbfgs" needs a full batch.
+    learning_rate : float
+        η, the base of the schedule.
+    schedule : str or schedule
+        A name of `schedules.SCHEDULES` or an instance: the factor on η.
+    regularizer : str or regularizer, optional
+        A name of `regularizers.REGULARIZERS` or an instance.
+    dropout : float or sequence of float
+        Probability that a hidden unit is left out of a step: for all hidden layers, or for each.
+    clip_norm : float, optional
+        The largest Euclidean norm of a step's gradient.
+    reduction : "mean" or "sum"
+        J = (Σ s_i L_i + λ R) / Σ s_i, or without the division.
+    validation : Loader, optional
+        Rows held out: their loss is watched instead of the training loss.
+    max_epochs : int
+        Epochs at most.
+    patience, tolerance : int or None, float
+        Stop after `patience` epochs in which the watched loss did not fall by more than `tolerance`.
+    loss_below : float, optional
+        Stop when the watched loss is below it.
+    time_budget : float, optional
+        Seconds, looked at after every epoch.
+    keep : "last" or "best"
+        Which weights the network has when the run ends by itself. After a `break` it has those of the epoch
+        yielded; the best ones are `epoch.best_parameters`.
+    seed : int
+        Of dropout. (The loader has the seed of the order, the network that of its starting weights.)
+
+    Yields
+    ------
+    Epoch
+
+    Raises
+    ------
+    ValueError, TypeError
+        An argument is refused.
+    FloatingPointError
+        The loss or the weights became infinite or nan. The message names epoch and step; the network has the
+        weights of the last good epoch.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.linspace(-1, 1, 64).reshape(-1, 1)
+    >>> network = Network((1, 16, 1), activation="tanh", seed=1)
+    >>> loader = Loader(x, np.sin(3 * x), batch_size=16)
+    >>> for epoch in train(network, loader, learning_rate=0.01, max_epochs=200):
+    ...     pass
+    >>> epoch.train_loss < 0.01
+    True
+    """
+    loss = resolve("loss", LOSSES, loss)
+    rule = resolve("optimizer", OPTIMIZERS, optimizer)
+    schedule = resolve("schedule", SCHEDULES, schedule)
+    if regularizer is not None:
+        regularizer = resolve("regularizer", REGULARIZERS, regularizer)
+    checks.refuse(
+        [
+            checks.number("learning_rate", learning_rate, above=0),
+            checks.one_of("reduction", reduction, ("mean", "sum")),
+            checks.one_of("keep", keep, ("last", "best")),
+            checks.whole("max_epochs", max_epochs),
+            checks.number("tolerance", tolerance, least=0),
+            checks.whole("seed", seed, least=0),
+            None if clip_norm is None else checks.number("clip_norm", clip_norm, above=0),
+            None if patience is None else checks.whole("patience", patience),
+            None if loss_below is None else checks.number("loss_below", loss_below),
+            None if time_budget is None else checks.number("time_budget", time_budget, above=0),
+        ]
+    )
+    dropout_masks = resolve_dropout(dropout, network.n_layers - 1, seed)
+    for part in (loader, validation):
+        if part is not None:
+            _check_fit(network, part, loss)
+    if isinstance(rule, LBFGS) and (loader.steps_per_epoch > 1 or dropout_masks or clip_norm):
+        raise ValueError(
+            "L-BFGS works on the objective over all rows: give the loader batch_size='full', no dropout and "
+            "no clip_norm."
+        )
+    objective = Objective(network, loss, regularizer, dropout_masks, reduction)
+    stopping = Stopping(max_epochs, patience, tolerance, loss_below, time_budget)
+    history = History(steps_per_epoch=loader.steps_per_epoch, max_epochs=max_epochs)
+    rates = Rates(float(learning_rate), schedule, history)
+    if isinstance(rule, LBFGS):
+        passes = lbfgs(objective, loader, rule, max_epochs)
+    else:
+        passes = descend(objective, loader, Optimizer(rule, network.parameters), rates, clip_norm)
+    network.output = loss.link
+    return _epochs(network, passes, objective, loader, validation, rates, stopping, keep)
+
+
+def _check_fit(network: Network, loader: Loader, loss: Any) -> None:
+    """Refuse a loader whose rows do not fit the network or the loss."""
+    loader.backend_for(network.backend)
+    source, n_inputs = loader.source, network.layer_sizes[0]
+    if source.n_features != n_inputs:
+        raise ValueError(
+            f"x has {source.n_features} columns, but this network was built for {n_inputs} "
+            f"(layer_sizes={network.layer_sizes})."
+        )
+    if source.n_targets == 0:
+        raise ValueError("there are no targets to learn: give the loader y.")
+    targets = getattr(source, "y", None)
+    if targets is not None:
+        loss.check_targets(targets, network.layer_sizes[-1])
+
+
+@dataclasses.dataclass
+class Rates:
+    """The learning rate of each step: base rate × schedule."""
+
+    base: float
+    schedule: Any
+    history: History
+
+    def __post_init__(self) -> None:
+        """The first step's rate."""
+        self.last = self.base * float(self.schedule(self.history))
+
+    def for_step(self) -> float:
+        """The rate of the coming step."""
+        history = self.history
+        if not self.schedule.once_an_epoch or history.step % history.steps_per_epoch == 0:
+            self.last = self.base * float(self.schedule(history))
+        return self.last
+
+
+def descend(
+    objective: Objective, loader: Loader, optimizer: Optimizer, rates: Rates, clip_norm: float | None
+) -> Generator[tuple[float, str | None]]:
+    """Yield each epoch's loss after its updates w_new = w_old − η ∂J/∂w, and None: they never end by themselves."""
+    history, backend = rates.history, objective.network.backend
+    for epoch in range(history.max_epochs):
+        objective.start_epoch()
+        for step in loader.steps(epoch, backend, labels=objective.loss.labels):
+            objective.differentiate(step, history.step)
+            rate = rates.for_step()
+            if step.divisor:  # a step whose weights sum to zero changes nothing
+                if clip_norm is not None:
+                    clip_by_global_norm(objective.gradient, clip_norm)
+                optimizer.step(objective.gradient, rate)
+            history.step += 1
+        optimizer.flush_subnormals()
+        yield objective.epoch_loss(), None
+
+
+def _epochs(
+    network: Network,
+    passes: Generator[tuple[float, str | None]],
+    objective: Objective,
+    loader: Loader,
+    validation: Loader | None,
+    rates: Rates,
+    stopping: Stopping,
+    keep: str,
+) -> Iterator[Epoch]:
+    """Run the passes, and after each one look at losses, remember the best, decide on stopping."""
+    history, parameters, xp = rates.history, network.parameters, network.backend.xp
+    last_good = xp.asarray(parameters.flat, copy=True)
+    best = xp.asarray(parameters.flat, copy=True)
+    began, paused = time.perf_counter(), 0.0
+    stopped = None
+    with contextlib.closing(passes):
+        while stopped is None:
+            # Overflow shows in the values that are checked here, not as NumPy's warnings.
+            with np.errstate(all="ignore"):
+                train_loss, stopped = next(passes)
+                if not (math.isfinite(train_loss) and bool(xp.all(xp.isfinite(parameters.flat)))):
+                    parameters.flat[...] = last_good
+                    raise FloatingPointError(_divergence(objective, history, rates))
+                last_good[...] = parameters.flat
+                history.train_losses.append(train_loss)
+                validation_loss = None
+                if validation is not None:
+                    validation_loss = mean_loss(network, validation, objective.loss)
+                    history.validation_losses.append(validation_loss)
+            history.rows_at_epoch_start += loader.n_rows
+            history.seconds = time.perf_counter() - began - paused
+            number = len(history.train_losses)
+            is_best = history.watched[-1] < history.best_loss
+            if is_best:
+                history.best_loss, history.best_epoch = history.watched[-1], number
+                best = xp.asarray(parameters.flat, copy=True)
+            stopped = stopped or stopping.reason(history)
+            epoch = Epoch(
+                number=number,
+                train_loss=train_loss,
+                validation_loss=validation_loss,
+                learning_rate=rates.last,
+                steps=loader.steps_per_epoch,
+                n_rows=loader.n_rows,
+                seconds=history.seconds,
+                is_best=is_best,
+                best_parameters=best,
+                stopped=stopped,
+            )
+            yielded = time.perf_counter()
+            yield epoch
+            paused += time.perf_counter() - yielded
+    if keep == "best":
+        parameters.flat[...] = best
+
+
+def _divergence(objective: Objective, history: History, rates: Rates) -> str:
+    epoch = len(history.train_losses) + 1
+    step = objective.first_failure()
+    steps = history.steps_per_epoch
+    where = f"step {step + 1} of {steps}" if step is not None else f"the last of {steps} steps"
+    what = "training loss" if step is not None else "weights"
+    kept = f"of epoch {epoch - 1}" if epoch > 1 else "before the first epoch"
+    return (
+        f"the {what} became infinite or nan in epoch {epoch}, {where} (learning_rate={rates.last:g}). Lower "
+        f"the learning rate, clip the gradient (clip_norm) or standardise the inputs; the parameters {kept} "
+        "are kept."
+    )
