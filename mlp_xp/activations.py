@@ -6,9 +6,9 @@ a that the forward pass already has (tanh: f' = 1 − a²). The others compute f
 
 Every activation has two methods, three lines apart:
 
-    forward(backend, z, kept)        z is consumed: it becomes a = f(z). Where the derivative does not follow
-                                     from a, `kept` is filled with f'(z) (None: nobody will ask for it).
-    derivative(backend, kept)        f'(z) from what was kept, which is consumed. Shapes: all (n_rows, n_units).
+    forward(backend, z, kept)    z is consumed: it becomes a = f(z). Where the derivative does not follow
+                                 from a, `kept` is filled with f'(z) (None: nobody will ask for it).
+    derivative(backend, kept)    f'(z) from what was kept, which is consumed. All shapes are (n_rows, n_units).
 """
 
 import dataclasses
@@ -188,9 +188,7 @@ class Selu:
     def derivative(self, backend: Backend, kept: Array) -> Array:
         """λ where a > 0, else a + λ α."""
         xp = backend.xp
-        return xp.where(
-            kept > 0.0, xp.full_like(kept, self.scale), kept + self.scale * self.alpha
-        )
+        return xp.where(kept > 0.0, xp.full_like(kept, self.scale), kept + self.scale * self.alpha)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,9 +6,7 @@ from mlp_xp.network import Network
 from mlp_xp.parameters import Parameters
 
 
-def backprop(
-    network: Network, memo: Memo, delta: Array, gradient: Parameters, *, add: bool = False
-) -> Array:
+def backprop(network: Network, memo: Memo, delta: Array, gradient: Parameters, *, add: bool = False) -> Array:
     """Compute the derivative of the loss with respect to every weight and bias.
 
         ∂L/∂W_l = a_{l−1}ᵀ δ_l        ∂L/∂b_l = Σ_i δ_l        δ_{l−1} = (δ_l W_lᵀ) ⊙ f'_{l−1}

@@ -3,7 +3,8 @@
 import difflib
 import math
 import numbers
-from collections.abc import Iterable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 
 
 def refuse(problems: Iterable[str | None]) -> None:
@@ -20,8 +21,11 @@ def did_you_mean(given: str, known: Sequence[str]) -> str:
     return f"{hint}Known: {', '.join(map(str, known))}"
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+def _as_number(value: object) -> float:
+    """The value as a float; nan where it is no finite number."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    return math.nan
 
 
 def number(
@@ -34,22 +38,22 @@ def number(
     most: float | None = None,
 ) -> str | None:
     """A finite number within bounds (`above` and `below` are exclusive)."""
-    bounds = [
-        (above, "> {:g}", lambda v, b: v > b),
-        (least, ">= {:g}", lambda v, b: v >= b),
-        (below, "< {:g}", lambda v, b: v < b),
-        (most, "<= {:g}", lambda v, b: v <= b),
+    found = _as_number(value)
+    bounds: list[tuple[str, float | None, Callable[[float, float], bool]]] = [
+        (">", above, operator.gt),
+        (">=", least, operator.ge),
+        ("<", below, operator.lt),
+        ("<=", most, operator.le),
     ]
-    stated = [(bound, text.format(bound), holds) for bound, text, holds in bounds if bound is not None]
-    if _is_number(value) and all(holds(value, bound) for bound, _, holds in stated):
+    if not math.isnan(found) and all(bound is None or holds(found, bound) for _, bound, holds in bounds):
         return None
-    needed = " and ".join(text for _, text, _ in stated)
+    needed = " and ".join(f"{sign} {bound:g}" for sign, bound, _ in bounds if bound is not None)
     return f"{name}={value!r} must be a finite number{' ' + needed if needed else ''}."
 
 
 def whole(name: str, value: object, *, least: int = 1) -> str | None:
     """A whole number of at least `least`."""
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= least:
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least:
         return None
     return f"{name}={value!r} must be a whole number >= {least}."
 

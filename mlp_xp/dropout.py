@@ -20,7 +20,7 @@ def _signed(value: int) -> int:
     return (value + 2**31) % 2**32 - 2**31
 
 
-def _mix(xp: Any, h: Array) -> Array:
+def _mix(h: Array) -> Array:
     """A one-to-one scrambling of 32 bits in which every input bit reaches every output bit.
 
     References
@@ -64,9 +64,7 @@ class Dropout:
     rates: tuple[float, ...]
     seed: int = 0
 
-    def mask(
-        self, backend: Backend, shape: tuple[int, int], step: int, layer: int, first_row: int
-    ) -> Array:
+    def mask(self, backend: Backend, shape: tuple[int, int], step: int, layer: int, first_row: int) -> Array:
         """Factors 0 or 1 / (1 − p), of shape (n_rows, n_units), for one hidden layer (0-based).
 
         Parameters
@@ -89,7 +87,7 @@ class Dropout:
         row_key, unit_key = _mix_host(key), _mix_host(key + 1)
         rows = backend.arange(n_rows) * _signed(_ROW) + _signed(first_row * _ROW + row_key)
         units = backend.arange(n_units) * _signed(_UNIT) + _signed(unit_key)
-        h = _mix(xp, _mix(xp, xp.reshape(rows, (n_rows, 1))) + _mix(xp, xp.reshape(units, (1, n_units))))
+        h = _mix(_mix(xp.reshape(rows, (n_rows, 1))) + _mix(xp.reshape(units, (1, n_units))))
         survives = h >= _signed(round(rate * 2**32) - 2**31)
         return xp.astype(survives, backend.dtype) * (1.0 / (1.0 - rate))
 

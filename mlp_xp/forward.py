@@ -72,7 +72,7 @@ class Memo:
         self.inputs: list[Array] = [None, *self.z[:-1]]
 
     def of(self, n_rows: int) -> "Memo":
-        """This memo for a chunk of `n_rows` rows: itself, or views of its first rows."""
+        """The memo for a chunk of `n_rows` rows: itself, or views of its first rows."""
         if n_rows == self.n_rows:
             return self
         if n_rows > self.n_rows:

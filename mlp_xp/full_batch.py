@@ -15,9 +15,7 @@ from mlp_xp.loader import Loader
 from mlp_xp.objective import Objective
 
 
-def value_and_gradient(
-    objective: Objective, loader: Loader, vector: np.ndarray
-) -> tuple[float, np.ndarray]:
+def value_and_gradient(objective: Objective, loader: Loader, vector: np.ndarray) -> tuple[float, np.ndarray]:
     """J and ∂J/∂w over all rows of a loader, at a host vector of parameters.
 
     Parameters
@@ -84,9 +82,9 @@ def lbfgs(
                 options={
                     "maxcor": rule.n_corrections,
                     "maxiter": max_iterations,
-                    "maxfun": 2**31 - 1,
+                    "maxfun": rule.max_evaluations,
                     "gtol": rule.gradient_tolerance,
-                    "ftol": 64 * np.finfo(float).eps,
+                    "ftol": rule.loss_tolerance,
                 },
             )
             asked.put(("done", result.message))
@@ -97,9 +95,9 @@ def lbfgs(
     thread.start()
     parameters = objective.network.parameters
 
-    def at(vector: np.ndarray, value: float, stopped: str | None) -> tuple[float, str | None]:
-        parameters.flat[...] = parameters.backend.asarray(vector)
-        return value, stopped
+    def at(iterate: tuple[np.ndarray, float], stopped: str | None) -> tuple[float, str | None]:
+        parameters.flat[...] = parameters.backend.asarray(iterate[0])
+        return iterate[1], stopped
 
     latest: tuple[np.ndarray, float] | None = None
     try:
@@ -109,7 +107,7 @@ def lbfgs(
                 answers.put(value_and_gradient(objective, loader, content))
             elif what == "iterate":
                 if latest is not None:
-                    yield at(*latest, None)
+                    yield at(latest, None)
                 latest = content.x.copy(), float(content.fun)
                 answers.put(True)
             elif what == "failed":
@@ -117,7 +115,7 @@ def lbfgs(
             else:
                 if latest is None:
                     latest = start, value_and_gradient(objective, loader, start)[0]
-                yield at(*latest, f"L-BFGS ended: {content}")
+                yield at(latest, f"L-BFGS ended: {content}")
                 return
     finally:
         answers.put(None)

@@ -164,9 +164,7 @@ class Normal(Random):
 
     def __post_init__(self) -> None:
         """Check both."""
-        checks.refuse(
-            [checks.number("mean", self.mean), checks.number("deviation", self.deviation, above=0)]
-        )
+        checks.refuse([checks.number("mean", self.mean), checks.number("deviation", self.deviation, above=0)])
 
     def weights(self, generator: np.random.Generator, layer: int, n_in: int, n_out: int) -> np.ndarray:
         """Normal."""

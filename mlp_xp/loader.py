@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlp_xp import checks
-from mlp_xp.array_api import Array, Backend, backend as find_backend
+from mlp_xp.array_api import Array, Backend
+from mlp_xp.array_api import backend as find_backend
 from mlp_xp.catalogue import resolve
 from mlp_xp.order import ORDERS, Sequential, Shuffled
 from mlp_xp.sources import ArraySource
@@ -167,8 +168,8 @@ class Loader:
         if (wanted.name, wanted.dtype_name) != (network_backend.name, network_backend.dtype_name):
             raise ValueError(
                 f"this loader was made for {wanted.name} and {wanted.dtype_name}, but the network is on "
-                f"{network_backend.name} in {network_backend.dtype_name}: leave the loader's device and dtype "
-                "out, or give both the same."
+                f"{network_backend.name} in {network_backend.dtype_name}: leave the loader's device and "
+                "dtype out, or give both the same."
             )
         return network_backend
 
@@ -181,10 +182,13 @@ class Loader:
                 Chunk(*(None if part is None else backend.xp.asarray(part, copy=True) for part in chunk))
                 for chunk in step
             ]
-            yield Step(step.n_rows, step.divisor, [(chunk, 0.0 if i else step.divisor) for i, chunk in enumerate(own)])
+            # All of the step's weight is counted with its first chunk.
+            weights = [step.divisor or 0.0] + [0.0] * (len(own) - 1)
+            yield Step(step.n_rows, step.divisor, list(zip(own, weights, strict=True)))
 
     def _looks_like_labels(self) -> bool:
-        return np.dtype(getattr(self.source, "y_dtype", "f")).kind in "iub"
+        y = getattr(self.source, "y", None)
+        return y is not None and y.dtype.kind in "iub"
 
     def steps(
         self, epoch: int, backend: Backend, *, labels: bool = False, first_step: int = 0
@@ -217,7 +221,9 @@ class Loader:
                 (first, min(first + self.chunk_rows, stop)) for first in range(start, stop, self.chunk_rows)
             ]
             divisor = None if gather.weighted else float(stop - start)
-            yield Step(stop - start, divisor, (gather(first, last).part(0, last - first) for first, last in bounds))
+            yield Step(
+                stop - start, divisor, (gather(first, last).part(0, last - first) for first, last in bounds)
+            )
 
     def _small_steps(self, gather: "Gatherer", first_step: int) -> Iterator[Step]:
         """Steps of one chunk, gathered several at a time."""

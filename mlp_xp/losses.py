@@ -10,6 +10,7 @@ the backend's dtype, or int32 class numbers (n_rows, 1). weight is read: s, (n_r
 """
 
 import dataclasses
+import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -96,6 +97,14 @@ def _weigh(delta: Array, weight: Array | None) -> None:
         delta *= weight
 
 
+def _bounded(backend: Backend, eps: float, *minus_log_p: Array) -> tuple[Array, ...]:
+    """−log p with p bounded to [ε, 1 − ε]: what scikit-learn reports; ε = 0 leaves it alone."""
+    if not eps:
+        return minus_log_p
+    xp, most, least = backend.xp, -math.log(eps), -math.log1p(-eps)
+    return tuple(xp.minimum(xp.maximum(each, least), most) for each in minus_log_p)
+
+
 class Regression:
     """What the losses on real targets share: as many outputs as targets, predictions that are z."""
 
@@ -143,7 +152,7 @@ class HalfSquaredError(Regression):
 
 
 def _sign(backend: Backend, a: Array) -> Array:
-    """−1, 0 or 1. (array-api-compat's `sign` reads the device on CuPy.)"""
+    """−1, 0 or 1; array-api-compat's `sign` reads the device on CuPy."""
     xp = backend.xp
     return xp.astype(a > 0.0, backend.dtype) - xp.astype(a < 0.0, backend.dtype)
 
@@ -243,8 +252,15 @@ class Poisson(Regression):
 
     The Poisson negative log-likelihood without log y!, which does not depend on z. It is infinite only where
     e^z is (z > 88 in float32).
+
+    Parameters
+    ----------
+    deviance : bool
+        Whether the value has y log y − y added (0 where y = 0), which makes it half the deviance: 0 where
+        e^z = y.
     """
 
+    deviance: bool = False
     link: Any = dataclasses.field(default=ExpLink(), init=False)
     standardises_target: ClassVar[bool] = False
 
@@ -253,13 +269,18 @@ class Poisson(Regression):
         super().check_targets(y, n_outputs)
         if y.size and y.min() < 0:
             raise ValueError(
-                f"the Poisson loss needs targets >= 0, but row {int(np.argmin(y.min(axis=1)))} has {y.min():g}."
+                f"the Poisson loss needs targets >= 0, but row {int(np.argmin(y.min(axis=1)))} has "
+                f"{y.min():g}."
             )
 
     def __call__(self, backend: Backend, z: Array, y: Array, weight: Array | None) -> Array:
         """Return Σ s L; z becomes δ."""
         rate = backend.xp.exp(z)
-        value = _total(backend, rate - y * z, weight)
+        per_output = rate - y * z
+        if self.deviance:
+            xp = backend.xp
+            per_output += y * xp.log(xp.where(y > 0.0, y, xp.ones_like(y))) - y
+        value = _total(backend, per_output, weight)
         z[...] = rate - y
         _weigh(z, weight)
         return value
@@ -271,10 +292,20 @@ class BinaryCrossEntropy(Regression):
 
     Several columns are a multilabel problem: independent labels whose losses are summed. Written so that
     neither value nor δ loses digits at any z.
+
+    Parameters
+    ----------
+    eps : float in [0, 1/2)
+        What the value takes for the least probability of anything; δ is that of ε = 0.
     """
 
+    eps: float = 0.0
     link: Any = dataclasses.field(default=LogisticLink(), init=False)
     standardises_target: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Check ε."""
+        checks.refuse([checks.number("eps", self.eps, least=0, below=0.5)])
 
     def check_targets(self, y: np.ndarray, n_outputs: int) -> None:
         """Refuse targets outside [0, 1]."""
@@ -290,7 +321,8 @@ class BinaryCrossEntropy(Regression):
     def __call__(self, backend: Backend, z: Array, y: Array, weight: Array | None) -> Array:
         """Return Σ s L; z becomes δ."""
         # y log(1 + e^−z) + (1 − y) log(1 + e^z): no difference of large numbers.
-        value = _total(backend, y * softplus(backend, -z) + (1.0 - y) * softplus(backend, z), weight)
+        if_one, if_zero = _bounded(backend, self.eps, softplus(backend, -z), softplus(backend, z))
+        value = _total(backend, y * if_one + (1.0 - y) * if_zero, weight)
         miss = logistic(backend, -z)
         z[...] = (1.0 - y) * logistic(backend, z) - y * miss
         _weigh(z, weight)
@@ -310,6 +342,8 @@ class SoftmaxCrossEntropy:
     ----------
     label_smoothing : float in [0, 1)
         ε above.
+    eps : float in [0, 1/2)
+        What the value takes for the least probability of anything; δ is that of 0.
 
     References
     ----------
@@ -317,13 +351,19 @@ class SoftmaxCrossEntropy:
     """
 
     label_smoothing: float = 0.0
+    eps: float = 0.0
     link: Any = dataclasses.field(default=SoftmaxLink(), init=False)
     labels: ClassVar[bool] = True
     standardises_target: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        """Check ε."""
-        checks.refuse([checks.number("label_smoothing", self.label_smoothing, least=0, below=1)])
+        """Check both."""
+        checks.refuse(
+            [
+                checks.number("label_smoothing", self.label_smoothing, least=0, below=1),
+                checks.number("eps", self.eps, least=0, below=0.5),
+            ]
+        )
 
     def n_outputs(self, n_targets: int, n_classes: int | None) -> int:
         """One output a class."""
@@ -354,7 +394,11 @@ class SoftmaxCrossEntropy:
         rest = xp.sum(e - largest, axis=-1, keepdims=True)  # Σ e^d over all but the largest
         rest += xp.sum(largest, axis=-1, keepdims=True) - 1.0  # and over those that tie with it
         target = hit if not smoothing else (1.0 - smoothing) * hit + smoothing / n_classes
-        per_row = xp.log1p(rest) - xp.sum(target * z, axis=-1, keepdims=True)
+        if self.eps:
+            (minus_log_p,) = _bounded(backend, self.eps, xp.log1p(rest) - z)
+            per_row = xp.sum(target * minus_log_p, axis=-1, keepdims=True)
+        else:
+            per_row = xp.log1p(rest) - xp.sum(target * z, axis=-1, keepdims=True)
         value = _total(backend, per_row, weight)
         p = e / (1.0 + rest)
         other = p * (1.0 - hit)

@@ -1,6 +1,7 @@
 """A multilayer perceptron: layer sizes, activations, parameters."""
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,8 @@ import numpy as np
 
 from mlp_xp import checks
 from mlp_xp.activations import ACTIVATIONS, Custom, Identity, resolve_activation
-from mlp_xp.array_api import Array, Backend, backend as find_backend
+from mlp_xp.array_api import Array, Backend
+from mlp_xp.array_api import backend as find_backend
 from mlp_xp.catalogue import name_of, resolve
 from mlp_xp.initializers import INITIALIZERS, SUITED
 from mlp_xp.losses import LINKS, IdentityLink
@@ -30,8 +32,7 @@ class Network:
     bias : bool
         Whether layers have biases.
     initializer : str or instance, optional
-        How the weights start; what suits the first hidden layer's activation (`initializers.SUITED`) if not
-        given.
+        How the weights start; what suits each layer's activation (`initializers.SUITED`) if not given.
     device : str or Backend
         "cpu", "cuda", "cuda:N".
     dtype : str
@@ -77,15 +78,22 @@ class Network:
         self.backend = find_backend(device, dtype)
         self.output: Any = IdentityLink()
         self.parameters = Parameters(self.backend, self.layer_sizes, bool(bias))
-        if initializer is None:
-            initializer = suited_initializer(self.activations[0])
-        self._initialise(resolve("initializer", INITIALIZERS, initializer), seed)
+        self._initialise(
+            [
+                resolve("initializer", INITIALIZERS, initializer or suited_initializer(f))
+                for f in self.activations
+            ],
+            seed,
+        )
 
-    def _initialise(self, initializer: Any, seed: int) -> None:
+    def _initialise(self, initializers: Sequence[Any], seed: int) -> None:
+        """Draw all layers from one generator, from the first layer to the last."""
         generator = np.random.default_rng(seed)
-        for layer, (n_in, n_out) in enumerate(zip(self.layer_sizes, self.layer_sizes[1:], strict=False)):
+        sizes = itertools.pairwise(self.layer_sizes)
+        for layer, (initializer, (n_in, n_out)) in enumerate(zip(initializers, sizes, strict=True)):
             weights = initializer.weights(generator, layer, n_in, n_out)
-            self.parameters.set_layer(layer, weights, initializer.biases(generator, layer, n_in, n_out))
+            biases = initializer.biases(generator, layer, n_in, n_out)
+            self.parameters.set_layer(layer, weights, biases)
 
     @functools.cached_property
     def layers(self) -> list[tuple[Array, Array | None, Any]]:

@@ -94,21 +94,21 @@ class Objective:
             The update's number from 0, of which dropout is a function.
         """
         network, backend, gradient = self.network, self.network.backend, self.gradient
-        divide_early = self.reduction == "mean" and step.divisor
+        known = step.divisor if self.reduction == "mean" else None
         first_row = 0
         for x, y, weight in step:
             n_rows = x.shape[0]
             memo = self.memo.of(n_rows)
             z = forward(network, x, memo, self.dropout, number, first_row)
             value = self.loss(backend, z, y, weight)  # Σ s L; z is now δ
-            if divide_early:
-                z *= 1.0 / step.divisor
+            if known:
+                z *= 1.0 / known
             backprop(network, memo, z, gradient, add=first_row > 0)
             self._record(value)
             first_row += n_rows
         divisor = step.divisor or 0.0
         scale = 1.0 if self.reduction == "sum" else 1.0 / divisor if divisor else 0.0
-        if not divide_early and scale != 1.0:
+        if not known and scale != 1.0:
             gradient.flat *= scale
         if self.regularizer is not None and divisor:
             weights = network.parameters.flat_weights
@@ -129,6 +129,18 @@ class Objective:
         total = math.fsum(self.values.read) if all(map(math.isfinite, self.values.read)) else math.nan
         divisor = math.fsum(self._divisors)
         return total / divisor if divisor and self.reduction == "mean" else total
+
+    def step_terms(self) -> list[tuple[float, float, float]]:
+        """Σ s_i L_i, λ R(w) and Σ s_i of each step since `start_epoch`."""
+        self.values.flush()
+        values: list[list[float]] = [[] for _ in self._divisors]
+        for step, value in zip(self._steps_of_values, self.values.read, strict=True):
+            values[step].append(value)
+        terms = []
+        for of_step, divisor in zip(values, self._divisors, strict=True):
+            penalty = of_step.pop() if self.regularizer is not None and divisor else 0.0
+            terms.append((sum(of_step), penalty, divisor))
+        return terms
 
     def first_failure(self) -> int | None:
         """The first step since `start_epoch` (from 0) whose value is not finite; None if all are."""

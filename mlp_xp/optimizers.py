@@ -11,7 +11,9 @@ floats only: a NumPy scalar would turn float32 into float64.
 """
 
 import dataclasses
+import functools
 import math
+import sys
 from typing import Any, ClassVar
 
 from mlp_xp import checks
@@ -45,7 +47,7 @@ class Momentum:
 
     Parameters
     ----------
-    momentum : float in [0, 1)
+    momentum : float in [0, 1]
         μ, the part of the velocity that survives a step.
 
     References
@@ -58,7 +60,7 @@ class Momentum:
 
     def __post_init__(self) -> None:
         """Check μ."""
-        checks.refuse([checks.number("momentum", self.momentum, least=0, below=1)])
+        checks.refuse([checks.number("momentum", self.momentum, least=0, most=1)])
 
     def update(self, xp: Any, t: int, rate: float, p: Array, g: Array, v: Array) -> None:
         """One step."""
@@ -73,7 +75,7 @@ class Nesterov:
 
     Parameters
     ----------
-    momentum : float in [0, 1)
+    momentum : float in [0, 1]
         μ, the part of the velocity that survives a step.
 
     References
@@ -87,7 +89,7 @@ class Nesterov:
 
     def __post_init__(self) -> None:
         """Check μ."""
-        checks.refuse([checks.number("momentum", self.momentum, least=0, below=1)])
+        checks.refuse([checks.number("momentum", self.momentum, least=0, most=1)])
 
     def update(self, xp: Any, t: int, rate: float, p: Array, g: Array, v: Array) -> None:
         """One step."""
@@ -189,9 +191,7 @@ class Adam:
         """The two floats c and e with m̂ / (√v̂ + ε) = c M / (√V + e)."""
         first = (1.0 - self.beta1) / (1.0 - self.beta1**t)
         root = math.sqrt((1.0 - self.beta2) / (1.0 - self.beta2**t))
-        return first / root, self.eps / (
-            root if self.eps_on == "corrected" else math.sqrt(1.0 - self.beta2)
-        )
+        return first / root, self.eps / (root if self.eps_on == "corrected" else math.sqrt(1.0 - self.beta2))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,7 +260,8 @@ class Nadam:
         _check_betas(self)
         checks.refuse([checks.number("momentum_decay", self.momentum_decay, least=0)])
 
-    def _mu(self, t: int) -> float:
+    def mu(self, t: int) -> float:
+        """μ_t."""
         return self.beta1 * (1.0 - 0.5 * 0.96 ** (t * self.momentum_decay))
 
     def update(self, xp: Any, t: int, rate: float, p: Array, g: Array, m: Array, v: Array) -> None:
@@ -269,12 +270,24 @@ class Nadam:
         m += g
         v *= self.beta2
         v += g * g
-        # Π μ_i falls below 1e-16, half an ulp of 1, long before 400 steps (μ < 0.9): later factors do nothing.
-        product = math.prod(self._mu(i) for i in range(1, min(t, 400) + 1))
-        look_ahead = (1.0 - self.beta1) * self._mu(t + 1) / (1.0 - product * self._mu(t + 1))
-        now = (1.0 - self._mu(t)) / (1.0 - product)
+        product = _product_of_mu(self, t)
+        look_ahead = (1.0 - self.beta1) * self.mu(t + 1) / (1.0 - product * self.mu(t + 1))
+        now = (1.0 - self.mu(t)) / (1.0 - product)
         root = math.sqrt((1.0 - self.beta2) / (1.0 - self.beta2**t))
         p -= (rate / root) * (look_ahead * m + now * g) / (xp.sqrt(v) + self.eps / root)
+
+
+@functools.lru_cache(maxsize=64)
+def _product_of_mu(rule: Nadam, t: int) -> float:
+    """Π_{i≤t} μ_i: from the step before where it is remembered, every 32nd from the start."""
+    if t % 32:
+        return _product_of_mu(rule, t - 1) * rule.mu(t)
+    product = 1.0
+    for i in range(1, t + 1):
+        product *= rule.mu(i)
+        if product < 1e-17:  # less than half an ulp of 1, beside which it stands
+            break
+    return product
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,6 +303,10 @@ class LBFGS:
         Pairs of steps and gradient changes that stand for the Hessian.
     gradient_tolerance : float >= 0
         The run has converged when no element of the gradient is larger.
+    loss_tolerance : float >= 0
+        It has converged, too, when an iteration lowers the objective by less than this part of it.
+    max_evaluations : int
+        Of value and gradient, at most.
 
     References
     ----------
@@ -298,14 +315,18 @@ class LBFGS:
 
     n_corrections: int = 10
     gradient_tolerance: float = 1e-5
+    loss_tolerance: float = 64 * sys.float_info.epsilon
+    max_evaluations: int = 2**31 - 1
     state: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        """Check both."""
+        """Check all."""
         checks.refuse(
             [
                 checks.whole("n_corrections", self.n_corrections),
                 checks.number("gradient_tolerance", self.gradient_tolerance, least=0),
+                checks.number("loss_tolerance", self.loss_tolerance, least=0),
+                checks.whole("max_evaluations", self.max_evaluations),
             ]
         )
 
@@ -385,7 +406,7 @@ def clip_by_global_norm(gradient: Parameters, limit: float) -> None:
     ----------
     Pascanu, Mikolov and Bengio, On the difficulty of training recurrent neural networks, 2013, section 3.2.
     """
-    backend, g = gradient.backend, gradient.flat
-    xp = backend.xp
-    norm = xp.sqrt(g @ g)
-    g *= xp.minimum(limit / xp.maximum(norm, limit), xp.ones_like(norm))
+    g, xp = gradient.flat, gradient.backend.xp
+    unit = xp.maximum(xp.max(xp.abs(g)), limit)  # squares of g / unit do not overflow
+    share, scaled = limit / unit, g / unit
+    g *= share / xp.maximum(xp.sqrt(scaled @ scaled), share)

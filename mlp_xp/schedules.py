@@ -206,9 +206,7 @@ class OneCycle:
         progress = min(history.epochs / (self.n_epochs or history.max_epochs), 1.0)
         if progress < self.rise:
             return 1.0 - (1.0 - self.start) * _half_cosine(progress / self.rise)
-        return self.final + (1.0 - self.final) * _half_cosine(
-            (progress - self.rise) / (1.0 - self.rise)
-        )
+        return self.final + (1.0 - self.final) * _half_cosine((progress - self.rise) / (1.0 - self.rise))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mlp_xp import checks
-from mlp_xp.array_api import Array, to_host
+from mlp_xp.array_api import Array
 from mlp_xp.catalogue import resolve
 from mlp_xp.dropout import resolve_dropout
 from mlp_xp.full_batch import lbfgs
@@ -232,7 +232,7 @@ class Rates:
 def descend(
     objective: Objective, loader: Loader, optimizer: Optimizer, rates: Rates, clip_norm: float | None
 ) -> Generator[tuple[float, str | None]]:
-    """Yield each epoch's loss after its updates w_new = w_old − η ∂J/∂w, and None: they never end by themselves."""
+    """Yield each epoch's loss after its updates w_new = w_old − η ∂J/∂w; None: it has no end of its own."""
     history, backend = rates.history, objective.network.backend
     for epoch in range(history.max_epochs):
         objective.start_epoch()
