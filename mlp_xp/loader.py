@@ -5,6 +5,7 @@ one chunk, a mini-batch. A batch of more than `chunk_rows` rows, and "full" abov
 gradients add up: memory depends on the chunk and not on the data.
 """
 
+import contextlib
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,7 @@ from mlp_xp.array_api import Array, Backend
 from mlp_xp.array_api import backend as find_backend
 from mlp_xp.catalogue import resolve
 from mlp_xp.order import ORDERS, Sequential, Shuffled
+from mlp_xp.prefetch import Pace, prefetched
 from mlp_xp.sources import ArraySource
 
 BLOCK_BYTES = 2**19
@@ -83,6 +85,8 @@ class Loader:
         Of the order: a pure function of (seed, epoch).
     chunk_rows : int
         The largest number of rows on the device at a time.
+    prefetch : "auto", "always" or "never"
+        Whether a thread gathers the next rows while the current ones train; "auto" measures whether it pays.
     device, dtype : str, optional
         Those of the network that is trained, if not given ("cpu" and "float32" when a user iterates).
 
@@ -108,12 +112,14 @@ class Loader:
         order: Any = "shuffled",
         seed: int = 0,
         chunk_rows: int = 4096,
+        prefetch: str = "auto",
         device: str | Backend | None = None,
         dtype: str | None = None,
     ) -> None:
         problems = [
             checks.whole("chunk_rows", chunk_rows),
             checks.whole("seed", seed, least=0),
+            checks.one_of("prefetch", prefetch, ("auto", "always", "never")),
             checks.one_of("batch_size", batch_size, ("full", "auto"))
             if isinstance(batch_size, str)
             else checks.whole("batch_size", batch_size),
@@ -128,6 +134,8 @@ class Loader:
         self.seed, self.chunk_rows, self.device, self.dtype = seed, chunk_rows, device, dtype
         self.batch_size = self._batch_rows(batch_size)
         self.order = self._order(order)
+        self.prefetch = prefetch
+        self._pace = Pace()
         self._next_epoch = 0
 
     def _batch_rows(self, batch_size: int | str) -> int:
@@ -208,34 +216,36 @@ class Loader:
         """
         order = self.order(self.n_rows, self.seed, epoch)
         gather = Gatherer(self.source, order, backend, labels)
-        if self.batch_size > self.chunk_rows:
-            yield from self._chunked_steps(gather, first_step)
-        else:
-            yield from self._small_steps(gather, first_step)
+        steps = self._chunked_steps if self.batch_size > self.chunk_rows else self._small_steps
+        yield from steps(gather, first_step * self.batch_size)
 
-    def _chunked_steps(self, gather: "Gatherer", first_step: int) -> Iterator[Step]:
+    def _chunked_steps(self, gather: "Gatherer", first: int) -> Iterator[Step]:
         """Steps of several chunks, gathered one by one."""
-        for start in range(first_step * self.batch_size, self.n_rows, self.batch_size):
-            stop = min(start + self.batch_size, self.n_rows)
-            bounds = [
-                (first, min(first + self.chunk_rows, stop)) for first in range(start, stop, self.chunk_rows)
-            ]
-            divisor = None if gather.weighted else float(stop - start)
-            yield Step(
-                stop - start, divisor, (gather(first, last).part(0, last - first) for first, last in bounds)
-            )
+        starts = range(first, self.n_rows, self.batch_size)
+        steps = [(start, min(start + self.batch_size, self.n_rows)) for start in starts]
+        bounds = (
+            (start, min(start + self.chunk_rows, stop))
+            for begin, stop in steps
+            for start in range(begin, stop, self.chunk_rows)
+        )
+        with contextlib.closing(prefetched(gather, bounds, self._pace, self.prefetch)) as blocks:
+            for start, stop in steps:
+                n_chunks = -(-(stop - start) // self.chunk_rows)
+                divisor = None if gather.weighted else float(stop - start)
+                yield Step(stop - start, divisor, (next(blocks).whole() for _ in range(n_chunks)))
 
-    def _small_steps(self, gather: "Gatherer", first_step: int) -> Iterator[Step]:
+    def _small_steps(self, gather: "Gatherer", first: int) -> Iterator[Step]:
         """Steps of one chunk, gathered several at a time."""
         batch = self.batch_size
         row_bytes = 8 * (self.source.n_features + self.source.n_targets + 1)
-        block = batch * max(1, min(BLOCK_BYTES // (row_bytes * batch), self.chunk_rows // batch))
-        for start in range(first_step * batch, self.n_rows, block):
-            rows = gather(start, min(start + block, self.n_rows))
-            for first in range(0, rows.n_rows, batch):
-                n_rows = min(batch, rows.n_rows - first)
-                chunk = rows.part(first, n_rows)
-                yield Step(n_rows, chunk[1], (chunk,))
+        size = batch * max(1, min(BLOCK_BYTES // (row_bytes * batch), self.chunk_rows // batch))
+        bounds = ((start, min(start + size, self.n_rows)) for start in range(first, self.n_rows, size))
+        with contextlib.closing(prefetched(gather, bounds, self._pace, self.prefetch)) as blocks:
+            for block in blocks:
+                for start in range(0, block.n_rows, batch):
+                    n_rows = min(batch, block.n_rows - start)
+                    chunk = block.part(start, n_rows)
+                    yield Step(n_rows, chunk[1], (chunk,))
 
 
 class Gatherer:
@@ -257,37 +267,36 @@ class Gatherer:
         self.source, self.order, self.backend = source, order, backend
         self.y_dtype = "int32" if labels else backend.dtype_name
         self.weighted = bool(getattr(source, "has_weights", False))
-        self._capacity = 0
+        self._buffers: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray | None]] = {}
 
-    def _make(self, n_rows: int) -> None:
-        source, dtype = self.source, self.backend.dtype_name
-        self._capacity = n_rows
-        self._x = np.empty((n_rows, source.n_features), dtype=dtype)
-        self._y = np.empty((n_rows, source.n_targets), dtype=self.y_dtype)
-        self._weight = np.empty((n_rows,), dtype=dtype) if self.weighted else None
+    def _buffer(self, slot: int, n_rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Host arrays of `n_rows` rows: made once a slot, reused after."""
+        if slot not in self._buffers or len(self._buffers[slot][0]) < n_rows:
+            source, dtype = self.source, self.backend.dtype_name
+            self._buffers[slot] = (
+                np.empty((n_rows, source.n_features), dtype=dtype),
+                np.empty((n_rows, source.n_targets), dtype=self.y_dtype),
+                np.empty((n_rows,), dtype=dtype) if self.weighted else None,
+            )
+        x, y, weight = self._buffers[slot]
+        return x[:n_rows], y[:n_rows], None if weight is None else weight[:n_rows]
 
-    def __call__(self, start: int, stop: int) -> "Block":
-        """The rows of positions start … stop, valid until the next call."""
-        n_rows = stop - start
-        if n_rows > self._capacity:
-            self._make(n_rows)
-        index = np.asarray(self.order[start:stop], dtype=np.int64)
-        x, y = self._x[:n_rows], self._y[:n_rows]
-        weight = None if self._weight is None else self._weight[:n_rows]
-        self.source.rows(index, x, y, weight)
+    def __call__(self, bounds: tuple[int, int], slot: int) -> "Block":
+        """The rows of positions start … stop, valid until this slot is filled again."""
+        start, stop = bounds
+        x, y, weight = self._buffer(slot, stop - start)
+        self.source.rows(np.asarray(self.order[start:stop], dtype=np.int64), x, y, weight)
+        column = None if weight is None else weight[:, None]
         if self.backend.name == "cpu":
-            return Block(x, y, None if weight is None else weight[:, None], weight)
+            return Block(x, y, column, weight)
         on_device = self.backend.asarray
         return Block(
-            on_device(x),
-            on_device(y, self.y_dtype),
-            None if weight is None else on_device(weight[:, None]),
-            weight,
+            on_device(x), on_device(y, self.y_dtype), None if column is None else on_device(column), weight
         )
 
 
 class Block(NamedTuple):
-    """Rows of several steps on the device, and their weights on the host."""
+    """Rows of one or several steps on the device, and their weights on the host."""
 
     x: Array
     y: Array
@@ -306,3 +315,7 @@ class Block(NamedTuple):
             return Chunk(self.x[first:stop, ...], self.y[first:stop, ...], None), float(n_rows)
         total = float(np.sum(self.host_weight[first:stop], dtype=np.float64))
         return Chunk(self.x[first:stop, ...], self.y[first:stop, ...], self.weight[first:stop, ...]), total
+
+    def whole(self) -> tuple[Chunk, float]:
+        """All of it as one chunk."""
+        return self.part(0, self.n_rows)
