@@ -7,7 +7,10 @@ L_i sums over the outputs; s_i is the sample weight; biases are never penalised.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from mlp_xp.array_api import Array, to_host
 from mlp_xp.backprop import backprop
@@ -141,6 +144,22 @@ class Objective:
             penalty = of_step.pop() if self.regularizer is not None and divisor else 0.0
             terms.append((sum(of_step), penalty, divisor))
         return terms
+
+    def epoch_so_far(self) -> dict[str, np.ndarray]:
+        """The values of the epoch under way, as host arrays."""
+        self.values.flush()
+        return {
+            "epoch.values": np.asarray(self.values.read, dtype=np.float64),
+            "epoch.steps": np.asarray(self._steps_of_values, dtype=np.int64),
+            "epoch.divisors": np.asarray(self._divisors, dtype=np.float64),
+        }
+
+    def restore_epoch(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Go on with an epoch from what `epoch_so_far` gave."""
+        self.start_epoch()
+        self.values.read = arrays["epoch.values"].tolist()
+        self._steps_of_values = arrays["epoch.steps"].tolist()
+        self._divisors = arrays["epoch.divisors"].tolist()
 
     def first_failure(self) -> int | None:
         """The first step since `start_epoch` (from 0) whose value is not finite; None if all are."""

@@ -6,6 +6,7 @@ callbacks.
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mlp_xp import checks
-from mlp_xp.array_api import Array
+from mlp_xp.array_api import Array, to_host
 from mlp_xp.catalogue import resolve
 from mlp_xp.dropout import resolve_dropout
 from mlp_xp.full_batch import lbfgs
@@ -27,6 +28,23 @@ from mlp_xp.optimizers import LBFGS, OPTIMIZERS, Optimizer, clip_by_global_norm
 from mlp_xp.regularizers import REGULARIZERS
 from mlp_xp.schedules import SCHEDULES
 from mlp_xp.stopping import Stopping
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainingState:
+    """A run at one moment, on the host: with it, `train` goes on to the very same result.
+
+    Attributes
+    ----------
+    arrays : dict of str to array
+        Parameters, those of the last good and of the best epoch, the optimizer's vectors, and the values of
+        the epoch under way.
+    numbers : dict of str to number or list
+        The history and the optimizer's step count.
+    """
+
+    arrays: dict[str, np.ndarray]
+    numbers: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +71,8 @@ class Epoch:
         The flat vector of the best epoch so far, on the device; read it only.
     stopped : str or None
         Why this is the last epoch; None if it is not.
+    training : Training
+        The run itself.
     """
 
     number: int
@@ -65,6 +85,15 @@ class Epoch:
     is_best: bool
     best_parameters: Array
     stopped: str | None
+    training: "Training" = dataclasses.field(repr=False, compare=False)
+
+    def state(self) -> TrainingState:
+        """Everything that the run needs to go on from here; to be asked for before the next epoch.
+
+        ``train(network, loader, ..., state=state)`` with the same arguments goes on as if it had never
+        stopped, bit for bit.
+        """
+        return self.training.state()
 
 
 def train(
@@ -87,7 +116,8 @@ def train(
     time_budget: float | None = None,
     keep: str = "last",
     seed: int = 0,
-) -> Iterator[Epoch]:
+    state: TrainingState | None = None,
+) -> Generator[Epoch]:
     """Train a network, and yield after every epoch.
 
     Everything is checked before the first epoch; a mistake changes nothing.
@@ -129,6 +159,9 @@ def train(
         yielded; the best ones are `epoch.best_parameters`.
     seed : int
         Of dropout. (The loader has the seed of the order, the network that of its starting weights.)
+    state : TrainingState, optional
+        Go on from here (`Epoch.state`), with the same other arguments. L-BFGS goes on from its weights with
+        an empty memory of gradients.
 
     Yields
     ------
@@ -185,12 +218,11 @@ def train(
     stopping = Stopping(max_epochs, patience, tolerance, loss_below, time_budget)
     history = History(steps_per_epoch=loader.steps_per_epoch, max_epochs=max_epochs)
     rates = Rates(float(learning_rate), schedule, history)
-    if isinstance(rule, LBFGS):
-        passes = lbfgs(objective, loader, rule, max_epochs)
-    else:
-        passes = descend(objective, loader, Optimizer(rule, network.parameters), rates, clip_norm)
+    training = Training(objective, loader, rule, rates, clip_norm)
+    if state is not None:
+        training.restore(state)
     network.output = loss.link
-    return _epochs(network, passes, objective, loader, validation, rates, stopping, keep)
+    return training.epochs(validation, stopping, keep)
 
 
 def _check_fit(network: Network, loader: Loader, loss: Any) -> None:
@@ -230,13 +262,24 @@ class Rates:
 
 
 def descend(
-    objective: Objective, loader: Loader, optimizer: Optimizer, rates: Rates, clip_norm: float | None
+    objective: Objective,
+    loader: Loader,
+    optimizer: Optimizer,
+    rates: Rates,
+    clip_norm: float | None,
+    *,
+    first_epoch: int = 0,
+    first_step: int = 0,
 ) -> Generator[tuple[float, str | None]]:
-    """Yield each epoch's loss after its updates w_new = w_old − η ∂J/∂w; None: it has no end of its own."""
+    """w_new = w_old − η ∂J/∂w, step by step; yield each epoch's loss, and None: it has no end of its own.
+
+    The first epoch may start at a later step, with what the objective knows of the steps before.
+    """
     history, backend = rates.history, objective.network.backend
-    for epoch in range(history.max_epochs):
-        objective.start_epoch()
-        for step in loader.steps(epoch, backend, labels=objective.loss.labels):
+    for epoch in itertools.count(first_epoch):
+        if not first_step:
+            objective.start_epoch()
+        for step in loader.steps(epoch, backend, labels=objective.loss.labels, first_step=first_step):
             objective.differentiate(step, history.step)
             rate = rates.for_step()
             if step.divisor:  # a step whose weights sum to zero changes nothing
@@ -244,65 +287,172 @@ def descend(
                     clip_by_global_norm(objective.gradient, clip_norm)
                 optimizer.step(objective.gradient, rate)
             history.step += 1
+        first_step = 0
         optimizer.flush_subnormals()
         yield objective.epoch_loss(), None
 
 
-def _epochs(
-    network: Network,
-    passes: Generator[tuple[float, str | None]],
-    objective: Objective,
-    loader: Loader,
-    validation: Loader | None,
-    rates: Rates,
-    stopping: Stopping,
-    keep: str,
-) -> Iterator[Epoch]:
-    """Run the passes, and after each one look at losses, remember the best, decide on stopping."""
-    history, parameters, xp = rates.history, network.parameters, network.backend.xp
-    last_good = xp.asarray(parameters.flat, copy=True)
-    best = xp.asarray(parameters.flat, copy=True)
-    began, paused = time.perf_counter(), 0.0
-    stopped = None
-    with contextlib.closing(passes):
-        while stopped is None:
-            # Overflow shows in the values that are checked here, not as NumPy's warnings.
-            with np.errstate(all="ignore"):
-                train_loss, stopped = next(passes)
-                if not (math.isfinite(train_loss) and bool(xp.all(xp.isfinite(parameters.flat)))):
-                    parameters.flat[...] = last_good
-                    raise FloatingPointError(_divergence(objective, history, rates))
-                last_good[...] = parameters.flat
-                history.train_losses.append(train_loss)
-                validation_loss = None
-                if validation is not None:
-                    validation_loss = mean_loss(network, validation, objective.loss)
-                    history.validation_losses.append(validation_loss)
-            history.rows_at_epoch_start += loader.n_rows
-            history.seconds = time.perf_counter() - began - paused
-            number = len(history.train_losses)
-            is_best = history.watched[-1] < history.best_loss
-            if is_best:
-                history.best_loss, history.best_epoch = history.watched[-1], number
-                best = xp.asarray(parameters.flat, copy=True)
-            stopped = stopped or stopping.reason(history)
-            epoch = Epoch(
-                number=number,
-                train_loss=train_loss,
-                validation_loss=validation_loss,
-                learning_rate=rates.last,
-                steps=loader.steps_per_epoch,
-                n_rows=loader.n_rows,
-                seconds=history.seconds,
-                is_best=is_best,
-                best_parameters=best,
-                stopped=stopped,
+class Training:
+    """One run: everything that changes between two steps.
+
+    Parameters
+    ----------
+    objective : Objective
+        Owns network, loss, memo and gradient.
+    loader : Loader
+        The training rows.
+    rule : optimizer rule
+        How to update.
+    rates : Rates
+        Learning rates, and the history that they are a function of.
+    clip_norm : float or None
+        Largest norm of a gradient.
+    """
+
+    def __init__(
+        self, objective: Objective, loader: Loader, rule: Any, rates: Rates, clip_norm: float | None
+    ) -> None:
+        self.objective, self.loader, self.rule = objective, loader, rule
+        self.rates, self.history, self.clip_norm = rates, rates.history, clip_norm
+        self.parameters = objective.network.parameters
+        self.optimizer = Optimizer(rule, self.parameters)
+        self.last_good, self.best = self._copy(), self._copy()
+        self.goes_on_inside_an_epoch = False
+
+    def _copy(self) -> Array:
+        return self.parameters.backend.xp.asarray(self.parameters.flat, copy=True)
+
+    def passes(self) -> Generator[tuple[float, str | None]]:
+        """Yield after each epoch its loss and, where the method itself has come to an end, why."""
+        if isinstance(self.rule, LBFGS):
+            n_left = self.history.max_epochs - len(self.history.train_losses)
+            return lbfgs(self.objective, self.loader, self.rule, n_left)
+        first_epoch, first_step = len(self.history.train_losses), 0
+        if self.goes_on_inside_an_epoch:
+            first_step = self.history.step % self.history.steps_per_epoch
+        return descend(
+            self.objective,
+            self.loader,
+            self.optimizer,
+            self.rates,
+            self.clip_norm,
+            first_epoch=first_epoch,
+            first_step=first_step,
+        )
+
+    def epochs(self, validation: Loader | None, stopping: Stopping, keep: str) -> Generator[Epoch]:
+        """Run the passes; after each one look at losses, remember the best, decide on stopping."""
+        objective, history, loader = self.objective, self.history, self.loader
+        network, parameters, xp = objective.network, self.parameters, self.parameters.backend.xp
+        clock = Clock(history.seconds)
+        stopped = stopping.reason(history) if history.train_losses else None
+        with contextlib.closing(self.passes()) as passes:
+            while stopped is None:
+                # Overflow shows in the values that are checked here, not as NumPy's warnings.
+                with np.errstate(all="ignore"):
+                    train_loss, stopped = next(passes)
+                    if not (math.isfinite(train_loss) and bool(xp.all(xp.isfinite(parameters.flat)))):
+                        parameters.flat[...] = self.last_good
+                        raise FloatingPointError(_divergence(objective, history, self.rates))
+                    self.last_good[...] = parameters.flat
+                    history.train_losses.append(train_loss)
+                    validation_loss = None
+                    if validation is not None:
+                        validation_loss = mean_loss(network, validation, objective.loss)
+                        history.validation_losses.append(validation_loss)
+                history.rows_at_epoch_start += loader.n_rows
+                history.seconds = clock.seconds()
+                number = len(history.train_losses)
+                is_best = history.watched[-1] < history.best_loss
+                if is_best:
+                    history.best_loss, history.best_epoch = history.watched[-1], number
+                    self.best = self._copy()
+                stopped = stopped or stopping.reason(history)
+                epoch = Epoch(
+                    number=number,
+                    train_loss=train_loss,
+                    validation_loss=validation_loss,
+                    learning_rate=self.rates.last,
+                    steps=loader.steps_per_epoch,
+                    n_rows=loader.n_rows,
+                    seconds=history.seconds,
+                    is_best=is_best,
+                    best_parameters=self.best,
+                    stopped=stopped,
+                    training=self,
+                )
+                with clock.stopped():
+                    yield epoch
+        if keep == "best":
+            parameters.flat[...] = self.best
+
+    def state(self) -> TrainingState:
+        """Everything that the run needs to go on from here, as host arrays and numbers, copied."""
+        objective, history = self.objective, self.history
+        arrays = {
+            "parameters": self.parameters.to_host(),
+            "last_good": to_host(self.last_good).copy(),
+            "best": to_host(self.best).copy(),
+            **{f"optimizer.{name}": vector for name, vector in self.optimizer.to_host().items()},
+            **objective.epoch_so_far(),
+        }
+        numbers = dataclasses.asdict(history) | {"t": self.optimizer.t, "last_rate": self.rates.last}
+        return TrainingState(arrays, numbers)
+
+    def restore(self, state: TrainingState) -> None:
+        """Go on from a state; the network's parameters become those of the state.
+
+        Raises
+        ------
+        ValueError
+            The state is that of another network or optimizer.
+        """
+        own = {name: array.shape for name, array in self.state().arrays.items() if array.ndim}
+        vectors = {"parameters", "last_good", "best", *(f"optimizer.{name}" for name in self.optimizer.state)}
+        found = {name: state.arrays[name].shape for name in state.arrays if name in own}
+        if any(found.get(name) != own[name] for name in vectors):
+            raise ValueError(
+                f"the state has arrays of shapes {found}, but this network and optimizer need "
+                f"{ {name: own[name] for name in sorted(vectors)} }: go on with the same ones."
             )
-            yielded = time.perf_counter()
-            yield epoch
-            paused += time.perf_counter() - yielded
-    if keep == "best":
-        parameters.flat[...] = best
+        on_device = self.parameters.backend.asarray
+        self.parameters.flat[...] = on_device(state.arrays["parameters"])
+        self.last_good, self.best = on_device(state.arrays["last_good"]), on_device(state.arrays["best"])
+        for name, vector in self.optimizer.state.items():
+            vector[...] = on_device(state.arrays[f"optimizer.{name}"])
+        self.optimizer.t, self.rates.last = state.numbers["t"], state.numbers["last_rate"]
+        kept = (self.history.steps_per_epoch, self.history.max_epochs)
+        for field in dataclasses.fields(History):
+            value = state.numbers[field.name]
+            setattr(self.history, field.name, list(value) if isinstance(value, list) else value)
+        self.history.steps_per_epoch, self.history.max_epochs = kept
+        self.objective.restore_epoch(state.arrays)
+        steps_done = len(self.history.train_losses) * self.history.steps_per_epoch
+        self.goes_on_inside_an_epoch = not isinstance(self.rule, LBFGS) and self.history.step > steps_done
+
+
+class Clock:
+    """Seconds in training; the caller's time between epochs does not count.
+
+    Parameters
+    ----------
+    before : float
+        Seconds of the run so far, before it was resumed.
+    """
+
+    def __init__(self, before: float) -> None:
+        self._start = time.perf_counter() - before
+
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return time.perf_counter() - self._start
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Do not count the time inside."""
+        began = time.perf_counter()
+        yield
+        self._start += time.perf_counter() - began
 
 
 def _divergence(objective: Objective, history: History, rates: Rates) -> str:
