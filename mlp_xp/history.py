@@ -26,6 +26,10 @@ class History:
         Time in training, validation included.
     best_epoch : int
         The epoch (from 1) with the lowest watched loss; 0 before the first.
+    best_loss : float
+        That loss.
+    rollbacks : int
+        Times that the run diverged and was put back to the last good epoch.
     """
 
     steps_per_epoch: int = 1
@@ -37,6 +41,7 @@ class History:
     seconds: float = 0.0
     best_epoch: int = 0
     best_loss: float = math.inf
+    rollbacks: int = 0
 
     @property
     def watched(self) -> list[float]:

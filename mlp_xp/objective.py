@@ -24,12 +24,21 @@ READ_EVERY = 4096
 
 
 class Values:
-    """Numbers computed on the device, read by the host many at a time: reading one stops a GPU's queue."""
+    """Numbers computed on the device, read by the host many at a time: reading one stops a GPU's queue.
+
+    Attributes
+    ----------
+    read : list of float
+        What the host has seen so far.
+    broken : bool
+        Whether something among it is infinite or nan.
+    """
 
     def __init__(self, network: Network) -> None:
         self._waiting = network.backend.zeros((READ_EVERY,))
         self._n_waiting = 0
         self.read: list[float] = []
+        self.broken = False
 
     def append(self, value: Array) -> None:
         """Store a 0-d array on the device."""
@@ -40,7 +49,9 @@ class Values:
 
     def flush(self) -> None:
         """Read what is waiting."""
-        self.read.extend(to_host(self._waiting)[: self._n_waiting].tolist())
+        latest = to_host(self._waiting)[: self._n_waiting].tolist()
+        self.read.extend(latest)
+        self.broken = self.broken or not all(map(math.isfinite, latest))
         self._n_waiting = 0
 
 
@@ -129,9 +140,13 @@ class Objective:
         "mean" divides by Σ s_i of the epoch; "sum" leaves it out and averages the penalty over the steps.
         """
         self.values.flush()
-        total = math.fsum(self.values.read) if all(map(math.isfinite, self.values.read)) else math.nan
+        if self.values.broken:
+            return math.nan
+        if self.reduction == "sum":
+            losses, penalties, divisors = zip(*self.step_terms(), strict=True)
+            return math.fsum(losses) + math.fsum(penalties) / max(1, sum(map(bool, divisors)))
         divisor = math.fsum(self._divisors)
-        return total / divisor if divisor and self.reduction == "mean" else total
+        return math.fsum(self.values.read) / divisor if divisor else 0.0
 
     def step_terms(self) -> list[tuple[float, float, float]]:
         """Σ s_i L_i, λ R(w) and Σ s_i of each step since `start_epoch`."""

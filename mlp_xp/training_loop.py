@@ -9,7 +9,8 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,9 @@ from mlp_xp.optimizers import LBFGS, OPTIMIZERS, Optimizer, clip_by_global_norm
 from mlp_xp.regularizers import REGULARIZERS
 from mlp_xp.schedules import SCHEDULES
 from mlp_xp.stopping import Stopping
+
+MOST_ROLLBACKS = 10
+"""Times that a diverging run is rolled back before it is given up."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -115,6 +119,8 @@ def train(
     loss_below: float | None = None,
     time_budget: float | None = None,
     keep: str = "last",
+    on_divergence: str = "stop",
+    checkpoints: Any = None,
     seed: int = 0,
     state: TrainingState | None = None,
 ) -> Generator[Epoch]:
@@ -157,6 +163,11 @@ def train(
     keep : "last" or "best"
         Which weights the network has when the run ends by itself. After a `break` it has those of the epoch
         yielded; the best ones are `epoch.best_parameters`.
+    on_divergence : "stop" or "rollback"
+        What a loss or weights that are not finite lead to: an error, or the last good epoch again with half
+        the learning rate, ten times at most.
+    checkpoints : Checkpoints, optional
+        Where and how often the run's state is written to disk.
     seed : int
         Of dropout. (The loader has the seed of the order, the network that of its starting weights.)
     state : TrainingState, optional
@@ -196,6 +207,7 @@ def train(
             checks.number("learning_rate", learning_rate, above=0),
             checks.one_of("reduction", reduction, ("mean", "sum")),
             checks.one_of("keep", keep, ("last", "best")),
+            checks.one_of("on_divergence", on_divergence, ("stop", "rollback")),
             checks.whole("max_epochs", max_epochs),
             checks.number("tolerance", tolerance, least=0),
             checks.whole("seed", seed, least=0),
@@ -218,11 +230,11 @@ def train(
     stopping = Stopping(max_epochs, patience, tolerance, loss_below, time_budget)
     history = History(steps_per_epoch=loader.steps_per_epoch, max_epochs=max_epochs)
     rates = Rates(float(learning_rate), schedule, history)
-    training = Training(objective, loader, rule, rates, clip_norm)
+    training = Training(objective, loader, rule, rates, clip_norm, checkpoints)
     if state is not None:
         training.restore(state)
     network.output = loss.link
-    return training.epochs(validation, stopping, keep)
+    return training.epochs(validation, stopping, keep, on_divergence)
 
 
 def _check_fit(network: Network, loader: Loader, loss: Any) -> None:
@@ -251,13 +263,17 @@ class Rates:
 
     def __post_init__(self) -> None:
         """The first step's rate."""
-        self.last = self.base * float(self.schedule(self.history))
+        self.last = self.now()
+
+    def now(self) -> float:
+        """The rate that the history asks for; half of it for every time that it was rolled back."""
+        return self.base * float(self.schedule(self.history)) * 0.5**self.history.rollbacks
 
     def for_step(self) -> float:
         """The rate of the coming step."""
         history = self.history
         if not self.schedule.once_an_epoch or history.step % history.steps_per_epoch == 0:
-            self.last = self.base * float(self.schedule(history))
+            self.last = self.now()
         return self.last
 
 
@@ -270,10 +286,13 @@ def descend(
     *,
     first_epoch: int = 0,
     first_step: int = 0,
+    after_step: Callable[[], None] | None = None,
 ) -> Generator[tuple[float, str | None]]:
     """w_new = w_old − η ∂J/∂w, step by step; yield each epoch's loss, and None: it has no end of its own.
 
     The first epoch may start at a later step, with what the objective knows of the steps before.
+    An epoch in which a loss was not finite ends as soon as the host sees it. `after_step` is called when
+    weights, optimizer and history agree: where a run can be left and gone on with.
     """
     history, backend = rates.history, objective.network.backend
     for epoch in itertools.count(first_epoch):
@@ -281,12 +300,16 @@ def descend(
             objective.start_epoch()
         for step in loader.steps(epoch, backend, labels=objective.loss.labels, first_step=first_step):
             objective.differentiate(step, history.step)
+            if objective.values.broken:
+                break
             rate = rates.for_step()
             if step.divisor:  # a step whose weights sum to zero changes nothing
                 if clip_norm is not None:
                     clip_by_global_norm(objective.gradient, clip_norm)
                 optimizer.step(objective.gradient, rate)
             history.step += 1
+            if after_step is not None:
+                after_step()
         first_step = 0
         optimizer.flush_subnormals()
         yield objective.epoch_loss(), None
@@ -307,10 +330,19 @@ class Training:
         Learning rates, and the history that they are a function of.
     clip_norm : float or None
         Largest norm of a gradient.
+    checkpoints : object, optional
+        Its ``after_step(training)`` is called after every step and its ``after_epoch(training)`` after every
+        epoch.
     """
 
     def __init__(
-        self, objective: Objective, loader: Loader, rule: Any, rates: Rates, clip_norm: float | None
+        self,
+        objective: Objective,
+        loader: Loader,
+        rule: Any,
+        rates: Rates,
+        clip_norm: float | None,
+        checkpoints: Any = None,
     ) -> None:
         self.objective, self.loader, self.rule = objective, loader, rule
         self.rates, self.history, self.clip_norm = rates, rates.history, clip_norm
@@ -318,6 +350,9 @@ class Training:
         self.optimizer = Optimizer(rule, self.parameters)
         self.last_good, self.best = self._copy(), self._copy()
         self.goes_on_inside_an_epoch = False
+        self.checkpoints = checkpoints
+        self.good_state: TrainingState | None = None
+        self.running: Generator[tuple[float, str | None]]
 
     def _copy(self) -> Array:
         return self.parameters.backend.xp.asarray(self.parameters.flat, copy=True)
@@ -329,7 +364,7 @@ class Training:
             return lbfgs(self.objective, self.loader, self.rule, n_left)
         first_epoch, first_step = len(self.history.train_losses), 0
         if self.goes_on_inside_an_epoch:
-            first_step = self.history.step % self.history.steps_per_epoch
+            first_step = self.history.step - first_epoch * self.history.steps_per_epoch
         return descend(
             self.objective,
             self.loader,
@@ -338,53 +373,92 @@ class Training:
             self.clip_norm,
             first_epoch=first_epoch,
             first_step=first_step,
+            after_step=None if self.checkpoints is None else self._after_step,
         )
 
-    def epochs(self, validation: Loader | None, stopping: Stopping, keep: str) -> Generator[Epoch]:
+    def _after_step(self) -> None:
+        if self.checkpoints is not None:
+            self.checkpoints.after_step(self)
+
+    def _roll_back(self) -> None:
+        """Put the last good epoch back, halve the learning rate, and begin the epoch again."""
+        self.running.close()
+        rollbacks = self.history.rollbacks + 1
+        warnings.warn(
+            f"{_divergence(self.objective, self.history, self.rates)} Rolled back to the last good epoch, "
+            f"with half the learning rate ({rollbacks} of {MOST_ROLLBACKS} times).",
+            stacklevel=4,
+        )
+        if self.good_state is not None:
+            self.restore(self.good_state)
+        self.history.rollbacks = rollbacks
+        self.rates.last = self.rates.now()
+        self.running = self.passes()
+
+    def epochs(
+        self, validation: Loader | None, stopping: Stopping, keep: str, on_divergence: str
+    ) -> Generator[Epoch]:
         """Run the passes; after each one look at losses, remember the best, decide on stopping."""
+        self.running = self.passes()
+        try:
+            yield from self._epochs(validation, stopping, on_divergence == "rollback")
+        finally:
+            self.running.close()
+        if keep == "best":
+            self.parameters.flat[...] = self.best
+
+    def _epochs(self, validation: Loader | None, stopping: Stopping, may_roll_back: bool) -> Generator[Epoch]:
         objective, history, loader = self.objective, self.history, self.loader
-        network, parameters, xp = objective.network, self.parameters, self.parameters.backend.xp
         clock = Clock(history.seconds)
         stopped = stopping.reason(history) if history.train_losses else None
-        with contextlib.closing(self.passes()) as passes:
-            while stopped is None:
-                # Overflow shows in the values that are checked here, not as NumPy's warnings.
-                with np.errstate(all="ignore"):
-                    train_loss, stopped = next(passes)
-                    if not (math.isfinite(train_loss) and bool(xp.all(xp.isfinite(parameters.flat)))):
-                        parameters.flat[...] = self.last_good
-                        raise FloatingPointError(_divergence(objective, history, self.rates))
-                    self.last_good[...] = parameters.flat
-                    history.train_losses.append(train_loss)
-                    validation_loss = None
-                    if validation is not None:
-                        validation_loss = mean_loss(network, validation, objective.loss)
-                        history.validation_losses.append(validation_loss)
-                history.rows_at_epoch_start += loader.n_rows
-                history.seconds = clock.seconds()
-                number = len(history.train_losses)
-                is_best = history.watched[-1] < history.best_loss
-                if is_best:
-                    history.best_loss, history.best_epoch = history.watched[-1], number
-                    self.best = self._copy()
-                stopped = stopped or stopping.reason(history)
-                epoch = Epoch(
-                    number=number,
-                    train_loss=train_loss,
-                    validation_loss=validation_loss,
-                    learning_rate=self.rates.last,
-                    steps=loader.steps_per_epoch,
-                    n_rows=loader.n_rows,
-                    seconds=history.seconds,
-                    is_best=is_best,
-                    best_parameters=self.best,
-                    stopped=stopped,
-                    training=self,
-                )
-                with clock.stopped():
-                    yield epoch
-        if keep == "best":
-            parameters.flat[...] = self.best
+        self.good_state = self.state() if may_roll_back else None
+        while stopped is None:
+            # Overflow shows in the values that are checked here, not as NumPy's warnings.
+            with np.errstate(all="ignore"):
+                train_loss, stopped = next(self.running)
+                if not self._is_finite(train_loss):
+                    if may_roll_back and history.rollbacks < MOST_ROLLBACKS:
+                        self._roll_back()
+                        continue
+                    self.parameters.flat[...] = self.last_good
+                    raise FloatingPointError(_divergence(objective, history, self.rates))
+                self.last_good[...] = self.parameters.flat
+                history.train_losses.append(train_loss)
+                validation_loss = None
+                if validation is not None:
+                    validation_loss = mean_loss(objective.network, validation, objective.loss)
+                    history.validation_losses.append(validation_loss)
+            history.rows_at_epoch_start += loader.n_rows
+            history.seconds = clock.seconds()
+            number = len(history.train_losses)
+            is_best = history.watched[-1] < history.best_loss
+            if is_best:
+                history.best_loss, history.best_epoch = history.watched[-1], number
+                self.best = self._copy()
+            stopped = stopped or stopping.reason(history)
+            if may_roll_back:
+                self.good_state = self.state()
+            if self.checkpoints is not None:
+                self.checkpoints.after_epoch(self)
+            epoch = Epoch(
+                number=number,
+                train_loss=train_loss,
+                validation_loss=validation_loss,
+                learning_rate=self.rates.last,
+                steps=loader.steps_per_epoch,
+                n_rows=loader.n_rows,
+                seconds=history.seconds,
+                is_best=is_best,
+                best_parameters=self.best,
+                stopped=stopped,
+                training=self,
+            )
+            with clock.stopped():
+                yield epoch
+
+    def _is_finite(self, train_loss: float) -> bool:
+        xp = self.parameters.backend.xp
+        return math.isfinite(train_loss) and bool(xp.all(xp.isfinite(self.parameters.flat)))
 
     def state(self) -> TrainingState:
         """Everything that the run needs to go on from here, as host arrays and numbers, copied."""

@@ -1,0 +1,340 @@
+"""Everything that a run needs to go on, written whole or not at all.
+
+A checkpoint folder belongs to one run. It holds the last few checkpoints, each a safetensors file named by
+epoch and step, with the configuration of the run, a fingerprint of its data and a checksum; and a lock that
+the system lets go of when the process ends, however it ends.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from mlp_xp import checks
+from mlp_xp.model_file import write_whole
+from mlp_xp.training_loop import Training, TrainingState
+
+FORMAT = 1
+"""The version of a checkpoint's layout."""
+
+KEPT = 3
+"""Checkpoints that stay in the folder; older ones are deleted."""
+
+FINGERPRINT_ROWS = 1024
+"""Rows that stand for a data set in its fingerprint, evenly spread."""
+
+NAME = re.compile(r"checkpoint-(\d{9})-(\d{12})\.safetensors")
+
+
+@dataclasses.dataclass(frozen=True)
+class Every:
+    """How often to write: after so many seconds, epochs or steps.
+
+    Examples
+    --------
+    >>> Every.parse("5min")
+    Every(amount=300.0, unit='seconds')
+    >>> Every.parse("500steps")
+    Every(amount=500.0, unit='steps')
+    """
+
+    amount: float = 300.0
+    unit: str = "seconds"
+
+    @classmethod
+    def parse(cls, text: str) -> "Every":
+        """Read "5min", "30s", "1h", "1epoch", "2epochs" or "500steps".
+
+        Raises
+        ------
+        ValueError
+            It is none of these.
+        """
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|sec|min|h|epochs?|steps?)", text.strip())
+        if match is None or float(match[1]) <= 0:
+            raise ValueError(
+                f"checkpoint_every={text!r} must be a time, epochs or steps: 5min, 1epoch, 500steps."
+            )
+        seconds = {"s": 1.0, "sec": 1.0, "min": 60.0, "h": 3600.0}
+        if match[2] in seconds:
+            return cls(float(match[1]) * seconds[match[2]], "seconds")
+        return cls(float(match[1]), "epochs" if match[2].startswith("epoch") else "steps")
+
+
+class Checkpoints:
+    """Writes a run's state to a folder, and finds the last good one again.
+
+    Parameters
+    ----------
+    folder : path
+        Made if it is not there.
+    every : str
+        "5min", "1epoch", "500steps". Another one is written when the run is interrupted.
+    configuration : mapping, optional
+        Options that must be the same when the run goes on; JSON values.
+    data : str, optional
+        The data's `fingerprint`.
+    on_error : "stop" or "go on"
+        What a checkpoint that cannot be written (full disk, folder gone) leads to.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be made or written to.
+    RuntimeError
+        Another run is using it.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        every: str = "5min",
+        *,
+        configuration: Mapping[str, Any] | None = None,
+        data: str | None = None,
+        on_error: str = "go on",
+    ) -> None:
+        checks.refuse([checks.one_of("on_error", on_error, ("stop", "go on"))])
+        self.folder = Path(folder)
+        self.every = Every.parse(every)
+        self.configuration = json.loads(json.dumps(dict(configuration or {})))
+        self.data = data
+        self.on_error = on_error
+        self.interrupted_by: int | None = None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(self.folder / "lock")
+        self._written_at = time.monotonic()
+        self._written_after = 0.0
+        self.resumed_from: dict[str, int] | None = None
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self._lock.close()
+
+    def __enter__(self) -> "Checkpoints":
+        """Nothing more to do."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the folder."""
+        self.close()
+
+    def interrupt(self, signal_number: int) -> None:
+        """Ask the run to end after the step under way, with a checkpoint; safe in a signal handler."""
+        self.interrupted_by = signal_number
+
+    def after_step(self, training: Training) -> None:
+        """Write if it is time; end the run where `interrupt` asked for it.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            The run was interrupted; its checkpoint is written.
+        """
+        if self.interrupted_by is not None:
+            self.write(training)
+            raise KeyboardInterrupt
+        if self.every.unit == "steps":
+            self._write_if_due(training, training.history.step)
+        elif self.every.unit == "seconds" and time.monotonic() - self._written_at >= self.every.amount:
+            self.write(training)
+
+    def after_epoch(self, training: Training) -> None:
+        """Write if it is time."""
+        if self.every.unit == "epochs":
+            self._write_if_due(training, len(training.history.train_losses))
+
+    def _write_if_due(self, training: Training, count: int) -> None:
+        if count - self._written_after >= self.every.amount:
+            self._written_after = count
+            self.write(training)
+
+    def write(self, training: Training) -> Path | None:
+        """Write the state now; the file's path, or None if it failed and the run goes on."""
+        state = training.state()
+        epoch, step = len(training.history.train_losses), training.history.step
+        path = self.folder / f"checkpoint-{epoch:09d}-{step:012d}.safetensors"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_whole(path, encode(state, self.configuration, self.data))
+            for old in self.paths()[KEPT:]:
+                old.unlink(missing_ok=True)
+        except OSError as error:
+            message = f"the checkpoint {path} could not be written: {error}"
+            if self.on_error == "stop":
+                raise OSError(f"{message} Earlier checkpoints are untouched.") from error
+            warnings.warn(f"{message}. Training goes on; earlier checkpoints are untouched.", stacklevel=2)
+            return None
+        finally:
+            self._written_at = time.monotonic()
+        return path
+
+    def paths(self) -> list[Path]:
+        """Files of checkpoints, the latest first."""
+        found = [path for path in self.folder.iterdir() if NAME.fullmatch(path.name)]
+        return sorted(found, key=lambda path: path.name, reverse=True)
+
+    def latest(self, *, override: bool = False) -> TrainingState | None:
+        """The state of the last good checkpoint; None where there is none.
+
+        A damaged one is named in a warning, and the one before it is used.
+
+        Parameters
+        ----------
+        override : bool
+            Go on although configuration or data differ.
+
+        Raises
+        ------
+        ValueError
+            The run in this folder had another configuration or other data: what differs is named. Or none of
+            its checkpoints is good.
+        """
+        damaged: list[str] = []
+        for path in self.paths():
+            try:
+                state, configuration, data = decode(path.read_bytes())
+            except ValueError as error:
+                damaged.append(f"{path} is damaged ({error})")
+                continue
+            if damaged:
+                warnings.warn(f"{'; '.join(damaged)}: going on from {path}.", stacklevel=2)
+            if not override:
+                checks.refuse([self._difference(path, configuration, data)])
+            self.resumed_from = {
+                "epoch": len(state.numbers["train_losses"]),
+                "step": state.numbers["step"],
+            }
+            self._written_after = self.resumed_from["epoch" if self.every.unit == "epochs" else "step"]
+            return state
+        checks.refuse(["; ".join(damaged) + ": no good checkpoint is left." if damaged else None])
+        return None
+
+    def _difference(self, path: Path, configuration: Mapping[str, Any], data: str | None) -> str | None:
+        names = sorted({*configuration, *self.configuration})
+        changed = [
+            f"{name}: {configuration.get(name)!r} then, {self.configuration.get(name)!r} now"
+            for name in names
+            if configuration.get(name) != self.configuration.get(name)
+        ]
+        if data != self.data:
+            changed.append("the data: other rows than then")
+        if not changed:
+            return None
+        return (
+            f"the run in {path.parent} was another one ({'; '.join(changed)}). Give the same options and "
+            "data, another folder, or --override to go on with what is given now."
+        )
+
+
+def encode(state: TrainingState, configuration: Mapping[str, Any], data: str | None) -> bytes:
+    """A state as the content of a checkpoint file."""
+    document = {
+        "format": FORMAT,
+        "numbers": state.numbers,
+        "configuration": configuration,
+        "data": data,
+    }
+    text = json.dumps(document, sort_keys=True)
+    metadata = {"mlp_xp_checkpoint": text, "sha256": _digest(text, state.arrays)}
+    return bytes(safetensors.numpy.save(state.arrays, metadata))
+
+
+def decode(content: bytes) -> tuple[TrainingState, dict[str, Any], str | None]:
+    """The state, configuration and fingerprint in a checkpoint file's content.
+
+    Raises
+    ------
+    ValueError
+        It is damaged, or of a newer version.
+    """
+    try:
+        arrays = safetensors.numpy.load(content)
+        header_size = int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8 : 8 + header_size])["__metadata__"]
+        text = metadata["mlp_xp_checkpoint"]
+        if metadata["sha256"] != _digest(text, arrays):
+            raise ValueError("its checksum is wrong")
+        document = json.loads(text)
+        if document["format"] > FORMAT:
+            raise ValueError(f"its format {document['format']} is newer than this mlp_xp's {FORMAT}")
+        return TrainingState(arrays, document["numbers"]), document["configuration"], document["data"]
+    except (safetensors.SafetensorError, KeyError, TypeError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _digest(text: str, arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()
+
+
+def fingerprint(source: Any) -> str:
+    """A checksum of a source's sizes and of up to 1,024 of its rows, evenly spread."""
+    digest = hashlib.sha256(f"{source.n_rows} {source.n_features} {source.n_targets}".encode())
+    index = np.unique(np.linspace(0, source.n_rows - 1, FINGERPRINT_ROWS).astype(np.int64))
+    x, y = np.zeros((len(index), source.n_features)), np.zeros((len(index), source.n_targets))
+    weight = np.zeros(len(index)) if getattr(source, "has_weights", False) else None
+    source.rows(index, x, y, weight)
+    for part in (x, y, weight):
+        if part is not None:
+            digest.update(part.tobytes())
+    return digest.hexdigest()
+
+
+def _lock(path: Path) -> Any:
+    """An open file that locks the folder until it is closed or the process ends.
+
+    Raises
+    ------
+    RuntimeError
+        Another process holds it.
+    """
+    file = path.open("a+")
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise RuntimeError(
+            f"another run is using the checkpoint folder {path.parent}: wait for it, or name another folder."
+        ) from error
+    return file
+
+
+@contextlib.contextmanager
+def interruptible(checkpoints: Checkpoints) -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into a clean end after the step under way; a second one leaves at once."""
+    import signal
+
+    def handle(number: int, _: Any) -> None:
+        if checkpoints.interrupted_by is not None:
+            os._exit(128 + number)
+        checkpoints.interrupt(number)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
