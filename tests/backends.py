@@ -1,0 +1,72 @@
+"""The array libraries that the tests run over, and why one of them cannot run here."""
+
+import importlib.util
+import re
+
+import array_api_strict
+
+from mlp_xp import cuda
+from mlp_xp.array_api import Backend, backend
+
+OLDEST_STANDARD = "2024.12"
+"""What mlp_xp asks of a library; the strict one then has nothing newer."""
+
+STRICT_DEVICES = {
+    "strict": "CPU_DEVICE",
+    "strict-device1": "device1",
+    "strict-device2": "device2",
+    "strict-no_float64": "no_float64",
+    "strict-no_x64": "no_x64",
+}
+
+NAMES = ("numpy", "numpy-readonly", *STRICT_DEVICES, "torch", "cupy")
+
+
+class UnavailableError(Exception):
+    """Says why a backend cannot run here."""
+
+
+def gpu_of(device):
+    """N of "cuda:N", and 0 for "cuda"; None for the CPU."""
+    match = re.fullmatch(r"cuda(?::(\d+))?", device)
+    return None if match is None else int(match[1] or 0)
+
+
+def make(name, device="cpu"):
+    """Make the backend of that name, in float64 where it has that.
+
+    Raises
+    ------
+    UnavailableError
+        It cannot run here; the message says why.
+    """
+    if name in ("numpy", "numpy-readonly"):
+        return backend("cpu", "float64")
+    if name in STRICT_DEVICES:
+        return _strict(name)
+    return _torch() if name == "torch" else _cupy(gpu_of(device) or 0)
+
+
+def _strict(name):
+    device = STRICT_DEVICES[name]
+    known = {str(d): d for d in array_api_strict.__array_namespace_info__().devices()}
+    known = {re.sub(r".*'(.*)'.*", r"\1", text): d for text, d in known.items()}
+    if device not in known:
+        raise UnavailableError(f"array-api-strict {array_api_strict.__version__} has no {device}")
+    dtype = "float32" if device.startswith("no_") else "float64"
+    return Backend(array_api_strict, known[device], dtype, name)
+
+
+def _torch():
+    if importlib.util.find_spec("torch") is None:
+        raise UnavailableError("torch is not installed")
+    import array_api_compat.torch as xp
+
+    return Backend(xp, "cpu", "float64", "torch")
+
+
+def _cupy(index):
+    problem = cuda.problem(index)
+    if problem is not None:
+        raise UnavailableError(str(problem))
+    return backend(f"cuda:{index}", "float64")

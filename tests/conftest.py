@@ -1,0 +1,167 @@
+"""What the whole suite runs on: one device for the public API, and every array library there is.
+
+    pytest                      on the CPU, over every library that is here; the end says which are not
+    pytest --device cuda        the same suite on a GPU; without one it fails at once, with the reason
+    pytest --backend strict     only these libraries (a name, several with commas, or given again)
+    pytest --require torch,jax  fail at once where one of these is missing
+
+A test that needs an optional library is marked `needs("torch")`. Where it is missing the test is
+skipped, and the end of the run says how many tests were not run and why.
+"""
+
+import collections
+import importlib.util
+
+import array_api_strict
+import backends
+import numpy as np
+import pytest
+from arrays import host, readonly
+
+OPTIONAL = ("autograd", "jax", "matplotlib", "mpmath", "numba", "onnx", "onnxruntime", "pandas",
+            "polars", "psutil", "pyarrow", "scipy", "sklearn", "torch")  # fmt: skip
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("mlp_xp")
+    group.addoption(
+        "--device",
+        default="cpu",
+        metavar="cpu|cuda|cuda:N",
+        help="where the tests of the public API train (default: cpu)",
+    )
+    group.addoption(
+        "--backend",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help=f"array libraries to run over (default: all that are here): {', '.join(backends.NAMES)}",
+    )
+    group.addoption(
+        "--require",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="fail at once where one of these optional libraries or backends is missing",
+    )
+
+
+def _names(given):
+    return [name for item in given for name in item.split(",") if name]
+
+
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "needs(*libraries): skipped, and reported, where one of them is not installed"
+    )
+    array_api_strict.set_array_api_strict_flags(api_version=backends.OLDEST_STANDARD)
+    device = config.getoption("device")
+    if device != "cpu" and backends.gpu_of(device) is None:
+        raise pytest.UsageError(f"--device {device}: must be cpu, cuda or cuda:N.")
+    wanted, required = _names(config.getoption("backend")), _names(config.getoption("require"))
+    _refuse_unknown("--backend", wanted, backends.NAMES)
+    _refuse_unknown("--require", required, (*backends.NAMES, *OPTIONAL))
+    needed = {*wanted, *required} | ({"cupy"} if device != "cpu" else set())
+    config.stash[AVAILABLE], config.stash[MISSING] = {}, {}
+    for name in backends.NAMES:
+        try:
+            config.stash[AVAILABLE][name] = backends.make(name, device)
+        except backends.UnavailableError as reason:
+            if name in needed:
+                asked = f"--device {device}" if name == "cupy" and device != "cpu" else name
+                raise pytest.UsageError(f"{asked}: {reason}") from None
+            config.stash[MISSING][name] = str(reason)
+    absent = [name for name in required if name in OPTIONAL and not _is_here(name)]
+    if absent:
+        raise pytest.UsageError(f"--require: not installed: {', '.join(absent)}")
+    config.stash[WANTED] = [n for n in config.stash[AVAILABLE] if not wanted or n in wanted]
+    config.stash[NOT_RUN] = collections.Counter()
+
+
+AVAILABLE = pytest.StashKey[dict]()
+MISSING = pytest.StashKey[dict]()
+WANTED = pytest.StashKey[list]()
+NOT_RUN = pytest.StashKey[collections.Counter]()
+
+
+def _refuse_unknown(option, names, known):
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise pytest.UsageError(f"{option} {', '.join(unknown)}: known are {', '.join(known)}.")
+
+
+def _is_here(library):
+    return importlib.util.find_spec(library) is not None
+
+
+def pytest_report_header(config):
+    return [
+        f"mlp_xp: device {config.getoption('device')}, backends {', '.join(config.stash[WANTED])}",
+        *(f"mlp_xp: not here: {name}: {why}" for name, why in config.stash[MISSING].items()),
+    ]
+
+
+def pytest_generate_tests(metafunc):
+    if "backend_name" in metafunc.fixturenames:
+        metafunc.parametrize("backend_name", metafunc.config.stash[WANTED], scope="session")
+
+
+def pytest_runtest_setup(item):
+    for marker in item.iter_markers("needs"):
+        for library in marker.args:
+            assert library in OPTIONAL, f"needs({library!r}): not among {OPTIONAL}"
+            if not _is_here(library):
+                item.config.stash[NOT_RUN][library] += 1
+                pytest.skip(f"{library} is not installed")
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    missing, not_run = config.stash[MISSING], config.stash[NOT_RUN]
+    if missing or not_run:
+        terminalreporter.section("not run")
+        for name, why in missing.items():
+            terminalreporter.line(f"backend {name}: {why}")
+        for library, count in sorted(not_run.items()):
+            terminalreporter.line(
+                f"{count} tests that need {library}, which is not installed "
+                f"(--require {library} makes this a failure)"
+            )
+
+
+@pytest.fixture(scope="session")
+def device(request):
+    """The device string for tests of the public API: what --device says."""
+    return request.config.getoption("device")
+
+
+@pytest.fixture
+def backend(request, backend_name):
+    """A Backend of each array library in turn, in float64 where it has that."""
+    return request.config.stash[AVAILABLE][backend_name]
+
+
+@pytest.fixture
+def given(backend, backend_name):
+    """`given(values, dtype)`: an array on the backend that the code under test may only read.
+
+    With numpy-readonly, NumPy itself refuses to write it; on every backend, it must be unchanged
+    when the test ends.
+    """
+    handed_out = []
+
+    def give(values, dtype=None):
+        array = backend.asarray(values, dtype)
+        if backend_name == "numpy-readonly":
+            array.flags.writeable = False
+        handed_out.append((array, readonly(host(array))))
+        return array
+
+    yield give
+    for array, before in handed_out:
+        np.testing.assert_array_equal(host(array), before)
+
+
+@pytest.fixture
+def rng():
+    """NumPy's generator, the same for every test."""
+    return np.random.default_rng(20240229)

@@ -1,0 +1,86 @@
+"""scikit-learn's own checks of estimators, Array API checks included: none fails, none is skipped
+but those for libraries and devices that this machine has not."""
+
+import os
+
+# Before SciPy is imported: without it scikit-learn skips its Array API checks in silence.
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
+
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("sklearn")
+
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from mlp_xp import MLPClassifier, MLPRegressor
+
+INSTANCES = [
+    MLPClassifier(),
+    MLPRegressor(),
+    MLPClassifier(
+        solver="adamw",
+        learning_rate="cosine",
+        activation=["gelu"],
+        initializer="he_normal",
+        learning_rate_init=0.01,
+        clip_norm=10.0,
+        l1=1e-6,
+        label_smoothing=0.01,
+        n_iter_no_change=50,
+    ),
+    MLPRegressor(
+        loss="huber:delta=10",
+        solver="nadam",
+        learning_rate="reduce_on_plateau",
+        activation=["silu"],
+        learning_rate_init=0.05,
+    ),
+    MLPClassifier(solver="lbfgs", alpha=0.1),
+    MLPRegressor(solver="lbfgs", activation="tanh", max_iter=20),
+]
+
+
+@parametrize_with_checks(INSTANCES)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_scikit_learns_checks(estimator, check):
+    check(estimator)
+
+
+MAY_SKIP = ("cupy", "dpnp", "cuda", "xpu", "mps")
+
+
+def test_no_check_is_skipped_but_other_vendors():
+    """In a process of its own: the variable must be set before SciPy is imported."""
+    code = """
+import sys
+import pytest
+
+class Watch:
+    def pytest_runtest_logreport(self, report):
+        if report.skipped:
+            print("SKIPPED", report.nodeid, report.longrepr[2])
+
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[1:]], plugins=[Watch()]))
+"""
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            code,
+            "-k",
+            "array_api and not solver",
+            __file__ + "::test_scikit_learns_checks",
+        ],
+        env=os.environ | {"SCIPY_ARRAY_API": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-3000:]
+    skipped = [line for line in run.stdout.splitlines() if line.startswith("SKIPPED")]
+    assert skipped
+    ours = [line for line in skipped if not any(v in line.lower() for v in MAY_SKIP)]
+    assert not ours, "\n".join(ours)
