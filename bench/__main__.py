@@ -1,0 +1,40 @@
+"""All benchmarks, or those named, one after the other, each in a process of its own."""
+
+import argparse
+import subprocess
+import sys
+
+from bench import measure, results
+
+ON_ANY_DEVICE = ("memoisation", "activations", "batch_size")
+ON_THE_CPU = ("steps",)
+
+
+def main() -> int:
+    """Run them; the exit status is that of the worst."""
+    names = (*ON_ANY_DEVICE, *ON_THE_CPU)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description=f"{__doc__} Options of one benchmark alone: python -m bench.NAME --help",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}")
+    results.add_shared_options(parser)
+    options = parser.parse_args()
+    unknown = [name for name in options.names if name not in names]
+    if unknown:
+        parser.error(f"unknown benchmark {', '.join(unknown)}; known: {', '.join(names)}")
+    default = names if options.device == "cpu" else ON_ANY_DEVICE
+    arguments = ["--device", options.device, *(["--quick"] if options.quick else [])]
+    if options.out is not None:
+        arguments += ["--out", str(options.out)]
+    worst = 0
+    for name in options.names or default:
+        print(f"\n## {name}\n", flush=True)
+        command = [sys.executable, "-m", f"bench.{name}", *arguments]
+        status = subprocess.run(command, env=measure.environment(), check=False).returncode
+        worst = max(worst, abs(status))
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,272 @@
+"""How long is one training step in mlp_xp, in other libraries, and in its bare matrix products?
+
+float32, in memory, rows of their own for each step. Every library trains in a process of its own (the
+threads of one would spin in the way of another's), and all take turns: a slice of the same steps each,
+round after round. Reported is the median over the rounds of the slice's time divided by its steps. Before a
+training is timed, a few steps from the same weights are compared: all libraries must have moved
+their weights alike. What exactly each of them does is in `bench/step_peers.py`.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import importlib.util
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bench import measure, results
+from bench.results import Result
+from bench.step_peers import PEERS, TRAININGS, Training
+
+US, PRODUCTS = "mlp_xp", "matrix products"
+BOUNDS = (PRODUCTS, "JAX jit, placed", "JAX scan")
+"""What does less than train on rows that come step by step: not among the peers of the last column."""
+
+CHECKED_STEPS = 4
+TOLERANCE = 0.02
+"""Largest distance of two libraries' weights after the checked steps, in units of the way they went: Adam's
+first steps take the sign of each gradient, also of those that are but rounding."""
+
+PAUSE = 0.1
+"""Seconds between slices: the threads of the process before have gone to sleep."""
+
+
+class PeerError(RuntimeError):
+    """A library's process has ended before its time."""
+
+
+class Worker:
+    """A process in which one library trains.
+
+    Parameters
+    ----------
+    name : str
+        Of `PEERS`.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.complaints = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "bench.step_peers", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.complaints,
+            text=True,
+            env=measure.environment(),
+        )
+
+    def ask(self, order: str, **details: Any) -> Any:
+        """Give an order and wait for the answer."""
+        try:
+            self.process.stdin.write(json.dumps({"order": order, **details}) + "\n")
+            self.process.stdin.flush()
+            return json.loads(self.process.stdout.readline())
+        except (OSError, json.JSONDecodeError):
+            self.process.wait()
+            self.complaints.seek(0)
+            last = ([line.strip() for line in self.complaints if line.strip()] or ["no message"])[-1]
+            raise PeerError(f"{self.name} failed: {last}") from None
+
+    def close(self) -> None:
+        """End the process, by ending its input."""
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+        self.complaints.close()
+
+
+def distance(one: Sequence[float], other: Sequence[float]) -> float:
+    """Of two peers' weights, in units of the way that the first peer's went; from their projections."""
+    way, apart = np.asarray(one), np.asarray(one) - np.asarray(other)
+    return float(np.linalg.norm(apart) / np.linalg.norm(way))
+
+
+class Workers:
+    """All peers at once; one that fails is left out from then on.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of `PEERS`, mlp_xp among them.
+
+    Attributes
+    ----------
+    failures : list of str
+        Who failed and how.
+
+    Raises
+    ------
+    PeerError
+        mlp_xp itself has failed.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.alive = {name: Worker(name) for name in names}
+        self.failures: list[str] = []
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for worker in self.alive.values():
+            worker.close()
+
+    def ask(self, order: str, pause: float = 0.0, **details: Any) -> dict[str, Any]:
+        """Give an order to each in turn; the answers of those that live."""
+        answers = {}
+        for name, worker in list(self.alive.items()):
+            time.sleep(pause)
+            try:
+                answers[name] = worker.ask(order, **details)
+            except PeerError as failure:
+                self.alive.pop(name).close()
+                if name == US:
+                    raise
+                self.failures.append(str(failure))
+        return answers
+
+
+def compare(training: Training, workers: Workers) -> float:
+    """Make a few steps with every peer from the same weights; the largest distance from ours.
+
+    Raises
+    ------
+    RuntimeError
+        A peer has trained differently.
+    """
+    workers.ask("make", training=dataclasses.asdict(training), steps=CHECKED_STEPS)
+    workers.ask("run")
+    moved = workers.ask("movement")
+    ours = moved.pop(US)
+    apart = {name: distance(ours, theirs) for name, theirs in moved.items() if theirs}
+    for name, far in apart.items():
+        if not far <= TOLERANCE:
+            raise RuntimeError(
+                f"{training.name}: after {CHECKED_STEPS} steps the weights of {name} are off mlp_xp's "
+                f"by {far:.2%} of the way they went; they do not train alike."
+            )
+    return max(apart.values(), default=0.0)
+
+
+def time_steps(training: Training, workers: Workers) -> dict[str, float]:
+    """Median µs a step of each peer."""
+    workers.ask("make", training=dataclasses.asdict(training), steps=training.steps)
+    workers.ask("run")  # compiles, makes buffers
+    slices = [workers.ask("run", pause=PAUSE) for _ in range(training.rounds)]
+    return {
+        name: 1e6 * statistics.median(each[name] for each in slices) / training.steps
+        for name in workers.alive
+    }
+
+
+def toy(training: Training) -> Training:
+    """The same training with few rows, units and steps."""
+    sizes = tuple(min(n, 12) for n in training.sizes)
+    return dataclasses.replace(training, sizes=sizes, batch=min(training.batch, 8), steps=3, rounds=1)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """--compile and --peers."""
+    parser.add_argument(
+        "--compile",
+        dest="compiled",
+        action="store_true",
+        help="torch.compile too: needs a C++ compiler and a minute a network",
+    )
+    parser.add_argument(
+        "--peers",
+        type=lambda text: text.split(","),
+        default=list(PEERS),
+        help=f"only these, with commas between them, of {', '.join(PEERS)} (mlp_xp is always there)",
+        metavar="NAMES",
+    )
+
+
+def answer(
+    quick: bool,
+    device: str,
+    compiled: bool = False,
+    peers: Sequence[str] = tuple(PEERS),
+    trainings: Sequence[Training] = TRAININGS,
+) -> Result:
+    """Compare and time all peers that are installed."""
+    if device != "cpu":
+        raise ValueError(f"device={device!r}: the peers' steps are compared on the CPU only; use 'cpu'.")
+    unknown = [name for name in peers if name not in PEERS]
+    if unknown:
+        raise ValueError(f"unknown peer {unknown[0]!r}; known: {', '.join(PEERS)}.")
+    absent = {}
+    for name, peer in PEERS.items():
+        if name == "torch.compile" and not compiled:
+            absent[name] = "not asked for (--compile)"
+        elif importlib.util.find_spec(peer.module) is None:
+            absent[name] = "not installed"
+        elif name not in peers and name != US:
+            absent[name] = "not asked for (--peers)"
+    rows, far = [], 0.0
+    with Workers([name for name in PEERS if name not in absent]) as workers:
+        for training in trainings:
+            each = toy(training) if quick else training
+            far = max(far, compare(each, workers))
+            microseconds = time_steps(each, workers)
+            rows.append(table_row(each, microseconds))
+    return Result(
+        question=str(__doc__).splitlines()[0],
+        rows=rows,
+        notes=[
+            "µs a step: the median slice divided by its steps. Best peer: but for "
+            f"{', '.join(BOUNDS)}, which do less (see bench/step_peers.py).",
+            f"All libraries train alike: after {CHECKED_STEPS} steps their weights are at most {far:.2%} "
+            "of the way they went from mlp_xp's.",
+            *(f"{name}: {why}." for name, why in absent.items()),
+            *workers.failures,
+        ],
+        packages=("scikit-learn", "scipy", "torch", "jax", "jaxlib", "thinc", "numba"),
+    )
+
+
+def table_row(training: Training, microseconds: Mapping[str, float]) -> dict[str, Any]:
+    """µs of each peer, and mlp_xp's ratios to the bare products and to the best peer."""
+    ours, bare = microseconds[US], microseconds.get(PRODUCTS)
+    others = [value for name, value in microseconds.items() if name not in (US, *BOUNDS)]
+    best = min(others, default=math.nan)
+    return {
+        "µs a step": training.name,
+        **{name: microseconds.get(name) for name in PEERS},
+        "mlp_xp ÷ products": ours / bare if bare else None,
+        "best peer ÷ mlp_xp": best / ours if others else None,
+    }
+
+
+def draw(result: Result, figure: Any) -> None:
+    """Each peer's time in units of the matrix products, one group a training."""
+    ax = figure.subplots()
+    names = result.column("µs a step")
+    peers = [name for name in PEERS if name != PRODUCTS and any(result.column(name))]
+    at = np.arange(len(names))
+    for i, name in enumerate(peers):
+        ratios = [
+            row[name] / row[PRODUCTS] if row[name] and row[PRODUCTS] else math.nan for row in result.rows
+        ]
+        width = 0.8 / len(peers)
+        ax.bar(at - 0.4 + (i + 0.5) * width, ratios, width, label=name, bottom=0.0)
+    ax.axhline(1.0, color="black", linewidth=0.8)
+    ax.set(yscale="log", ylabel="time of a step ÷ its matrix products")
+    ax.set_xticks(at, [name.replace(", ", "\n") for name in names], fontsize=7)
+    ax.grid(axis="y", alpha=0.3)
+    ax.legend(fontsize=7, ncols=4)
+
+
+if __name__ == "__main__":
+    sys.exit(results.main(sys.modules[__name__]))
