@@ -1,0 +1,25 @@
+"""MLPClassifier and MLPRegressor: scikit-learn's contract, translated to the core.
+
+homes          in whose library and on which device X lives, and results go back to
+rows           host arrays and sparse matrices as sources
+drawing        weights and orders drawn as scikit-learn draws them
+parameters     constructor parameters, checked and translated to the core's objects
+targets        class labels to class numbers and back
+training       the epoch loop with scikit-learn's way of stopping
+fitted         weights as attributes, predictions in bounded memory, pickles and model files
+perceptron     fit, for both classes
+classifier, regressor
+"""
+
+try:
+    from mlp_xp.estimators.classifier import MLPClassifier
+    from mlp_xp.estimators.regressor import MLPRegressor
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] not in ("sklearn", "scipy"):
+        raise
+    raise ModuleNotFoundError(
+        'MLPClassifier and MLPRegressor need scikit-learn: pip install "mlp-xp[sklearn]"',
+        name=error.name,
+    ) from error
+
+__all__ = ["MLPClassifier", "MLPRegressor"]

@@ -1,0 +1,77 @@
+"""Weights, validation rows and orders, drawn as scikit-learn draws them from one RandomState."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+from mlp_xp.activations import Logistic
+from mlp_xp.initializers import Given
+
+
+def draw_weights(
+    random_state: np.random.RandomState, layer_sizes: Sequence[int], hidden: Sequence[Any]
+) -> Given:
+    """Uniform in ±√(6 / (n_in + n_out)), or 2 for 6 in logistic layers; biases, too.
+
+    `hidden` are the activations of the hidden layers (at least one). scikit-learn draws the output
+    layer by theirs, so this does.
+    """
+    weights, biases = [], []
+    for layer, (n_in, n_out) in enumerate(itertools.pairwise(layer_sizes)):
+        activation = hidden[min(layer, len(hidden) - 1)]
+        bound = math.sqrt((2.0 if isinstance(activation, Logistic) else 6.0) / (n_in + n_out))
+        weights.append(random_state.uniform(-bound, bound, (n_in, n_out)))
+        biases.append(random_state.uniform(-bound, bound, n_out))
+    return Given(weights, biases)
+
+
+def draw_validation(
+    random_state: np.random.RandomState, n_rows: int, fraction: float, stratify: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of the training rows and of the validation rows.
+
+    Raises
+    ------
+    ValueError
+        There are too few rows to split.
+    """
+    training, validation = train_test_split(
+        np.arange(n_rows), random_state=random_state, test_size=fraction, stratify=stratify
+    )
+    if len(validation) < 2:
+        raise ValueError(
+            "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
+        )
+    return training, validation
+
+
+class DrawnOrder:
+    """An order whose every epoch shuffles the order of the one before it.
+
+    It is not a function of seed and epoch, as the core's orders are: each call draws the next epoch.
+
+    Parameters
+    ----------
+    random_state : RandomState
+        What it draws from.
+    n_rows : int
+        Rows an epoch.
+    shuffle : bool
+        False for the rows as they come.
+    """
+
+    def __init__(self, random_state: np.random.RandomState, n_rows: int, shuffle: bool) -> None:
+        self.random_state, self.shuffle = random_state, shuffle
+        self.positions = np.arange(n_rows)
+
+    def __call__(self, n_rows: int, seed: int, epoch: int) -> np.ndarray:
+        """The rows of the next epoch."""
+        if self.shuffle:
+            drawn = np.arange(n_rows)
+            self.random_state.shuffle(drawn)
+            self.positions = self.positions[drawn]
+        return self.positions

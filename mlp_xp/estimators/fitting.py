@@ -1,0 +1,428 @@
+"""fit and partial_fit: from data and parameters to a trained network."""
+
+import contextlib
+import functools
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import check_scoring
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, validate_data
+
+from mlp_xp.catalogue import resolve
+from mlp_xp.dropout import resolve_dropout
+from mlp_xp.estimators import parameters
+from mlp_xp.estimators.callbacks import Listeners
+from mlp_xp.estimators.drawing import DrawnOrder, draw_validation, draw_weights
+from mlp_xp.estimators.homes import device_for, home_of, on_host
+from mlp_xp.estimators.rows import Part, source_of
+from mlp_xp.estimators.training import Descent, Progress, Continuation, Validation, new_rates
+from mlp_xp.full_batch import lbfgs
+from mlp_xp.initializers import INITIALIZERS, Given
+from mlp_xp.loader import Loader
+from mlp_xp.network import Network
+from mlp_xp.objective import Objective, mean_loss
+
+
+class Data(NamedTuple):
+    """Rows on the host, checked, with targets as the core's losses read them."""
+
+    x: Any
+    y: np.ndarray
+    weight: np.ndarray | None
+
+    def part(self, rows: np.ndarray) -> "Data":
+        """Some rows, copied."""
+        weight = None if self.weight is None else self.weight[rows]
+        return Data(self.x[rows], self.y[rows], weight)
+
+
+class Held(NamedTuple):
+    """Validation data as the user gave them."""
+
+    X: Any
+    y: Any
+    sample_weight: Any
+
+
+def fit(
+    e: Any,
+    X: Any,
+    y: Any,
+    sample_weight: Any,
+    *,
+    held: Held,
+    start: tuple[Any, Any] = (None, None),
+    incremental: bool = False,
+    prepare: Callable[[], None] | None = None,
+) -> Any:
+    """Fit an estimator; after an error it is as it was before.
+
+    Parameters
+    ----------
+    e : estimator
+        To fit.
+    X, y, sample_weight : array-like
+        As scikit-learn has them.
+    held : Held
+        The user's own validation data, if any.
+    start : pair of lists
+        The user's own starting weights and biases, if any.
+    incremental : bool
+        Whether this is one epoch of partial_fit.
+    prepare : callable, optional
+        What to do first.
+
+    Returns
+    -------
+    estimator
+        `e`.
+    """
+    before = dict(vars(e))
+    undo: list[Callable[[], None]] = []
+    try:
+        if prepare is not None:
+            prepare()
+        _fit(e, X, y, sample_weight, held, start, incremental, undo)
+    except BaseException:
+        kept = {name: value for name, value in vars(e).items() if name in _OF_CALLBACKS}
+        for back in undo:
+            back()
+        vars(e).clear()
+        vars(e).update(before | kept)
+        raise
+    return e
+
+
+_OF_CALLBACKS = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
+"""What scikit-learn needs after a fit, also after one that failed."""
+
+
+def _fit(
+    e: Any,
+    X: Any,
+    y: Any,
+    sample_weight: Any,
+    held: Held,
+    start: tuple[Any, Any],
+    incremental: bool,
+    undo: list[Callable[[], None]],
+) -> None:
+    first = not hasattr(e, "coefs_") or (not e.warm_start and not incremental)
+    going_on = not first and (incremental or parameters.is_continue(e.warm_start))
+    sizes = parameters.hidden_sizes(e)
+    home = home_of(X)
+    if not first and home != e._home():
+        raise ValueError(
+            f"this estimator was fitted with arrays of {e._home()}, but X is of {home}: go on with the "
+            "same library and device."
+        )
+    device = device_for(X, e.device) if first else e.device_
+    data, dtype = _checked(e, X, y, sample_weight, first, incremental)
+    validation = _checked_held(e, held, dtype)
+    random_state = check_random_state(e.random_state)
+    e.n_outputs_ = e._n_outputs(data.y)
+    layer_sizes = [e.n_features_in_, *map(int, sizes), e.n_outputs_]
+    if first:
+        e.device_, e._home_marker = device, home.send(np.empty(0))
+        network = _new_network(e, layer_sizes, device, dtype, random_state, start)
+        e.n_iter_, e.t_, e.n_layers_, e.out_activation_ = 0, 0, len(layer_sizes), e._out_activation()
+        vars(e).pop("_training", None)
+        for name in _HISTORY:
+            vars(e).pop(name, None)
+    else:
+        network = e._network_now()
+        if list(network.layer_sizes) != layer_sizes:
+            raise ValueError(
+                f"warm_start and partial_fit go on with a network of layer sizes "
+                f"{network.layer_sizes}, but these data and hidden_layer_sizes need "
+                f"{tuple(layer_sizes)}."
+            )
+        flat = network.backend.xp.asarray(network.parameters.flat, copy=True)
+        undo.append(lambda: network.parameters.flat.__setitem__(..., flat))
+        if start != (None, None):
+            _set(network, start)
+    listeners = Listeners(e, network, e.max_iter, X, y, _metadata(sample_weight))
+    listeners.begin()
+    if parameters.is_stochastic(e):
+        _descend(e, network, data, validation, random_state, listeners, first, going_on, incremental, undo)
+    else:
+        _lbfgs(e, network, data, validation, listeners)
+    if not np.isfinite(network.parameters.to_host()).all():
+        raise ValueError(
+            "Solver produced non-finite parameter weights. The input data may contain large values and "
+            "need to be preprocessed."
+        )
+    e._publish(network)
+    listeners.end()
+
+
+_HISTORY = (
+    "loss_",
+    "loss_curve_",
+    "best_loss_",
+    "validation_scores_",
+    "best_validation_score_",
+    "validation_loss_curve_",
+    "best_validation_loss_",
+    "_no_improvement_count",
+)
+
+
+def _metadata(sample_weight: Any) -> dict[str, Any] | None:
+    return None if sample_weight is None else {"sample_weight": sample_weight}
+
+
+def _checked(e: Any, X: Any, y: Any, sample_weight: Any, first: bool, incremental: bool) -> tuple[Data, str]:
+    """Data, and the dtype to compute in."""
+    X, y, sample_weight = (on_host(each) for each in (X, y, sample_weight))
+    X, y = validate_data(
+        e,
+        X,
+        y,
+        accept_sparse=["csr", "csc"],
+        multi_output=True,
+        y_numeric=e._y_numeric,
+        dtype=(np.float64, np.float32),
+        reset=first,
+    )
+    dtype = e.dtype or X.dtype.name
+    if not first:
+        dtype = e._network_now().backend.dtype_name
+    encoded = e._encode_targets(y, dtype, incremental)
+    weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
+    return Data(X, encoded, e._weighted(y, weight, incremental)), dtype
+
+
+def _checked_held(e: Any, held: Held, dtype: str) -> Data | None:
+    if held.X is None and held.y is None:
+        return None
+    if held.X is None or held.y is None:
+        raise ValueError("X_val and y_val go together: give both or none.")
+    X, y, weight = (on_host(each) for each in held)
+    X, y = validate_data(
+        e,
+        X,
+        y,
+        accept_sparse=["csr", "csc"],
+        multi_output=True,
+        y_numeric=e._y_numeric,
+        dtype=(np.float64, np.float32),
+        reset=False,
+    )
+    weight = None if weight is None else _check_sample_weight(weight, X)
+    return Data(X, e._encode(y, dtype), weight)
+
+
+def _new_network(
+    e: Any,
+    layer_sizes: list[int],
+    device: str,
+    dtype: str,
+    random_state: np.random.RandomState,
+    start: tuple[Any, Any],
+) -> Network:
+    n_hidden = len(layer_sizes) - 2
+    hidden = parameters.hidden_activations(e.activation, n_hidden)
+    initializer: Any = None
+    seed = 0
+    if start[0] is not None:
+        initializer = Given(*start)
+    elif e.initializer is None:
+        initializer = draw_weights(random_state, layer_sizes, hidden)
+    else:
+        initializer = resolve("initializer", INITIALIZERS, e.initializer)
+        seed = int(random_state.randint(2**31))
+    network = Network(
+        layer_sizes,
+        activation=hidden[:n_hidden] if n_hidden else [],
+        initializer=initializer,
+        device=device,
+        dtype=dtype,
+        seed=seed,
+    )
+    network.output = e._link()
+    return network
+
+
+def _set(network: Network, start: tuple[Any, Any]) -> None:
+    """Copy a user's weights into a network."""
+    given, none = Given(*start), np.random.default_rng()
+    for layer, weights in enumerate(network.parameters.weights):
+        shape = weights.shape
+        network.parameters.set_layer(
+            layer, given.weights(none, layer, *shape), given.biases(none, layer, *shape)
+        )
+
+
+def _descend(
+    e: Any,
+    network: Network,
+    data: Data,
+    validation: Data | None,
+    random_state: np.random.RandomState,
+    listeners: Listeners,
+    first: bool,
+    going_on: bool,
+    incremental: bool,
+    undo: list[Callable[[], None]],
+) -> None:
+    """Train step by step."""
+    training, keeps = vars(e).get("_training"), parameters.is_continue(e.warm_start)
+    if training is None or not going_on:
+        dropout = resolve_dropout(e.dropout, network.n_layers - 1, _seed(e, random_state))
+        rates = new_rates(float(e.learning_rate_init), parameters.schedule_of(e), e.max_iter)
+        training = Continuation(network, parameters.rule_of(e), rates, dropout)
+    else:
+        training.attach(network)
+        undo.append(training.undo_point())
+        if training.latest is not None:
+            network.parameters.flat[...] = network.backend.asarray(training.latest)
+    best = network.backend.xp.asarray(network.parameters.flat, copy=True) if first else None
+    source = source_of(*data)
+    if validation is not None:
+        source_val = source_of(*validation)
+    elif e.early_stopping:
+        if incremental:
+            raise ValueError(
+                "partial_fit does not support early_stopping=True without validation data: give it "
+                "X_val and y_val."
+            )
+        if training.split is None or sum(map(len, training.split)) != source.n_rows:
+            training.split = draw_validation(
+                random_state, source.n_rows, e.validation_fraction, e._stratify(data.y)
+            )
+        rows, rows_val = training.split
+        validation = data.part(rows_val)
+        source, source_val = Part(source, rows), source_of(*validation)
+    if training.order is None or len(training.order.positions) != source.n_rows or incremental:
+        training.order = DrawnOrder(random_state, source.n_rows, bool(e.shuffle))
+    if not isinstance(e.batch_size, str) and e.batch_size > source.n_rows:
+        warnings.warn(
+            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
+            stacklevel=2,
+        )
+    loader = Loader(source, batch_size=parameters.batch_rows(e, source.n_rows), order=training.order)
+    _start_history(e, validation is not None, undo)
+    objective = Objective(
+        network, e._loss(network.backend.dtype_name), parameters.regularizer_of(e), training.dropout
+    )
+    watch = None
+    if validation is not None:
+        everything = Loader(source_val, batch_size="full", order="sequential")
+        watch = Validation(everything, _score(e, network, validation), on_loss=e.scoring == "loss")
+    descent = Descent(e, training, objective, loader, watch, e._loss_scale(), parameters.is_adaptive(e))
+    if descent.early and best is not None:
+        descent.best = best
+    descent.run(
+        1 if incremental else e.max_iter,
+        listeners,
+        one_call=not incremental,
+        keep_latest=keeps or incremental,
+    )
+    e.stopped_ = descent.stopped
+    if not keeps:
+        training.order = training.split = None
+    e._training = training
+
+
+def _seed(e: Any, random_state: np.random.RandomState) -> int:
+    """Of dropout; nothing is drawn without it, so that the order is scikit-learn's."""
+    return int(random_state.randint(2**31)) if np.any(e.dropout) else 0
+
+
+def _start_history(e: Any, validated: bool, undo: list[Callable[[], None]]) -> None:
+    """Lists and counts that epochs go on with."""
+    early = e.early_stopping
+    defaults: dict[str, Any] = {
+        "loss_curve_": [],
+        "_no_improvement_count": 0,
+        "best_loss_": None if early else np.inf,
+        "validation_scores_": [] if validated else None,
+        "best_validation_score_": -np.inf if early else None,
+    }
+    if validated:
+        defaults |= {"validation_loss_curve_": []}
+        if early:
+            defaults |= {"best_validation_loss_": np.inf}
+    for name, value in defaults.items():
+        known = vars(e).get(name)
+        if known is None:
+            setattr(e, name, value)
+        elif isinstance(known, list):
+            undo.append(functools.partial(known.__delitem__, slice(len(known), None)))
+
+
+def _score(e: Any, network: Network, data: Data) -> Callable[[], float]:
+    """The function that scores the network of now on validation data."""
+    if e.scoring is None or e.scoring == "loss":
+
+        def score() -> float:
+            output = network.predict(_dense(data.x))
+            return e._score_of_outputs(data.y, output, data.weight)
+
+        return score
+    scorer = check_scoring(e, e.scoring)
+    y = e._decode_targets(data.y)
+    more = {} if data.weight is None else {"sample_weight": data.weight}
+    return lambda: float(scorer(e.snapshot_of(network), data.x, y, **more))
+
+
+def _dense(x: Any) -> np.ndarray:
+    return x if isinstance(x, np.ndarray) else x.toarray()
+
+
+def _lbfgs(e: Any, network: Network, data: Data, validation: Data | None, listeners: Listeners) -> None:
+    """Train by L-BFGS over all rows."""
+    loss, scale = e._loss(network.backend.dtype_name), e._loss_scale()
+    objective = Objective(network, loss, parameters.regularizer_of(e))
+    loader = Loader(source_of(*data), batch_size="full", order="sequential")
+    passes = lbfgs(objective, loader, parameters.rule_of(e), e.max_iter)
+    start = network.parameters.to_host()
+    stopped = None
+    e.n_iter_ = 0
+    with contextlib.closing(passes):
+        try:
+            while stopped is None:
+                listeners.begin_epoch()
+                with np.errstate(all="ignore"):
+                    e.loss_, stopped = next(passes)
+                e.n_iter_ += 1
+                if e.verbose:
+                    sys.stdout.write(f"Iteration {e.n_iter_}, loss = {e.loss_:.8f}\n")
+                progress = Progress(e.n_iter_, e.loss_, None, None, 0.0, 0.0, lambda: e.snapshot_of(network))
+                if listeners.end_epoch(progress):
+                    stopped = stopped or "stopped by a callback"
+        except KeyboardInterrupt:
+            stopped = "interrupted"
+            warnings.warn("Training interrupted by user.", stacklevel=2)
+    e.stopped_ = stopped
+    if stopped.startswith("L-BFGS ended:"):
+        if e.n_iter_ == 1 and np.array_equal(start, network.parameters.to_host()):
+            e.n_iter_ = 0
+        if "CONVERGENCE" not in stopped:
+            warnings.warn(
+                f"lbfgs failed to converge after {e.n_iter_} iteration(s): {stopped}\n\nIncrease the "
+                f"number of iterations to improve the convergence (max_iter={e.max_iter}). You might "
+                "also want to scale the data as shown in:\n"
+                "    https://scikit-learn.org/stable/modules/preprocessing.html",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+    if scale != 1.0:
+        objective.regularizer, penalty = None, objective.regularizer
+        e.loss_ = scale * mean_loss(network, loader, loss)
+        if penalty is not None:
+            weights = network.parameters.flat_weights
+            e.loss_ += float(penalty.value(network.backend, weights)) / loader_divisor(data)
+    if validation is not None:
+        e.validation_scores_ = [_score(e, network, validation)()]
+
+
+def loader_divisor(data: Data) -> float:
+    """Σ s_i."""
+    return float(len(data.y) if data.weight is None else data.weight.sum())

@@ -1,0 +1,67 @@
+"""In whose library and on which device X lives: computed near it, results go back there.
+
+NumPy arrays, lists, data frames and sparse matrices live on the host. Arrays of any other Array API
+library are read through DLPack: those on a CUDA device are computed with on that device (by CuPy),
+those of a CPU on the CPU; results are arrays of their library on their device.
+"""
+
+from typing import Any, NamedTuple
+
+import array_api_compat
+import numpy as np
+
+from mlp_xp import array_api
+
+_CUDA = 2  # kDLCUDA in DLPack's header
+
+
+class Home(NamedTuple):
+    """A namespace and a device; None twice for the host."""
+
+    xp: Any = None
+    device: Any = None
+
+    def __str__(self) -> str:
+        return "NumPy" if self.xp is None else f"{self.xp.__name__}, device {self.device}"
+
+    def send(self, a: np.ndarray) -> Any:
+        """A host array as an array of this home; text has none but the host."""
+        if self.xp is None or a.dtype.kind not in "biuf":
+            return a
+        return self.xp.asarray(a, device=self.device, copy=True)
+
+
+HOST = Home()
+
+
+def home_of(x: Any) -> Home:
+    """Where an argument lives."""
+    if isinstance(x, np.ndarray | list | tuple) or not array_api_compat.is_array_api_obj(x):
+        return HOST
+    if array_api_compat.is_numpy_array(x) or array_api_compat.is_pydata_sparse_array(x):
+        return HOST
+    return Home(array_api_compat.array_namespace(x), array_api_compat.device(x))
+
+
+def on_host(x: Any) -> Any:
+    """An Array API array as a NumPy array; anything else as it is."""
+    return x if home_of(x) == HOST else array_api.to_host(x)
+
+
+def device_for(x: Any, wanted: str | None) -> str:
+    """The device to compute on: the one asked for, else the one where x is.
+
+    Raises
+    ------
+    ValueError
+        x is on another GPU than the one asked for, or on one while the CPU is asked for.
+    """
+    near = None
+    if home_of(x) != HOST:
+        kind, index = x.__dlpack_device__()
+        near = f"cuda:{index}" if kind == _CUDA else None
+    if wanted is None:
+        return near or "cpu"
+    if near is not None and wanted not in (near, "cuda"):
+        raise ValueError(f"device={wanted!r}, but X is on {near}: leave device out, or move X to {wanted}.")
+    return near if near is not None else wanted

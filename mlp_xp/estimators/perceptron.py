@@ -1,0 +1,246 @@
+"""What both estimators share: weights as attributes, predictions in bounded memory, pickles."""
+
+import operator
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse
+from sklearn import get_config
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from mlp_xp.array_api import DTYPES, to_host
+from mlp_xp.backprop import backprop
+from mlp_xp.estimators.callbacks import CallbackSupport
+from mlp_xp.estimators.homes import HOST, Home, home_of, on_host
+from mlp_xp.estimators.parameters import (
+    CONSTRAINTS,
+    hidden_activations,
+    problems_with,
+    refuse,
+)
+from mlp_xp.estimators.rows import dense_pieces
+from mlp_xp.forward import Memo, forward
+from mlp_xp.initializers import Given
+from mlp_xp.network import Network
+
+CHUNK_ROWS = 4096
+"""Rows that are predicted together."""
+
+
+class Built(NamedTuple):
+    """A network, and the arrays of `coefs_` and `intercepts_` that stand for its parameters."""
+
+    network: Network
+    arrays: tuple[Any, ...]
+
+
+class Perceptron(CallbackSupport, BaseEstimator):
+    """What both estimators share."""
+
+    _parameter_constraints = CONSTRAINTS
+
+    def _validate_params(self) -> None:
+        """scikit-learn's checks of its own parameters, then ours of those that have other values."""
+        super()._validate_params()
+        refuse([*problems_with(self), *self._more_problems()])
+
+    def _more_problems(self) -> list[str | None]:
+        """What is wrong with the parameters that one of the classes has alone."""
+        return []
+
+    def __sklearn_tags__(self) -> Any:
+        """Tags."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.array_api_support = True
+        return tags
+
+    def _publish(self, network: Network) -> None:
+        """Make a network's parameters `coefs_` and `intercepts_`.
+
+        They are views of the network's vector where they can be: what a user writes into them is what
+        predicts. Copies cannot be written.
+        """
+        home = self._home()
+        parameters = network.parameters
+        layers = [*parameters.weights, *parameters.biases]
+        if home_of(layers[0]) != home:
+            layers = [home.send(to_host(each)) for each in layers]
+            if network.backend.name != "cpu" and home == HOST:
+                layers = [each.copy() for each in layers]
+                for each in layers:
+                    each.flags.writeable = False
+        self.coefs_ = layers[: network.n_layers]
+        self.intercepts_ = layers[network.n_layers :]
+        self._built = Built(network, tuple(layers))
+
+    def _home(self) -> Home:
+        """Where the training data lived: `_home_marker` is an empty array there."""
+        return home_of(self._home_marker)
+
+    def _network_now(self) -> Network:
+        """The network of `coefs_` and `intercepts_`, also where a user has assigned others."""
+        built = self.__dict__.get("_built")
+        arrays = [*self.coefs_, *self.intercepts_]
+        if (
+            built is None
+            or len(arrays) != len(built.arrays)
+            or not all(map(operator.is_, arrays, built.arrays))
+        ):
+            self._build()
+        return self._built.network
+
+    def _build(self) -> None:
+        """Make the network of `coefs_` and `intercepts_`."""
+        weights = [np.asarray(on_host(each)) for each in self.coefs_]
+        biases = [np.asarray(on_host(each)) for each in self.intercepts_]
+        found = weights[0].dtype.name
+        network = Network(
+            [weights[0].shape[0], *(each.shape[1] for each in weights)],
+            activation=hidden_activations(self.activation, len(weights) - 1)[: len(weights) - 1],
+            initializer=Given(weights, biases),
+            device=self.device_,
+            dtype=found if found in DTYPES else "float64",
+        )
+        network.output = self._link()
+        self._publish(network)
+
+    def _input(self, X: Any, method: str) -> tuple[Any, Home]:
+        """Checked host rows and where X lives.
+
+        Raises
+        ------
+        ValueError
+            X does not fit the training data, or lives elsewhere while scikit-learn's dispatch is on.
+        """
+        check_is_fitted(self)
+        home = home_of(X)
+        fitted_home = self._home()
+        if home != fitted_home and get_config()["array_api_dispatch"]:
+            raise ValueError(
+                f"Inputs passed to {type(self).__name__}.{method}() must use the same namespace and the "
+                f"same device as those passed to fit(): that was {fitted_home}, this is {home}."
+            )
+        X = validate_data(self, X if home == HOST else on_host(X), accept_sparse=["csr", "csc"], reset=False)
+        return X, home
+
+    def _outputs(self, X: Any) -> np.ndarray:
+        """The network's output after its link, (n_rows, n_outputs), on the host."""
+        network = self._network_now()
+        if not scipy.sparse.issparse(X):
+            return network.predict(X, chunk_rows=CHUNK_ROWS)
+        n_outputs = network.layer_sizes[-1]
+        outputs = np.empty((X.shape[0], n_outputs), dtype=network.backend.dtype_name)
+        for start, rows in dense_pieces(X):
+            outputs[start : start + len(rows)] = network.predict(rows, chunk_rows=CHUNK_ROWS)
+        return outputs
+
+    def _chunks(self, X: Any) -> Iterator[tuple[int, np.ndarray]]:
+        for first, rows in dense_pieces(X):
+            for start in range(0, len(rows), CHUNK_ROWS):
+                yield first + start, rows[start : start + CHUNK_ROWS]
+
+    def hidden_activations(self, X: Any) -> list[Any]:
+        """What each hidden layer makes of X.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The input data.
+
+        Returns
+        -------
+        list of arrays of shape (n_samples, n_units)
+            a_1 … a_{L−1}, one for each hidden layer.
+        """
+        X, home = self._input(X, "hidden_activations")
+        network = self._network_now()
+        memo = Memo(network, 1)
+        found = [
+            np.empty((X.shape[0], size), dtype=network.backend.dtype_name)
+            for size in network.layer_sizes[1:-1]
+        ]
+        for start, rows in self._chunks(X):
+            of_chunk = memo.of(len(rows))
+            forward(network, network.backend.asarray(rows), of_chunk)
+            for layer, out in enumerate(found):
+                out[start : start + len(rows)] = to_host(of_chunk.inputs[layer + 1])
+        return [home.send(each) for each in found]
+
+    def input_gradient(self, X: Any) -> Any:
+        """How each output changes with each feature: ∂z_L / ∂x = δ_1 W_1ᵀ, by backpropagation.
+
+        z_L is the network's output before its link: the prediction itself for squared error, the
+        log-odds or logits of a classifier, the logarithm of a Poisson rate.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The input data.
+
+        Returns
+        -------
+        array of shape (n_samples, n_features), or (n_samples, n_outputs, n_features)
+            Without the middle axis where there is one output.
+        """
+        X, home = self._input(X, "input_gradient")
+        network = self._network_now()
+        backend, n_outputs = network.backend, network.layer_sizes[-1]
+        memo, unused = Memo(network, 1), network.parameters.zeros_like()
+        found = np.empty((X.shape[0], n_outputs, X.shape[1]), dtype=backend.dtype_name)
+        for start, rows in self._chunks(X):
+            x = backend.asarray(rows)
+            for output in range(n_outputs):
+                of_chunk = memo.of(len(rows))
+                delta = forward(network, x, of_chunk)
+                delta[...] = 0.0
+                delta[:, output] = 1.0
+                delta = backprop(network, of_chunk, delta, unused)
+                found[start : start + len(rows), output] = to_host(delta @ network.parameters.weights[0].mT)
+        return home.send(found[:, 0] if n_outputs == 1 else found)
+
+    def snapshot_of(self, network: Network) -> Any:
+        """A copy of this estimator, fitted with the parameters that a network has now."""
+        copied = self.__copy__()
+        vars(copied).update(self._as_fitted(network))
+        return copied
+
+    def _as_fitted(self, network: Network) -> dict[str, Any]:
+        """The attributes of an estimator whose training stops now."""
+        home = self._home()
+        layers = [
+            home.send(to_host(each).copy())
+            for each in [*network.parameters.weights, *network.parameters.biases]
+        ]
+        return {"coefs_": layers[: network.n_layers], "intercepts_": layers[network.n_layers :]}
+
+    def __copy__(self) -> Any:
+        """Attributes shared; the network is made again as soon as other weights are assigned."""
+        copied = object.__new__(type(self))
+        copied.__dict__ = {name: value for name, value in vars(self).items() if name != "_built"}
+        return copied
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Host arrays only: a pickle is read where neither a GPU nor another library is."""
+        state = dict(super().__getstate__())
+        state.pop("_built", None)
+        if "coefs_" in state:
+            for name in ("coefs_", "intercepts_"):
+                state[name] = [np.asarray(on_host(each)) for each in state[name]]
+            state["_home_marker"] = np.empty(0)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Build the network again, on the CPU where its device is not to be had."""
+        super().__setstate__(state)
+        if "coefs_" in state:
+            try:
+                self._build()
+            except RuntimeError:
+                self.device_ = "cpu"
+                self._build()
+
+    def _link(self) -> Any:
+        raise AttributeError("a subclass knows its link")

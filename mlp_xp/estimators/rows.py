@@ -1,0 +1,60 @@
+"""Host arrays and sparse matrices as sources, and parts of sources."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from mlp_xp.sources import ArraySource
+
+DENSE_BYTES = 2**25
+"""Sparse rows are made dense in pieces of at most this size."""
+
+
+class SparseSource:
+    """Rows of a CSR matrix, made dense batch by batch."""
+
+    def __init__(self, x: Any, y: np.ndarray, sample_weight: np.ndarray | None) -> None:
+        self.x, self.y, self.sample_weight = x, y, sample_weight
+        self.n_rows, self.n_features = x.shape
+        self.n_targets = y.shape[1]
+        self.has_weights = sample_weight is not None
+
+    def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray | None, weight: np.ndarray | None) -> None:
+        """Fill x, y and weight with the rows of `index`."""
+        x[...] = self.x[index].toarray()
+        if y is not None:
+            y[...] = self.y[index]
+        if weight is not None:
+            weight[...] = 1.0 if self.sample_weight is None else self.sample_weight[index]
+
+
+class Part:
+    """Some rows of a source, as a source."""
+
+    def __init__(self, source: Any, numbers: np.ndarray) -> None:
+        self.source, self.numbers = source, numbers
+        self.n_rows, self.n_features = len(numbers), source.n_features
+        self.n_targets, self.has_weights = source.n_targets, source.has_weights
+
+    def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray | None, weight: np.ndarray | None) -> None:
+        """Fill x, y and weight with the rows of `index`."""
+        self.source.rows(self.numbers[index], x, y, weight)
+
+
+def source_of(x: Any, y: np.ndarray, sample_weight: np.ndarray | None) -> Any:
+    """A source of dense or sparse rows that are on the host."""
+    kind = SparseSource if scipy.sparse.issparse(x) else ArraySource
+    return kind(x.tocsr() if kind is SparseSource else x, y, sample_weight)
+
+
+def dense_pieces(x: Any) -> Iterator[tuple[int, np.ndarray]]:
+    """Pieces of dense rows with the number of their first row: all of a dense array at once."""
+    if not scipy.sparse.issparse(x):
+        yield 0, x
+        return
+    x = x.tocsr()
+    step = max(1, DENSE_BYTES // (8 * max(1, x.shape[1])))
+    for start in range(0, x.shape[0], step):
+        yield start, x[start : start + step].toarray()
