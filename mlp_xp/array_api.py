@@ -7,6 +7,7 @@ itself an Array API namespace; CuPy comes through array-api-compat.
 import dataclasses
 import functools
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -63,17 +64,20 @@ class Backend:
         Where the library's functions take ``out=``, no temporary is made; elsewhere the result is assigned.
         `out` is filled and returned; a boolean result fills it with ones and zeros.
         """
-        probe = self.zeros((1, 1))
-        try:
-            for f, arguments in (
-                (self.xp.add, (probe, probe)),
-                (self.xp.maximum, (probe, 0.0)),
-                (self.xp.greater, (probe, 0.0)),
-                (self.xp.matmul, (self.zeros((1, 1)), self.zeros((1, 1)))),
-            ):
-                f(*arguments, out=probe)
-        except (TypeError, ValueError, RuntimeError):
-            return self._assign
+        matrix, vector = self.zeros((1, 1)), self.zeros((1,))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # PyTorch resizes what vector @ matrix is written to, and warns
+            try:
+                for f, arguments, out in (
+                    (self.xp.add, (matrix, matrix), matrix),
+                    (self.xp.maximum, (matrix, 0.0), matrix),
+                    (self.xp.greater, (matrix, 0.0), matrix),
+                    (self.xp.matmul, (matrix, self.zeros((1, 1))), self.zeros((1, 1))),
+                    (self.xp.matmul, (vector, matrix), self.zeros((1,))),
+                ):
+                    f(*arguments, out=out)
+            except (TypeError, ValueError, RuntimeError, UserWarning):
+                return self._assign
         return _write_into
 
     def _assign(self, out: Array, f: Callable[..., Array], *args: Any) -> Array:

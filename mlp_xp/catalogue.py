@@ -98,9 +98,11 @@ def describe(catalogue: Mapping[str, type], thing: Any) -> str | dict[str, Any]:
     'huber'
     """
     name = name_of(catalogue, thing)
-    parameters = {
-        field.name: getattr(thing, field.name)
-        for field in dataclasses.fields(thing)
-        if field.init and getattr(thing, field.name) != field.default
-    }
+    parameters = {}
+    for field in dataclasses.fields(thing):
+        value = getattr(thing, field.name)
+        if type(value) in catalogue.values():  # a schedule may hold another
+            value = describe(catalogue, value)
+        if field.init and value != field.default:
+            parameters[field.name] = value
     return {"name": name, **parameters} if parameters else name

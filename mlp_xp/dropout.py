@@ -88,7 +88,7 @@ class Dropout:
         rows = backend.arange(n_rows) * _signed(_ROW) + _signed(first_row * _ROW + row_key)
         units = backend.arange(n_units) * _signed(_UNIT) + _signed(unit_key)
         h = _mix(_mix(xp.reshape(rows, (n_rows, 1))) + _mix(xp.reshape(units, (1, n_units))))
-        survives = h >= _signed(round(rate * 2**32) - 2**31)
+        survives = h >= _signed(min(round(rate * 2**32), 2**32 - 1) - 2**31)
         return xp.astype(survives, backend.dtype) * (1.0 / (1.0 - rate))
 
 

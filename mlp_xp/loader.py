@@ -281,11 +281,23 @@ class Gatherer:
         x, y, weight = self._buffers[slot]
         return x[:n_rows], y[:n_rows], None if weight is None else weight[:n_rows]
 
+    def _index(self, start: int, stop: int) -> np.ndarray:
+        """The row numbers that the order gives; a source takes those out of range for the nearest row."""
+        index = np.asarray(self.order[start:stop], dtype=np.int64)
+        last = self.source.n_rows - 1
+        if index.shape != (stop - start,) or index.min() < 0 or index.max() > last:
+            within = f" from {index.min()} to {index.max()}" if index.size else ""
+            raise ValueError(
+                f"the order gives numbers{within} of shape {index.shape} for positions {start} ... "
+                f"{stop - 1}: needed are {stop - start} row numbers from 0 to {last}."
+            )
+        return index
+
     def __call__(self, bounds: tuple[int, int], slot: int) -> "Block":
         """The rows of positions start … stop, valid until this slot is filled again."""
         start, stop = bounds
         x, y, weight = self._buffer(slot, stop - start)
-        self.source.rows(np.asarray(self.order[start:stop], dtype=np.int64), x, y, weight)
+        self.source.rows(self._index(start, stop), x, y, weight)
         column = None if weight is None else weight[:, None]
         if self.backend.name == "cpu":
             return Block(x, y, column, weight)

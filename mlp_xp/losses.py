@@ -10,6 +10,7 @@ the backend's dtype, or int32 class numbers (n_rows, 1). weight is read: s, (n_r
 """
 
 import dataclasses
+import itertools
 import math
 from typing import Any, ClassVar
 
@@ -78,12 +79,43 @@ class SortedLink:
         return backend.xp.reshape(backend.xp.sort(grouped, axis=-1), z.shape)
 
 
+@dataclasses.dataclass(frozen=True)
+class GroupedSoftmaxLink:
+    """Predictions are probabilities that sum to one over each group of neighbouring outputs.
+
+    Parameters
+    ----------
+    groups : tuple of int
+        Outputs of each group, from the first on.
+    """
+
+    groups: tuple[int, ...] = (1,)
+
+    def __post_init__(self) -> None:
+        """Check the groups; a list is as good as a tuple."""
+        object.__setattr__(self, "groups", tuple(self.groups))
+        checks.refuse(checks.whole("groups", size) for size in self.groups)
+
+    def __call__(self, backend: Backend, z: Array) -> Array:
+        """z is consumed."""
+        for columns in group_columns(self.groups):
+            SoftmaxLink()(backend, z[:, columns])
+        return z
+
+
+def group_columns(groups: tuple[int, ...]) -> list[slice]:
+    """The columns of each group."""
+    stops = list(itertools.accumulate(groups))
+    return [slice(stop - size, stop) for size, stop in zip(groups, stops, strict=True)]
+
+
 LINKS: dict[str, type] = {
     "identity": IdentityLink,
     "logistic": LogisticLink,
     "softmax": SoftmaxLink,
     "exp": ExpLink,
     "sorted": SortedLink,
+    "grouped_softmax": GroupedSoftmaxLink,
 }
 
 
@@ -391,22 +423,80 @@ class SoftmaxCrossEntropy:
         z -= xp.max(z, axis=-1, keepdims=True)
         largest = xp.astype(z == 0.0, dtype)
         e = xp.exp(z)
-        rest = xp.sum(e - largest, axis=-1, keepdims=True)  # Σ e^d over all but the largest
-        rest += xp.sum(largest, axis=-1, keepdims=True) - 1.0  # and over those that tie with it
+        ones = backend.ones((n_classes, 1))  # products with it are sums over classes, at a third of sum's time
+        rest = (e - largest) @ ones  # Σ e^d over all but the largest
+        rest += largest @ ones - 1.0  # and over those that tie with it
         target = hit if not smoothing else (1.0 - smoothing) * hit + smoothing / n_classes
         if self.eps:
             (minus_log_p,) = _bounded(backend, self.eps, xp.log1p(rest) - z)
-            per_row = xp.sum(target * minus_log_p, axis=-1, keepdims=True)
+            per_row = (target * minus_log_p) @ ones
         else:
-            per_row = xp.log1p(rest) - xp.sum(target * z, axis=-1, keepdims=True)
+            per_row = xp.log1p(rest) - (target * z) @ ones
         value = _total(backend, per_row, weight)
         p = e / (1.0 + rest)
         other = p * (1.0 - hit)
-        z[...] = other - hit * xp.sum(other, axis=-1, keepdims=True)
+        z[...] = other - hit * (other @ ones)
         if smoothing:
             z += smoothing * (hit - 1.0 / n_classes)
         _weigh(z, weight)
         return value
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupedCrossEntropy:
+    """Several classifications by one network: the sum of a softmax cross-entropy for each target.
+
+    Target t of a row (column t of y, int32) has groups[t] classes and as many outputs, side by side.
+
+    Parameters
+    ----------
+    groups : tuple of int
+        Classes of each target.
+    label_smoothing, eps : float
+        As in `SoftmaxCrossEntropy`.
+    """
+
+    groups: tuple[int, ...]
+    label_smoothing: float = 0.0
+    eps: float = 0.0
+    labels: ClassVar[bool] = True
+    standardises_target: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Check groups and the rest."""
+        object.__setattr__(self, "groups", self.link.groups)
+        self.of_one()
+
+    @property
+    def link(self) -> GroupedSoftmaxLink:
+        """Softmax over each group."""
+        return GroupedSoftmaxLink(self.groups)
+
+    def of_one(self) -> SoftmaxCrossEntropy:
+        """The loss of one target."""
+        return SoftmaxCrossEntropy(self.label_smoothing, self.eps)
+
+    def n_outputs(self, n_targets: int, n_classes: int | None) -> int:
+        """One output a class of each target."""
+        return sum(self.groups)
+
+    def check_targets(self, y: np.ndarray, n_outputs: int) -> None:
+        """Refuse what are not class numbers of each target."""
+        if y.shape[1] != len(self.groups) or n_outputs != sum(self.groups):
+            raise ValueError(
+                f"groups={self.groups!r} need {len(self.groups)} columns of class numbers and "
+                f"{sum(self.groups)} outputs, but y has {y.shape[1]} columns and the network {n_outputs} "
+                "outputs."
+            )
+        for target, size in enumerate(self.groups):
+            self.of_one().check_targets(y[:, target : target + 1], size)
+
+    def __call__(self, backend: Backend, z: Array, y: Array, weight: Array | None) -> Array:
+        """Return Σ s L; z becomes δ."""
+        total, loss = 0.0, self.of_one()
+        for target, columns in enumerate(group_columns(self.groups)):
+            total = total + loss(backend, z[:, columns], y[:, target : target + 1], weight)
+        return total
 
 
 LOSSES: dict[str, type] = {

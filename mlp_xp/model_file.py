@@ -4,30 +4,35 @@ A file is data: nothing in it is ever run. The same training gives the same byte
 names are in it. It is written whole or not at all.
 """
 
+import contextlib
+import dataclasses
 import itertools
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
-from mlp_xp.activations import ACTIVATIONS, Custom
+from mlp_xp import checks
+from mlp_xp.activations import ACTIVATIONS, Custom, resolve_activation
 from mlp_xp.array_api import DTYPES, to_host
 from mlp_xp.catalogue import describe
 from mlp_xp.initializers import Given
-from mlp_xp.losses import LINKS
-from mlp_xp.network import Network, resolve_link
+from mlp_xp.losses import LINKS, SortedLink
+from mlp_xp.network import Network, activation_name, resolve_link
 from mlp_xp.tables.model import TableModel
 
 FORMAT = 1
 """The version of the document's layout; files of a newer one are refused."""
 
 METADATA_KEY = "mlp_xp"
+
+KINDS = ("network", "table")
 
 
 def save(model: Network | TableModel, path: str | os.PathLike[str]) -> None:
@@ -47,6 +52,8 @@ def save(model: Network | TableModel, path: str | os.PathLike[str]) -> None:
         The file cannot be written; what was there is untouched.
     TypeError
         `model` is nothing that can be saved.
+    ValueError
+        Its weights are not all finite.
     """
     if isinstance(model, Network):
         document: dict[str, Any] = {"kind": "network"}
@@ -59,6 +66,8 @@ def save(model: Network | TableModel, path: str | os.PathLike[str]) -> None:
     document |= {"format": FORMAT, "network": _network_description(network)}
     tensors = {f"weights.{layer}": to_host(w) for layer, w in enumerate(network.parameters.weights)}
     tensors |= {f"biases.{layer}": to_host(b) for layer, b in enumerate(network.parameters.biases)}
+    if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+        raise ValueError("the network has weights that are nan or infinite; such a model is not saved.")
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     metadata = {METADATA_KEY: json.dumps(document, sort_keys=True, allow_nan=False)}
     write_whole(path, safetensors.numpy.save(contiguous, metadata))
@@ -95,29 +104,187 @@ def load(
     RuntimeError
         The device cannot be used here.
     """
+    contents = read(path)
+    own = activations or {}
+    checks.refuse(
+        f"{path} was trained with the activation {name!r} of its user, and a file holds no code: "
+        f"load(path, activations={{{name!r}: (value, derivative)}})."
+        for name in contents.own_activations
+        if name not in own
+    )
+    return contents.model(device, own)
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnActivation:
+    """The name of a user's own activation, whose functions no file holds."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """What a model file says, checked, before a network is made of it.
+
+    Attributes
+    ----------
+    layer_sizes : tuple of int
+    activations : tuple of activation or OwnActivation
+        One a layer.
+    bias : bool
+    dtype : str
+    output : link
+    weights, biases : list of arrays
+        One a layer; biases are none without them.
+    document : mapping
+        The whole JSON document; what it says of a table is not checked yet.
+    path : Path
+        For messages.
+    """
+
+    layer_sizes: tuple[int, ...]
+    activations: tuple[Any, ...]
+    bias: bool
+    dtype: str
+    output: Any
+    weights: list[np.ndarray]
+    biases: list[np.ndarray]
+    document: Mapping[str, Any]
+    path: Path
+
+    @property
+    def activation_names(self) -> list[str]:
+        """The name of each layer's activation."""
+        return [f.name if isinstance(f, OwnActivation) else activation_name(f) for f in self.activations]
+
+    @property
+    def own_activations(self) -> list[str]:
+        """Names of the activations that the file's user must give again."""
+        return sorted({f.name for f in self.activations if isinstance(f, OwnActivation)})
+
+    def model(self, device: str, own: Mapping[str, Any]) -> Network | TableModel:
+        """The network, or the table model around it."""
+        activations = [own[f.name] if isinstance(f, OwnActivation) else f for f in self.activations]
+        network = Network(
+            self.layer_sizes,
+            activation=activations,
+            bias=self.bias,
+            initializer=Given(self.weights, self.biases or None),
+            device=device,
+            dtype=self.dtype,
+        )
+        network.output = self.output
+        if self.document["kind"] == "network":
+            return network
+        try:
+            return TableModel.of(self.document["table"], network)
+        except DAMAGE as error:
+            raise _damaged(self.path, error) from None
+
+
+DAMAGE = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
+"""What reading a document raises that is not as `save` writes it."""
+
+
+def _damaged(path: Path, error: BaseException) -> ValueError:
+    what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    return ValueError(
+        f"{path} is damaged, or was not written by mlp_xp: {what.rstrip('.')}. Train or copy it again."
+    )
+
+
+def read(path: str | os.PathLike[str]) -> Contents:
+    """Read a model file and check all that a network is made of.
+
+    Raises
+    ------
+    ValueError
+        The file is not a model file, is damaged, or is of a newer version.
+    OSError
+        It cannot be read.
+    """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name a model file.")
+    if not path.exists():
+        raise FileNotFoundError(f"there is no model file {path}.")
     with path.open("rb"):
         pass  # OSError with the path, which safetensors' own errors lack
     try:
         with safetensors.safe_open(path, framework="np") as file:
-            document = json.loads((file.metadata() or {})[METADATA_KEY])
+            document = _document(path, (file.metadata() or {}).get(METADATA_KEY))
             names = file.keys()
-            tensors = {name: file.get_tensor(name) for name in names}
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} is not a model file of mlp_xp: {error or type(error).__name__}.") from None
+            stated = {name: file.get_slice(name) for name in names}
+            shapes = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in stated.items()}
+            try:
+                unread = _contents(path, document, shapes)
+            except DAMAGE as error:
+                raise _damaged(path, error) from None
+            n_layers = len(unread.layer_sizes) - 1
+            weights = [file.get_tensor(f"weights.{layer}") for layer in range(n_layers)]
+            biases = [file.get_tensor(f"biases.{layer}") for layer in range(n_layers if unread.bias else 0)]
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is not a model file of mlp_xp, or is cut short: {error}.") from None
+    if not all(np.isfinite(tensor).all() for tensor in (*weights, *biases)):
+        raise _damaged(path, ValueError("it has weights that are nan or infinite"))
+    return dataclasses.replace(unread, weights=weights, biases=biases)
+
+
+def _document(path: Path, text: str | None) -> dict[str, Any]:
+    """The JSON document, if it is one of a version that is known."""
+    if text is None:
+        raise ValueError(f"{path} is not a model file of mlp_xp: it has no metadata under {METADATA_KEY!r}.")
+    try:
+        document = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, error) from None
     version = document.get("format") if isinstance(document, dict) else None
-    if not isinstance(version, int):
+    if type(version) is not int or version < 1:
         raise ValueError(f"{path} is not a model file of mlp_xp: it states no format version.")
     if version > FORMAT:
         raise ValueError(
             f"{path} has format {version}, but this mlp_xp reads up to {FORMAT}: upgrade it (pip install -U "
             "mlp-xp)."
         )
-    try:
-        network = _network(document["network"], tensors, device, activations or {})
-        return TableModel.of(document["table"], network) if document["kind"] == "table" else network
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ValueError(f"{path} is damaged: {error!r}.") from None
+    return document
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
+def _contents(
+    path: Path, document: Mapping[str, Any], found: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> Contents:
+    """What a document and the header of its tensors say; no memory is set aside by what they claim."""
+    kind, network = document["kind"], document["network"]
+    sizes, bias, dtype = network["layer_sizes"], network["bias"], network["dtype"]
+    if kind not in KINDS or not isinstance(bias, bool) or dtype not in DTYPES or not isinstance(sizes, list):
+        raise ValueError("kind, layer_sizes, bias or dtype are none")
+    if len(sizes) < 2 or not all(type(size) is int and size >= 1 for size in sizes):
+        raise ValueError(f"layer_sizes={str(sizes)[:60]} are none")
+    layers = list(enumerate(itertools.pairwise(sizes)))
+    stated = {"float32": "F32", "float64": "F64"}[dtype]
+    needed: dict[str, tuple[str, tuple[int, ...]]] = {
+        f"weights.{layer}": (stated, shape) for layer, shape in layers
+    }
+    if bias:
+        needed |= {f"biases.{layer}": (stated, (n_out,)) for layer, (_, n_out) in layers}
+    for name in sorted({*needed, *found}):
+        if needed.get(name) != found.get(name):
+            raise ValueError(
+                f"its tensor {name!r} is {found.get(name, 'missing')}, but its document says "
+                f"{needed.get(name, 'that there is none')}"
+            )
+    activations = tuple(_activation(described) for described in network["activations"])
+    if len(activations) != len(layers):
+        raise ValueError(f"{len(activations)} activations are named for {len(layers)} layers")
+    output = resolve_link(network["output"])
+    if isinstance(output, SortedLink):
+        checks.refuse([checks.whole("n_quantiles", output.n_quantiles)])
+        if sizes[-1] % output.n_quantiles:
+            raise ValueError(f"{output.n_quantiles} quantiles do not fit {sizes[-1]} outputs")
+    return Contents(tuple(sizes), activations, bias, dtype, output, [], [], document, path)
 
 
 def _network_description(network: Network) -> dict[str, Any]:
@@ -133,44 +300,14 @@ def _network_description(network: Network) -> dict[str, Any]:
     }
 
 
-def _network(
-    description: dict[str, Any], tensors: dict[str, np.ndarray], device: str, own: Mapping[str, Any]
-) -> Network:
-    sizes, bias, dtype = description["layer_sizes"], description["bias"], description["dtype"]
-    shapes: dict[str, tuple[int, ...]] = {}
-    for layer, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
-        shapes[f"weights.{layer}"] = (n_in, n_out)
-        if bias:
-            shapes[f"biases.{layer}"] = (n_out,)
-    # Before anything is made of these sizes: they must be those of the tensors that the file really has.
-    found = {name: tensor.shape for name, tensor in tensors.items()}
-    if found != shapes or dtype not in DTYPES or any(t.dtype != dtype for t in tensors.values()):
-        raise ValueError(f"the model file's weights have shapes {found}, but its document says {shapes}.")
-    n_layers = len(sizes) - 1
-    weights = [tensors[f"weights.{layer}"] for layer in range(n_layers)]
-    biases = [tensors[f"biases.{layer}"] for layer in range(n_layers)] if bias else None
-    network = Network(
-        sizes,
-        activation=[_activation(f, own) for f in description["activations"]],
-        bias=bias,
-        initializer=Given(weights, biases),
-        device=device,
-        dtype=dtype,
-    )
-    network.output = resolve_link(description["output"])
-    return network
-
-
-def _activation(described: Any, own: Mapping[str, Any]) -> Any:
-    if not (isinstance(described, dict) and "custom" in described):
-        return described
-    name = described["custom"]
-    if name not in own:
-        raise ValueError(
-            f"this model was trained with the activation {name!r} of its user, and a file holds no code: "
-            f"load(path, activations={{{name!r}: (value, derivative)}})."
-        )
-    return own[name]
+def _activation(described: Any) -> Any:
+    if isinstance(described, dict) and set(described) == {"custom"}:
+        if not isinstance(described["custom"], str):
+            raise TypeError("an activation's name is no text")
+        return OwnActivation(described["custom"])
+    if not isinstance(described, str | dict):
+        raise TypeError(f"{described!r} names no activation")
+    return resolve_activation(described)
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
@@ -181,11 +318,28 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     OSError
         Nothing is left of the attempt, and what was at `path` is untouched.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    with whole_file(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A new file to write to, which takes the place of the one at `path` when the block ends without error.
+
+    A link is followed. A device or a pipe cannot be replaced and is refused.
+
+    Raises
+    ------
+    OSError
+        Nothing is left of the attempt, and what was at `path` is untouched.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is a {'folder' if path.is_dir() else 'device or pipe'}: name a file.")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with temporary.open("xb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -47,7 +47,7 @@ class Momentum:
 
     Parameters
     ----------
-    momentum : float in [0, 1]
+    momentum : float in [0, 1)
         μ, the part of the velocity that survives a step.
 
     References
@@ -60,7 +60,7 @@ class Momentum:
 
     def __post_init__(self) -> None:
         """Check μ."""
-        checks.refuse([checks.number("momentum", self.momentum, least=0, most=1)])
+        checks.refuse([checks.number("momentum", self.momentum, least=0, below=1)])
 
     def update(self, xp: Any, t: int, rate: float, p: Array, g: Array, v: Array) -> None:
         """One step."""
@@ -75,7 +75,7 @@ class Nesterov:
 
     Parameters
     ----------
-    momentum : float in [0, 1]
+    momentum : float in [0, 1)
         μ, the part of the velocity that survives a step.
 
     References
@@ -89,7 +89,7 @@ class Nesterov:
 
     def __post_init__(self) -> None:
         """Check μ."""
-        checks.refuse([checks.number("momentum", self.momentum, least=0, most=1)])
+        checks.refuse([checks.number("momentum", self.momentum, least=0, below=1)])
 
     def update(self, xp: Any, t: int, rate: float, p: Array, g: Array, v: Array) -> None:
         """One step."""

@@ -1,6 +1,7 @@
 """When a training ends: pure functions of the history, each of which answers a reason or None."""
 
 import dataclasses
+import math
 
 from mlp_xp.history import History
 
@@ -46,7 +47,7 @@ class Stopping:
 
     def no_improvement(self, history: History) -> str | None:
         """The best of the last `patience` epochs is not better than the best before them."""
-        losses = history.watched
+        losses = [math.inf if math.isnan(loss) else loss for loss in history.watched]
         if self.patience is None or len(losses) <= self.patience:
             return None
         before, lately = min(losses[: -self.patience]), min(losses[-self.patience :])

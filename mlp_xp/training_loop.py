@@ -197,6 +197,7 @@ def train(
     >>> epoch.train_loss < 0.01
     True
     """
+    _check_kinds(network, loader, validation)
     loss = resolve("loss", LOSSES, loss)
     rule = resolve("optimizer", OPTIMIZERS, optimizer)
     schedule = resolve("schedule", SCHEDULES, schedule)
@@ -235,6 +236,17 @@ def train(
         training.restore(state)
     network.output = loss.link
     return training.epochs(validation, stopping, keep, on_divergence)
+
+
+def _check_kinds(network: Any, loader: Any, validation: Any) -> None:
+    """Refuse what is no network or no loader, data itself above all."""
+    if not isinstance(network, Network):
+        raise TypeError(
+            f"network is a {type(network).__name__}; it must be a Network, such as Network((10, 64, 1))."
+        )
+    for name, given in (("loader", loader), ("validation", validation)):
+        if not hasattr(given, "steps") and (given is not None or name == "loader"):
+            raise TypeError(f"{name} is a {type(given).__name__}; it must be a Loader, such as Loader(x, y).")
 
 
 def _check_fit(network: Network, loader: Loader, loss: Any) -> None:

@@ -1,77 +1,119 @@
-"""The command line: `mlp-xp train`, `mlp-xp predict`, `mlp-xp evaluate`, `mlp-xp devices`.
+"""The command line: `mlp-xp train`, `predict`, `evaluate`, `show` and `devices`.
 
 Exit statuses: 0 done; 1 the training diverged; 2 something that was given is refused (the message says what
-was given, what is needed and what to do); 130 interrupted.
+was given, what is needed and what to do); 3 an error of mlp-xp itself; 130 interrupted.
 """
 
+import inspect
 import os
 import sys
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import typer
 
+import mlp_xp
 from mlp_xp.cli.devices import devices
+from mlp_xp.cli.evaluate import evaluate
+from mlp_xp.cli.predict import predict
+from mlp_xp.cli.show import show
 from mlp_xp.cli.train import train
 
 REFUSED = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError)
 
 app = typer.Typer(
     name="mlp-xp",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
-@app.callback()
-def common() -> None:
-    """Multilayer perceptrons trained by memoised backpropagation, on a CPU or a CUDA GPU.
+@app.callback(
+    invoke_without_command=True,
+    epilog="Exit statuses: 0 done; 1 the training diverged; 2 something that was given is refused; 3 an "
+    "error of mlp-xp itself; 130 interrupted (a training that was interrupted still writes its model).",
+)
+def common(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Multilayer perceptrons trained by memoised backpropagation, on a CPU or a CUDA GPU."""
+    if version:
+        print(f"mlp-xp {mlp_xp.__version__}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
 
-    Every command takes --debug, which shows the traceback of an error.
-    """
+
+def unwrapped(text: str) -> str:
+    """A docstring for typer: each paragraph on one line, lines that are indented as they are."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(
+        paragraph if paragraph.startswith(" ") else paragraph.replace("\n", " ") for paragraph in paragraphs
+    )
 
 
-app.command(no_args_is_help=False)(train)
-app.command()(devices)
+COMMANDS: tuple[Callable[..., Any], ...] = (train, predict, evaluate, show, devices)
+
+for command in COMMANDS:
+    app.command(help=unwrapped(command.__doc__ or ""))(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    warnings.showwarning = _show_warning
-    sys.exit(_status(given))
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        status = _status(given)
+    sys.exit(status)
 
 
 def _status(given: list[str]) -> int:
+    """Run a command; its exit status, with errors said."""
     debug = "--debug" in given
-    given = [argument for argument in given if argument != "--debug"]
     try:
-        return int(app(args=given, standalone_mode=False) or 0)
-    except KeyboardInterrupt:
+        result = app(
+            args=[argument for argument in given if argument != "--debug"],
+            prog_name="mlp-xp",
+            standalone_mode=False,
+        )
+        return int(result or 0)
+    except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted.", 130)
     except BrokenPipeError:  # the reader of our output has gone: nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except FloatingPointError as error:
+    except Exception as error:
         if debug:
             raise
+        return _explain(error, given)
+
+
+def _explain(error: Exception, given: Sequence[str]) -> int:
+    """Say an error in our words, and its exit status."""
+    message = getattr(error, "format_message", None)  # an error of typer's own
+    if message is not None:
+        known = [command.__name__ for command in COMMANDS]
+        command = next((f"{argument} " for argument in given[:1] if argument in known), "")
+        return _say(f"{message()} See mlp-xp {command}--help.", 2)
+    if isinstance(error, FloatingPointError):
         return _say(str(error), 1)
-    except Exception as error:
-        message = getattr(error, "format_message", None)  # an error of typer's own
-        if isinstance(error, typer.Abort):
-            return _say("interrupted.", 130)
-        if message is not None:
-            return _say(f"{message()} See mlp-xp {given[0] if given else ''} --help.", 2)
-        if debug or not isinstance(error, REFUSED):
-            raise
+    if isinstance(error, OSError) and error.filename is not None:
+        return _say(f"{error.filename}: {error.strerror}.", 2)
+    if isinstance(error, REFUSED):
         return _say(str(error) or type(error).__name__, 2)
+    return _say(
+        f"{type(error).__name__}: {error}. That is an error of mlp-xp itself: please report it with what "
+        "--debug shows.",
+        3,
+    )
 
 
 def _say(message: str, status: int) -> int:
-    print(f"mlp-xp: error: {message}", file=sys.stderr)
+    """Print an error, each of its lines as one."""
+    for line in message.splitlines():
+        print(f"mlp-xp: error: {line}", file=sys.stderr)
     return status
 
 

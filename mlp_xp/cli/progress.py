@@ -1,62 +1,270 @@
-"""What a training shows while it runs: a live bar in a terminal, plain lines elsewhere, on standard error."""
+"""What a command shows while it works: live in a terminal, plain lines elsewhere, on standard error."""
 
+import itertools
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+import numpy as np
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 from mlp_xp.training_loop import Epoch
 
 SECONDS_BETWEEN_LINES = 1.0
+"""Between plain lines at first; later a fiftieth of the time that has passed."""
+
+SECONDS_UNTIL_SHARE = 2.0
+"""An epoch that takes longer than this shows how far it is."""
+
+BAR_WIDTH = 20
+"""Characters."""
 
 
-def describe(epoch: Epoch) -> str:
-    """Losses and speed of an epoch, in one line."""
-    validation = "" if epoch.validation_loss is None else f"  validation {epoch.validation_loss:.5g}"
-    rows = epoch.number * epoch.n_rows / max(epoch.seconds, 1e-9)
-    return f"loss {epoch.train_loss:.5g}{validation}  {rows:,.0f} rows/s"
+def duration(seconds: float) -> str:
+    """A time for people: 0.4 s, 41 s, 3:05 min, 2:07 h.
+
+    Examples
+    --------
+    >>> [duration(seconds) for seconds in (0.42, 41, 185, 7625)]
+    ['0.4 s', '41 s', '3:05 min', '2:07 h']
+    """
+    whole = round(seconds)
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02} min"
+    return f"{whole // 3600:,}:{whole % 3600 // 60:02} h"
 
 
-class LiveBar:
-    """A progress bar: epochs, losses, rows a second, time left until the last epoch that is allowed."""
+class Counted:
+    """A source that tells how many rows were read from it.
 
-    def __init__(self, max_epochs: int) -> None:
-        self._progress = Progress(
-            TextColumn("epoch"),
-            MofNCompleteColumn(),
-            BarColumn(bar_width=24),
-            TextColumn("{task.description}"),
-            TextColumn("at most"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
-        self._task = self._progress.add_task("", total=max_epochs)
+    Parameters
+    ----------
+    source : source
+    passed : callable (int)
+        Called with the number of rows after each reading.
+    """
+
+    def __init__(self, source: Any, passed: Callable[[int], None]) -> None:
+        self.source, self.passed = source, passed
+        self.n_rows, self.n_features, self.n_targets = source.n_rows, source.n_features, source.n_targets
+        self.has_weights = source.has_weights
+
+    def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
+        """Fill the arrays, and count."""
+        self.source.rows(index, x, y, weight)
+        self.passed(len(index))
+
+
+class Silence:
+    """Keeps count of a training, and says nothing: what the other two are built on.
+
+    Parameters
+    ----------
+    max_epochs : int
+        Epochs at most.
+    n_rows : int
+        Rows an epoch.
+    time_budget : float, optional
+        Seconds at most.
+    """
+
+    def __init__(self, max_epochs: int, n_rows: int, time_budget: float | None = None) -> None:
+        self.max_epochs, self.n_rows, self.time_budget = max_epochs, n_rows, time_budget
+        self.epoch: Epoch | None = None
+        self.best: Epoch | None = None
+        self.rows_gathered = 0
+        self._rows_at_epoch_start = 0
+        self._began = self._epoch_began = time.monotonic()
+
+    def __enter__(self) -> Self:
+        """Start the clock."""
+        self._began = self._epoch_began = time.monotonic()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to stop."""
+
+    def passed(self, n_rows: int) -> None:
+        """Count rows of the epoch under way."""
+        self.rows_gathered += n_rows
+
+    def show(self, epoch: Epoch) -> None:
+        """Take note of an epoch that is complete."""
+        self.epoch = epoch
+        if epoch.is_best:
+            self.best = epoch
+        self._rows_at_epoch_start = self.rows_gathered
+        self._epoch_began = time.monotonic()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last epoch said so."""
+        return self.epoch is not None and self.epoch.stopped is not None
+
+    @property
+    def share(self) -> float:
+        """How much of the epoch under way is done, from 0 to 1."""
+        return min(1.0, (self.rows_gathered - self._rows_at_epoch_start) / self.n_rows)
+
+    def count(self) -> str:
+        """Complete epochs, or where they take a while the one under way: "epoch 13/1000 at 40%"."""
+        number = self.epoch.number if self.epoch else 0
+        if self.is_over or time.monotonic() - self._epoch_began < SECONDS_UNTIL_SHARE:
+            return f"epoch {number}/{self.max_epochs}"
+        return f"epoch {number + 1}/{self.max_epochs} at {self.share:.0%}"
+
+    def facts(self) -> list[str]:
+        """Losses, speed and time left, as far as they are known."""
+        epoch, seconds = self.epoch, max(time.monotonic() - self._began, 1e-9)
+        facts = []
+        if epoch is not None:
+            facts.append(f"loss {epoch.train_loss:.5g}")
+            if epoch.validation_loss is not None:
+                facts.append(f"validation loss {epoch.validation_loss:.5g}")
+        facts.append(f"{self.rows_gathered / seconds:,.0f} rows/s")
+        left = self._left(seconds)
+        return facts if left is None else [*facts, f"at most {duration(left)} left"]
+
+    def _left(self, seconds: float) -> float | None:
+        """Seconds until the last epoch that is allowed; None where nobody knows."""
+        done = (self.epoch.number if self.epoch else 0) + self.share
+        if self.is_over or not done:
+            return None
+        left = max(0.0, seconds / done * (self.max_epochs - done))
+        return left if self.time_budget is None else min(left, max(0.0, self.time_budget - seconds))
+
+
+class PlainLines(Silence):
+    """A line for the first epoch, the last, and now and then between."""
+
+    def __enter__(self) -> Self:
+        """Start the clock."""
+        super().__enter__()
+        self._last = self._began
+        return self
+
+    def passed(self, n_rows: int) -> None:
+        """Print a line in a long epoch."""
+        super().passed(n_rows)
+        if time.monotonic() - self._epoch_began > SECONDS_UNTIL_SHARE:
+            self._print_if_due()
+
+    def show(self, epoch: Epoch) -> None:
+        """Print an epoch if it is time."""
+        super().show(epoch)
+        if epoch.number == 1 or epoch.stopped:
+            self._print()
+        else:
+            self._print_if_due()
+
+    def _print_if_due(self) -> None:
+        now = time.monotonic()
+        if now - self._last >= max(SECONDS_BETWEEN_LINES, (now - self._began) / 50):
+            self._print()
+
+    def _print(self) -> None:
+        self._last = time.monotonic()
+        print("  ".join([self.count(), *self.facts()]), file=sys.stderr, flush=True)
+
+
+class LiveBar(Silence):
+    """A bar with the facts beside it, or below it where the terminal is narrow; redrawn in place."""
+
+    def __init__(self, max_epochs: int, n_rows: int, time_budget: float | None, console: Console) -> None:
+        super().__init__(max_epochs, n_rows, time_budget)
+        self._console = console
+        self._live = Live(get_renderable=self._render, console=console, refresh_per_second=8)
 
     def __enter__(self) -> Self:
         """Start drawing."""
-        self._progress.start()
+        super().__enter__()
+        self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Leave the last state on the screen."""
-        self._progress.stop()
+        self._live.stop()
 
-    def show(self, epoch: Epoch) -> None:
-        """Draw an epoch."""
-        self._progress.update(self._task, completed=epoch.number, description=describe(epoch))
+    def _render(self) -> Any:
+        width = self._console.width
+        count, facts = self.count(), self.facts()
+        done = ((self.epoch.number if self.epoch else 0) + self.share) / self.max_epochs
+        bar_width = max(4, min(BAR_WIDTH, width - len(count) - 1))
+        bar = ProgressBar(total=1.0, completed=1.0 if self.is_over else done, width=bar_width)
+        first = Table.grid(padding=(0, 1))
+        taken = len(count) + 1 + bar_width
+        beside = list(
+            itertools.takewhile(
+                lambda n: taken + sum(len(fact) + 2 for fact in facts[:n]) < width, range(1, len(facts) + 1)
+            )
+        )
+        n_beside = beside[-1] if beside else 0
+        first.add_row(Text(count), bar, Text("  ".join(facts[:n_beside])))
+        below = fill_lines(facts[n_beside:], width)
+        return Group(first, *(Text(line, no_wrap=True, overflow="ellipsis") for line in below))
 
 
-class PlainLines:
-    """A line for the first epoch, the last, and at most one a second between."""
+def fill_lines(parts: list[str], width: int) -> list[str]:
+    """Parts two blanks apart, on as few lines of `width` as they fit.
 
-    def __init__(self, max_epochs: int) -> None:
-        self._max_epochs = max_epochs
-        self._last = -SECONDS_BETWEEN_LINES
+    Examples
+    --------
+    >>> fill_lines(["loss 0.25", "1,000 rows/s", "at most 3 s left"], 26)
+    ['loss 0.25  1,000 rows/s', 'at most 3 s left']
+    """
+    lines: list[str] = []
+    for part in parts:
+        if lines and len(lines[-1]) + 2 + len(part) <= width:
+            lines[-1] += f"  {part}"
+        else:
+            lines.append(part)
+    return lines
+
+
+def progress(max_epochs: int, n_rows: int, time_budget: float | None, *, quiet: bool) -> Silence:
+    """What suits the place where standard error goes."""
+    if quiet:
+        return Silence(max_epochs, n_rows, time_budget)
+    console = Console(stderr=True)
+    if console.is_terminal and not console.is_dumb_terminal:
+        return LiveBar(max_epochs, n_rows, time_budget, console)
+    return PlainLines(max_epochs, n_rows, time_budget)
+
+
+class Reading:
+    """Says how far the reading of a large file is, once it takes a while; `open_source`'s progress.
+
+    Parameters
+    ----------
+    name : str
+        What is read.
+    stream : text stream
+        Where to say it.
+    quiet : bool
+        Not at all.
+    """
+
+    def __init__(self, name: str, stream: Any, *, quiet: bool) -> None:
+        self.name, self._stream, self._quiet = name, stream, quiet
+        console = Console(file=stream)
+        self._live = console.is_terminal and not console.is_dumb_terminal
+        self._columns = console.width
+        self._last = time.monotonic()
+        self._shown = 0
 
     def __enter__(self) -> Self:
         """Nothing to start."""
@@ -65,30 +273,27 @@ class PlainLines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing to stop."""
+        """Take the line away."""
+        if self._shown:
+            print(f"\r{' ' * self._shown}\r", end="", file=self._stream, flush=True)
 
-    def show(self, epoch: Epoch) -> None:
-        """Print an epoch if it is time."""
+    def __call__(self, what: str, share: float) -> None:
+        """Show it if it is time."""
         now = time.monotonic()
-        if epoch.number == 1 or epoch.stopped or now - self._last >= SECONDS_BETWEEN_LINES:
-            self._last = now
-            left = epoch.seconds / epoch.number * (self._max_epochs - epoch.number)
-            print(
-                f"epoch {epoch.number}/{self._max_epochs}  {describe(epoch)}  at most {left:.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )
+        if self._quiet or now - self._last < self._pause:
+            return
+        self._last = now
+        text = f"{self.name}: {what}, {share:.0%}"
+        if self._live:
+            text = text[: self._columns - 1]
+            print(f"\r{text.ljust(self._shown)}", end="", file=self._stream, flush=True)
+            self._shown = len(text)
+        else:
+            print(text, file=self._stream, flush=True)
 
-
-class Silence(PlainLines):
-    """Nothing at all."""
-
-    def show(self, epoch: Epoch) -> None:
-        """Say nothing."""
-
-
-def progress(max_epochs: int, *, quiet: bool) -> LiveBar | PlainLines:
-    """What suits the place where standard error goes."""
-    if quiet:
-        return Silence(max_epochs)
-    return LiveBar(max_epochs) if sys.stderr.isatty() else PlainLines(max_epochs)
+    @property
+    def _pause(self) -> float:
+        """Seconds until the next time."""
+        if not self._live:
+            return 5.0
+        return 0.2 if self._shown else 1.0

@@ -1,21 +1,21 @@
 """`mlp-xp train`: from a table on disk, or a data set that comes along, to a trained model."""
 
+import dataclasses
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table as RichTable
 
 from mlp_xp import checks
-from mlp_xp.activations import ACTIVATIONS
-from mlp_xp.array_api import backend as find_backend
-from mlp_xp.catalogue import resolve
-from mlp_xp.cli.progress import LiveBar, PlainLines, progress
+from mlp_xp.activations import ACTIVATIONS, resolve_activation
+from mlp_xp.catalogue import describe, resolve
+from mlp_xp.cli import options
+from mlp_xp.cli.progress import Counted, Silence, duration, progress
 from mlp_xp.datasets import DATASETS
+from mlp_xp.dropout import resolve_dropout
 from mlp_xp.evaluation import evaluate
 from mlp_xp.initializers import INITIALIZERS
 from mlp_xp.loader import Loader
@@ -28,12 +28,12 @@ from mlp_xp.regularizers import ElasticNet
 from mlp_xp.schedules import SCHEDULES
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.preparation import Columns, Standardised, Subset, hold_out, measure
-from mlp_xp.tables.reading import TASKS, Table, for_task, open_table
+from mlp_xp.tables.reading import TASKS, Table, check_targets, for_task, open_table
 from mlp_xp.training_loop import Epoch
 from mlp_xp.training_loop import train as train_network
 
 
-def _names(catalogue: Any) -> str:
+def _names(catalogue: Mapping[str, Any]) -> str:
     return ", ".join(name for name in catalogue if name != "given")
 
 
@@ -41,30 +41,20 @@ PARAMETERS = "with parameters as NAME:PARAMETER=VALUE,... (a list is written 0.1
 
 
 def train(
-    data: Annotated[
-        str | None,
-        typer.Argument(
-            help="A .csv, .parquet, .arrow or .feather file, a folder or glob of them, an .npz that holds x "
-            "and y, or an x.npy. Without it: --dataset.",
-            show_default=False,
-        ),
-    ] = None,
+    data: options.Data = None,
     dataset: Annotated[
         str | None,
         typer.Option(help=f"Real data that comes along: {', '.join(DATASETS)}.", show_default="diabetes"),
     ] = None,
-    target: Annotated[
-        str,
-        typer.Option(
-            help="Column to predict, or several with commas; for an x.npy the file with y.",
-            show_default=False,
-        ),
-    ] = "",
-    weight_column: Annotated[
-        str | None, typer.Option(help="Column with sample weights.", show_default=False)
-    ] = None,
-    task: Annotated[str, typer.Option(help=f"{', '.join(TASKS)}.")] = "auto",
-    hidden: Annotated[str, typer.Option(help="Units of each hidden layer; '' for none.")] = "64,64",
+    target: options.Target = "",
+    weight_column: options.WeightColumn = None,
+    exclude: options.Exclude = "",
+    task: Annotated[
+        str, typer.Option(help=f"{', '.join(TASKS)} (what the target looks like, and the run says so).")
+    ] = "auto",
+    hidden: Annotated[
+        str, typer.Option(help="Units of each hidden layer, with commas; '' for none.")
+    ] = "64,64",
     activation: Annotated[
         str, typer.Option(help=f"Of the hidden layers, or one each with commas: {_names(ACTIVATIONS)}.")
     ] = "relu",
@@ -82,56 +72,76 @@ def train(
             show_default="squared_error, or softmax_cross_entropy for classes",
         ),
     ] = None,
-    optimizer: Annotated[str, typer.Option(help=f"{_names(OPTIMIZERS)}; {PARAMETERS}.")] = "adam",
-    learning_rate: Annotated[float, typer.Option(help="Step size.")] = 1e-3,
+    optimizer: Annotated[
+        str, typer.Option(help=f"{_names(OPTIMIZERS)} (which takes all rows a step); {PARAMETERS}.")
+    ] = "adam",
+    learning_rate: Annotated[
+        float, typer.Option(help="Step size, > 0: what an update's direction is multiplied with.")
+    ] = 1e-3,
     schedule: Annotated[
         str, typer.Option(help=f"Learning rate over time: {_names(SCHEDULES)}; {PARAMETERS}.")
     ] = "constant",
     batch_size: Annotated[
-        str, typer.Option(help="Rows a step: a number, 'full' for all, or 'auto'.")
+        str,
+        typer.Option(
+            help="Rows a step: a number, 'full' for all, or 'auto' (a 32nd of the rows, at most 4096)."
+        ),
     ] = "256",
     order: Annotated[str, typer.Option(help=f"Which rows, when: {_names(ORDERS)}.")] = "shuffled",
     epochs: Annotated[int, typer.Option(help="Passes over the data, at most.")] = 1000,
-    validation: Annotated[float, typer.Option(help="Part of the rows that is held out, in [0, 1).")] = 0.1,
+    validation: Annotated[
+        float, typer.Option(help="Part of the rows that is held out, in [0, 1); 0 for none.")
+    ] = 0.1,
     patience: Annotated[
-        int, typer.Option(help="Epochs without improvement until it stops; 0 to go on.")
+        int, typer.Option(help="Epochs without improvement of the watched loss until it stops; 0 to go on.")
     ] = 20,
     tolerance: Annotated[
         float, typer.Option(help="What counts as an improvement, in units of the loss.")
     ] = 0.0,
     loss_below: Annotated[
-        float | None, typer.Option(help="Stop when the watched loss is below it.", show_default=False)
+        float | None,
+        typer.Option(
+            help="Stop when the watched loss is below it, in units of the loss.", show_default="never"
+        ),
     ] = None,
     time_budget: Annotated[
-        float | None, typer.Option(help="Seconds after which it stops.", show_default=False)
+        float | None,
+        typer.Option(help="Seconds after which it stops, at the end of an epoch.", show_default="no limit"),
     ] = None,
-    keep: Annotated[str, typer.Option(help="Weights of the 'best' or the 'last' epoch.")] = "best",
-    l1: Annotated[float, typer.Option(help="Strength of the penalty on sum |w|.")] = 0.0,
-    l2: Annotated[float, typer.Option(help="Strength of the penalty on sum w^2.")] = 0.0,
+    keep: Annotated[str, typer.Option(help="Whose weights are kept: 'best' or 'last' epoch.")] = "best",
+    l1: Annotated[float, typer.Option(help="Strength of the penalty on sum |w|, >= 0.")] = 0.0,
+    l2: Annotated[float, typer.Option(help="Strength of the penalty on sum w^2, >= 0.")] = 0.0,
     dropout: Annotated[
-        str, typer.Option(help="Probability to leave a hidden unit out, or one a layer with commas.")
+        str,
+        typer.Option(
+            help="Probability, in [0, 1), to leave a hidden unit out of a step; or one a layer with commas."
+        ),
     ] = "0",
     clip_norm: Annotated[
-        float | None, typer.Option(help="Largest norm of a step's gradient.", show_default=False)
+        float | None,
+        typer.Option(help="Largest Euclidean norm of a step's gradient, > 0.", show_default="no limit"),
     ] = None,
     reduction: Annotated[
         str, typer.Option(help="Objective: 'mean' over the rows of a step, or their 'sum'.")
     ] = "mean",
-    seed: Annotated[int, typer.Option(help="Of held-out part, starting weights, order and dropout.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    seed: Annotated[
+        int, typer.Option(help="Of held-out part, starting weights, order and dropout; >= 0.")
+    ] = 0,
+    device: options.Device = "cpu",
+    dtype: Annotated[str, typer.Option(help="Of weights and arithmetic: float32 or float64.")] = "float32",
     out: Annotated[
-        Path | None, typer.Option(help="Model file to write (.safetensors).", show_default=False)
+        Path | None,
+        typer.Option(metavar="FILE", help="Model file to write (.safetensors).", show_default="none"),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON document on standard output instead of the table.")
-    ] = False,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+    _debug: options.Debug = False,
 ) -> int:
     """Train a multilayer perceptron till convergence.
 
-    Columns are standardised with the training part's statistics, and so is the target of a squared, absolute,
-    Huber or pinball loss; metrics are in the target's own units.
+    Columns are standardised with the training part's statistics, and so is the target of a squared,
+    absolute, Huber or pinball loss; metrics are in the target's own units. The watched loss is that of the
+    held-out part, or of training without one.
 
     For example
 
@@ -143,64 +153,83 @@ def train(
 
       mlp-xp train --loss pinball:quantiles=0.1/0.5/0.9 --schedule cosine --epochs 200
     """
-    find_backend(device, dtype)  # refused before any work
-    _check_output(out)
-    sizes, rates = _numbers("--hidden", hidden, int), _numbers("--dropout", dropout, float)
-    batch: int | str = (
-        batch_size if batch_size in ("full", "auto") else _numbers("--batch-size", batch_size, int)[0]
+    wrong = options.Problems()
+    sizes = wrong.reading(options.numbers, "--hidden", hidden, int)
+    rates = wrong.reading(options.numbers, "--dropout", dropout, float)
+    rows_a_step = wrong.reading(_batch_size, batch_size)
+    own_loss = None if loss is None else wrong.reading(resolve, "loss", LOSSES, loss)
+    rule = wrong.reading(resolve, "optimizer", OPTIMIZERS, optimizer)
+    own_schedule = wrong.reading(resolve, "schedule", SCHEDULES, schedule)
+    own_order = wrong.reading(resolve, "order", ORDERS, order)
+    activations = [wrong.reading(resolve_activation, name) for name in options.names(activation)]
+    if initializer is not None:
+        wrong.reading(_initializer, initializer)
+    wrong.reading(options.check_device, device, dtype)
+    where = options.place(data, dataset, target, weight_column, exclude)
+    wrong.add(
+        where.problem(),
+        None if dataset is None else checks.one_of("--dataset", dataset, DATASETS),
+        checks.one_of("--task", task, TASKS),
+        checks.number("--learning-rate", learning_rate, above=0),
+        checks.whole("--epochs", epochs),
+        checks.number("--validation", validation, least=0, below=1),
+        checks.whole("--patience", patience, least=0),
+        checks.number("--tolerance", tolerance, least=0),
+        None if loss_below is None else checks.number("--loss-below", loss_below),
+        None if time_budget is None else checks.number("--time-budget", time_budget, above=0),
+        checks.one_of("--keep", keep, ("best", "last")),
+        checks.number("--l1", l1, least=0),
+        checks.number("--l2", l2, least=0),
+        None if clip_norm is None else checks.number("--clip-norm", clip_norm, above=0),
+        checks.one_of("--reduction", reduction, ("mean", "sum")),
+        checks.whole("--seed", seed, least=0),
+        None if out is None else options.output_problem(out, [data, *where.target]),
     )
-    checks.refuse(
-        [
-            checks.number("validation", validation, least=0, below=1),
-            checks.whole("patience", patience, least=0),
-            checks.number("l1", l1, least=0),
-            checks.number("l2", l2, least=0),
-        ]
-    )
-    named_loss = None if loss is None else resolve("loss", LOSSES, loss)
-    rule = resolve("optimizer", OPTIMIZERS, optimizer)
-    resolve("schedule", SCHEDULES, schedule)
-    targets = [name.strip() for name in target.split(",") if name.strip()]
-    table, about_task = for_task(
-        open_table(data, target=targets, weight_column=weight_column, dataset=dataset),
-        task,
-        labels_needed=None if named_loss is None else named_loss.labels,
-    )
-    chosen = named_loss or resolve(
-        "loss", LOSSES, "squared_error" if table.levels is None else "softmax_cross_entropy"
-    )
-    split = Split.of(table, validation, seed, chosen)
-    n_classes = None if table.levels is None else len(table.levels)
-    if n_classes is not None and not chosen.labels:
-        n_classes = None  # two classes, one output
+    if sizes is not None:
+        wrong.add(*(checks.whole("--hidden", size) for size in sizes))
+        wrong.add(_activations_problem(activation, activations, len(sizes)))
+        if rates is not None and seed >= 0:
+            wrong.reading(resolve_dropout, rates[0] if len(rates) == 1 else rates, len(sizes), seed)
+    wrong.refuse()
+    with options.reading(data, quiet=quiet) as reading:
+        table, about_task = for_task(open_table(dataclasses.replace(where, progress=reading)), task, own_loss)
+        chosen = own_loss or resolve(
+            "loss", LOSSES, "squared_error" if table.levels is None else "softmax_cross_entropy"
+        )
+        check_targets(table, chosen)
+        split = Split.of(table, validation, seed, chosen)
+    n_classes = len(table.levels) if table.levels is not None and chosen.labels else None
     network = Network(
         (len(table.feature_names), *sizes, chosen.n_outputs(len(table.target_names), n_classes)),
-        activation=_listed(activation),
+        activation=activations[0] if len(activations) == 1 else activations,
         bias=bias,
         initializer=initializer,
         device=device,
         dtype=dtype,
         seed=seed,
     )
-    model = TableModel(network, split.inputs, split.targets, table.levels)
+    model = TableModel(network, split.inputs, split.targets, table.levels, loss=chosen)
+    n_rows = split.training.n_rows
+    too_many = isinstance(rows_a_step, int) and rows_a_step > n_rows and not isinstance(rule, LBFGS)
+    bar = progress(epochs, n_rows, time_budget, quiet=quiet)
     loader = Loader(
-        split.training, batch_size="full" if isinstance(rule, LBFGS) else batch, order=order, seed=seed
+        Counted(split.training, bar.passed),
+        batch_size="full" if too_many or isinstance(rule, LBFGS) else rows_a_step,
+        order=own_order,
+        seed=seed,
     )
-    held_out = Loader(split.held_out, batch_size="full") if split.held_out else None
-    if not quiet:
-        _introduce(table, about_task, split, network)
     run = train_network(
         network,
         loader,
         loss=chosen,
         optimizer=rule,
         learning_rate=learning_rate,
-        schedule=schedule,
+        schedule=own_schedule,
         regularizer=ElasticNet(l1, l2) if l1 or l2 else None,
         dropout=rates[0] if len(rates) == 1 else rates,
         clip_norm=clip_norm,
         reduction=reduction,
-        validation=held_out,
+        validation=Loader(split.held_out, batch_size="full") if split.held_out else None,
         max_epochs=epochs,
         patience=patience or None,
         tolerance=tolerance,
@@ -209,44 +238,109 @@ def train(
         keep=keep,
         seed=seed,
     )
-    epoch, interrupted = _follow(run, network, progress(epochs, quiet=quiet))
+    if not quiet:
+        _introduce(table, about_task, split, network)
+        if too_many:
+            options.say(
+                f"--batch-size {rows_a_step} is more than the {n_rows:,} rows there are: every step takes "
+                "all of them"
+            )
+    try:
+        epoch, interrupted = _follow(run, bar)
+    except FloatingPointError as error:
+        if bar.epoch is None or out is None:
+            raise
+        if keep == "best":
+            network.parameters.flat[...] = bar.epoch.best_parameters
+        save(model, out)
+        kept = bar.best if keep == "best" and bar.best else bar.epoch
+        raise FloatingPointError(f"{error} {out} has those of epoch {kept.number}.") from error
+    if interrupted and keep == "best":
+        network.parameters.flat[...] = epoch.best_parameters
     part, raw = ("held-out", split.raw_held_out) if split.raw_held_out else ("training", split.raw_training)
-    metrics = evaluate(model, raw, chosen)
+    metrics = {name: value if math.isfinite(value) else None for name, value in evaluate(model, raw).items()}
+    stopped = "interrupted" if interrupted else epoch.stopped
+    model.training |= {
+        "rows": n_rows,
+        "held_out_rows": split.held_out.n_rows if split.held_out else 0,
+        "epochs": epoch.number,
+        "stopped": stopped,
+        "optimizer": describe(OPTIMIZERS, rule),
+        "learning_rate": learning_rate,
+        "schedule": describe(SCHEDULES, own_schedule),
+        "batch_size": loader.batch_size,
+        "l1": l1,
+        "l2": l2,
+        "dropout": list(rates),
+        "seed": seed,
+        "metrics": metrics,
+        "metrics_on": part,
+    }
     if out is not None:
         save(model, out)
     result = {
-        "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
+        "metrics": metrics,
         "metrics_on": part,
         "rows_measured": raw.n_rows,
         "epochs": epoch.number,
+        "best_epoch": bar.best.number if bar.best else None,
         "train_loss": epoch.train_loss,
         "validation_loss": epoch.validation_loss,
-        "stopped": "interrupted" if interrupted else epoch.stopped,
+        "stopped": stopped,
         "seconds": epoch.seconds,
         "device": network.backend.name,
         "dtype": dtype,
         "steps_this_run": epoch.number * epoch.steps,
         "resumed_from": None,
         "ranks": 1,
-        "rows_gathered": [epoch.number * epoch.n_rows],
+        "rows_gathered": [bar.rows_gathered],
         "model": None if out is None else str(out),
     }
     if as_json:
         print(json.dumps(result))
     elif not quiet:
-        _report(result)
+        print(_report(result))
     return 130 if interrupted else 0
 
 
-def _follow(run: Iterator[Epoch], network: Network, bar: LiveBar | PlainLines) -> tuple[Epoch, bool]:
-    """Show a run's epochs; the last one, and whether Ctrl-C ended it (then with the best weights so far)."""
+def _batch_size(text: str) -> int | str:
+    """Rows a step, or a word."""
+    if text in ("full", "auto"):
+        return text
+    try:
+        size = int(text)
+    except ValueError:
+        raise ValueError(
+            f"--batch-size {text!r} must be a whole number >= 1, 'full' for all rows, or 'auto'."
+        ) from None
+    checks.refuse([checks.whole("--batch-size", size)])
+    return size
+
+
+def _initializer(name: str) -> Any:
+    if name == "given":
+        raise ValueError("--initializer given: weights of your own can be given from Python only.")
+    return resolve("initializer", INITIALIZERS, name)
+
+
+def _activations_problem(text: str, activations: list[Any], n_hidden: int) -> str | None:
+    """Whether there is one for all, one for each hidden layer, or one more for the output layer."""
+    if len(activations) in {1, n_hidden, n_hidden + 1}:
+        return None
+    return (
+        f"--activation {text!r} names {len(activations)}, but there are {n_hidden} hidden layers: give one "
+        "for all, or one for each."
+    )
+
+
+def _follow(run: Iterator[Epoch], bar: Silence) -> tuple[Epoch, bool]:
+    """Show a run's epochs; the last one, and whether Ctrl-C ended it."""
     with bar:
         bar.show(epoch := next(run))
         try:
             for epoch in run:
                 bar.show(epoch)
         except KeyboardInterrupt:
-            network.parameters.flat[...] = epoch.best_parameters
             return epoch, True
     return epoch, False
 
@@ -272,57 +366,44 @@ class Split:
         ]
         if constant:
             raise ValueError(
-                f"target {', '.join(constant)} has a single value in the training part: there is nothing to "
-                "learn. Choose another target or give more rows."
+                f"target {', '.join(constant)} has a single value in the {len(train_rows):,} rows to train "
+                "on: there is nothing to learn. Choose another target, or give more rows."
             )
         if not loss.standardises_target:
             targets = Columns.unscaled(targets.names)
         return cls(training, held_out, inputs, targets)
 
 
-def _check_output(out: Path | None) -> None:
-    if out is not None and not out.absolute().parent.is_dir():
-        raise FileNotFoundError(f"--out {out}: there is no folder {out.parent}. Make it first.")
-    if out is not None and out.is_dir():
-        raise IsADirectoryError(f"--out {out} is a folder: name a file.")
-
-
-def _numbers(option: str, text: str, kind: type) -> tuple[Any, ...]:
-    """Numbers with commas between them."""
-    try:
-        return tuple(kind(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        what = "whole numbers" if kind is int else "numbers"
-        raise ValueError(
-            f"{option} {text!r} must be {what} with commas between them, such as 64,64."
-        ) from None
-
-
-def _listed(activation: str) -> str | list[str]:
-    names = activation.split(",")
-    return names if len(names) > 1 else activation
-
-
 def _introduce(table: Table, about_task: str, split: Split, network: Network) -> None:
     held = "" if split.held_out is None else f", {split.held_out.n_rows:,} held out"
     layers = "-".join(map(str, network.layer_sizes))
-    Console(stderr=True, highlight=False, soft_wrap=True).print(
-        f"{table.name}: {split.training.n_rows:,} rows to train on{held}, {len(table.feature_names)} columns "
-        f"to predict {', '.join(table.target_names)} ({about_task})\n"
-        f"network {layers}: {network.parameters.size:,} parameters on {network.backend.name}, "
-        f"{network.backend.dtype_name}",
-        markup=False,
+    n_columns = len(table.feature_names)
+    about_rows = (
+        f"{table.name}: {split.training.n_rows:,} rows to train on{held}, {n_columns} "
+        f"column{'s' * (n_columns > 1)} to predict {', '.join(table.target_names)} ({about_task})"
     )
+    about_network = (
+        f"network {layers}: {network.parameters.size:,} parameters on {network.backend.name}, "
+        f"{network.backend.dtype_name}"
+    )
+    for line in (*table.notes, about_rows, about_network):
+        options.say(line)
 
 
-def _report(result: dict[str, Any]) -> None:
-    table = RichTable(show_header=False, box=None, pad_edge=False)
-    for name, value in result["metrics"].items():
-        table.add_row(f"{name} ({result['metrics_on']})", "undefined" if value is None else f"{value:.4g}")
-    table.add_row("epochs", str(result["epochs"]))
-    table.add_row("stopped", result["stopped"])
-    table.add_row("seconds", f"{result['seconds']:.2f}")
-    table.add_row("device", result["device"])
+def _report(result: Mapping[str, Any]) -> str:
+    """The short table at the end."""
+    rows = [
+        (f"{name} ({result['metrics_on']})", "undefined" if value is None else f"{value:.4g}")
+        for name, value in result["metrics"].items()
+    ]
+    best = result["best_epoch"]
+    epochs = str(result["epochs"]) + (f", best {best}" if best not in (None, result["epochs"]) else "")
+    rows += [
+        ("epochs", epochs),
+        ("stopped", result["stopped"]),
+        ("time", duration(result["seconds"])),
+        ("device", result["device"]),
+    ]
     if result["model"]:
-        table.add_row("model", result["model"])
-    Console(highlight=False).print(table)
+        rows.append(("model", result["model"]))
+    return options.aligned(rows)

@@ -1,13 +1,30 @@
 """A network with what its columns mean."""
 
-import dataclasses
-from collections.abc import Sequence
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from mlp_xp import checks
+from mlp_xp.catalogue import describe, resolve
+from mlp_xp.losses import (
+    LINKS,
+    LOSSES,
+    BinaryCrossEntropy,
+    Pinball,
+    Poisson,
+    SoftmaxCrossEntropy,
+    SortedLink,
+    SquaredError,
+)
 from mlp_xp.network import Network
-from mlp_xp.tables.preparation import Columns
+from mlp_xp.sources.arrays import find_not_finite
+from mlp_xp.tables.preparation import Columns, parts
+
+PREDICT_ROWS = 8192
+"""Rows that are standardised and predicted at a time."""
 
 
 class TableModel:
@@ -22,53 +39,157 @@ class TableModel:
         How targets were; predictions are brought back.
     levels : sequence of str, optional
         Names of the classes; none for regression.
+    loss : loss, optional
+        What it was trained for; follows from the network's output if not given.
+    training : mapping, optional
+        How it was trained, for people: JSON values by name.
+
+    Raises
+    ------
+    ValueError
+        Columns, classes or loss do not fit the network.
     """
 
     def __init__(
-        self, network: Network, inputs: Columns, targets: Columns, levels: Sequence[str] | None = None
+        self,
+        network: Network,
+        inputs: Columns,
+        targets: Columns,
+        levels: Sequence[str] | None = None,
+        *,
+        loss: Any = None,
+        training: Mapping[str, Any] | None = None,
     ) -> None:
         self.network, self.inputs, self.targets = network, inputs, targets
         self.levels = None if levels is None else tuple(levels)
+        self.loss = _loss_of(network.output) if loss is None else resolve("loss", LOSSES, loss)
+        self.training = dict(training or {})
+        checks.refuse(self._problems())
+
+    def _problems(self) -> Iterator[str]:
+        n_inputs, n_outputs = self.network.layer_sizes[0], self.network.layer_sizes[-1]
+        n_targets = len(self.targets.names)
+        if len(self.inputs.names) != n_inputs:
+            yield f"{len(self.inputs.names)} columns are named for a network with {n_inputs} inputs."
+        if self.levels is None:
+            # Without a loss that says how many, a target may have several outputs (quantiles).
+            known = self.loss is not None and not self.loss.labels
+            needed = self.loss.n_outputs(n_targets, None) if known else None
+            if not n_targets or n_outputs % n_targets or needed not in (None, n_outputs):
+                yield f"{n_targets} targets do not fit a network with {n_outputs} outputs and this loss."
+        else:
+            n_levels = len(self.levels)
+            if n_levels < 2 or len(set(self.levels)) != n_levels or n_targets != 1:
+                yield f"classes need one target and at least two names, each once: got {self.levels!r}."
+            if n_outputs != n_levels and (n_outputs, n_levels) != (1, 2):
+                yield f"{n_levels} classes are named for a network with {n_outputs} outputs."
+
+    @classmethod
+    def around(
+        cls, network: Network, input_names: Sequence[str], target_names: Sequence[str] | None = None
+    ) -> "TableModel":
+        """A model that adds nothing but names to a network: raw rows go in as they are.
+
+        Classes have their numbers for names. Without names of targets, those are numbered too.
+        """
+        n_outputs, levels = network.layer_sizes[-1], None
+        kind = LINKS_OF_CLASSES.get(type(network.output))
+        if kind == "softmax" or (kind == "logistic" and n_outputs == 1):
+            levels = [str(number) for number in range(max(2, n_outputs))]
+        n_targets = 1 if levels else n_outputs // getattr(network.output, "n_quantiles", 1)
+        names = target_names or [f"y{i}" if n_targets > 1 else "y" for i in range(n_targets)]
+        return cls(network, Columns.unscaled(input_names), Columns.unscaled(names), levels)
 
     def description(self) -> dict[str, Any]:
         """Everything but the network, for a model file."""
         return {
-            "inputs": dataclasses.asdict(self.inputs),
-            "targets": dataclasses.asdict(self.targets),
+            "inputs": self.inputs.description(),
+            "targets": self.targets.description(),
             "levels": self.levels,
+            "loss": None if self.loss is None else describe(LOSSES, self.loss),
+            "training": self.training,
         }
 
     @classmethod
-    def of(cls, description: dict[str, Any], network: Network) -> "TableModel":
-        """What `description` describes, checked against its network."""
-        inputs, targets = (
-            Columns(**{name: tuple(values) for name, values in description[part].items()})
-            for part in ("inputs", "targets")
-        )
-        for columns in (inputs, targets):
-            if not len(columns.names) == len(columns.means) == len(columns.scales):
-                raise ValueError("the model file's columns have means or scales missing.")
-        if len(inputs.names) != network.layer_sizes[0]:
-            raise ValueError(
-                f"the model file names {len(inputs.names)} columns for {network.layer_sizes[0]} inputs."
-            )
-        return cls(network, inputs, targets, description["levels"])
+    def of(cls, description: Any, network: Network) -> "TableModel":
+        """What `description` describes, checked against its network.
+
+        Raises
+        ------
+        ValueError, TypeError, KeyError
+            It describes no model around this network.
+        """
+        inputs, targets = (Columns.of(description[part]) for part in ("inputs", "targets"))
+        levels, training = description["levels"], description["training"]
+        if levels is not None and not all(isinstance(level, str) for level in levels):
+            raise TypeError("the name of a class is no text")
+        if not isinstance(training, dict):
+            raise TypeError("how it was trained is no object")
+        return cls(network, inputs, targets, levels, loss=description["loss"], training=training)
+
+    @property
+    def quantiles(self) -> tuple[float, ...] | None:
+        """The quantiles that are predicted of each target, where that is so."""
+        return self.loss.quantiles if isinstance(self.loss, Pinball) else None
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """What each column of `predict_raw` is: a class, a target, a quantile (of a target)."""
+        if self.levels is not None:
+            return self.levels
+        n_each = self.network.layer_sizes[-1] // len(self.targets.names)
+        if n_each == 1 and self.quantiles is None:
+            return self.targets.names
+        each = [f"{q:g}" for q in self.quantiles] if self.quantiles else [str(i) for i in range(n_each)]
+        if len(self.targets.names) == 1:
+            return tuple(each)
+        return tuple(f"{name}_{one}" for name, one in itertools.product(self.targets.names, each))
 
     def predict_raw(self, x: np.ndarray) -> np.ndarray:
-        """Predictions in the user's units for raw rows (n_rows, n_features): values or probabilities."""
-        standardised = np.array(x, dtype=float)
-        self.inputs.standardise(standardised)
-        outputs = self.network.predict(standardised)
-        return outputs if self.levels is not None else self.targets.restore(outputs)
+        """Predictions in the user's units for raw rows, a column for each of `output_names`.
+
+        Parameters
+        ----------
+        x : array (n_rows, n_features)
+            Columns in the order of `inputs.names`; read.
+
+        Returns
+        -------
+        array (n_rows, n_outputs)
+            Values (float64) or probabilities of classes (also where a network has one output for two).
+        """
+        n_rows = len(x)
+        predicted = np.empty((n_rows, len(self.output_names)), float if self.levels is None else np.float32)
+        if self.levels is not None and self.network.backend.dtype_name == "float64":
+            predicted = predicted.astype(float)
+        for start in range(0, n_rows, PREDICT_ROWS):
+            standardised = np.array(x[start : start + PREDICT_ROWS], dtype=float)
+            self.inputs.standardise(standardised)
+            outputs = self.network.predict(standardised)
+            if self.levels is None:
+                outputs = self.targets.restore(outputs)
+            elif outputs.shape[1] == 1:
+                outputs = np.hstack([1 - outputs, outputs])
+            predicted[start : start + PREDICT_ROWS] = outputs
+        return predicted
+
+    def predict_parts(self, source: Any) -> Iterator[np.ndarray]:
+        """`predict_raw` of all rows of a source of raw rows, some thousands at a time."""
+        for _, x, _ in parts(source, PREDICT_ROWS):
+            yield self.predict_raw(x)
+
+    def choose(self, probabilities: np.ndarray) -> np.ndarray:
+        """The names of the likeliest classes (n_rows,)."""
+        return np.asarray(self.levels, dtype=object)[np.argmax(probabilities, axis=1)]
 
     def predict(self, x: Any) -> np.ndarray:
         """Predict for raw rows.
 
         Parameters
         ----------
-        x : array_like (n_rows, n_features) or mapping of str to array_like (n_rows,)
-            Columns in the order of the training table, or by name in any order; further columns of a mapping
-            are ignored.
+        x : array_like (n_rows, n_features), table, mapping of str to array_like (n_rows,), or path
+            An array has its columns in the order of the training table. A table (pandas, polars, Arrow), a
+            mapping or the file at a path has them by name, in any order; further columns are ignored.
 
         Returns
         -------
@@ -78,20 +199,71 @@ class TableModel:
         Raises
         ------
         ValueError
-            A column is missing or the number of columns is wrong.
+            A column is missing or holds something else than finite numbers, or their number is wrong.
         """
-        if hasattr(x, "keys"):
-            missing = [name for name in self.inputs.names if name not in x]
-            if missing:
-                raise ValueError(f"column{'s' if len(missing) > 1 else ''} {', '.join(missing)} missing.")
-            x = np.column_stack([np.asarray(x[name], dtype=float) for name in self.inputs.names])
-        outputs = self.predict_raw(np.asarray(x))
-        if self.levels is None:
-            return outputs
-        binary = outputs.shape[1] == 1
-        chosen = (outputs[:, 0] > 0.5).astype(int) if binary else np.argmax(outputs, axis=1)
-        return np.asarray(self.levels)[chosen]
+        if isinstance(x, str | os.PathLike):
+            from mlp_xp.tables.reading import Place, open_inputs  # late: reading knows models
+
+            table = open_inputs(Place(os.fspath(x)), self)
+            outputs = np.vstack(list(self.predict_parts(table.source)))
+        else:
+            names = getattr(x, "column_names", None) or getattr(x, "columns", None)
+            names = x.keys() if names is None and hasattr(x, "keys") else names
+            outputs = self.predict_raw(self._rows(x) if names is None else self._columns(x, list(names)))
+        return outputs if self.levels is None else self.choose(outputs)
+
+    def _rows(self, x: Any) -> np.ndarray:
+        """An array of rows, checked."""
+        rows = np.asarray(x)
+        n_features = len(self.inputs.names)
+        if rows.ndim != 2 or rows.shape[1] != n_features:
+            raise ValueError(
+                f"x has shape {rows.shape}, but this model needs (n_rows, {n_features}): the columns "
+                f"{', '.join(self.inputs.names)}."
+            )
+        if rows.dtype.kind not in "biuf":
+            raise ValueError(f"x has dtype {rows.dtype}: numbers are needed.")
+        if (place := find_not_finite(rows)) is not None:
+            self._refuse_value(place[0], self.inputs.names[place[1]], rows[place])
+        return rows
+
+    def _columns(self, x: Any, names: Sequence[str]) -> np.ndarray:
+        """The columns of a table by name, as rows, checked."""
+        missing = [name for name in self.inputs.names if name not in names]
+        checks.refuse(
+            f"there is no column {name!r}; {checks.did_you_mean(name, [*map(str, names)])}."
+            for name in missing
+        )
+        columns = []
+        for name in self.inputs.names:
+            try:
+                columns.append(np.asarray(x[name], dtype=float).reshape(-1))
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"column {name!r} must hold numbers: {error}.") from None
+            if (place := find_not_finite(columns[-1])) is not None:
+                self._refuse_value(place[0], name, columns[-1][place])
+        if len({len(column) for column in columns}) > 1:
+            lengths = ", ".join(f"{n} {len(c)}" for n, c in zip(self.inputs.names, columns, strict=True))
+            raise ValueError(f"columns must have the same number of rows, but have: {lengths}.")
+        return np.column_stack(columns)
+
+    def _refuse_value(self, row: int, name: str, value: Any) -> None:
+        raise ValueError(
+            f"row {row} (from 0), column {name!r} is {value}; a finite number is needed. Fill the gap or "
+            "leave the row out."
+        )
 
     def __repr__(self) -> str:
         """The network and its targets."""
         return f"TableModel({self.network!r}, targets={list(self.targets.names)})"
+
+
+LINKS_OF_CLASSES: dict[type, str] = {LINKS[name]: name for name in ("logistic", "softmax")}
+
+
+def _loss_of(link: Any) -> Any:
+    """The loss that a network with this output was trained for; None if that does not follow."""
+    if isinstance(link, SortedLink):
+        return SquaredError() if link.n_quantiles == 1 else None
+    losses = {"exp": Poisson(), "logistic": BinaryCrossEntropy(), "softmax": SoftmaxCrossEntropy()}
+    return next((loss for name, loss in losses.items() if isinstance(link, LINKS[name])), SquaredError())

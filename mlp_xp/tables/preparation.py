@@ -6,15 +6,17 @@ Each of the three is a source that wraps a source. All statistics come from the 
 """
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from mlp_xp import checks
 from mlp_xp.order import Sequential
 
-STATISTICS_ROWS = 8192
-"""Rows read at a time for means and deviations."""
+PART_ROWS = 8192
+"""Rows that are read at a time in one pass over a table."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +26,16 @@ class Columns:
     Attributes
     ----------
     names : tuple of str
+        Each once.
     means, scales : tuple of float
         In the columns' own units; a constant column has scale 1.
     constant : tuple of bool
         Which columns have a single value; empty where nothing was measured.
+
+    Raises
+    ------
+    ValueError
+        They do not fit each other, or are not finite; scales must be positive.
     """
 
     names: tuple[str, ...]
@@ -35,10 +43,48 @@ class Columns:
     scales: tuple[float, ...]
     constant: tuple[bool, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Check that each column has what it needs."""
+        if not len(self.names) == len(self.means) == len(self.scales):
+            raise ValueError(
+                f"{len(self.names)} columns have {len(self.means)} means and {len(self.scales)} scales: one "
+                "each is needed."
+            )
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"columns are named twice: {', '.join(self.names)}.")
+        for name, mean, scale in zip(self.names, self.means, self.scales, strict=True):
+            checks.refuse(
+                [
+                    checks.number(f"the mean of column {name!r}", mean),
+                    checks.number(f"the scale of column {name!r}", scale, above=0),
+                ]
+            )
+
     @classmethod
     def unscaled(cls, names: Sequence[str]) -> "Columns":
         """Columns that are left as they are."""
         return cls(tuple(names), (0.0,) * len(names), (1.0,) * len(names))
+
+    def description(self) -> dict[str, Any]:
+        """Everything, as JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def of(cls, description: Any) -> "Columns":
+        """What `description` describes.
+
+        Raises
+        ------
+        ValueError, TypeError, KeyError
+            It describes no columns.
+        """
+        names, constant = description["names"], description["constant"]
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError("a column's name is no text")
+        if not all(isinstance(one, bool) for one in constant) or len(constant) not in (0, len(names)):
+            raise ValueError("which columns are constant is not said of each")
+        means, scales = (tuple(description[key]) for key in ("means", "scales"))
+        return cls(tuple(names), means, scales, tuple(constant))
 
     def standardise(self, values: np.ndarray) -> None:
         """(value − mean) / scale, in place."""
@@ -52,18 +98,27 @@ class Columns:
 
 
 class Coded:
-    """A source whose target becomes a class number: its position among the levels.
+    """A source whose single target becomes a class number.
 
     Parameters
     ----------
     source : source
         With one target.
-    levels : float64 array (n_classes,)
-        The target's values, ascending.
+    numbers : mapping of float to int
+        Which value of the target is which class.
+    name : str
+        The target's, for messages.
+
+    Raises
+    ------
+    ValueError
+        When rows are read: a value that is no class, with its row.
     """
 
-    def __init__(self, source: Any, levels: np.ndarray) -> None:
-        self.source, self.levels = source, levels
+    def __init__(self, source: Any, numbers: Mapping[float, int], name: str) -> None:
+        self.source, self.name = source, name
+        self._values = np.array(sorted(numbers), dtype=float)
+        self._numbers = np.array([numbers[value] for value in self._values.tolist()], dtype=np.int64)
         self.n_rows, self.n_features, self.n_targets = source.n_rows, source.n_features, 1
         self.has_weights = source.has_weights
 
@@ -71,7 +126,16 @@ class Coded:
         """Fill the arrays; y with class numbers."""
         raw = np.empty(y.shape)
         self.source.rows(index, x, raw, weight)
-        y[...] = np.searchsorted(self.levels, raw)
+        at = np.minimum(np.searchsorted(self._values, raw), len(self._values) - 1)
+        unknown = self._values[at] != raw
+        if unknown.any():
+            first = int(np.argmax(unknown[:, 0]))
+            known = ", ".join(f"{value:.17g}" for value in self._values[:20])
+            raise ValueError(
+                f"row {index[first] + 1:,}, target {self.name!r} is {raw[first, 0]:.17g}, which is none of "
+                f"the classes: {known}{' ...' * (len(self._values) > 20)}."
+            )
+        y[...] = self._numbers[at]
 
 
 class Subset:
@@ -122,30 +186,46 @@ class Standardised:
         y[...] = raw_y
 
 
+def parts(source: Any, n_rows: int = PART_ROWS) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Row numbers, raw inputs and raw targets (float64) of all rows, some thousands at a time."""
+    order = Sequential()(source.n_rows, 0, 0)
+    for start in range(0, source.n_rows, n_rows):
+        index = np.asarray(order[start : start + n_rows])
+        x, y = np.empty((len(index), source.n_features)), np.empty((len(index), source.n_targets))
+        source.rows(index, x, y, None)
+        yield index, x, y
+
+
 def measure(source: Any, input_names: Sequence[str], target_names: Sequence[str]) -> tuple[Columns, Columns]:
     """Means and deviations of all columns, in one float64 pass over a source and in bounded memory.
+
+    Raises
+    ------
+    ValueError
+        Values are so large that their squares overflow.
 
     References
     ----------
     Chan, Golub and LeVeque, Updating formulae and a pairwise algorithm for computing sample variances, 1979.
     """
     n_inputs = source.n_features
-    n_columns = n_inputs + source.n_targets
-    count, mean, squares = 0, np.zeros(n_columns), np.zeros(n_columns)
-    order = Sequential()(source.n_rows, 0, 0)
-    for start in range(0, source.n_rows, STATISTICS_ROWS):
-        index = order[start : start + STATISTICS_ROWS]
-        part = np.empty((len(index), n_columns))
-        x, y = np.empty((len(index), n_inputs)), np.empty((len(index), source.n_targets))
-        source.rows(index, x, y, None)
-        part[:, :n_inputs], part[:, n_inputs:] = x, y
-        part_mean = part.mean(axis=0)
-        total, shift = count + len(index), part_mean - mean
-        squares += np.square(part - part_mean).sum(axis=0) + shift * shift * (count * len(index) / total)
-        mean += shift * (len(index) / total)
-        count = total
-    # A deviation that is rounding noise of the mean belongs to a constant column.
+    count, mean, squares = 0, np.zeros(n_inputs + source.n_targets), np.zeros(n_inputs + source.n_targets)
+    with np.errstate(over="ignore", invalid="ignore"):  # found below, by column
+        for _, x, y in parts(source):
+            part = np.hstack([x, y])
+            part_mean = part.mean(axis=0)
+            total, shift = count + len(part), part_mean - mean
+            squares += np.square(part - part_mean).sum(axis=0) + shift * shift * (count * len(part) / total)
+            mean += shift * (len(part) / total)
+            count = total
     deviation = np.sqrt(squares / count)
+    for name, value in zip([*input_names, *target_names], deviation, strict=True):
+        if not math.isfinite(value):
+            raise ValueError(
+                f"column {name!r} has values so large that its deviation overflows: give it in a larger unit "
+                "(values up to about 1e150)."
+            )
+    # A deviation that is rounding noise of the mean belongs to a constant column.
     constant = deviation <= 1e-12 * np.abs(mean)
     scales = np.where(constant, 1.0, deviation)
     both = (slice(0, n_inputs), input_names), (slice(n_inputs, None), target_names)
@@ -167,8 +247,8 @@ def hold_out(n_rows: int, part: float, seed: int) -> tuple[np.ndarray, np.ndarra
     n_held = round(part * n_rows) or (1 if part else 0)
     if n_held >= n_rows:
         raise ValueError(
-            f"{n_rows} row{'s' if n_rows > 1 else ''} are too few to hold out a part of {part:g}: at least "
-            "one is needed for training and one for validation. Give more rows, or --validation 0."
+            f"{n_rows} row{'s are' if n_rows > 1 else ' is'} too few to hold out a part of {part:g}: at "
+            "least one is needed for training and one for validation. Give more rows, or --validation 0."
         )
     permutation = np.random.default_rng([seed, 1]).permutation(n_rows)
     return np.sort(permutation[n_held:]), np.sort(permutation[:n_held])

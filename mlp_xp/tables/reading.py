@@ -1,6 +1,7 @@
 """What a user names on the command line, as a table: a data set, arrays in files, or columns of a file."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from mlp_xp import checks
+from mlp_xp.catalogue import name_of
 from mlp_xp.datasets import load_dataset
-from mlp_xp.order import Sequential
-from mlp_xp.sources import ArraySource, open_source
-from mlp_xp.tables.preparation import STATISTICS_ROWS, Coded
+from mlp_xp.losses import LOSSES, BinaryCrossEntropy, Poisson
+from mlp_xp.sources import ArraySource, ArrowSource, open_source
+from mlp_xp.tables.model import TableModel
+from mlp_xp.tables.preparation import Coded, parts
 
 MOST_LEVELS = 20
 """A numeric target of whole numbers with more different values than this is taken for a quantity."""
@@ -19,7 +22,12 @@ MOST_LEVELS = 20
 ROWS_A_LEVEL = 20
 """... and so is one with fewer rows a value than this."""
 
+MOST_CLASSES = 100_000
+"""Classes that a target may have at most: a network has one output for each."""
+
 TASKS = ("auto", "regression", "classification")
+
+ARRAY_SUFFIXES = (".npy", ".npz")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +41,11 @@ class Table:
     source : source
         Raw inputs and targets; class numbers where there are levels.
     feature_names, target_names : tuple of str
+        Numbered ones (x0, x1, ...; y) for arrays in files.
     levels : tuple of str or None
         Names of the classes.
+    notes : tuple of str
+        What was recognised in the file, for people.
     """
 
     name: str
@@ -42,82 +53,189 @@ class Table:
     feature_names: tuple[str, ...]
     target_names: tuple[str, ...]
     levels: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
 
 
-def open_table(
-    data: str | None, *, target: Sequence[str], weight_column: str | None, dataset: str | None
-) -> Table:
-    """Open what the options of `mlp-xp train` name.
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a table is: what every command's options say of its data.
+
+    Attributes
+    ----------
+    data : str or None
+        A file, folder or glob. None: `dataset`.
+    dataset : str or None
+        A name of `datasets.DATASETS`.
+    target : tuple of str
+        Columns to predict; for an ``x.npy`` the file with y, for an ``.npz`` the array, if it is not y.
+    weight_column : str or None
+        The column with sample weights; for an ``x.npy`` a file, for an ``.npz`` an array.
+    exclude : tuple of str
+        Columns that are left out.
+    progress : callable (str, float) or None
+        Told what is being done and the share of it that is done.
+    """
+
+    data: str | None
+    dataset: str | None = None
+    target: tuple[str, ...] = ()
+    weight_column: str | None = None
+    exclude: tuple[str, ...] = ()
+    progress: Any = None
+
+    @property
+    def has_names(self) -> bool:
+        """Whether columns have names of the user's."""
+        return self.data is None or Path(self.data).suffix.lower() not in ARRAY_SUFFIXES
+
+    def problem(self) -> str | None:
+        """What does not go together, before anything is opened."""
+        if self.data is not None and self.dataset is not None:
+            return f"both DATA {self.data!r} and --dataset {self.dataset} are given: leave one of them out."
+        needs_data = {
+            "--target": self.target,
+            "--weight-column": self.weight_column,
+            "--exclude": self.exclude,
+        }
+        given = [option for option, value in needs_data.items() if value]
+        if self.data is None and given:
+            return f"{', '.join(given)}: name the DATA that it belongs to; a --dataset has its own columns."
+        if not self.has_names and self.exclude:
+            return f"--exclude {','.join(self.exclude)}: the columns of {self.data} have no names."
+        return None
+
+
+def open_table(place: Place, *, columns: Sequence[str] | None = None, targets_needed: bool = True) -> Table:
+    """Open what options name.
 
     Parameters
     ----------
-    data : str, optional
-        A file, folder or glob. None: `dataset`.
-    target : sequence of str
-        Columns to predict; for an ``x.npy`` the file with y.
-    weight_column : str, optional
-        The column with sample weights.
-    dataset : str, optional
-        A name of `datasets.DATASETS`; "diabetes" where nothing is named.
+    place : Place
+    columns : sequence of str, optional
+        Names of the inputs, in the order that is needed; all but targets, weights and excluded ones if not
+        given.
+    targets_needed : bool
+        Whether a table without targets is refused.
 
     Raises
     ------
     ValueError, TypeError, OSError
-        The data cannot be trained on; the message says where and why.
+        The data cannot be used; the message says where and why.
     """
-    if data is None:
-        found = load_dataset(dataset or "diabetes")
-        levels = None if found.levels is None else tuple(found.levels)
-        source = ArraySource(found.x, found.y)
-        return Table(
-            dataset or "diabetes", source, tuple(found.feature_names), tuple(found.target_names), levels
+    checks.refuse([place.problem()])
+    if place.data is None:
+        return _shipped(place.dataset or "diabetes", columns)
+    path = Path(place.data)
+    if not place.has_names:
+        return _arrays(place, path, targets_needed)
+    if targets_needed and not place.target:
+        raise ValueError(f"{place.data} has named columns: say which to predict with --target NAME.")
+    source: Any = open_source(
+        place.data,
+        target=list(place.target),
+        columns=None if columns is None else list(columns),
+        exclude=list(place.exclude) or None,
+        weight_column=place.weight_column,
+        dtype="float64",
+        progress=place.progress,
+    )
+    if isinstance(source, ArrowSource):  # used where it is, so that nobody has looked at its values
+        source.check_finite()
+    dates = [column.name for column in source.columns if column.kind == "date"]
+    if dates:
+        raise ValueError(
+            f"{place.data}: column{'s' * (len(dates) > 1)} {', '.join(map(repr, dates))} hold dates, where "
+            f"numbers are needed. Leave them out with --exclude {','.join(dates)}, or write them as numbers."
         )
-    if dataset is not None:
-        raise ValueError(f"both data {data!r} and --dataset {dataset} are given: leave one of them out.")
-    path = Path(data)
-    if path.suffix == ".npy":
-        return _array_pair(path, target)
-    if path.suffix == ".npz":
-        source = open_source(data)
-        return Table(path.name, source, *_numbered(source))
-    if not target:
-        raise ValueError(f"{data} has named columns: say which to predict with --target NAME.")
-    source = open_source(data, target=list(target), weight_column=weight_column, dtype="float64")
-    return Table(path.name, source, tuple(source.feature_names), tuple(source.target_names))
+    features = tuple(column.name for column in source.columns)
+    targets = tuple(column.name for column in source.targets)
+    table = Table(path.name, source, features, targets, notes=tuple(source.notes))
+    return dataclasses.replace(table, levels=_levels(table))
 
 
-def _array_pair(path: Path, target: Sequence[str]) -> Table:
-    if len(target) != 1 or not target[0].endswith(".npy"):
+def open_inputs(place: Place, model: TableModel) -> Table:
+    """Open the columns that a model predicts from, in its order.
+
+    Raises
+    ------
+    ValueError, TypeError, OSError
+        A column is missing, or the data cannot be used.
+    """
+    columns = model.inputs.names if place.has_names else None
+    table = open_table(place, columns=columns, targets_needed=False)
+    n_needed = len(model.inputs.names)
+    if table.source.n_features != n_needed:
+        raise ValueError(
+            f"{table.name} has {table.source.n_features} columns, but the model needs {n_needed}: "
+            f"{', '.join(model.inputs.names[:20])}{' ...' * (n_needed > 20)}."
+        )
+    return table
+
+
+def _shipped(name: str, columns: Sequence[str] | None) -> Table:
+    found = load_dataset(name)
+    names = tuple(found.feature_names)
+    x = found.x
+    if columns is not None:
+        checks.refuse(
+            f"{name} has no column {column!r}; {checks.did_you_mean(column, names)}."
+            for column in columns
+            if column not in names
+        )
+        x, names = x[:, [names.index(column) for column in columns]], tuple(columns)
+    levels = None if found.levels is None else tuple(found.levels)
+    return Table(name, ArraySource(x, found.y), names, tuple(found.target_names), levels)
+
+
+def _arrays(place: Place, path: Path, targets_needed: bool) -> Table:
+    """Arrays in .npy and .npz files; their columns are numbered."""
+    target = place.target[0] if place.target else None
+    is_npy = path.suffix.lower() == ".npy"
+    if len(place.target) > 1:
+        raise ValueError(f"--target {','.join(place.target)}: one array holds all targets of {path}.")
+    if is_npy and (target is None and targets_needed):
         raise ValueError(f"{path} holds inputs alone: name the file with targets, --target y.npy.")
-    arrays = []
-    for file in (path, Path(target[0])):
-        if not file.exists():
-            raise FileNotFoundError(f"there is no file {file}.")
-        arrays.append(open_source(str(file)))
-    x, y = (each.x for each in arrays)
-    source = ArraySource(x, y)
-    return Table(path.name, source, *_numbered(source))
+    if is_npy and target is not None and not target.endswith(".npy"):
+        raise ValueError(f"--target {target!r}: the targets of {path} are another file, such as y.npy.")
+    try:
+        source: Any = open_source(str(path), target=target, weight_column=place.weight_column)
+        source.check_finite()
+    except (ValueError, TypeError) as error:
+        files = [str(path), *(str(other) for other in (target, place.weight_column) if other and is_npy)]
+        own = any(file in str(error) for file in files)
+        raise type(error)(str(error) if own else f"{', '.join(files)}: {error}") from None
+    n_features, n_targets = source.n_features, source.n_targets
+    if n_targets == 0 and targets_needed:
+        raise ValueError(f"{path} has no targets: an .npz must hold x and y (or name it with --target).")
+    features = tuple(f"x{i}" for i in range(n_features))
+    targets = ("y",) if n_targets == 1 else tuple(f"y{i}" for i in range(n_targets))
+    return Table(path.name, source, features, targets)
 
 
-def _numbered(source: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    if source.n_targets == 0:
-        raise ValueError("there are no targets: an .npz must hold x and y.")
-    features = tuple(f"x{i}" for i in range(source.n_features))
-    targets = ("y",) if source.n_targets == 1 else tuple(f"y{i}" for i in range(source.n_targets))
-    return features, targets
+def _levels(table: Table) -> tuple[str, ...] | None:
+    """Names of the classes where the target is text or true and false."""
+    targets = table.source.targets
+    text = [column for column in targets if column.kind == "text"]
+    if text and len(targets) > 1:
+        raise ValueError(
+            f"{table.name}: target {text[0].name!r} holds text; with several targets all must be numbers."
+        )
+    if text:
+        return tuple(text[0].levels)
+    return ("false", "true") if len(targets) == 1 and targets[0].kind == "bool" else None
 
 
-def for_task(table: Table, task: str, *, labels_needed: bool | None) -> tuple[Table, str]:
+def for_task(table: Table, task: str, loss: Any) -> tuple[Table, str]:
     """The table with class numbers for targets if its task is classification, and a sentence about it.
 
     Parameters
     ----------
     table : Table
     task : str
-        One of `TASKS`. "auto": classes where the target has levels, or is one column of whole numbers with at
-        most 20 different values and at least 20 rows for each.
-    labels_needed : bool, optional
-        Whether the loss that a user named needs class numbers; decides where the task is "auto".
+        One of `TASKS`. "auto": classes where the target is text or the loss wants them, or where it is one
+        column of whole numbers with at most 20 different values and at least 20 rows for each.
+    loss : loss or None
+        What the user named, if anything.
 
     Raises
     ------
@@ -125,44 +243,189 @@ def for_task(table: Table, task: str, *, labels_needed: bool | None) -> tuple[Ta
         The target cannot be what it is asked to be.
     """
     checks.refuse([checks.one_of("task", task, TASKS)])
-    wanted = {"auto": labels_needed, "regression": False, "classification": True}[task]
+    name = table.target_names[0]
     if table.levels is not None:
-        if wanted is False:
-            raise ValueError(f"{table.target_names[0]} has classes: its task is classification.")
-        return table, f"classification: {len(table.levels)} classes"
+        _check_classes(table, task, loss)
+        return table, _sentence(table.levels)
+    wanted = {"auto": None, "regression": False, "classification": True}[task]
+    if wanted is None and loss is not None and not isinstance(loss, BinaryCrossEntropy):
+        wanted = loss.labels
     if table.source.n_targets > 1:
         if wanted:
             raise ValueError("classification needs one target column; for several use binary_cross_entropy.")
         return table, f"regression: {table.source.n_targets} targets"
     if wanted is False:
+        _check_numbers(loss)
         return table, "regression"
-    values = _different_values(table.source, most=MOST_LEVELS if wanted is None else 100_000)
-    if wanted is None:
-        few = values is not None and table.source.n_rows >= ROWS_A_LEVEL * len(values)
-        if values is None or not few or len(values) < 2 or (values != np.floor(values)).any():
-            return table, "regression"
+    values = _different_values(table.source, most=MOST_CLASSES if wanted else MOST_LEVELS)
+    if wanted is None and not _looks_like_classes(values, table.source.n_rows, loss):
+        return table, "regression"
     if values is None:
+        raise ValueError(f"target {name} has more than {MOST_CLASSES:,} different values: no classes.")
+    levels = tuple(f"{value:.17g}" for value in values)
+    codes = {float(value): number for number, value in enumerate(values)}
+    coded = dataclasses.replace(table, source=Coded(table.source, codes, name), levels=levels)
+    _check_classes(coded, "classification", loss)
+    hint = "" if wanted or loss is not None else "; --task regression if the target is a quantity"
+    return coded, _sentence(levels) + hint
+
+
+def _sentence(levels: Sequence[str]) -> str:
+    return f"classification: {len(levels)} classes, {', '.join(levels[:5])}{' ...' * (len(levels) > 5)}"
+
+
+def _looks_like_classes(values: np.ndarray | None, n_rows: int, loss: Any) -> bool:
+    """Whether a numeric target is taken for classes where nobody said so."""
+    if values is None or len(values) < 2:
+        return False
+    if loss is not None:  # binary cross-entropy: classes if there are two, else probabilities
+        return len(values) == 2
+    return n_rows >= ROWS_A_LEVEL * len(values) and bool((values == np.floor(values)).all())
+
+
+def _check_numbers(loss: Any) -> None:
+    if loss is not None and loss.labels:
         raise ValueError(
-            f"target {table.target_names[0]} has more than 100,000 different values: no classes."
+            f"--task regression and {name_of(LOSSES, loss)}, which is for classes, contradict each other."
         )
-    names = tuple(f"{value:.17g}" for value in values)
-    coded = dataclasses.replace(table, source=Coded(table.source, values), levels=names)
-    hint = "" if wanted else "; --task regression if the target is a quantity"
-    return (
-        coded,
-        f"classification: {len(names)} classes, {', '.join(names[:5])}{' ...' * (len(names) > 5)}{hint}",
-    )
+
+
+def _check_classes(table: Table, task: str, loss: Any) -> None:
+    """Refuse classes that are none, or that the loss has no place for."""
+    name, levels = table.target_names[0], table.levels or ()
+    if task == "regression":
+        raise ValueError(
+            f"target {name!r} holds {_kind(table)}: {_first_text(table)}its task is classification."
+        )
+    if len(levels) > MOST_CLASSES:
+        raise ValueError(f"target {name!r} has {len(levels):,} different texts: no classes.")
+    are_numbers = [_as_number(level) is not None for level in levels]
+    if task == "auto" and sum(are_numbers) > len(levels) / 2 and not all(are_numbers):
+        raise ValueError(
+            f"target {name!r} holds text among numbers: {_first_text(table)}mend it, or say --task "
+            "classification if its values are names of classes."
+        )
+    if task == "auto" and len(levels) > MOST_LEVELS and len(levels) > table.source.n_rows / 2:
+        raise ValueError(
+            f"target {name!r} has {len(levels):,} different texts in {table.source.n_rows:,} rows: such "
+            "texts name rows rather than classes. Choose another target, or say --task classification."
+        )
+    if loss is None or loss.labels:
+        return
+    if not isinstance(loss, BinaryCrossEntropy):
+        raise ValueError(
+            f"the loss {name_of(LOSSES, loss)} is for numbers, but target {name!r} has classes "
+            f"({', '.join(levels[:5])}{' ...' * (len(levels) > 5)}): leave --loss out, or name "
+            "softmax_cross_entropy."
+        )
+    if len(levels) != 2:
+        raise ValueError(
+            f"binary_cross_entropy is for two classes, but target {name!r} has {len(levels)}: name "
+            "softmax_cross_entropy."
+        )
+
+
+def _kind(table: Table) -> str:
+    return "true and false" if table.levels == ("false", "true") else "classes"
+
+
+def _as_number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _first_text(table: Table) -> str:
+    """Row and value of the first text among a target's numbers."""
+    levels = table.levels or ()
+    texts = [number for number, level in enumerate(levels) if _as_number(level) is None]
+    if isinstance(table.source, ArraySource) or not texts:
+        return ""
+    for index, _, y in parts(table.source):
+        found = np.isin(y[:, 0], texts)
+        if found.any():
+            at = int(np.argmax(found))
+            return f"row {index[at] + 1:,} is {levels[int(y[at, 0])]!r}; "
+    return ""
 
 
 def _different_values(source: Any, most: int) -> np.ndarray | None:
     """The target's values, ascending; None if there are more than `most`."""
     values = np.empty(0)
-    order = Sequential()(source.n_rows, 0, 0)
-    for start in range(0, source.n_rows, STATISTICS_ROWS):
-        index = order[start : start + STATISTICS_ROWS]
-        x, y = np.empty((len(index), source.n_features)), np.empty((len(index), 1))
-        source.rows(index, x, y, None)
+    for _, _, y in parts(source):
         values = np.union1d(values, y)
         if len(values) > most:
             return None
     return values
+
+
+BOUNDS: dict[type, tuple[float, float, str]] = {
+    Poisson: (0.0, math.inf, "the poisson loss needs targets >= 0"),
+    BinaryCrossEntropy: (0.0, 1.0, "binary_cross_entropy needs two classes, or targets in [0, 1]"),
+}
+"""Targets for which a loss has a meaning, where that is not all numbers."""
+
+
+def check_targets(table: Table, loss: Any) -> None:
+    """Refuse targets for which a loss has no meaning, in one pass.
+
+    Raises
+    ------
+    ValueError
+        Row, column and value of the first.
+    """
+    if table.levels is not None or type(loss) not in BOUNDS:
+        return
+    least, most, needed = BOUNDS[type(loss)]
+    for index, _, y in parts(table.source):
+        outside = (y < least) | (y > most)
+        if outside.any():
+            at, column = np.argwhere(outside)[0].tolist()
+            raise ValueError(
+                f"{needed}, but row {index[at] + 1:,}, target {table.target_names[column]!r} is "
+                f"{y[at, column]:.17g}. Mend the row, or choose another loss."
+            )
+
+
+def for_model(table: Table, model: TableModel) -> Table:
+    """A table whose classes have the numbers that a model knows them by, for its evaluation.
+
+    Raises
+    ------
+    ValueError
+        There are other targets or other classes than the model was trained for.
+    """
+    n_needed = len(model.targets.names)
+    if table.source.n_targets != n_needed:
+        raise ValueError(
+            f"{table.name} has {table.source.n_targets} targets, but the model predicts {n_needed}: "
+            f"{', '.join(model.targets.names)}."
+        )
+    name = table.target_names[0]
+    if model.levels is None:
+        if table.levels is not None and table.levels != ("false", "true"):
+            raise ValueError(
+                f"target {name!r} of {table.name} holds text ({', '.join(table.levels[:5])}), but the model "
+                "predicts numbers."
+            )
+        check_targets(dataclasses.replace(table, levels=None), model.loss)
+        return table
+    known = {level: number for number, level in enumerate(model.levels)}
+    if table.levels is not None:
+        unknown = [level for level in table.levels if level not in known]
+        if unknown and not (table.levels == ("false", "true") and {"0", "1"} <= set(known)):
+            raise ValueError(
+                f"target {name!r} of {table.name} has classes that the model does not know: "
+                f"{', '.join(unknown[:5])}. It knows {checks.did_you_mean(unknown[0], model.levels)}."
+            )
+        codes = {float(i): known[str(i) if unknown else level] for i, level in enumerate(table.levels)}
+    else:
+        numbers = {level: _as_number(level) for level in model.levels}
+        codes = {value: known[level] for level, value in numbers.items() if value is not None}
+        if not codes:
+            raise ValueError(
+                f"target {name!r} of {table.name} holds numbers, but the model's classes are "
+                f"{', '.join(model.levels[:5])}."
+            )
+    return dataclasses.replace(table, source=Coded(table.source, codes, name), levels=model.levels)

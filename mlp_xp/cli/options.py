@@ -1,0 +1,172 @@
+"""Options that several commands share, how their texts are read, and what may be written where."""
+
+import csv
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mlp_xp import checks
+from mlp_xp.array_api import backend as find_backend
+from mlp_xp.cli.progress import Reading
+from mlp_xp.datasets import DATASETS
+from mlp_xp.tables.reading import Place
+
+FILES = (
+    "A .csv, .parquet, .arrow or .feather file, a folder or glob of them, an .npz that holds x and y, or an "
+    "x.npy."
+)
+
+Data = Annotated[
+    str | None,
+    typer.Argument(metavar="DATA", help=f"{FILES} Without it: --dataset.", show_default=False),
+]
+Dataset = Annotated[
+    str | None,
+    typer.Option(help=f"Real data that comes along: {', '.join(DATASETS)}.", show_default=False),
+]
+Target = Annotated[
+    str,
+    typer.Option(
+        help="Column to predict, or several with commas (a name with a comma in double quotes). For an x.npy "
+        "the file with y; for an .npz the array, if it is not y.",
+        show_default=False,
+    ),
+]
+WeightColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column with sample weights, numbers >= 0. For an x.npy a file; for an .npz the array, if it is "
+        "not sample_weight or weight.",
+        show_default="every row counts 1",
+    ),
+]
+Exclude = Annotated[str, typer.Option(help="Columns to leave out, with commas.", show_default="none")]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file (.safetensors).")]
+Device = Annotated[
+    str, typer.Option(help="Where to compute: cpu, cuda or cuda:N (`mlp-xp devices` lists them).")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.", show_default="off")]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="One JSON document on standard output instead of the table.", show_default="off"
+    ),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", show_default="off")]
+
+
+class Problems:
+    """Collects what is wrong with options that do not depend on each other, to say all of it at once."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def add(self, *problems: str | None) -> None:
+        """Take note of what is a problem."""
+        self.found += [problem for problem in problems if problem]
+
+    def reading(self, read: Callable[..., Any], *arguments: Any) -> Any:
+        """The result, or None and a note of why there is none."""
+        try:
+            return read(*arguments)
+        except (ValueError, TypeError, RuntimeError) as error:
+            self.found.append(str(error))
+            return None
+
+    def refuse(self) -> None:
+        """Raise ValueError with all that was found; do nothing if that is nothing."""
+        checks.refuse(self.found)
+
+
+def numbers(option: str, text: str, kind: type) -> tuple[Any, ...]:
+    """Numbers with commas between them; an empty text has none."""
+    try:
+        return tuple(kind(part) for part in text.split(",")) if text.strip() else ()
+    except ValueError:
+        what, such = ("whole numbers", "64,64") if kind is int else ("numbers", "0.1,0.2")
+        raise ValueError(
+            f"{option} {text!r} must be {what} with commas between them, such as {such}."
+        ) from None
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names with commas between them; one that has a comma itself stands in double quotes.
+
+    Examples
+    --------
+    >>> names('age, "height, cm"')
+    ('age', 'height, cm')
+    """
+    rows = list(csv.reader([text], skipinitialspace=True))
+    return tuple(name.strip() for row in rows for name in row if name.strip())
+
+
+def place(
+    data: str | None,
+    dataset: str | None,
+    target: str = "",
+    weight_column: str | None = None,
+    exclude: str = "",
+) -> Place:
+    """Where the data is, by a command's options."""
+    return Place(data, dataset, names(target), weight_column, names(exclude))
+
+
+def check_device(device: str, dtype: str = "float32") -> None:
+    """Refuse a device that cannot be used here."""
+    find_backend(device, dtype)
+
+
+def output_problem(out: Path, inputs: Iterable[str | Path | None] = ()) -> str | None:
+    """Why a file cannot be written there, found out before any work; None if it can.
+
+    Parameters
+    ----------
+    out : Path
+    inputs : paths
+        What is read, and must not be overwritten.
+    """
+    folder = out.absolute().parent
+    if not folder.is_dir():
+        return f"--out {out}: there is no folder {out.parent}. Make it first."
+    if out.is_dir():
+        return f"--out {out} is a folder: name a file."
+    if out.exists() and not out.is_file():
+        return f"--out {out} is a device or a pipe: name a file."
+    for given in inputs:
+        if given is not None and out.exists() and Path(given).exists() and out.samefile(given):
+            return f"--out {out} is a file that is read: name another."
+    if not os.access(folder, os.W_OK) or (out.exists() and not os.access(out, os.W_OK)):
+        return f"--out {out} cannot be written: no permission. Name another place."
+    return None
+
+
+def reading(data: str | None, *, quiet: bool) -> Reading:
+    """What shows how far the reading of the data is."""
+    return Reading(data or "", sys.stderr, quiet=quiet)
+
+
+def say(text: str) -> None:
+    """Print a line on standard error; in a terminal, broken between words."""
+    text = printable(text)
+    if sys.stderr.isatty():
+        text = textwrap.fill(text, shutil.get_terminal_size().columns, break_on_hyphens=False)
+    print(text, file=sys.stderr)
+
+
+def aligned(rows: Iterable[tuple[str, str]]) -> str:
+    """Names and values as lines, the values below each other."""
+    rows = [(printable(name), printable(value)) for name, value in rows]
+    width = max((len(name) for name, _ in rows), default=0)
+    return "\n".join(f"{name.ljust(width)}  {value}".rstrip() for name, value in rows)
+
+
+def printable(text: str) -> str:
+    """A text from a file in which what could steer a terminal is written out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

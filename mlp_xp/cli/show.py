@@ -1,0 +1,98 @@
+"""`mlp-xp show`: what a model file holds."""
+
+import itertools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from mlp_xp.catalogue import name_of
+from mlp_xp.cli import options
+from mlp_xp.losses import LINKS
+from mlp_xp.model_file import Contents, read
+from mlp_xp.tables.model import TableModel
+from mlp_xp.tables.preparation import Columns
+
+COLUMNS_SHOWN = 20
+"""Columns that are listed; all of them with --json."""
+
+TRAINING = ("rows", "held_out_rows", "epochs", "stopped", "loss", "optimizer", "learning_rate", "schedule",
+            "batch_size", "l1", "l2", "dropout", "seed")  # fmt: skip
+"""What is said about a training, in this order."""
+
+
+def show(model: options.Model, as_json: options.Json = False, _debug: options.Debug = False) -> None:
+    """Print a model's layers and sizes, how it was trained, and what is done to its columns.
+
+    For example
+
+      mlp-xp show houses.safetensors
+    """
+    contents = read(model)
+    found = sections(contents)
+    if as_json:
+        print(json.dumps(contents.document, sort_keys=True))
+        return
+    for title, rows in found:
+        print(title)
+        for line in options.aligned(rows).splitlines():
+            print(f"  {line}")
+
+
+def sections(contents: Contents) -> list[tuple[str, list[tuple[str, str]]]]:
+    """What is printed: titles, and names with values."""
+    layers = [
+        (f"{n_in} -> {n_out}", name)
+        for (n_in, n_out), name in zip(
+            itertools.pairwise(contents.layer_sizes), contents.activation_names, strict=True
+        )
+    ]
+    n_parameters = sum(tensor.size for tensor in (*contents.weights, *contents.biases))
+    biases = "with" if contents.bias else "without"
+    output = name_of(LINKS, contents.output)
+    title = f"network: {n_parameters:,} parameters, {biases} biases, {contents.dtype}, output {output}"
+    # Nothing is computed here, so that a user's own activations need not be given.
+    model = contents.model("cpu", dict.fromkeys(contents.own_activations, "identity"))
+    return [(title, layers), *(_of_table(model) if isinstance(model, TableModel) else [])]
+
+
+def _of_table(model: TableModel) -> list[tuple[str, list[tuple[str, str]]]]:
+    summary = {"loss": model.description()["loss"]} | model.training
+    metrics = summary.pop("metrics", None)
+    where = summary.pop("metrics_on", None)
+    training = [(name, _value(summary[name])) for name in sorted(summary, key=_in_order)]
+    if isinstance(metrics, Mapping):
+        training += [(f"{name} ({where})", _value(value)) for name, value in metrics.items()]
+    found = [("training", training)]
+    if model.levels is not None:
+        shown = ", ".join(model.levels[:COLUMNS_SHOWN])
+        more = " ..." if len(model.levels) > COLUMNS_SHOWN else ""
+        target = f"one of {len(model.levels)} classes: {shown}{more}"
+        found.append(("target", [(model.targets.names[0], target)]))
+    else:
+        found.append(("targets" if len(model.targets.names) > 1 else "target", _columns(model.targets)))
+    found.append((f"inputs: {len(model.inputs.names)} columns", _columns(model.inputs)))
+    return found
+
+
+def _in_order(name: str) -> tuple[int, str]:
+    """What is known about a training in the order of TRAINING, anything else after it."""
+    return (TRAINING.index(name) if name in TRAINING else len(TRAINING), name)
+
+
+def _columns(columns: Columns) -> list[tuple[str, str]]:
+    rows = []
+    for number, name in enumerate(columns.names[:COLUMNS_SHOWN]):
+        mean, scale = columns.means[number], columns.scales[number]
+        constant = bool(columns.constant) and columns.constant[number]
+        treatment = f"(value - {mean:.6g}) / {scale:.6g}" if (mean, scale) != (0.0, 1.0) else "as it is"
+        rows.append((name, treatment + (", a single value" if constant else "")))
+    n_more = len(columns.names) - COLUMNS_SHOWN
+    return [*rows, (f"... and {n_more} more", "")] if n_more > 0 else rows
+
+
+def _value(value: Any) -> str:
+    """A JSON value in one short line."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, float):
+        text = f"{value:.6g}"
+    return text if len(text) <= 80 else f"{text[:77]}..."
