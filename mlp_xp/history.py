@@ -29,7 +29,7 @@ class History:
     best_loss : float
         That loss.
     rollbacks : int
-        Times that the run diverged and was put back to the last good epoch.
+        Times that the run diverged and was put back to its best epoch.
     """
 
     steps_per_epoch: int = 1

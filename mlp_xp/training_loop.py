@@ -164,8 +164,9 @@ def train(
         Which weights the network has when the run ends by itself. After a `break` it has those of the epoch
         yielded; the best ones are `epoch.best_parameters`.
     on_divergence : "stop" or "rollback"
-        What a loss or weights that are not finite lead to: an error, or the last good epoch again with half
-        the learning rate, ten times at most.
+        What a loss or weights that are not finite lead to: an error, or going on from the best epoch so far
+        with half the learning rate, ten times at most. (The last finite epoch is no place to go on from: its
+        weights are on their way to infinity.)
     checkpoints : Checkpoints, optional
         Where and how often the run's state is written to disk.
     seed : int
@@ -393,11 +394,11 @@ class Training:
             self.checkpoints.after_step(self)
 
     def _roll_back(self) -> None:
-        """Put the last good epoch back, halve the learning rate, and begin the epoch again."""
+        """Put the best epoch back, and go on from there with half the learning rate."""
         self.running.close()
         rollbacks = self.history.rollbacks + 1
         warnings.warn(
-            f"{_divergence(self.objective, self.history, self.rates)} Rolled back to the last good epoch, "
+            f"{_divergence(self.objective, self.history, self.rates)} Rolled back to the best epoch so far, "
             f"with half the learning rate ({rollbacks} of {MOST_ROLLBACKS} times).",
             stacklevel=4,
         )
@@ -448,7 +449,7 @@ class Training:
                 history.best_loss, history.best_epoch = history.watched[-1], number
                 self.best = self._copy()
             stopped = stopped or stopping.reason(history)
-            if may_roll_back:
+            if may_roll_back and is_best:
                 self.good_state = self.state()
             if self.checkpoints is not None:
                 self.checkpoints.after_epoch(self)
