@@ -244,7 +244,7 @@ def test_the_fingerprint_sees_every_kind_of_change(rng):
 
 def test_rollback_goes_on_with_half_the_rate(device):
     x = np.linspace(-1, 1, 40).reshape(-1, 1)
-    network = Network((1, 1), device=device, dtype="float64")
+    network = Network((1, 1), device=device)
     loader = Loader(x, 3 * x, batch_size="full")
     with pytest.warns(UserWarning, match="Rolled back"):
         *_, last = train(
@@ -252,7 +252,7 @@ def test_rollback_goes_on_with_half_the_rate(device):
         )
     assert last.training.history.rollbacks >= 1
     assert last.learning_rate == 40.0 * 0.5**last.training.history.rollbacks
-    assert last.train_loss < 1e-6
+    assert last.train_loss < 1e-3
 
 
 SIGNALLED = """
