@@ -11,6 +11,9 @@ from mlp_xp.sources.files import File, reading
 PARQUET_SUFFIXES = (".parquet", ".pq")
 ARROW_SUFFIXES = (".arrow", ".feather", ".ipc")
 
+# Bytes of each column that are read ahead.
+_BUFFER_BYTES = 1 << 16
+
 # Rows that are decoded together.
 BLOCK_ROWS = 65_536
 
@@ -56,9 +59,9 @@ def _common_kind(kinds: dict[str, str], name: str) -> str | None:
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """How files of one format are read: their schema, their parts, and the rows of a part."""
+    """How files of one format are read: their columns, their parts, and the rows of a part."""
 
-    schema: Callable[[File], Any]
+    columns: Callable[[File], list[tuple[str, Any]]]
     parts: Callable[[File], list[Part]]
     batches: Callable[[Part, Sequence[str]], Iterator[Any]]
 
@@ -66,13 +69,15 @@ class Format:
 def _parquet(stream: Any) -> Any:
     from pyarrow import parquet
 
-    # Without pre_buffer, which would hold the compressed bytes of a whole row group.
-    return parquet.ParquetFile(stream, pre_buffer=False, page_checksum_verification=True)
+    # A buffer, and no pre_buffer: else the compressed bytes of a whole row group are held.
+    return parquet.ParquetFile(
+        stream, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True
+    )
 
 
-def _parquet_schema(file: File) -> Any:
+def _parquet_columns(file: File) -> list[tuple[str, Any]]:
     with reading(file), file.open() as stream:
-        return _parquet(stream).schema_arrow
+        return [(field.name, field.type) for field in _parquet(stream).schema_arrow]
 
 
 def _parquet_parts(file: File) -> list[Part]:
@@ -89,14 +94,17 @@ def _parquet_parts(file: File) -> list[Part]:
 def _parquet_batches(part: Part, names: Sequence[str]) -> Iterator[Any]:
     with reading(part.file), part.file.open() as stream:
         reader = _parquet(stream)
-        yield from reader.iter_batches(BLOCK_ROWS, row_groups=[part.group], columns=list(names))
+        for batch in reader.iter_batches(BLOCK_ROWS, row_groups=[part.group], columns=list(names)):
+            # That text is UTF-8 is not checked by the reader.
+            batch.validate(full=True)
+            yield batch
 
 
-def _ipc_schema(file: File) -> Any:
+def _ipc_columns(file: File) -> list[tuple[str, Any]]:
     from pyarrow import ipc
 
     with reading(file), file.open() as stream:
-        return ipc.open_file(stream).schema
+        return [(field.name, field.type) for field in ipc.open_file(stream).schema]
 
 
 def _ipc_parts(file: File) -> list[Part]:
@@ -121,8 +129,8 @@ def _ipc_batches(part: Part, names: Sequence[str]) -> Iterator[Any]:
                 yield batch.slice(start, BLOCK_ROWS)
 
 
-PARQUET = Format(_parquet_schema, _parquet_parts, _parquet_batches)
-ARROW = Format(_ipc_schema, _ipc_parts, _ipc_batches)
+PARQUET = Format(_parquet_columns, _parquet_parts, _parquet_batches)
+ARROW = Format(_ipc_columns, _ipc_parts, _ipc_batches)
 
 
 class TypedTable:
@@ -138,25 +146,26 @@ class TypedTable:
 
     def __init__(self, files: Sequence[File], form: Format) -> None:
         self.files, self.form = list(files), form
-        self._schemas = [form.schema(file) for file in self.files]
-        self.names: list[str] = list(self._schemas[0].names)
+        self._columns = [form.columns(file) for file in self.files]
+        self.names = [name for name, _ in self._columns[0]]
         self.readings: list[str] = []
         self.note = ""
 
     def kind(self, name: str) -> str | None:
         """The kind of a column, the same in all files."""
         kinds: dict[str, str] = {}
-        for file, schema in zip(self.files, self._schemas, strict=True):
-            if name not in schema.names:
+        for file, columns in zip(self.files, self._columns, strict=True):
+            types = dict(columns)
+            if name not in types:
                 raise ValueError(
-                    f"{file.path} has no column {name!r}, which {self.files[0].path} has; its "
-                    f"columns are: {', '.join(schema.names)}."
+                    f"{file.path} has no column {name!r}, which {self.files[0].path} has; its columns "
+                    f"are: {', '.join(types)}."
                 )
-            kind = kind_of(schema.field(name).type)
+            kind = kind_of(types[name])
             if kind is None:
                 raise ValueError(
-                    f"{file.path}, column {name!r} is of type {schema.field(name).type}; numbers, "
-                    f"booleans, dates and text are read. Leave it out with exclude."
+                    f"{file.path}, column {name!r} is of type {types[name]}; numbers, booleans, dates "
+                    f"and text are read. Leave it out with exclude."
                 )
             kinds.setdefault(kind, file.path)
         return _common_kind(kinds, name)

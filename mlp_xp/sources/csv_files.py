@@ -22,11 +22,14 @@ from mlp_xp.sources.text_values import GAPS, READINGS
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".csv.bz2", ".csv.zst", ".tsv.gz")
 DELIMITERS = (",", ";", "\t", "|")
 
-# Bytes that are parsed together. A line must be shorter.
-BLOCK_BYTES = 4 << 20
+# Bytes that are parsed together (pyarrow holds some 50 times as many), but at least so many times the
+# line of names, and no more than that: a line must be shorter than a block.
+BLOCK_BYTES = 1 << 20
+_LINES = 64
+_LARGEST_BLOCK = 64 << 20
 
 # Bytes from which the form is recognised.
-_SAMPLE_BYTES = 1 << 16
+_SAMPLE_BYTES = 1 << 20
 
 _WRONG_ROW = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", re.DOTALL)
 """What pyarrow says of a row with too few or too many values."""
@@ -83,17 +86,19 @@ def _is_encoding(name: str) -> bool:
     return True
 
 
-def recognise(file: File, form: CsvForm) -> CsvForm:
-    """The form with encoding and delimiter filled in from the first lines of a file."""
+def recognise(file: File, form: CsvForm) -> tuple[CsvForm, int]:
+    """The form with encoding and delimiter filled in from the first lines; bytes of the first."""
     with reading(file), file.open_stream() as stream:
         start = stream.read(_SAMPLE_BYTES)
     if not start.strip():
         raise ValueError(f"{file.path} is empty: a line of column names and at least one row are needed.")
     encoding = form.encoding or _encoding(file, start)
     text = codecs.getincrementaldecoder(encoding)("replace").decode(start)
-    whole_lines = text.splitlines() if len(start) < _SAMPLE_BYTES else text.splitlines()[:-1]
+    lines = text.split("\n")
+    whole_lines = lines if len(start) < _SAMPLE_BYTES else lines[:-1]
     delimiter = form.delimiter or _delimiter(file, whole_lines or [text])
-    return dataclasses.replace(form, encoding=encoding, delimiter=delimiter)
+    recognised = dataclasses.replace(form, encoding=encoding, delimiter=delimiter)
+    return recognised, len(lines[0])
 
 
 def _encoding(file: File, start: bytes) -> str:
@@ -142,7 +147,8 @@ class CsvTable:
     def __init__(self, files: Sequence[File], form: CsvForm) -> None:
         self.files = list(files)
         self._known: dict[File, list[str]] = {}
-        self.form = recognise(self.files[0], form)
+        self.form, names_bytes = recognise(self.files[0], form)
+        self._block_bytes = max(BLOCK_BYTES, min(_LINES * names_bytes, _LARGEST_BLOCK))
         self.names = self._names(self.files[0])
         self.n_rows: int | None = None
 
@@ -183,7 +189,7 @@ class CsvTable:
             stream,
             # One thread, for with several pyarrow does not say in which row a mistake is.
             read_options=arrow_csv.ReadOptions(
-                use_threads=False, block_size=BLOCK_BYTES, encoding=self.form.encoding
+                use_threads=False, block_size=self._block_bytes, encoding=self.form.encoding
             ),
             parse_options=arrow_csv.ParseOptions(delimiter=self.form.delimiter, newlines_in_values=True),
             convert_options=convert,
@@ -203,13 +209,18 @@ class CsvTable:
         with reading(file):
             try:
                 yield
+            except UnicodeError as error:
+                raise ValueError(
+                    f"{file.path} is not written in the encoding that it is read with ({error}). Name "
+                    f"the right one, e.g. encoding='latin-1'."
+                ) from None
             except pa.ArrowInvalid as error:
                 if wrong := _WRONG_ROW.search(str(error)):
                     raise ValueError(self._wrong_row(file, *wrong.groups())) from None
                 if "straddl" in str(error):
                     raise ValueError(
                         f"{file.path}: a line, or a quoted text that is never closed, is longer "
-                        f"than {BLOCK_BYTES >> 20} MiB. Mend that line."
+                        f"than {self._block_bytes >> 20} MiB. Mend that line."
                     ) from None
                 raise
 
@@ -242,7 +253,7 @@ class CsvTable:
             for number, batch in enumerate(self._open(stream, read), start=1):
                 if not batch.num_rows:
                     continue
-                share = min(1.0, number * BLOCK_BYTES / max(1, file.size))
+                share = min(1.0, number * self._block_bytes / max(1, file.size))
                 last_value = batch.column(known[-1])[-1].as_py() or b""
                 chosen = batch.select(list(names))
                 block = Block(file, n_rows + 1, chosen, share, self._line_counter(file))

@@ -104,14 +104,9 @@ def reading(file: File) -> Iterator[None]:
     arrow = pyarrow()
     try:
         yield
-    except UnicodeError as error:
-        raise ValueError(
-            f"{file.path} is not written in the encoding that it is read with ({error}). Name the "
-            f"right one, e.g. encoding='latin-1'."
-        ) from error
     except (FileNotFoundError, PermissionError) as error:
         raise type(error)(f"{file.path} can not be opened: {error.strerror or error}.") from error
-    except (arrow.ArrowException, OSError, MemoryError) as error:
+    except (arrow.ArrowException, OSError, MemoryError, UnicodeError) as error:
         said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
             f"{file.path} can not be read to the end; it may be cut short, damaged or of another "

@@ -153,6 +153,7 @@ def open_source(
     n_bytes = settled.n_rows * schema.record.itemsize
     if n_bytes <= memory_limit:
         records = _in_memory(converted, settled.n_rows, progress)
+        _release_memory()
         notes.append(f"{settled.n_rows:,} rows in memory ({n_bytes:,} bytes)")
         return TableSource(records, schema, files, notes)
     if isinstance(table, TypedTable) and table.form is ARROW and is_mappable(files, selection.names):
@@ -161,6 +162,7 @@ def open_source(
     if not cache:
         return BatchSource(converted, n_rows=settled.n_rows, check=gaps == "refuse")
     write_records(kept_at, schema, settled.n_rows, where, converted.records(progress))
+    _release_memory()
     written = _from_cache(kept_at, files, notes)
     if written is None:
         raise RuntimeError(f"the cache file {str(kept_at)!r} was deleted as soon as it was written.")
@@ -237,6 +239,11 @@ def _readings_that_surprise(settled: Settled) -> list[str]:
         for name, reading in settled.readings.items()
         if reading not in usual
     ]
+
+
+def _release_memory() -> None:
+    """Have pyarrow give back what it keeps for the next table: 100 MB after a large one."""
+    pyarrow().default_memory_pool().release_unused()
 
 
 def _in_memory(stream: TableStream, n_rows: int, progress: Progress | None) -> Array:
