@@ -71,6 +71,14 @@ class Memo:
             self.z, self.kept = shared, [None] * len(sizes)
         self.inputs: list[Array] = [None, *self.z[:-1]]
 
+    @staticmethod
+    def bytes_per_row(network: Network) -> int:
+        """What one more row takes on the device in a training step, its own x included."""
+        sizes = network.layer_sizes
+        kept = sum(size for size, f in zip(sizes[1:], network.activations, strict=True) if not f.keeps_output)
+        numbers = sum(sizes) + kept + 2 * max(sizes[1:]) + 1
+        return numbers * network.backend.xp.finfo(network.backend.dtype).bits // 8
+
     def of(self, n_rows: int) -> "Memo":
         """The memo for a chunk of `n_rows` rows: itself, or views of its first rows."""
         if n_rows == self.n_rows:

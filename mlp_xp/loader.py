@@ -6,7 +6,6 @@ gradients add up: memory depends on the chunk and not on the data.
 """
 
 import contextlib
-import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ from mlp_xp.array_api import backend as find_backend
 from mlp_xp.catalogue import resolve
 from mlp_xp.order import ORDERS, Sequential, Shuffled
 from mlp_xp.prefetch import Pace, prefetched
-from mlp_xp.sources import ArraySource
+from mlp_xp.sources import ArraySource, ClassWeighted
 
 BLOCK_BYTES = 2**19
 """Rows are gathered for several small steps at once, in blocks of about this size, which stay in a core's
@@ -76,19 +75,31 @@ class Loader:
     sample_weight : array_like (n_rows,), optional
         s_i >= 0, ones if not given; not with a source.
     batch_size : int, "full" or "auto"
-        Rows a step. "full" means all of them; "auto" the largest power of two that is at most 4,096 and at
-        most n_rows / 32. More than there are means all, with a warning.
-    order : str or order
-        Which rows, when: "shuffled", "with_replacement", "sequential", "blocks", or a callable
-        ``(n_rows, seed, epoch)`` whose result gives the rows of positions start … stop as ``[start:stop]``.
+        Rows a step. "full" means all of them; "auto" the largest power of two that is at most 4,096, at most
+        n_rows / 32, and whose step fits `memory_limit`. More than there are means all, with a warning.
+    class_weight : mapping of int to float, or "balanced", optional
+        Multiplies the sample weights by a weight for the row's class number (`sources.ClassWeighted`).
+    order : str or order, optional
+        Which rows, when: "shuffled" (if not given, unless the source has an `order` of its own, as a stream
+        of batches has), "with_replacement", "sequential", "blocks", or a callable ``(n_rows, seed, epoch)``
+        whose result gives the rows of positions start … stop as ``[start:stop]``.
     seed : int
         Of the order: a pure function of (seed, epoch).
     chunk_rows : int
         The largest number of rows on the device at a time.
+    memory_limit : int, optional
+        Bytes that a step may take, parameters and all: what "auto" looks at.
     prefetch : "auto", "always" or "never"
         Whether a thread gathers the next rows while the current ones train; "auto" measures whether it pays.
     device, dtype : str, optional
         Those of the network that is trained, if not given ("cpu" and "float32" when a user iterates).
+
+    Attributes
+    ----------
+    batch_size : int
+        Rows a step.
+    batch_bound : str
+        What decided it: "given", "4,096", "rows / 32" or "memory".
 
     Raises
     ------
@@ -109,9 +120,11 @@ class Loader:
         sample_weight: Any = None,
         *,
         batch_size: int | str = 256,
-        order: Any = "shuffled",
+        class_weight: Any = None,
+        order: Any = None,
         seed: int = 0,
         chunk_rows: int = 4096,
+        memory_limit: int | None = None,
         prefetch: str = "auto",
         device: str | Backend | None = None,
         dtype: str | None = None,
@@ -119,6 +132,7 @@ class Loader:
         problems = [
             checks.whole("chunk_rows", chunk_rows),
             checks.whole("seed", seed, least=0),
+            None if memory_limit is None else checks.whole("memory_limit", memory_limit),
             checks.one_of("prefetch", prefetch, ("auto", "always", "never")),
             checks.one_of("batch_size", batch_size, ("full", "auto"))
             if isinstance(batch_size, str)
@@ -131,9 +145,12 @@ class Loader:
             self.source = x
         else:
             self.source = ArraySource(x, y, sample_weight)
+        if class_weight is not None:
+            self.source = ClassWeighted(self.source, class_weight)
         self.seed, self.chunk_rows, self.device, self.dtype = seed, chunk_rows, device, dtype
+        self.memory_limit, self.batch_bound = memory_limit, "given"
         self.batch_size = self._batch_rows(batch_size)
-        self.order = self._order(order)
+        self.order = self._order(getattr(self.source, "order", "shuffled") if order is None else order)
         self.prefetch = prefetch
         self._pace = Pace()
         self._next_epoch = 0
@@ -143,7 +160,8 @@ class Loader:
         if batch_size == "full":
             return n_rows
         if batch_size == "auto":
-            return 2 ** int(math.log2(max(1, min(AUTO_LARGEST, n_rows / 32))))
+            self.batch_bound = "rows / 32" if n_rows < 32 * AUTO_LARGEST else f"{AUTO_LARGEST:,}"
+            return _power_of_two(min(AUTO_LARGEST, n_rows // 32))
         if int(batch_size) > n_rows:
             warnings.warn(
                 f"batch_size={batch_size} is more than the {n_rows} rows there are: every step takes all of "
@@ -151,6 +169,25 @@ class Loader:
                 stacklevel=3,
             )
         return min(int(batch_size), n_rows)
+
+    def fit_memory(self, bytes_per_row: int, other_bytes: int, limit: int | None = None) -> None:
+        """Make an "auto" batch small enough that its step fits the memory limit.
+
+        Parameters
+        ----------
+        bytes_per_row : int
+            What a step takes for every row on the device.
+        other_bytes : int
+            What it takes whatever the batch: parameters, gradient, optimizer.
+        limit : int, optional
+            Bytes on the device; the loader's `memory_limit` if not given.
+        """
+        limits = [each for each in (limit, self.memory_limit) if each is not None]
+        if self.batch_bound == "given" or not limits:
+            return
+        fits = _power_of_two((min(limits) - other_bytes) // bytes_per_row)
+        if fits < self.batch_size:
+            self.batch_size, self.batch_bound = fits, "memory"
 
     def _order(self, order: Any) -> Callable[[int, int, int], Any]:
         known = order if callable(order) and not isinstance(order, type) else resolve("order", ORDERS, order)
@@ -214,6 +251,9 @@ class Loader:
         first_step : int
             Where to start: earlier steps are not gathered.
         """
+        check_unchanged = getattr(self.source, "check_unchanged", None)
+        if check_unchanged is not None:
+            check_unchanged()  # after a change under way it would go on with other rows than it began with
         order = self.order(self.n_rows, self.seed, epoch)
         gather = Gatherer(self.source, order, backend, labels)
         steps = self._chunked_steps if self.batch_size > self.chunk_rows else self._small_steps
@@ -246,6 +286,11 @@ class Loader:
                     n_rows = min(batch, block.n_rows - start)
                     chunk = block.part(start, n_rows)
                     yield Step(n_rows, chunk[1], (chunk,))
+
+
+def _power_of_two(most: int) -> int:
+    """The largest power of two that is at most `most`; at least 1."""
+    return 2 ** (max(1, int(most)).bit_length() - 1)
 
 
 class Gatherer:

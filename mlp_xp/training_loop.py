@@ -19,6 +19,7 @@ from mlp_xp import checks
 from mlp_xp.array_api import Array, to_host
 from mlp_xp.catalogue import resolve
 from mlp_xp.dropout import resolve_dropout
+from mlp_xp.forward import Memo
 from mlp_xp.full_batch import lbfgs
 from mlp_xp.history import History
 from mlp_xp.loader import Loader
@@ -228,6 +229,9 @@ def train(
             "L-BFGS works on the objective over all rows: give the loader batch_size='full', no dropout and "
             "no clip_norm."
         )
+    vectors = 4 + len(rule.state)  # parameters, gradient, last good and best, and the optimizer's
+    number = network.backend.xp.finfo(network.backend.dtype).bits // 8
+    loader.fit_memory(Memo.bytes_per_row(network), vectors * network.parameters.size * number)
     objective = Objective(network, loss, regularizer, dropout_masks, reduction)
     stopping = Stopping(max_epochs, patience, tolerance, loss_below, time_budget)
     history = History(steps_per_epoch=loader.steps_per_epoch, max_epochs=max_epochs)

@@ -9,6 +9,7 @@ stream.
 from mlp_xp.sources.arrays import ArraySource
 from mlp_xp.sources.arrow_map import ArrowSource
 from mlp_xp.sources.batches import BatchSource
+from mlp_xp.sources.class_weights import ClassWeighted
 from mlp_xp.sources.columns import Column
 from mlp_xp.sources.csv_files import CsvForm
 from mlp_xp.sources.opening import MEMORY_LIMIT, open_source
@@ -21,6 +22,7 @@ __all__ = [
     "ArrowSource",
     "BatchSource",
     "Cached",
+    "ClassWeighted",
     "Column",
     "CsvForm",
     "TableSource",
