@@ -8,7 +8,7 @@ Every activation has two methods, three lines apart:
 
     forward(backend, z, kept)    z is consumed: it becomes a = f(z). Where the derivative does not follow
                                  from a, `kept` is filled with f'(z) (None: nobody will ask for it).
-    derivative(backend, kept)    f'(z) from what was kept, which is consumed. All shapes are (n_rows, n_units).
+    derivative(backend, kept)    f'(z) from what was kept, which is consumed. Shapes: (n_rows, n_units).
 """
 
 import dataclasses

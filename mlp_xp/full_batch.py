@@ -34,7 +34,7 @@ def value_and_gradient(objective: Objective, loader: Loader, vector: np.ndarray)
     network = objective.network
     network.parameters.flat[...] = network.backend.asarray(vector)
     objective.start_epoch()
-    for step in loader.steps(0, network.backend, labels=objective.loss.labels):
+    for step in loader.steps(0, network.backend, **objective.targets):
         objective.differentiate(step)
     return objective.epoch_loss(), to_host(objective.gradient.flat).astype(np.float64)
 

@@ -236,7 +236,13 @@ class Loader:
         return y is not None and y.dtype.kind in "iub"
 
     def steps(
-        self, epoch: int, backend: Backend, *, labels: bool = False, first_step: int = 0
+        self,
+        epoch: int,
+        backend: Backend,
+        *,
+        labels: bool = False,
+        check: Callable[[np.ndarray], None] | None = None,
+        first_step: int = 0,
     ) -> Iterator[Step]:
         """Yield the steps of an epoch (from 0); their arrays are buffers that the next steps reuse.
 
@@ -248,6 +254,9 @@ class Loader:
             Where chunks go.
         labels : bool
             Whether targets are class numbers (int32) rather than numbers of the backend's dtype.
+        check : callable, optional
+            Refuses targets (on the host) that the loss has no meaning for, as they come from a source whose
+            targets could not be looked at before.
         first_step : int
             Where to start: earlier steps are not gathered.
         """
@@ -255,7 +264,8 @@ class Loader:
         if check_unchanged is not None:
             check_unchanged()  # after a change under way it would go on with other rows than it began with
         order = self.order(self.n_rows, self.seed, epoch)
-        gather = Gatherer(self.source, order, backend, labels)
+        known = getattr(self.source, "y", None) is not None  # `train` has looked at them already
+        gather = Gatherer(self.source, order, backend, labels, None if known else check)
         steps = self._chunked_steps if self.batch_size > self.chunk_rows else self._small_steps
         yield from steps(gather, first_step * self.batch_size)
 
@@ -306,10 +316,19 @@ class Gatherer:
         Where they go. On the CPU the buffers themselves are handed out.
     labels : bool
         Whether targets become int32.
+    check : callable, optional
+        Refuses targets.
     """
 
-    def __init__(self, source: Any, order: Any, backend: Backend, labels: bool) -> None:
-        self.source, self.order, self.backend = source, order, backend
+    def __init__(
+        self,
+        source: Any,
+        order: Any,
+        backend: Backend,
+        labels: bool,
+        check: Callable[[np.ndarray], None] | None = None,
+    ) -> None:
+        self.source, self.order, self.backend, self.check = source, order, backend, check
         self.y_dtype = "int32" if labels else backend.dtype_name
         self.weighted = bool(getattr(source, "has_weights", False))
         self._buffers: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray | None]] = {}
@@ -342,7 +361,10 @@ class Gatherer:
         """The rows of positions start … stop, valid until this slot is filled again."""
         start, stop = bounds
         x, y, weight = self._buffer(slot, stop - start)
-        self.source.rows(self._index(start, stop), x, y, weight)
+        index = self._index(start, stop)
+        self.source.rows(index, x, y, weight)
+        if self.check is not None:
+            _check_rows(self.check, y, index)
         column = None if weight is None else weight[:, None]
         if self.backend.name == "cpu":
             return Block(x, y, column, weight)
@@ -350,6 +372,19 @@ class Gatherer:
         return Block(
             on_device(x), on_device(y, self.y_dtype), None if column is None else on_device(column), weight
         )
+
+
+def _check_rows(check: Callable[[np.ndarray], None], y: np.ndarray, index: np.ndarray) -> None:
+    """Refuse targets, and name the row by its number in the source."""
+    try:
+        check(y)
+    except ValueError:
+        for position, row in enumerate(index.tolist()):
+            try:
+                check(y[position : position + 1])
+            except ValueError as error:
+                raise ValueError(str(error).replace("row 0", f"row {row}")) from None
+        raise
 
 
 class Block(NamedTuple):

@@ -87,6 +87,7 @@ class Objective:
     ) -> None:
         self.network, self.loss, self.regularizer = network, loss, regularizer
         self.dropout, self.reduction = dropout, reduction
+        self.targets = targets_of(network, loss)
         self.memo = Memo(network, 1)
         self.gradient = network.parameters.zeros_like()
         self.start_epoch()
@@ -185,6 +186,12 @@ class Objective:
         return None
 
 
+def targets_of(network: Network, loss: Any) -> dict[str, Any]:
+    """What a loader is told of the targets that a loss takes."""
+    n_outputs = network.layer_sizes[-1]
+    return {"labels": loss.labels, "check": lambda y: loss.check_targets(y, n_outputs)}
+
+
 def mean_loss(network: Network, loader: Loader, loss: Any) -> float:
     """The loss over all rows of a loader, without penalty and dropout: Σ s_i L_i / Σ s_i.
 
@@ -192,7 +199,7 @@ def mean_loss(network: Network, loader: Loader, loss: Any) -> float:
     """
     memo = Memo(network, 1, way_back=False)
     values, divisor = Values(network), 0.0
-    for step in loader.steps(0, network.backend, labels=loss.labels):
+    for step in loader.steps(0, network.backend, **targets_of(network, loss)):
         for x, y, weight in step:
             values.append(loss(network.backend, forward(network, x, memo.of(x.shape[0])), y, weight))
         divisor += step.divisor or 0.0

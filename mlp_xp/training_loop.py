@@ -315,7 +315,7 @@ def descend(
     for epoch in itertools.count(first_epoch):
         if not first_step:
             objective.start_epoch()
-        for step in loader.steps(epoch, backend, labels=objective.loss.labels, first_step=first_step):
+        for step in loader.steps(epoch, backend, **objective.targets, first_step=first_step):
             objective.differentiate(step, history.step)
             if objective.values.broken:
                 break

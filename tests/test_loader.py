@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mlp_xp.array_api import backend as find_backend
 from mlp_xp.loader import Loader
 from mlp_xp.network import Network
+from mlp_xp.training_loop import train
 
 CPU = find_backend("cpu", "float64")
 
@@ -375,3 +376,19 @@ def test_what_a_loader_refuses(arguments, error, message):
     x, y, _ = rows(5)
     with pytest.raises(error, match=message):
         Loader(**{"x": x, "y": y, "batch_size": 5, **arguments})
+
+
+class Unseen:
+    """A source that shows its targets only row by row."""
+
+    n_rows, n_features, n_targets, has_weights = 40, 2, 1, False
+
+    def rows(self, index, x, y, weight):
+        x[...] = index[:, None]
+        y[:, 0] = np.where(index == 17, 5, index % 3)
+
+
+def test_a_target_without_meaning_is_named_by_its_row_in_the_source(device):
+    network = Network((2, 3), device=device)
+    with pytest.raises(ValueError, match=r"class numbers 0 \.\.\. 2 .* row 17 has 5"):
+        list(train(network, Loader(Unseen(), batch_size=8), loss="softmax_cross_entropy"))
