@@ -9,6 +9,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from mlp_xp.checks import did_you_mean
 
 
@@ -40,7 +42,7 @@ def resolve(kind: str, catalogue: Mapping[str, type], given: Any) -> Any:
     elif isinstance(given, type) and given in catalogue.values():
         name, parameters = name_of(catalogue, given), {}
     elif isinstance(given, tuple(catalogue.values())):
-        return given
+        return _with_python_numbers(given)
     else:
         raise TypeError(
             f"{kind}={given!r} must be a name or an instance of a known {kind}. "
@@ -53,14 +55,44 @@ def resolve(kind: str, catalogue: Mapping[str, type], given: Any) -> Any:
         if parameter not in fields:
             known = did_you_mean(parameter, fields) if fields else "it has no parameters"
             raise ValueError(f"{kind} {name!r} has no parameter {parameter!r}; {known}.")
-    return catalogue[name](**parameters)
+    missing = [
+        field.name
+        for field in dataclasses.fields(catalogue[name])
+        if field.init and field.name not in parameters and _has_no_default(field)
+    ]
+    if missing:
+        raise ValueError(f"{kind} {name!r} needs {', '.join(missing)}: it has no default.")
+    return _with_python_numbers(catalogue[name](**parameters))
+
+
+def find(problems: list[str | None], kind: str, catalogue: Mapping[str, type], given: Any) -> Any:
+    """`resolve`, but a ValueError is added to `problems`, to be raised with others; the result is None."""
+    try:
+        return resolve(kind, catalogue, given)
+    except ValueError as error:
+        problems.append(str(error))
+        return None
+
+
+def _has_no_default(field: "dataclasses.Field[Any]") -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _with_python_numbers(thing: Any) -> Any:
+    """The same with Python numbers for NumPy's, which would turn float32 arithmetic into float64."""
+    changed = {
+        field.name: value.item()
+        for field in dataclasses.fields(thing)
+        if field.init and isinstance(value := getattr(thing, field.name), np.generic)
+    }
+    return dataclasses.replace(thing, **changed) if changed else thing
 
 
 def _parse(kind: str, given: str, part: str) -> tuple[str, Any]:
     parameter, equals, value = part.partition("=")
     if not equals:
         raise ValueError(
-            f"{kind}={given!r}: {part!r} is not PARAMETER=VALUE. Write a {kind} with parameters as "
+            f"{kind}={given!r}: {part!r} is not PARAMETER=VALUE. Parameters are written "
             f"NAME:PARAMETER=VALUE,PARAMETER=VALUE."
         )
     if "/" in value:

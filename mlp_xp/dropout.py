@@ -94,8 +94,14 @@ class Dropout:
 
 def resolve_dropout(given: Any, n_hidden: int, seed: int) -> Dropout | None:
     """Dropout from a rate for all hidden layers or one for each; None where all are zero."""
-    rates = tuple(given) if isinstance(given, Sequence) else (given,) * n_hidden
+    rates = (
+        tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,) * n_hidden
+    )
     checks.refuse(checks.number("dropout", rate, least=0, below=1) for rate in rates or [given])
+    if given and not n_hidden:
+        raise ValueError(
+            f"dropout={given!r}: this network has no hidden layer whose units could be left out."
+        )
     if len(rates) != n_hidden:
         raise ValueError(
             f"dropout has {len(rates)} rates, but this network has {n_hidden} hidden layers: give one rate "

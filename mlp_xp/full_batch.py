@@ -39,6 +39,23 @@ def value_and_gradient(objective: Objective, loader: Loader, vector: np.ndarray)
     return objective.epoch_loss(), to_host(objective.gradient.flat).astype(np.float64)
 
 
+def scipy_minimize() -> Any:
+    """SciPy's `minimize`.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        SciPy is not installed.
+    """
+    try:
+        from scipy.optimize import minimize
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'L-BFGS needs SciPy: pip install "mlp-xp[sklearn]"', name=error.name
+        ) from error
+    return minimize
+
+
 def lbfgs(
     objective: Objective, loader: Loader, rule: Any, max_iterations: int
 ) -> Generator[tuple[float, str | None]]:
@@ -54,12 +71,7 @@ def lbfgs(
     ModuleNotFoundError
         SciPy is not installed.
     """
-    try:
-        from scipy.optimize import minimize
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            'L-BFGS needs SciPy: pip install "mlp-xp[sklearn]"', name=error.name
-        ) from error
+    minimize = scipy_minimize()
     asked: queue.Queue[tuple[str, Any]] = queue.Queue()
     answers: queue.Queue[Any] = queue.Queue()
     start = objective.network.parameters.to_host().astype(np.float64)

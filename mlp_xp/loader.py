@@ -24,6 +24,9 @@ BLOCK_BYTES = 2**19
 """Rows are gathered for several small steps at once, in blocks of about this size, which stay in a core's
 second-level cache until they are used."""
 
+DEFAULT_BATCH = 256
+"""Rows a step where nobody says how many."""
+
 AUTO_LARGEST = 4096
 """The largest batch that "auto" chooses."""
 
@@ -42,15 +45,24 @@ class Step:
     Attributes
     ----------
     n_rows : int
-        Rows of all chunks.
+        Rows of the global batch, on all ranks.
+    first_row : int
+        Position of the first row of these chunks in the global batch; 0 on one process.
     divisor : float or None
-        Σ s_i over the step's rows (their number without weights). None until the last chunk has passed where
-        weights are spread over several chunks.
+        Σ s_i over the global batch (its number of rows without weights). Where weights are spread over
+        several chunks it is None until the last one has passed; then it is Σ s_i over these chunks.
     """
 
-    def __init__(self, n_rows: int, divisor: float | None, chunks: Iterable[tuple[Chunk, float]]) -> None:
+    def __init__(
+        self,
+        n_rows: int,
+        divisor: float | None,
+        chunks: Iterable[tuple[Chunk, float]],
+        first_row: int = 0,
+    ) -> None:
         self.n_rows = n_rows
         self.divisor = divisor
+        self.first_row = first_row
         self._chunks = chunks
 
     def __iter__(self) -> Iterator[Chunk]:
@@ -59,7 +71,8 @@ class Step:
         for chunk, weight in self._chunks:
             total += weight
             yield chunk
-        self.divisor = total
+        if self.divisor is None:
+            self.divisor = total
 
 
 class Loader:
@@ -75,8 +88,9 @@ class Loader:
     sample_weight : array_like (n_rows,), optional
         s_i >= 0, ones if not given; not with a source.
     batch_size : int, "full" or "auto"
-        Rows a step. "full" means all of them; "auto" the largest power of two that is at most 4,096, at most
-        n_rows / 32, and whose step fits `memory_limit`. More than there are means all, with a warning.
+        Rows a step; 256, or all where there are fewer, if not given. "full" means all of them; "auto" the
+        largest power of two that is at most 4,096, at most n_rows / 32, and whose step fits `memory_limit`.
+        More than there are means all, with a warning.
     class_weight : mapping of int to float, or "balanced", optional
         Multiplies the sample weights by a weight for the row's class number (`sources.ClassWeighted`).
     order : str or order, optional
@@ -119,7 +133,7 @@ class Loader:
         y: Any = None,
         sample_weight: Any = None,
         *,
-        batch_size: int | str = 256,
+        batch_size: int | str | None = None,
         class_weight: Any = None,
         order: Any = None,
         seed: int = 0,
@@ -136,7 +150,7 @@ class Loader:
             checks.one_of("prefetch", prefetch, ("auto", "always", "never")),
             checks.one_of("batch_size", batch_size, ("full", "auto"))
             if isinstance(batch_size, str)
-            else checks.whole("batch_size", batch_size),
+            else checks.whole("batch_size", DEFAULT_BATCH if batch_size is None else batch_size),
         ]
         checks.refuse(problems)
         if hasattr(x, "rows") and hasattr(x, "n_rows"):
@@ -155,8 +169,10 @@ class Loader:
         self._pace = Pace()
         self._next_epoch = 0
 
-    def _batch_rows(self, batch_size: int | str) -> int:
+    def _batch_rows(self, batch_size: int | str | None) -> int:
         n_rows = self.source.n_rows
+        if batch_size is None:
+            return min(DEFAULT_BATCH, n_rows)
         if batch_size == "full":
             return n_rows
         if batch_size == "auto":
@@ -243,6 +259,7 @@ class Loader:
         labels: bool = False,
         check: Callable[[np.ndarray], None] | None = None,
         first_step: int = 0,
+        share: tuple[int, int] = (0, 1),
     ) -> Iterator[Step]:
         """Yield the steps of an epoch (from 0); their arrays are buffers that the next steps reuse.
 
@@ -259,6 +276,8 @@ class Loader:
             targets could not be looked at before.
         first_step : int
             Where to start: earlier steps are not gathered.
+        share : tuple of int
+            (rank, ranks): which part of every global batch to gather, of how many; each row is in one part.
         """
         check_unchanged = getattr(self.source, "check_unchanged", None)
         if check_unchanged is not None:
@@ -267,35 +286,76 @@ class Loader:
         known = getattr(self.source, "y", None) is not None  # `train` has looked at them already
         gather = Gatherer(self.source, order, backend, labels, None if known else check)
         steps = self._chunked_steps if self.batch_size > self.chunk_rows else self._small_steps
-        yield from steps(gather, first_step * self.batch_size)
+        yield from steps(gather, first_step * self.batch_size, Share(*share))
 
-    def _chunked_steps(self, gather: "Gatherer", first: int) -> Iterator[Step]:
+    def _chunked_steps(self, gather: "Gatherer", first: int, share: "Share") -> Iterator[Step]:
         """Steps of several chunks, gathered one by one."""
-        starts = range(first, self.n_rows, self.batch_size)
-        steps = [(start, min(start + self.batch_size, self.n_rows)) for start in starts]
-        bounds = (
-            (start, min(start + self.chunk_rows, stop))
-            for begin, stop in steps
-            for start in range(begin, stop, self.chunk_rows)
-        )
-        with contextlib.closing(prefetched(gather, bounds, self._pace, self.prefetch)) as blocks:
-            for start, stop in steps:
-                n_chunks = -(-(stop - start) // self.chunk_rows)
+        steps = [
+            (start, min(start + self.batch_size, self.n_rows))
+            for start in range(first, self.n_rows, self.batch_size)
+        ]
+        chunks = [
+            [
+                (start, min(start + self.chunk_rows, own_stop))
+                for start in range(own_start, own_stop, self.chunk_rows)
+            ]
+            for own_start, own_stop in (share.of(*step) for step in steps)
+        ]
+        ranges = ([each] for step in chunks for each in step)
+        with contextlib.closing(prefetched(gather, ranges, self._pace, self.prefetch)) as blocks:
+            for (start, stop), own in zip(steps, chunks, strict=True):
                 divisor = None if gather.weighted else float(stop - start)
-                yield Step(stop - start, divisor, (next(blocks).whole() for _ in range(n_chunks)))
+                whole = (next(blocks).whole() for _ in own)
+                yield Step(stop - start, divisor, whole, share.of(start, stop)[0] - start)
 
-    def _small_steps(self, gather: "Gatherer", first: int) -> Iterator[Step]:
+    def _small_steps(self, gather: "Gatherer", first: int, share: "Share") -> Iterator[Step]:
         """Steps of one chunk, gathered several at a time."""
-        batch = self.batch_size
+        batch, n_rows = self.batch_size, self.n_rows
         row_bytes = 8 * (self.source.n_features + self.source.n_targets + 1)
         size = batch * max(1, min(BLOCK_BYTES // (row_bytes * batch), self.chunk_rows // batch))
-        bounds = ((start, min(start + size, self.n_rows)) for start in range(first, self.n_rows, size))
-        with contextlib.closing(prefetched(gather, bounds, self._pace, self.prefetch)) as blocks:
-            for block in blocks:
-                for start in range(0, block.n_rows, batch):
-                    n_rows = min(batch, block.n_rows - start)
-                    chunk = block.part(start, n_rows)
-                    yield Step(n_rows, chunk[1], (chunk,))
+        begins = range(first, n_rows, size)
+        ranges = (share.of_each(begin, min(begin + size, n_rows), batch) for begin in begins)
+        weights_are_here = gather.weighted and share.n_ranks == 1
+        with contextlib.closing(prefetched(gather, ranges, self._pace, self.prefetch)) as blocks:
+            for begin, block in zip(begins, blocks, strict=True):
+                at = 0
+                for start in range(begin, min(begin + size, n_rows), batch):
+                    stop = min(start + batch, n_rows)
+                    own_start, own_stop = share.of(start, stop)
+                    chunk = block.part(at, own_stop - own_start)
+                    at += own_stop - own_start
+                    divisor = float(stop - start) if not gather.weighted else None
+                    if weights_are_here:
+                        divisor = chunk[1]
+                    chunks = (chunk,) if own_stop > own_start else ()
+                    yield Step(stop - start, divisor, chunks, own_start - start)
+
+
+class Share(NamedTuple):
+    """Which part of every global batch belongs to this process.
+
+    Attributes
+    ----------
+    rank, n_ranks : int
+        The part, from 0, and the number of parts.
+    """
+
+    rank: int
+    n_ranks: int
+
+    def of(self, start: int, stop: int) -> tuple[int, int]:
+        """The part of the positions start … stop that is this process's: parts differ by one row at most."""
+        n_rows = stop - start
+        return (
+            start + n_rows * self.rank // self.n_ranks,
+            start + n_rows * (self.rank + 1) // self.n_ranks,
+        )
+
+    def of_each(self, start: int, stop: int, batch: int) -> list[tuple[int, int]]:
+        """Its parts of the batches in start … stop; of one process, all of it in one piece."""
+        if self.n_ranks == 1:
+            return [(start, stop)]
+        return [self.of(first, min(first + batch, stop)) for first in range(start, stop, batch)]
 
 
 def _power_of_two(most: int) -> int:
@@ -331,6 +391,7 @@ class Gatherer:
         self.source, self.order, self.backend, self.check = source, order, backend, check
         self.y_dtype = "int32" if labels else backend.dtype_name
         self.weighted = bool(getattr(source, "has_weights", False))
+        self.n_gathered = 0
         self._buffers: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray | None]] = {}
 
     def _buffer(self, slot: int, n_rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -348,6 +409,8 @@ class Gatherer:
     def _index(self, start: int, stop: int) -> np.ndarray:
         """The row numbers that the order gives; a source takes those out of range for the nearest row."""
         index = np.asarray(self.order[start:stop], dtype=np.int64)
+        if start == stop:
+            return index
         last = self.source.n_rows - 1
         if index.shape != (stop - start,) or index.min() < 0 or index.max() > last:
             within = f" from {index.min()} to {index.max()}" if index.size else ""
@@ -357,16 +420,17 @@ class Gatherer:
             )
         return index
 
-    def __call__(self, bounds: tuple[int, int], slot: int) -> "Block":
-        """The rows of positions start … stop, valid until this slot is filled again."""
-        start, stop = bounds
-        x, y, weight = self._buffer(slot, stop - start)
-        index = self._index(start, stop)
+    def __call__(self, ranges: list[tuple[int, int]], slot: int) -> "Block":
+        """The rows of some ranges of positions, one after the other; valid until the slot is filled again."""
+        parts = [self._index(start, stop) for start, stop in ranges]
+        index = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        x, y, weight = self._buffer(slot, len(index))
+        self.n_gathered += len(index)
         self.source.rows(index, x, y, weight)
         if self.check is not None:
             _check_rows(self.check, y, index)
         column = None if weight is None else weight[:, None]
-        if self.backend.name == "cpu":
+        if self.backend.xp is np:
             return Block(x, y, column, weight)
         on_device = self.backend.asarray
         return Block(

@@ -29,11 +29,15 @@ class Parameters:
         Units per layer, inputs first.
     bias : bool
         Whether layers have biases.
+    extra : int
+        Further elements behind `flat`, which travel with it in one message (`vector`).
 
     Attributes
     ----------
     flat : array (size,)
-        Everything.
+        All weights and biases.
+    vector : array (size + extra,)
+        Everything, of which `flat` is a view.
     flat_weights : array (n_weights,)
         The part of `flat` that holds weights: what penalties apply to.
     weights : list of arrays (n_in, n_out)
@@ -47,7 +51,7 @@ class Parameters:
         The array library copies where a view is needed.
     """
 
-    def __init__(self, backend: Backend, layer_sizes: Sequence[int], bias: bool) -> None:
+    def __init__(self, backend: Backend, layer_sizes: Sequence[int], bias: bool, extra: int = 0) -> None:
         self.backend = backend
         self.layer_sizes = tuple(layer_sizes)
         self.bias = bias
@@ -55,7 +59,8 @@ class Parameters:
         self.n_weights = sum(math.prod(shape) for shape in weight_shapes)
         bias_shapes = [(n_out,) for n_out in layer_sizes[1:]] if bias else []
         self.size = self.n_weights + sum(n for (n,) in bias_shapes)
-        self.flat = backend.zeros((self.size,))
+        self.vector = backend.zeros((self.size + extra,))
+        self.flat = self.vector[: self.size]
         self.flat_weights = self.flat[: self.n_weights]
         views, start = [], 0
         for shape in [*weight_shapes, *bias_shapes]:
@@ -84,9 +89,9 @@ class Parameters:
         if seen != 1.0:
             raise TypeError(refusal)
 
-    def zeros_like(self) -> "Parameters":
+    def zeros_like(self, extra: int = 0) -> "Parameters":
         """Zeros in the same layout: a gradient to fill."""
-        return Parameters(self.backend, self.layer_sizes, self.bias)
+        return Parameters(self.backend, self.layer_sizes, self.bias, extra)
 
     def set_layer(self, layer: int, weights: np.ndarray, biases: np.ndarray | None) -> None:
         """Copy host arrays into one layer (0-based)."""

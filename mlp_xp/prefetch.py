@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TypeVar
 
 Block = TypeVar("Block")
-Bounds = tuple[int, int]
+Ranges = list[tuple[int, int]]
 
 MEASURED_BLOCKS = 8
 """Blocks after which gathering and training are compared."""
@@ -48,9 +48,9 @@ class Pace:
         return self.gathering > PAYS_FROM * self.total
 
 
-def in_line(fill: Callable[[Bounds, int], Block], bounds: Iterable[Bounds], pace: Pace) -> Generator[Block]:
+def in_line(fill: Callable[[Ranges, int], Block], blocks: Iterable[Ranges], pace: Pace) -> Generator[Block]:
     """Fill one block after the other, in the caller's thread, and measure."""
-    for each in bounds:
+    for each in blocks:
         began = time.perf_counter()
         block = fill(each, 0)
         filled = time.perf_counter()
@@ -60,7 +60,7 @@ def in_line(fill: Callable[[Bounds, int], Block], bounds: Iterable[Bounds], pace
         pace.blocks += 1
 
 
-def in_background(fill: Callable[[Bounds, int], Block], bounds: Iterator[Bounds]) -> Generator[Block]:
+def in_background(fill: Callable[[Ranges, int], Block], blocks: Iterator[Ranges]) -> Generator[Block]:
     """Fill blocks in a thread, up to `SLOTS` − 1 ahead; a block is valid until the next is asked for.
 
     The thread ends with this generator: at the end, after a break, an error or Ctrl-C. An error in it is
@@ -72,7 +72,7 @@ def in_background(fill: Callable[[Bounds, int], Block], bounds: Iterator[Bounds]
 
     def work() -> None:
         try:
-            for each in bounds:
+            for each in blocks:
                 slot = free.get()
                 if over.is_set():
                     return
@@ -99,22 +99,22 @@ def in_background(fill: Callable[[Bounds, int], Block], bounds: Iterator[Bounds]
 
 
 def prefetched(
-    fill: Callable[[Bounds, int], Block], bounds: Iterable[Bounds], pace: Pace, mode: str = "auto"
+    fill: Callable[[Ranges, int], Block], blocks: Iterable[Ranges], pace: Pace, mode: str = "auto"
 ) -> Generator[Block]:
     """Yield blocks of rows, each valid until the next is asked for.
 
     Parameters
     ----------
-    fill : callable (bounds, slot) -> block
-        Gathers positions start … stop of an epoch into the buffers of a slot.
-    bounds : iterable of (start, stop)
-        The blocks.
+    fill : callable (ranges, slot) -> block
+        Gathers ranges of positions of an epoch into the buffers of a slot.
+    blocks : iterable of lists of (start, stop)
+        The ranges of each block.
     pace : Pace
         What is known so far about gathering; updated.
     mode : "auto", "always" or "never"
         Whether a thread gathers.
     """
-    rest = iter(bounds)
+    rest = iter(blocks)
     if mode == "never" or (mode == "auto" and pace.pays is False):
         yield from in_line(fill, rest, pace)
         return

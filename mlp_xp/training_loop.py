@@ -17,10 +17,10 @@ import numpy as np
 
 from mlp_xp import checks
 from mlp_xp.array_api import Array, to_host
-from mlp_xp.catalogue import resolve
+from mlp_xp.catalogue import find
 from mlp_xp.dropout import resolve_dropout
 from mlp_xp.forward import Memo
-from mlp_xp.full_batch import lbfgs
+from mlp_xp.full_batch import lbfgs, scipy_minimize
 from mlp_xp.history import History
 from mlp_xp.loader import Loader
 from mlp_xp.losses import LOSSES
@@ -200,13 +200,15 @@ def train(
     True
     """
     _check_kinds(network, loader, validation)
-    loss = resolve("loss", LOSSES, loss)
-    rule = resolve("optimizer", OPTIMIZERS, optimizer)
-    schedule = resolve("schedule", SCHEDULES, schedule)
+    problems: list[str | None] = []
+    loss = find(problems, "loss", LOSSES, loss)
+    rule = find(problems, "optimizer", OPTIMIZERS, optimizer)
+    schedule = find(problems, "schedule", SCHEDULES, schedule)
     if regularizer is not None:
-        regularizer = resolve("regularizer", REGULARIZERS, regularizer)
+        regularizer = find(problems, "regularizer", REGULARIZERS, regularizer)
     checks.refuse(
         [
+            *problems,
             checks.number("learning_rate", learning_rate, above=0),
             checks.one_of("reduction", reduction, ("mean", "sum")),
             checks.one_of("keep", keep, ("last", "best")),
@@ -229,6 +231,8 @@ def train(
             "L-BFGS works on the objective over all rows: give the loader batch_size='full', no dropout and "
             "no clip_norm."
         )
+    if isinstance(rule, LBFGS):
+        scipy_minimize()  # refused here, before anything changes
     vectors = 4 + len(rule.state)  # parameters, gradient, last good and best, and the optimizer's
     number = network.backend.xp.finfo(network.backend.dtype).bits // 8
     loader.fit_memory(Memo.bytes_per_row(network), vectors * network.parameters.size * number)
@@ -421,7 +425,7 @@ class Training:
             yield from self._epochs(validation, stopping, on_divergence == "rollback")
         finally:
             self.running.close()
-        if keep == "best":
+        if keep == "best" and self.history.best_epoch:
             self.parameters.flat[...] = self.best
 
     def _epochs(self, validation: Loader | None, stopping: Stopping, may_roll_back: bool) -> Generator[Epoch]:

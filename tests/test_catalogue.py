@@ -90,7 +90,7 @@ def test_a_schedule_within_a_schedule_is_described_too():
         ("loss", {"name": "huber", "d": 2}, "loss 'huber' has no parameter 'd'"),
         ("loss", "squared_error:x=1", "loss 'squared_error' has no parameter 'x'; it has no parameters"),
         ("loss", "poisson:link=1", "loss 'poisson' has no parameter 'link'"),
-        ("loss", "huber:2", "'2' is not PARAMETER=VALUE. Write a loss with parameters as NAME:PARAM"),
+        ("loss", "huber:2", "'2' is not PARAMETER=VALUE. Parameters are written NAME:PARAM"),
         ("loss", "huber:delta=-1", "delta=-1 must be a finite number > 0"),
         ("loss", "huber:delta=big", "delta='big' must be a finite number"),
         ("loss", "pinball:quantiles=0.9/0.1", "quantiles=.* must be ascending"),

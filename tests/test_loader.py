@@ -59,7 +59,9 @@ def read(steps):
     """Each step as (rows of its chunks, x, y, weight or None, divisor), copied to the host."""
     found = []
     for step in steps:
+        known_before = step.divisor
         chunks = [[None if part is None else host(part) for part in chunk] for chunk in step]
+        assert known_before in (None, step.divisor)
         x, y, weight = zip(*chunks, strict=True)
         whole = None if weight[0] is None else np.concatenate(weight)
         lengths = [len(part) for part in x]

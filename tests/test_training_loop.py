@@ -514,7 +514,7 @@ def test_divergence_is_an_error_and_no_warning(data, device, prefetch):
 def test_rolling_back_halves_the_rate_until_training_goes_on(device):
     # In 60 steps 1 − 2 η = −250 still fits, at the third try; then only a rate below 1 does, at the tenth.
     network, run = growing(device, n_rows=60, on_divergence="rollback", max_epochs=3)
-    with pytest.warns(UserWarning, match="Rolled back to the last good epoch") as seen:
+    with pytest.warns(UserWarning, match="Rolled back to the best epoch so far") as seen:
         epochs = list(run)
     assert len(seen) == 9
     assert "with half the learning rate (9 of 10 times)" in str(seen[-1].message)
@@ -525,13 +525,12 @@ def test_rolling_back_halves_the_rate_until_training_goes_on(device):
 
 
 def test_rolling_back_ends(device):
+    # 1 − 2 η is −6.8 even after ten halvings.
     network, run = growing(device, learning_rate=4004.0, on_divergence="rollback")
-    with (
-        pytest.warns(UserWarning, match="of 10 times"),
-        pytest.raises(FloatingPointError, match="in epoch 9"),
-    ):
+    with pytest.warns(UserWarning, match="of 10 times") as seen, pytest.raises(FloatingPointError):
         to_the_end(run)
-    np.testing.assert_allclose(flat(network), [8007.0**40], rtol=1e-9)
+    assert len(seen) == 10
+    assert np.isfinite(flat(network)).all()
 
 
 # Going on.
@@ -641,24 +640,6 @@ def test_a_state_of_another_network_is_refused(data, device):
     ("options", "error", "message"),
     [
         ({"learning_rate": 0}, ValueError, "learning_rate=0 must be a finite number > 0"),
-        (
-            {
-                "learning_rate": -1,
-                "reduction": "men",
-                "keep": "bst",
-                "max_epochs": 0,
-                "tolerance": -1,
-                "seed": -1,
-                "clip_norm": 0,
-                "patience": 0,
-                "loss_below": "x",
-                "time_budget": 0,
-            },
-            ValueError,
-            "learning_rate=-1 .*\nunknown reduction 'men'; did you mean .*\nunknown keep 'bst'; did you mean .*"
-            "\nmax_epochs=0 .*\ntolerance=-1 .*\nseed=-1 .*\nclip_norm=0 .*\npatience=0 .*\n"
-            "loss_below='x' .*\ntime_budget=0",
-        ),
         ({"max_epochs": 2.5}, ValueError, "max_epochs=2.5 must be a whole number >= 1"),
         ({"learning_rate": math.nan}, ValueError, "learning_rate=nan"),
         ({"loss": "squared"}, ValueError, "unknown loss 'squared'; did you mean 'squared_error'"),
@@ -686,6 +667,26 @@ def test_arguments_that_are_refused(data, device, options, error, message):
         train(network, Loader(x, y - 2, batch_size=5), **options)
     np.testing.assert_array_equal(flat(network), before)
     assert network.output == LogisticLink()
+
+
+def test_all_bad_numbers_are_refused_in_one_error(data, device):
+    bad = {
+        "learning_rate": -1,
+        "max_epochs": 0,
+        "tolerance": -1,
+        "seed": -1,
+        "clip_norm": 0,
+        "patience": 0,
+        "loss_below": "x",
+        "time_budget": 0,
+    }
+    with pytest.raises(ValueError) as caught:
+        train(make(device), full(*data[:2]), reduction="men", keep="bst", **bad)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 10
+    assert all(f"{name}={value!r} must be" in message for name, value in bad.items())
+    assert "unknown reduction 'men'; did you mean 'mean'? Known: mean, sum." in message
+    assert "unknown keep 'bst'; did you mean 'best'? Known: last, best." in message
 
 
 @pytest.mark.parametrize("part", ["loader", "validation"])
