@@ -23,7 +23,8 @@ from bench.measure import paired_medians, waiter
 from bench.results import Result
 from mlp_xp import Loader, Network, train
 from mlp_xp.activations import ACTIVATIONS
-from mlp_xp.array_api import Array, Backend, backend as find_backend, to_host
+from mlp_xp.array_api import Array, Backend, to_host
+from mlp_xp.array_api import backend as find_backend
 
 EPOCHS = 7
 LAYER_SIZES = (32, 64, 64, 1)
@@ -200,11 +201,15 @@ def answer(quick: bool, device: str) -> Result:
         question=str(__doc__).splitlines()[0],
         rows=rows,
         notes=[
-            "ns: nanoseconds an element of a hidden layer of 256 rows × 256 units, float32; the copy "
-            "that each call starts with is subtracted.",
+            (
+                "ns: nanoseconds an element of a hidden layer of 256 rows × 256 units, float32; the copy "
+                "that each call starts with is subtracted."
+            ),
             "kept: as mlp_xp does it. recomputed: f alone on the way there, f'(z) from z on the way back.",
-            f"epoch: {n_rows:,} rows through {shape}, Adam, batches of {BATCH_SIZE}, shuffled, "
-            f"median of {1 if quick else EPOCHS}.",
+            (
+                f"epoch: {n_rows:,} rows through {shape}, Adam, batches of {BATCH_SIZE}, shuffled, "
+                f"median of {1 if quick else EPOCHS}."
+            ),
         ],
         device=backend.name,
     )

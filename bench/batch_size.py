@@ -21,7 +21,8 @@ from bench import results
 from bench.measure import allocated_bytes
 from bench.results import Result
 from mlp_xp import Loader, Network, train
-from mlp_xp.array_api import Backend, backend as find_backend
+from mlp_xp.array_api import Backend
+from mlp_xp.array_api import backend as find_backend
 from mlp_xp.forward import Memo
 from mlp_xp.losses import SquaredError
 from mlp_xp.objective import mean_loss
@@ -164,12 +165,16 @@ def answer(quick: bool, device: str) -> Result:
         question=str(__doc__).splitlines()[0],
         rows=rows,
         notes=[
-            f"{n_rows:,} points, network {'-'.join(map(str, LAYER_SIZES))} (tanh), float32, SGD on the "
-            f"squared error, {budget:g} s of training each, in {turns} turns; learning rate: the best "
-            f"of {', '.join(map(str, RATES))} after {SECONDS_TO_CHOOSE:g} s.",
+            (
+                f"{n_rows:,} points, network {'-'.join(map(str, LAYER_SIZES))} (tanh), float32, SGD on the "
+                f"squared error, {budget:g} s of training each, in {turns} turns; learning rate: the best "
+                f"of {', '.join(map(str, RATES))} after {SECONDS_TO_CHOOSE:g} s."
+            ),
             f"The lowest loss at the end, {results.show(lowest)}; the noise in the targets alone makes 0.01.",
-            "memory of a step: its rows and the memo, without the weights. Above 4,096 rows mlp_xp adds "
-            "up the gradient of chunks of 4,096: memory does not grow with the batch.",
+            (
+                "memory of a step: its rows and the memo, without the weights. Above 4,096 rows mlp_xp adds "
+                "up the gradient of chunks of 4,096: memory does not grow with the batch."
+            ),
         ],
         curves={
             row["batch"]: {"seconds": training.seconds, "loss": finite(training.losses)}

@@ -28,7 +28,7 @@ products of neighbouring widths, which is the number of weights.
 import functools
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -37,18 +37,22 @@ from bench import results
 from bench.measure import allocated_bytes, paired_medians, waiter
 from bench.results import Result
 from mlp_xp import Network
-from mlp_xp.array_api import Array, backend as find_backend, to_host
+from mlp_xp.array_api import Array, to_host
+from mlp_xp.array_api import backend as find_backend
 from mlp_xp.backprop import backprop
 from mlp_xp.forward import Memo, forward
 from mlp_xp.losses import SquaredError
 
-DEPTHS = [("depth", (4,) * n) for n in (3, 5, 7, 9, 11, 13)]
-WIDTHS = [("width", (n,) * 4) for n in (4, 8, 16, 32, 64, 96)]
-NETWORKS = [("network", sizes) for sizes in ((4, 3, 2, 1), (10, 32, 32, 1), (784, 512, 512, 10))]
-ONLY_WITH = [("width", (n,) * 4) for n in (256, 1024, 2048)]
+Shapes = list[tuple[str, tuple[int, ...]]]
+"""What is varied, and units per layer."""
+
+DEPTHS: Shapes = [("depth", (4,) * n) for n in (3, 5, 7, 9, 11, 13)]
+WIDTHS: Shapes = [("width", (n,) * 4) for n in (4, 8, 16, 32, 64, 96)]
+NETWORKS: Shapes = [("network", sizes) for sizes in ((4, 3, 2, 1), (10, 32, 32, 1), (784, 512, 512, 10))]
+ONLY_WITH: Shapes = [("width", (n,) * 4) for n in (256, 1024, 2048)]
 """Too many paths to walk; they show how backprop grows once it is more than the cost of its calls."""
 
-QUICK = [("depth", (3,) * 3), ("depth", (3,) * 5), ("width", (2,) * 4), ("width", (5,) * 4)]
+QUICK: Shapes = [("depth", (3,) * 3), ("depth", (3,) * 5), ("width", (2,) * 4), ("width", (5,) * 4)]
 QUICK += [("network", (4, 3, 2, 1))]
 
 BLOCK = 16_384
@@ -89,14 +93,16 @@ class WithoutMemo:
         if not edges:  # the last layer: from unit j there is one path, of no edge
             return xp.sum(a[:, :, None] * delta[:, None, :], axis=0)
         n_next, n_units = edges[0].shape[1:]
-        units = max(1, min(n_units, BLOCK // (n_rows * n_next)))
-        inputs = max(1, BLOCK // (n_rows * n_next * units))
+        # Many weights at once, for long inner loops; these products are read once, a few units at a time.
+        n_weights = 8 * BLOCK // (n_rows * n_next)
+        units = max(1, min(n_units, n_weights))
+        inputs = n_weights // units
         columns = []
-        for j in range(0, n_units, units):
-            first = edges[0][:, :, j : j + units, None]
+        for some_j in slices(n_units, units):
+            first = edges[0][:, :, some_j, None]
             rows = []
-            for i in range(0, n_in, inputs):
-                p = first * a[:, None, None, i : i + inputs]  # (row, m, j, i): ∂z_m/∂z_j · a_i
+            for some_i in slices(n_in, inputs):
+                p = first * a[:, None, None, some_i]  # (row, m, j, i): ∂z_m/∂z_j · a_i
                 of_weights = xp.reshape(p, (n_rows, n_next, 1, -1))
                 sums = self.sum_over_paths(of_weights, edges[1:], delta)
                 rows.append(xp.reshape(sums, p.shape[2:]).T)
@@ -127,18 +133,22 @@ class WithoutMemo:
         edge, n_next = edges[0], edges[0].shape[1]
         from_a_unit = n_rows * n_next * n_paths * n_weights
         if n_units > 1 and from_a_unit * n_units > BLOCK:
-            some = max(1, BLOCK // from_a_unit)
             return sum(
-                self.sum_over_paths(p[:, u : u + some, ...], [edge[:, :, u : u + some], *edges[1:]], delta)
-                for u in range(0, n_units, some)
+                self.sum_over_paths(p[:, some, ...], [edge[:, :, some], *edges[1:]], delta)
+                for some in slices(n_units, BLOCK // from_a_unit)
             )
         if n_weights > 1 and from_a_unit > BLOCK:
-            some = max(1, BLOCK // (from_a_unit // n_weights))
-            parts = [p[..., w : w + some] for w in range(0, n_weights, some)]
+            parts = [p[..., some] for some in slices(n_weights, BLOCK * n_weights // from_a_unit)]
             return xp.concat([self.sum_over_paths(part, edges, delta) for part in parts])
         longer = edge[:, :, :, None, None] * p[:, None, ...]
         longer = xp.reshape(longer, (n_rows, n_next, n_units * n_paths, n_weights))
         return self.sum_over_paths(longer, edges[1:], delta)
+
+
+def slices(n: int, length: int) -> Iterator[slice]:
+    """Slices of that length, or of 1 at least, that cover n."""
+    for start in range(0, n, max(1, length)):
+        yield slice(start, min(start + max(1, length), n))
 
 
 class WithMemo:
@@ -243,17 +253,18 @@ def difference(without: list[Array], with_memo: list[Array]) -> float:
 def notes(rows: list[dict[str, Any]], worst: float) -> list[str]:
     """The growth laws beside what was measured."""
     found = [f"The same derivatives: they differ by at most {worst:.1g} of the layer's largest one."]
-    for column, law, slow in (
-        ("without memo (µs)", "paths Π n", 1000),
-        ("with memo (µs)", "weights Σ n n'", 100),
+    for column, law, least in (
+        ("without memo (µs)", "paths Π n", 50_000),
+        ("with memo (µs)", "weights Σ n n'", 100_000),
     ):
-        points = [(row[law], row[column]) for row in rows if (row[column] or 0.0) >= slow]
+        points = [(row[law], row[column]) for row in rows if row[column] and row[law] >= least]
         if len(points) >= 3:
-            exponent = np.polyfit(*np.log(np.transpose(points)), 1)[0]
+            n, time = np.log(np.transpose(points))
+            exponent = np.polyfit(n, time, 1)[0]
             found.append(
                 f"Growth, {column.removesuffix(' (µs)')}: time ∝ ({law})^{exponent:.2f} over the "
-                f"{len(points)} networks that take longer than {slow:,} µs (law: exponent 1); "
-                "below, the cost of the calls hides it."
+                f"{len(points)} networks where that is at least {least:,} (law: exponent 1); below, "
+                "the cost of the calls hides it."
             )
     found.append(
         "memo: bytes that forward and backprop keep for one row (every a, two buffers for δ) beyond a "

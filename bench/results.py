@@ -3,7 +3,7 @@
 import argparse
 import csv
 import dataclasses
-import datetime
+import datetime as dt
 import json
 import os
 import subprocess
@@ -75,7 +75,7 @@ class Result:
             "machine": self.machine,
             "versions": self.versions,
             "blas": self.blas,
-            "measured": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "measured": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             "rows": self.rows,
             "notes": self.notes,
             "curves": self.curves,

@@ -9,8 +9,8 @@ the same weights but for rounding.
 The rows lie in one NumPy array in memory. Each step gets its own, as a view; what it takes a library to
 make them its own (a tensor that shares the memory, a copy) is part of its step. mlp_xp and scikit-learn
 take the whole array and cut it themselves; their time contains that, and what they do once an epoch.
-Only "JAX scan" and "JAX jit, placed" have their batches as JAX arrays before the clock starts, as bounds: a
-training that shuffles its rows anew for each epoch has no such arrays.
+Only "JAX scan" has its batches as JAX arrays before the clock starts: it is a bound, as a training whose
+steps come one by one cannot be compiled as a whole.
 
 As a command, `python -m bench.step_peers NAME` obeys orders on standard input, one JSON document a line.
 """
@@ -167,7 +167,7 @@ def products(task: Task) -> tuple[Run, Weights]:
                 if layer:
                     np.matmul(deltas[layer], weights[layer].T, out=deltas[layer - 1])
 
-    return run, lambda: []
+    return run, list
 
 
 def scikit_learn(task: Task) -> tuple[Run, Weights]:
@@ -295,12 +295,13 @@ def _jax_weights(carry: Any) -> list[np.ndarray]:
     return [np.asarray(part) for layer in carry[0] for part in layer]
 
 
-def _jax_jit(task: Task, batches: list[Any]) -> tuple[Run, Weights]:
+def jax_jit(task: Task) -> tuple[Run, Weights]:
     """A compiled step, called once a batch; parameters and means are updated in place (donated)."""
     import jax
 
     step, carry = _jax_step(task)
     step = jax.jit(step, donate_argnums=0)
+    batches = task.batches
 
     def run() -> None:
         nonlocal carry
@@ -309,18 +310,6 @@ def _jax_jit(task: Task, batches: list[Any]) -> tuple[Run, Weights]:
         jax.block_until_ready(carry)
 
     return run, lambda: _jax_weights(carry)
-
-
-def jax_jit(task: Task) -> tuple[Run, Weights]:
-    """Step by step, with the rows of each step from NumPy."""
-    return _jax_jit(task, task.batches)
-
-
-def jax_placed(task: Task) -> tuple[Run, Weights]:
-    """Step by step, with all batches made JAX arrays beforehand."""
-    import jax
-
-    return _jax_jit(task, jax.block_until_ready(jax.device_put(task.batches)))
 
 
 def jax_scan(task: Task) -> tuple[Run, Weights]:
@@ -351,7 +340,7 @@ def thinc(task: Task) -> tuple[Run, Weights]:
 
     training, layers = task.training, []
 
-    def tanh_forward(model: Any, x: Any, is_train: bool) -> Any:
+    def tanh_forward(model: Any, x: Any, **_is_train: bool) -> Any:
         a = model.ops.xp.tanh(x)
         return a, lambda delta: delta * (1.0 - a * a)
 
@@ -406,7 +395,6 @@ PEERS = {
     "torch eager": Peer(torch_eager, "torch", "torch"),
     "torch.compile": Peer(torch_compiled, "torch", "torch"),
     "JAX jit": Peer(jax_jit, "jax", "jax"),
-    "JAX jit, placed": Peer(jax_placed, "jax", "jax"),
     "JAX scan": Peer(jax_scan, "jax", "jax"),
     "thinc": Peer(thinc, "thinc", "thinc"),
 }
@@ -441,13 +429,12 @@ class Server:
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
-        self.task: Task | None = None
         self.run_all: Run = lambda: None
-        self.weights: Weights = lambda: []
+        self.weights: Weights = list
 
     def make(self, training: dict[str, Any], steps: int) -> None:
         """Forget the last task; make one of so many steps."""
-        self.task = self.run_all = self.weights = None  # the last one's memory first
+        self.run_all, self.weights = lambda: None, list  # the last one's memory first
         training["sizes"] = tuple(training["sizes"])
         self.task = make_task(Training(**training), steps)
         self.run_all, self.weights = self.peer.make(self.task)
