@@ -160,9 +160,18 @@ class Elu:
         z += negative
 
     def derivative(self, backend: Backend, kept: Array) -> Array:
-        """1 where a > 0, else a + α."""
-        xp = backend.xp
-        return xp.where(kept > 0.0, xp.ones_like(kept), kept + self.alpha)
+        """1 where a > 0, else a + α, as min(a, 0) + α + (a > 0) (1 − α)."""
+        return _elu_derivative(backend, kept, 1.0, self.alpha)
+
+
+def _elu_derivative(backend: Backend, kept: Array, right: float, left: float) -> Array:
+    """`right` where a > 0, else a + `left`. (`where` on random signs is 20 times slower on NumPy.)"""
+    xp = backend.xp
+    step = (right - left) * xp.astype(kept > 0.0, backend.dtype)
+    backend.into(kept, xp.minimum, kept, 0.0)
+    kept += left
+    kept += step
+    return kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,8 +196,7 @@ class Selu:
 
     def derivative(self, backend: Backend, kept: Array) -> Array:
         """λ where a > 0, else a + λ α."""
-        xp = backend.xp
-        return xp.where(kept > 0.0, xp.full_like(kept, self.scale), kept + self.scale * self.alpha)
+        return _elu_derivative(backend, kept, self.scale, self.scale * self.alpha)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -50,7 +50,9 @@ class Step:
         Position of the first row of these chunks in the global batch; 0 on one process.
     divisor : float or None
         Σ s_i over the global batch (its number of rows without weights). Where weights are spread over
-        several chunks it is None until the last one has passed; then it is Σ s_i over these chunks.
+        several chunks it is None until the last one has passed, and over several ranks until they are summed.
+    own_weight : float
+        Σ s_i over the chunks that have passed.
     """
 
     def __init__(
@@ -59,20 +61,23 @@ class Step:
         divisor: float | None,
         chunks: Iterable[tuple[Chunk, float]],
         first_row: int = 0,
+        *,
+        is_whole: bool = True,
     ) -> None:
         self.n_rows = n_rows
         self.divisor = divisor
         self.first_row = first_row
+        self.own_weight = 0.0
         self._chunks = chunks
+        self._is_whole = is_whole
 
     def __iter__(self) -> Iterator[Chunk]:
         """Yield the chunks, and know the divisor when they are through."""
-        total = 0.0
         for chunk, weight in self._chunks:
-            total += weight
+            self.own_weight += weight
             yield chunk
-        if self.divisor is None:
-            self.divisor = total
+        if self.divisor is None and self._is_whole:
+            self.divisor = self.own_weight
 
 
 class Loader:
@@ -306,7 +311,8 @@ class Loader:
             for (start, stop), own in zip(steps, chunks, strict=True):
                 divisor = None if gather.weighted else float(stop - start)
                 whole = (next(blocks).whole() for _ in own)
-                yield Step(stop - start, divisor, whole, share.of(start, stop)[0] - start)
+                first_row = share.of(start, stop)[0] - start
+                yield Step(stop - start, divisor, whole, first_row, is_whole=share.n_ranks == 1)
 
     def _small_steps(self, gather: "Gatherer", first: int, share: "Share") -> Iterator[Step]:
         """Steps of one chunk, gathered several at a time."""
@@ -328,7 +334,8 @@ class Loader:
                     if weights_are_here:
                         divisor = chunk[1]
                     chunks = (chunk,) if own_stop > own_start else ()
-                    yield Step(stop - start, divisor, chunks, own_start - start)
+                    first_row = own_start - start
+                    yield Step(stop - start, divisor, chunks, first_row, is_whole=share.n_ranks == 1)
 
 
 class Share(NamedTuple):

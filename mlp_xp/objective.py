@@ -14,6 +14,7 @@ import numpy as np
 
 from mlp_xp.array_api import Array, to_host
 from mlp_xp.backprop import backprop
+from mlp_xp.data_parallel import Ranks
 from mlp_xp.dropout import Dropout
 from mlp_xp.forward import Memo, forward
 from mlp_xp.loader import Loader, Step
@@ -70,6 +71,8 @@ class Objective:
         For hidden units.
     reduction : "mean" or "sum"
         Whether J is divided by Σ s_i.
+    ranks : Ranks, optional
+        The processes over which a step's rows are shared out; J and its gradient are those of all rows.
 
     Attributes
     ----------
@@ -84,12 +87,13 @@ class Objective:
         regularizer: Any = None,
         dropout: Dropout | None = None,
         reduction: str = "mean",
+        ranks: Ranks | None = None,
     ) -> None:
         self.network, self.loss, self.regularizer = network, loss, regularizer
-        self.dropout, self.reduction = dropout, reduction
-        self.targets = targets_of(network, loss)
+        self.dropout, self.reduction, self.ranks = dropout, reduction, ranks
+        self.targets = targets_of(network, loss, ranks)
         self.memo = Memo(network, 1)
-        self.gradient = network.parameters.zeros_like()
+        self.gradient = network.parameters.zeros_like(extra=0 if ranks is None else 2)
         self.start_epoch()
 
     def start_epoch(self) -> None:
@@ -110,17 +114,22 @@ class Objective:
         """
         network, backend, gradient = self.network, self.network.backend, self.gradient
         known = step.divisor if self.reduction == "mean" else None
-        first_row = 0
+        n_done, own_value = 0, 0.0
         for x, y, weight in step:
             n_rows = x.shape[0]
             memo = self.memo.of(n_rows)
-            z = forward(network, x, memo, self.dropout, number, first_row)
+            z = forward(network, x, memo, self.dropout, number, step.first_row + n_done)
             value = self.loss(backend, z, y, weight)  # Σ s L; z is now δ
             if known:
                 z *= 1.0 / known
-            backprop(network, memo, z, gradient, add=first_row > 0)
-            self._record(value)
-            first_row += n_rows
+            backprop(network, memo, z, gradient, add=n_done > 0)
+            n_done += n_rows
+            if self.ranks is None:
+                self._record(value)
+            else:
+                own_value = own_value + value
+        if self.ranks is not None:
+            self._add_up(self.ranks, own_value, step, n_done)
         divisor = step.divisor or 0.0
         scale = 1.0 if self.reduction == "sum" else 1.0 / divisor if divisor else 0.0
         if not known and scale != 1.0:
@@ -130,6 +139,18 @@ class Objective:
             self.regularizer.add_gradient(backend, weights, gradient.flat_weights, scale)
             self._record(self.regularizer.value(backend, weights))
         self._divisors.append(divisor)
+
+    def _add_up(self, ranks: Ranks, own_value: Any, step: Step, n_rows: int) -> None:
+        """Sum the gradient, Σ s_i L_i and Σ s_i over all ranks, in one message."""
+        gradient, size = self.gradient, self.gradient.size
+        if not n_rows:
+            gradient.flat[...] = 0.0
+        gradient.vector[size] = own_value
+        gradient.vector[size + 1] = step.own_weight
+        ranks.sum(gradient.vector, self.network.backend)
+        self._record(gradient.vector[size])
+        if step.divisor is None:
+            step.divisor = float(to_host(gradient.vector[size + 1]))
 
     def _record(self, value: Array) -> None:
         self.values.append(value)
@@ -186,22 +207,29 @@ class Objective:
         return None
 
 
-def targets_of(network: Network, loss: Any) -> dict[str, Any]:
-    """What a loader is told of the targets that a loss takes."""
+def targets_of(network: Network, loss: Any, ranks: Ranks | None = None) -> dict[str, Any]:
+    """What a loader is told: which targets a loss takes, and which rows are this rank's."""
     n_outputs = network.layer_sizes[-1]
-    return {"labels": loss.labels, "check": lambda y: loss.check_targets(y, n_outputs)}
+    return {
+        "labels": loss.labels,
+        "check": lambda y: loss.check_targets(y, n_outputs),
+        "share": (0, 1) if ranks is None else ranks.share,
+    }
 
 
-def mean_loss(network: Network, loader: Loader, loss: Any) -> float:
+def mean_loss(network: Network, loader: Loader, loss: Any, ranks: Ranks | None = None) -> float:
     """The loss over all rows of a loader, without penalty and dropout: Σ s_i L_i / Σ s_i.
 
-    In chunks, on the device; the host reads once.
+    In chunks, on the device, shared out over ranks; the host reads once.
     """
     memo = Memo(network, 1, way_back=False)
     values, divisor = Values(network), 0.0
-    for step in loader.steps(0, network.backend, **targets_of(network, loss)):
+    for step in loader.steps(0, network.backend, **targets_of(network, loss, ranks)):
         for x, y, weight in step:
             values.append(loss(network.backend, forward(network, x, memo.of(x.shape[0])), y, weight))
-        divisor += step.divisor or 0.0
+        divisor += step.own_weight
     values.flush()
-    return math.fsum(values.read) / divisor if divisor else math.nan
+    total = math.fsum(values.read)
+    if ranks is not None:
+        total, divisor = ranks.sum_numbers([total, divisor])
+    return total / divisor if divisor else math.nan

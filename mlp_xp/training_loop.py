@@ -18,6 +18,7 @@ import numpy as np
 from mlp_xp import checks
 from mlp_xp.array_api import Array, to_host
 from mlp_xp.catalogue import find
+from mlp_xp.data_parallel import Ranks
 from mlp_xp.dropout import resolve_dropout
 from mlp_xp.forward import Memo
 from mlp_xp.full_batch import lbfgs, scipy_minimize
@@ -122,6 +123,7 @@ def train(
     keep: str = "last",
     on_divergence: str = "stop",
     checkpoints: Any = None,
+    ranks: Ranks | None = None,
     seed: int = 0,
     state: TrainingState | None = None,
 ) -> Generator[Epoch]:
@@ -170,6 +172,9 @@ def train(
         weights are on their way to infinity.)
     checkpoints : Checkpoints, optional
         Where and how often the run's state is written to disk.
+    ranks : Ranks, optional
+        The processes that train together (`data_parallel.world`), all with the same arguments; the loader's
+        batch is the global one, of which each has its share.
     seed : int
         Of dropout. (The loader has the seed of the order, the network that of its starting weights.)
     state : TrainingState, optional
@@ -236,13 +241,15 @@ def train(
     vectors = 4 + len(rule.state)  # parameters, gradient, last good and best, and the optimizer's
     number = network.backend.xp.finfo(network.backend.dtype).bits // 8
     loader.fit_memory(Memo.bytes_per_row(network), vectors * network.parameters.size * number)
-    objective = Objective(network, loss, regularizer, dropout_masks, reduction)
+    objective = Objective(network, loss, regularizer, dropout_masks, reduction, ranks)
     stopping = Stopping(max_epochs, patience, tolerance, loss_below, time_budget)
     history = History(steps_per_epoch=loader.steps_per_epoch, max_epochs=max_epochs)
     rates = Rates(float(learning_rate), schedule, history)
     training = Training(objective, loader, rule, rates, clip_norm, checkpoints)
     if state is not None:
         training.restore(state)
+    if ranks is not None:
+        ranks.broadcast(network.parameters.flat, network.backend)
     network.output = loss.link
     return training.epochs(validation, stopping, keep, on_divergence)
 
@@ -447,10 +454,14 @@ class Training:
                 history.train_losses.append(train_loss)
                 validation_loss = None
                 if validation is not None:
-                    validation_loss = mean_loss(objective.network, validation, objective.loss)
+                    validation_loss = mean_loss(
+                        objective.network, validation, objective.loss, objective.ranks
+                    )
                     history.validation_losses.append(validation_loss)
             history.rows_at_epoch_start += loader.n_rows
             history.seconds = clock.seconds()
+            if objective.ranks is not None:  # the one decision that is not the same on all ranks by itself
+                history.seconds = objective.ranks.from_first(history.seconds)
             number = len(history.train_losses)
             is_best = history.watched[-1] < history.best_loss
             if is_best:

@@ -10,16 +10,33 @@ skipped, and the end of the run says how many tests were not run and why.
 """
 
 import collections
-import importlib.util
+import os
 
-import array_api_strict
 import backends
 import numpy as np
 import pytest
 from arrays import host, readonly
 
-OPTIONAL = ("autograd", "jax", "matplotlib", "mpmath", "numba", "onnx", "onnxruntime", "pandas",
-            "polars", "psutil", "pyarrow", "scipy", "sklearn", "torch")  # fmt: skip
+# JAX is an oracle on the CPU; on a GPU it would take most of the memory for itself.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+OPTIONAL = (
+    "autograd",
+    "jax",
+    "mpi4py",
+    "matplotlib",
+    "numba",
+    "onnx",
+    "onnxruntime",
+    "pandas",
+    "polars",
+    "psutil",
+    "pyarrow",
+    "scipy",
+    "sklearn",
+    "torch",
+)
+"""What a test may need beyond the core and pytest's own company."""
 
 
 def pytest_addoption(parser):
@@ -54,7 +71,6 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "needs(*libraries): skipped, and reported, where one of them is not installed"
     )
-    array_api_strict.set_array_api_strict_flags(api_version=backends.OLDEST_STANDARD)
     device = config.getoption("device")
     if device != "cpu" and backends.gpu_of(device) is None:
         raise pytest.UsageError(f"--device {device}: must be cpu, cuda or cuda:N.")
@@ -71,7 +87,7 @@ def pytest_configure(config):
                 asked = f"--device {device}" if name == "cupy" and device != "cpu" else name
                 raise pytest.UsageError(f"{asked}: {reason}") from None
             config.stash[MISSING][name] = str(reason)
-    absent = [name for name in required if name in OPTIONAL and not _is_here(name)]
+    absent = [name for name in required if name in OPTIONAL and not backends.is_here(name)]
     if absent:
         raise pytest.UsageError(f"--require: not installed: {', '.join(absent)}")
     config.stash[WANTED] = [n for n in config.stash[AVAILABLE] if not wanted or n in wanted]
@@ -90,10 +106,6 @@ def _refuse_unknown(option, names, known):
         raise pytest.UsageError(f"{option} {', '.join(unknown)}: known are {', '.join(known)}.")
 
 
-def _is_here(library):
-    return importlib.util.find_spec(library) is not None
-
-
 def pytest_report_header(config):
     return [
         f"mlp_xp: device {config.getoption('device')}, backends {', '.join(config.stash[WANTED])}",
@@ -110,7 +122,7 @@ def pytest_runtest_setup(item):
     for marker in item.iter_markers("needs"):
         for library in marker.args:
             assert library in OPTIONAL, f"needs({library!r}): not among {OPTIONAL}"
-            if not _is_here(library):
+            if not backends.is_here(library):
                 item.config.stash[NOT_RUN][library] += 1
                 pytest.skip(f"{library} is not installed")
 
