@@ -42,8 +42,30 @@ def softplus(backend: Backend, z: Array) -> Array:
     return xp.maximum(z, 0.0) + xp.log1p(xp.exp(-xp.abs(z)))
 
 
+class Activation:
+    """A layer's nonlinearity as the forward pass and backprop use it; a fused kernel is one of these, too."""
+
+    def activate(self, backend: Backend, z: Array, biases: Array | None, kept: Array | None) -> None:
+        """z ← f(z + b), and what the derivative follows from is kept."""
+        if biases is not None:
+            z += biases
+        self.forward(backend, z, kept)
+
+    def chain(self, backend: Backend, delta: Array, kept: Array) -> None:
+        """δ ← δ ⊙ f': the chain rule through f. What was kept is consumed."""
+        delta *= self.derivative(backend, kept)
+
+    def forward(self, backend: Backend, z: Array, kept: Array | None) -> None:
+        """z ← f(z)."""
+        raise AttributeError("an activation knows its function")
+
+    def derivative(self, backend: Backend, kept: Array) -> Array | float:
+        """f'(z)."""
+        raise AttributeError("an activation knows its derivative")
+
+
 @dataclasses.dataclass(frozen=True)
-class Identity:
+class Identity(Activation):
     """f(z) = z, f' = 1."""
 
     keeps_output: ClassVar[bool] = True
@@ -57,7 +79,7 @@ class Identity:
 
 
 @dataclasses.dataclass(frozen=True)
-class Logistic:
+class Logistic(Activation):
     """f(z) = 1 / (1 + e^−z), f' = a (1 − a)."""
 
     keeps_output: ClassVar[bool] = True
@@ -72,7 +94,7 @@ class Logistic:
 
 
 @dataclasses.dataclass(frozen=True)
-class Tanh:
+class Tanh(Activation):
     """f(z) = tanh z, f' = 1 − a²."""
 
     keeps_output: ClassVar[bool] = True
@@ -88,7 +110,7 @@ class Tanh:
 
 
 @dataclasses.dataclass(frozen=True)
-class Relu:
+class Relu(Activation):
     """f(z) = max(z, 0), f' = 1 where a > 0, else 0."""
 
     keeps_output: ClassVar[bool] = True
@@ -103,7 +125,7 @@ class Relu:
 
 
 @dataclasses.dataclass(frozen=True)
-class LeakyRelu:
+class LeakyRelu(Activation):
     """f(z) = max(z, slope · z), f' = 1 where a > 0, else slope.
 
     Parameters
@@ -132,7 +154,7 @@ class LeakyRelu:
 
 
 @dataclasses.dataclass(frozen=True)
-class Elu:
+class Elu(Activation):
     """f(z) = z where z > 0, else α (e^z − 1); f' = 1 where a > 0, else a + α.
 
     Parameters
@@ -165,7 +187,7 @@ class Elu:
 
 
 def _elu_derivative(backend: Backend, kept: Array, right: float, left: float) -> Array:
-    """`right` where a > 0, else a + `left`. (`where` on random signs is 20 times slower on NumPy.)"""
+    """`right` where a > 0, else a + `left`; `where` on random signs is 20 times slower on NumPy."""
     xp = backend.xp
     step = (right - left) * xp.astype(kept > 0.0, backend.dtype)
     backend.into(kept, xp.minimum, kept, 0.0)
@@ -175,7 +197,7 @@ def _elu_derivative(backend: Backend, kept: Array, right: float, left: float) ->
 
 
 @dataclasses.dataclass(frozen=True)
-class Selu:
+class Selu(Activation):
     """f(z) = λ z where z > 0, else λ α (e^z − 1); f' = λ where a > 0, else a + λ α.
 
     λ and α are those for which activations keep mean 0 and variance 1 from layer to layer.
@@ -200,7 +222,7 @@ class Selu:
 
 
 @dataclasses.dataclass(frozen=True)
-class Softplus:
+class Softplus(Activation):
     """f(z) = log(1 + e^z), f' = 1 − e^−a."""
 
     keeps_output: ClassVar[bool] = True
@@ -215,7 +237,7 @@ class Softplus:
 
 
 @dataclasses.dataclass(frozen=True)
-class Silu:
+class Silu(Activation):
     """f(z) = z σ(z), f' = σ (1 + z (1 − σ)) with σ the logistic function; also called swish.
 
     References
@@ -239,7 +261,7 @@ class Silu:
 
 
 @dataclasses.dataclass(frozen=True)
-class Gelu:
+class Gelu(Activation):
     """f(z) = z/2 (1 + t), t = tanh(c (z + k z³)); f' = (1 + t)/2 + z/2 (1 − t²) c (1 + 3 k z²).
 
     The tanh form (c = √(2/π), k = 0.044715): neither NumPy nor the Array API standard has erf. It differs
@@ -257,12 +279,12 @@ class Gelu:
     def forward(self, backend: Backend, z: Array, kept: Array | None) -> None:
         """z becomes z/2 (1 + t)."""
         xp = backend.xp
-        square = z * z
-        t = xp.tanh(self.c * z * (1.0 + self.k * square))
+        bounded = xp.minimum(xp.maximum(z, -100.0), 100.0)  # beyond, t is ±1 and z³ would overflow
+        square = bounded * bounded
+        t = xp.tanh(self.c * bounded * (1.0 + self.k * square))
         half = 0.5 * (1.0 + t)
         if kept is not None:
-            # (1 − t²) first: where t is ±1 the product is 0, however large z² is.
-            kept[...] = half + 0.5 * z * ((1.0 - t * t) * self.c * (1.0 + 3.0 * self.k * square))
+            kept[...] = half + 0.5 * bounded * ((1.0 - t * t) * self.c * (1.0 + 3.0 * self.k * square))
         backend.into(z, xp.multiply, z, half)
 
     def derivative(self, backend: Backend, kept: Array) -> Array:
@@ -271,7 +293,7 @@ class Gelu:
 
 
 @dataclasses.dataclass(frozen=True)
-class Mish:
+class Mish(Activation):
     """f(z) = z t, t = tanh(log(1 + e^z)); f' = t + z σ(z) (1 − t²).
 
     References
@@ -295,7 +317,7 @@ class Mish:
 
 
 @dataclasses.dataclass(frozen=True)
-class Custom:
+class Custom(Activation):
     """A user's own activation: a pair of functions of z, checked against each other when it is given.
 
     Parameters

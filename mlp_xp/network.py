@@ -35,8 +35,8 @@ class Network:
         How the weights start; what suits each layer's activation (`initializers.SUITED`) if not given.
     device : str or Backend
         "cpu", "cuda", "cuda:N".
-    dtype : str
-        "float32" or "float64".
+    dtype : str, optional
+        "float32" (if not given, unless `device` is a Backend with a dtype of its own) or "float64".
     seed : int
         Of the starting weights, drawn on the host: the same on every device.
 
@@ -69,7 +69,7 @@ class Network:
         bias: bool = True,
         initializer: Any = None,
         device: str | Backend = "cpu",
-        dtype: str = "float32",
+        dtype: str | None = None,
         seed: int = 0,
     ) -> None:
         self.layer_sizes = _checked_sizes(layer_sizes)

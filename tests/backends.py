@@ -3,8 +3,6 @@
 import importlib.util
 import re
 
-import array_api_strict
-
 from mlp_xp import cuda
 from mlp_xp.array_api import Backend, backend
 
@@ -47,7 +45,17 @@ def make(name, device="cpu"):
     return _torch() if name == "torch" else _cupy(gpu_of(device) or 0)
 
 
+def is_here(library):
+    """Whether a library can be imported."""
+    return importlib.util.find_spec(library) is not None
+
+
 def _strict(name):
+    if not is_here("array_api_strict"):
+        raise UnavailableError("array-api-strict is not installed")
+    import array_api_strict
+
+    array_api_strict.set_array_api_strict_flags(api_version=OLDEST_STANDARD)
     device = STRICT_DEVICES[name]
     known = {str(d): d for d in array_api_strict.__array_namespace_info__().devices()}
     known = {re.sub(r".*'(.*)'.*", r"\1", text): d for text, d in known.items()}
@@ -58,7 +66,7 @@ def _strict(name):
 
 
 def _torch():
-    if importlib.util.find_spec("torch") is None:
+    if not is_here("torch"):
         raise UnavailableError("torch is not installed")
     import array_api_compat.torch as xp
 

@@ -53,11 +53,21 @@ def test_small_values_keep_their_digits(name, backend):
         np.testing.assert_allclose(a, expected, rtol=16 * float(np.finfo(dtype).eps))
 
 
+@pytest.mark.parametrize("name", ["identity", "relu", "leaky_relu", "softplus", "logistic"])
+def test_small_derivatives_keep_their_digits(name, backend):
+    for dtype in dtypes_of(backend):
+        z = Z[(Z < 0) & (Z > -80)]
+        _, slope = compute(ACTIVATIONS[name](), backend.with_dtype(dtype), z)
+        expected = [exact.activation(name, each)[1] for each in z]
+        np.testing.assert_allclose(slope, expected, rtol=16 * float(np.finfo(dtype).eps))
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_dtype_and_device_stay(name, backend):
     backend = backend.with_dtype("float32")
     activation = ACTIVATIONS[name]()
-    z, kept = backend.ones((3, 2)), backend.empty((3, 2))
+    z = backend.ones((3, 2))
+    kept = z if activation.keeps_output else backend.empty((3, 2))
     activation.forward(backend, z, kept)
     slope = activation.derivative(backend, kept)
     like = backend.ones((3, 2))
