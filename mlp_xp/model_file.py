@@ -23,7 +23,7 @@ from mlp_xp.activations import ACTIVATIONS, Custom, resolve_activation
 from mlp_xp.array_api import DTYPES, to_host
 from mlp_xp.catalogue import describe
 from mlp_xp.initializers import Given
-from mlp_xp.losses import LINKS, SortedLink
+from mlp_xp.losses import LINKS, GroupedSoftmaxLink, SortedLink
 from mlp_xp.network import Network, activation_name, resolve_link
 from mlp_xp.tables.model import TableModel
 
@@ -32,15 +32,15 @@ FORMAT = 1
 
 METADATA_KEY = "mlp_xp"
 
-KINDS = ("network", "table")
+KINDS = ("network", "table", "estimator")
 
 
-def save(model: Network | TableModel, path: str | os.PathLike[str]) -> None:
+def save(model: Any, path: str | os.PathLike[str]) -> None:
     """Write a model file.
 
     Parameters
     ----------
-    model : Network or TableModel
+    model : Network, TableModel or fitted estimator
         What `load` will give back.
     path : path
         Usually ``*.safetensors``. An existing file is replaced, at once and only when the new one is
@@ -53,7 +53,7 @@ def save(model: Network | TableModel, path: str | os.PathLike[str]) -> None:
     TypeError
         `model` is nothing that can be saved.
     ValueError
-        Its weights are not all finite.
+        Its weights are not all finite, or it is an estimator that is not fitted.
     """
     if isinstance(model, Network):
         document: dict[str, Any] = {"kind": "network"}
@@ -61,8 +61,11 @@ def save(model: Network | TableModel, path: str | os.PathLike[str]) -> None:
     elif isinstance(model, TableModel):
         document = {"kind": "table", "table": model.description()}
         network = model.network
+    elif hasattr(model, "get_params") and hasattr(model, "description"):
+        document = {"kind": "estimator", "estimator": model.description()}
+        network = model.network
     else:
-        raise TypeError(f"{model!r} cannot be saved: give a Network or a TableModel.")
+        raise TypeError(f"{model!r} cannot be saved: give a Network, a TableModel or a fitted estimator.")
     document |= {"format": FORMAT, "network": _network_description(network)}
     tensors = {f"weights.{layer}": to_host(w) for layer, w in enumerate(network.parameters.weights)}
     tensors |= {f"biases.{layer}": to_host(b) for layer, b in enumerate(network.parameters.biases)}
@@ -92,7 +95,7 @@ def load(
 
     Returns
     -------
-    Network or TableModel
+    Network, TableModel, MLPClassifier or MLPRegressor
         What was saved.
 
     Raises
@@ -103,6 +106,8 @@ def load(
         It cannot be read.
     RuntimeError
         The device cannot be used here.
+    ModuleNotFoundError
+        It holds an estimator, and scikit-learn is not installed.
     """
     contents = read(path)
     own = activations or {}
@@ -162,8 +167,8 @@ class Contents:
         """Names of the activations that the file's user must give again."""
         return sorted({f.name for f in self.activations if isinstance(f, OwnActivation)})
 
-    def model(self, device: str, own: Mapping[str, Any]) -> Network | TableModel:
-        """The network, or the table model around it."""
+    def model(self, device: str, own: Mapping[str, Any]) -> Any:
+        """The network, or the table model or estimator around it."""
         activations = [own[f.name] if isinstance(f, OwnActivation) else f for f in self.activations]
         network = Network(
             self.layer_sizes,
@@ -176,10 +181,19 @@ class Contents:
         network.output = self.output
         if self.document["kind"] == "network":
             return network
+        around = _estimator if self.document["kind"] == "estimator" else TableModel.of
         try:
-            return TableModel.of(self.document["table"], network)
+            return around(self.document[self.document["kind"]], network)
         except DAMAGE as error:
             raise _damaged(self.path, error) from None
+
+
+def _estimator(document: Mapping[str, Any], network: Network) -> Any:
+    from mlp_xp.estimators import MLPClassifier, MLPRegressor  # late: estimators are built on networks
+    from mlp_xp.estimators.saved import estimator_of
+
+    kinds = {"MLPClassifier": MLPClassifier, "MLPRegressor": MLPRegressor}
+    return estimator_of(kinds, document, network)
 
 
 DAMAGE = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
@@ -284,6 +298,8 @@ def _contents(
         checks.refuse([checks.whole("n_quantiles", output.n_quantiles)])
         if sizes[-1] % output.n_quantiles:
             raise ValueError(f"{output.n_quantiles} quantiles do not fit {sizes[-1]} outputs")
+    if isinstance(output, GroupedSoftmaxLink) and sum(output.groups) != sizes[-1]:
+        raise ValueError(f"groups={output.groups} do not fit {sizes[-1]} outputs")
     return Contents(tuple(sizes), activations, bias, dtype, output, [], [], document, path)
 
 

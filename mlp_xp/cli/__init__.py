@@ -4,6 +4,7 @@ Exit statuses: 0 done; 1 the training diverged; 2 something that was given is re
 was given, what is needed and what to do); 3 an error of mlp-xp itself; 130 interrupted.
 """
 
+import functools
 import inspect
 import os
 import sys
@@ -54,10 +55,27 @@ def unwrapped(text: str) -> str:
     )
 
 
+class CarriedError(Exception):
+    """Carries an error past typer, which would end the process by itself on some."""
+
+
+def carrying(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command, with errors that typer must not see in a `CarriedError`."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **named: Any) -> Any:
+        try:
+            return command(*arguments, **named)
+        except (KeyboardInterrupt, EOFError, OSError) as error:
+            raise CarriedError from error
+
+    return run
+
+
 COMMANDS: tuple[Callable[..., Any], ...] = (train, predict, evaluate, show, devices)
 
 for command in COMMANDS:
-    app.command(help=unwrapped(command.__doc__ or ""))(command)
+    app.command(help=unwrapped(command.__doc__ or ""))(carrying(command))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -72,25 +90,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _status(given: list[str]) -> int:
     """Run a command; its exit status, with errors said."""
     debug = "--debug" in given
+    arguments = [argument for argument in given if argument != "--debug"]
     try:
-        result = app(
-            args=[argument for argument in given if argument != "--debug"],
-            prog_name="mlp-xp",
-            standalone_mode=False,
-        )
-        return int(result or 0)
-    except (KeyboardInterrupt, typer.Abort):
-        return _say("interrupted.", 130)
-    except BrokenPipeError:  # the reader of our output has gone: nobody is left to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception as error:
+        return int(app(args=arguments, prog_name="mlp-xp", standalone_mode=False) or 0)
+    except (Exception, KeyboardInterrupt) as error:
+        found = error.__cause__ if isinstance(error, CarriedError) and error.__cause__ else error
+        if isinstance(found, KeyboardInterrupt | typer.Abort):
+            return _say("interrupted.", 130)
+        if isinstance(found, BrokenPipeError):  # the reader of our output has gone: nobody is left to tell
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         if debug:
             raise
-        return _explain(error, given)
+        return _explain(found, given)
 
 
-def _explain(error: Exception, given: Sequence[str]) -> int:
+def _explain(error: BaseException, given: Sequence[str]) -> int:
     """Say an error in our words, and its exit status."""
     message = getattr(error, "format_message", None)  # an error of typer's own
     if message is not None:

@@ -6,7 +6,7 @@ import math
 
 from mlp_xp import checks, evaluation
 from mlp_xp.cli import options
-from mlp_xp.cli.predict import around
+from mlp_xp.cli.predict import around, known_names
 from mlp_xp.datasets import DATASETS
 from mlp_xp.model_file import load
 from mlp_xp.tables.model import TableModel
@@ -50,7 +50,7 @@ def evaluate(
         if isinstance(loaded, TableModel):
             fitted, table = loaded, _open(loaded, where)
         else:
-            table = open_table(where)
+            table = open_table(where, columns=known_names(loaded, where))
             fitted = around(loaded, table)
         table = for_model(table, fitted)
     metrics = {

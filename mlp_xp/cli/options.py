@@ -35,7 +35,7 @@ Target = Annotated[
     typer.Option(
         help="Column to predict, or several with commas (a name with a comma in double quotes). For an x.npy "
         "the file with y; for an .npz the array, if it is not y.",
-        show_default=False,
+        show_default="none",
     ),
 ]
 WeightColumn = Annotated[
@@ -59,6 +59,22 @@ Json = Annotated[
     ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", show_default="off")]
+
+
+def whole(text: str) -> int:
+    """The whole number that an option is given as."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a whole number.") from None
+
+
+def real(text: str) -> float:
+    """The number that an option is given as."""
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number.") from None
 
 
 class Problems:

@@ -15,6 +15,7 @@ import typer
 from mlp_xp import checks
 from mlp_xp.cli import options
 from mlp_xp.datasets import DATASETS
+from mlp_xp.losses import GroupedSoftmaxLink, LogisticLink
 from mlp_xp.model_file import load, whole_file
 from mlp_xp.network import Network
 from mlp_xp.tables.model import TableModel
@@ -73,23 +74,31 @@ def _no_data(data: str | None, dataset: str | None) -> str | None:
     return "DATA is missing: name a file, or a --dataset." if data is None and dataset is None else None
 
 
-def with_inputs(model: Network | TableModel, where: Place) -> tuple[TableModel, Table]:
+def with_inputs(model: Any, where: Place) -> tuple[TableModel, Table]:
     """A model and the table that it predicts from; a network alone takes the columns as they come."""
     if isinstance(model, TableModel):
         # Its columns are known by name: nothing is to be left out.
         return model, open_inputs(dataclasses.replace(where, exclude=()), model)
-    table = open_table(where, targets_needed=False)
-    return around(model, table), table
+    table = open_table(where, columns=known_names(model, where), targets_needed=False)
+    # Targets that the data has too are not needed, and are not named.
+    return around(model, dataclasses.replace(table, target_names=())), table
 
 
-def around(network: Network, table: Table) -> TableModel:
-    """A network with the names of a table's columns.
+def known_names(model: Any, where: Place) -> list[str] | None:
+    """The columns that an estimator was fitted with by name, where the data has names too."""
+    names = getattr(model, "feature_names_in_", None)
+    return None if names is None or not where.has_names else [str(name) for name in names]
+
+
+def around(model: Any, table: Table) -> TableModel:
+    """A network or an estimator with the names of a table's columns.
 
     Raises
     ------
     ValueError
-        Their number is not that of its inputs.
+        Their number is not that of its inputs, or an estimator has several targets with classes.
     """
+    network = model if isinstance(model, Network) else model.network
     n_inputs, n_columns = network.layer_sizes[0], len(table.feature_names)
     if n_columns != n_inputs:
         raise ValueError(
@@ -97,7 +106,12 @@ def around(network: Network, table: Table) -> TableModel:
             f"{' ...' * (n_columns > 20)}), but this network was built for {n_inputs} "
             f"(layer_sizes={network.layer_sizes}): leave some out with --exclude."
         )
-    return TableModel.around(network, table.feature_names, table.target_names or None)
+    if isinstance(network.output, GroupedSoftmaxLink):
+        raise ValueError("this model has several targets with classes: use it in Python, mlp_xp.load(path).")
+    classes = getattr(model, "classes_", None)
+    several_labels = isinstance(network.output, LogisticLink) and network.layer_sizes[-1] > 1
+    levels = None if classes is None or several_labels else [str(level) for level in classes]
+    return TableModel.around(network, table.feature_names, table.target_names or None, levels)
 
 
 def prediction_columns(model: TableModel) -> list[str]:

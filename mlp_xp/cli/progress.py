@@ -1,6 +1,5 @@
 """What a command shows while it works: live in a terminal, plain lines elsewhere, on standard error."""
 
-import itertools
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from mlp_xp.tables.preparation import Around
 from mlp_xp.training_loop import Epoch
 
 SECONDS_BETWEEN_LINES = 1.0
@@ -44,7 +44,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600:,}:{whole % 3600 // 60:02} h"
 
 
-class Counted:
+class Counted(Around):
     """A source that tells how many rows were read from it.
 
     Parameters
@@ -55,9 +55,8 @@ class Counted:
     """
 
     def __init__(self, source: Any, passed: Callable[[int], None]) -> None:
-        self.source, self.passed = source, passed
-        self.n_rows, self.n_features, self.n_targets = source.n_rows, source.n_features, source.n_targets
-        self.has_weights = source.has_weights
+        super().__init__(source)
+        self.passed = passed
 
     def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
         """Fill the arrays, and count."""
@@ -205,15 +204,13 @@ class LiveBar(Silence):
         done = ((self.epoch.number if self.epoch else 0) + self.share) / self.max_epochs
         bar_width = max(4, min(BAR_WIDTH, width - len(count) - 1))
         bar = ProgressBar(total=1.0, completed=1.0 if self.is_over else done, width=bar_width)
-        first = Table.grid(padding=(0, 1))
         taken = len(count) + 1 + bar_width
-        beside = list(
-            itertools.takewhile(
-                lambda n: taken + sum(len(fact) + 2 for fact in facts[:n]) < width, range(1, len(facts) + 1)
-            )
+        n_beside = sum(
+            taken + sum(len(fact) + 2 for fact in facts[:n]) <= width for n in range(1, len(facts) + 1)
         )
-        n_beside = beside[-1] if beside else 0
-        first.add_row(Text(count), bar, Text("  ".join(facts[:n_beside])))
+        first = Table.grid(padding=(0, 1))
+        beside = [Text("  ".join(facts[:n_beside]), no_wrap=True)] if n_beside else []
+        first.add_row(Text(count, no_wrap=True), bar, *beside)
         below = fill_lines(facts[n_beside:], width)
         return Group(first, *(Text(line, no_wrap=True, overflow="ellipsis") for line in below))
 

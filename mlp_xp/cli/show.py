@@ -50,9 +50,22 @@ def sections(contents: Contents) -> list[tuple[str, list[tuple[str, str]]]]:
     biases = "with" if contents.bias else "without"
     output = name_of(LINKS, contents.output)
     title = f"network: {n_parameters:,} parameters, {biases} biases, {contents.dtype}, output {output}"
+    if contents.document["kind"] == "network":
+        return [(title, layers)]
     # Nothing is computed here, so that a user's own activations need not be given.
     model = contents.model("cpu", dict.fromkeys(contents.own_activations, "identity"))
-    return [(title, layers), *(_of_table(model) if isinstance(model, TableModel) else [])]
+    return [(title, layers), *(_of_table(model) if isinstance(model, TableModel) else _of_estimator(model))]
+
+
+def _of_estimator(model: Any) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Its parameters that are not the defaults, and its classes and columns."""
+    defaults = type(model)().get_params()
+    changed = [(name, str(value)) for name, value in model.get_params().items() if value != defaults[name]]
+    fitted = [("epochs", str(model.n_iter_))] if hasattr(model, "n_iter_") else []
+    for name, title in (("classes_", "classes"), ("feature_names_in_", "columns")):
+        if hasattr(model, name):
+            fitted.append((title, _value(", ".join(map(str, getattr(model, name))))))
+    return [(f"estimator: {type(model).__name__}", [*changed, *fitted])]
 
 
 def _of_table(model: TableModel) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -76,7 +76,12 @@ def train(
         str, typer.Option(help=f"{_names(OPTIMIZERS)} (which takes all rows a step); {PARAMETERS}.")
     ] = "adam",
     learning_rate: Annotated[
-        float, typer.Option(help="Step size, > 0: what an update's direction is multiplied with.")
+        float,
+        typer.Option(
+            parser=options.real,
+            metavar="FLOAT",
+            help="Step size, > 0: what an update's direction is multiplied with.",
+        ),
     ] = 1e-3,
     schedule: Annotated[
         str, typer.Option(help=f"Learning rate over time: {_names(SCHEDULES)}; {PARAMETERS}.")
@@ -88,29 +93,65 @@ def train(
         ),
     ] = "256",
     order: Annotated[str, typer.Option(help=f"Which rows, when: {_names(ORDERS)}.")] = "shuffled",
-    epochs: Annotated[int, typer.Option(help="Passes over the data, at most.")] = 1000,
+    epochs: Annotated[
+        int, typer.Option(parser=options.whole, metavar="INT", help="Passes over the data, at most.")
+    ] = 1000,
     validation: Annotated[
-        float, typer.Option(help="Part of the rows that is held out, in [0, 1); 0 for none.")
+        float,
+        typer.Option(
+            parser=options.real,
+            metavar="FLOAT",
+            help="Part of the rows that is held out, in [0, 1); 0 for none.",
+        ),
     ] = 0.1,
     patience: Annotated[
-        int, typer.Option(help="Epochs without improvement of the watched loss until it stops; 0 to go on.")
+        int,
+        typer.Option(
+            parser=options.whole,
+            metavar="INT",
+            help="Epochs without improvement of the watched loss until it stops; 0 to go on.",
+        ),
     ] = 20,
     tolerance: Annotated[
-        float, typer.Option(help="What counts as an improvement, in units of the loss.")
+        float,
+        typer.Option(
+            parser=options.real, metavar="FLOAT", help="What counts as an improvement, in units of the loss."
+        ),
     ] = 0.0,
     loss_below: Annotated[
         float | None,
         typer.Option(
-            help="Stop when the watched loss is below it, in units of the loss.", show_default="never"
+            parser=options.real,
+            metavar="FLOAT",
+            help="Stop when the watched loss is below it, in units of the loss.",
+            show_default="never",
         ),
     ] = None,
     time_budget: Annotated[
         float | None,
-        typer.Option(help="Seconds after which it stops, at the end of an epoch.", show_default="no limit"),
+        typer.Option(
+            parser=options.real,
+            metavar="FLOAT",
+            help="Seconds after which it stops, at the end of an epoch.",
+            show_default="no limit",
+        ),
     ] = None,
     keep: Annotated[str, typer.Option(help="Whose weights are kept: 'best' or 'last' epoch.")] = "best",
-    l1: Annotated[float, typer.Option(help="Strength of the penalty on sum |w|, >= 0.")] = 0.0,
-    l2: Annotated[float, typer.Option(help="Strength of the penalty on sum w^2, >= 0.")] = 0.0,
+    on_divergence: Annotated[
+        str,
+        typer.Option(
+            help="What a loss that is not finite leads to: 'stop', or 'rollback' to the best epoch with half "
+            "the learning rate, ten times at most."
+        ),
+    ] = "stop",
+    l1: Annotated[
+        float,
+        typer.Option(parser=options.real, metavar="FLOAT", help="Strength of the penalty on sum |w|, >= 0."),
+    ] = 0.0,
+    l2: Annotated[
+        float,
+        typer.Option(parser=options.real, metavar="FLOAT", help="Strength of the penalty on sum w^2, >= 0."),
+    ] = 0.0,
     dropout: Annotated[
         str,
         typer.Option(
@@ -119,13 +160,23 @@ def train(
     ] = "0",
     clip_norm: Annotated[
         float | None,
-        typer.Option(help="Largest Euclidean norm of a step's gradient, > 0.", show_default="no limit"),
+        typer.Option(
+            parser=options.real,
+            metavar="FLOAT",
+            help="Largest Euclidean norm of a step's gradient, > 0.",
+            show_default="no limit",
+        ),
     ] = None,
     reduction: Annotated[
         str, typer.Option(help="Objective: 'mean' over the rows of a step, or their 'sum'.")
     ] = "mean",
     seed: Annotated[
-        int, typer.Option(help="Of held-out part, starting weights, order and dropout; >= 0.")
+        int,
+        typer.Option(
+            parser=options.whole,
+            metavar="INT",
+            help="Of held-out part, starting weights, order and dropout; >= 0.",
+        ),
     ] = 0,
     device: options.Device = "cpu",
     dtype: Annotated[str, typer.Option(help="Of weights and arithmetic: float32 or float64.")] = "float32",
@@ -178,6 +229,7 @@ def train(
         None if loss_below is None else checks.number("--loss-below", loss_below),
         None if time_budget is None else checks.number("--time-budget", time_budget, above=0),
         checks.one_of("--keep", keep, ("best", "last")),
+        checks.one_of("--on-divergence", on_divergence, ("stop", "rollback")),
         checks.number("--l1", l1, least=0),
         checks.number("--l2", l2, least=0),
         None if clip_norm is None else checks.number("--clip-norm", clip_norm, above=0),
@@ -236,6 +288,7 @@ def train(
         loss_below=loss_below,
         time_budget=time_budget,
         keep=keep,
+        on_divergence=on_divergence,
         seed=seed,
     )
     if not quiet:
@@ -250,43 +303,23 @@ def train(
     except FloatingPointError as error:
         if bar.epoch is None or out is None:
             raise
-        if keep == "best":
-            network.parameters.flat[...] = bar.epoch.best_parameters
+        kept = _put_back(network, bar, keep)
+        model.training |= {"epochs": kept.number, "stopped": "diverged in a later epoch"}
         save(model, out)
-        kept = bar.best if keep == "best" and bar.best else bar.epoch
         raise FloatingPointError(f"{error} {out} has those of epoch {kept.number}.") from error
-    if interrupted and keep == "best":
-        network.parameters.flat[...] = epoch.best_parameters
+    if interrupted:
+        _put_back(network, bar, keep)
     part, raw = ("held-out", split.raw_held_out) if split.raw_held_out else ("training", split.raw_training)
-    metrics = {name: value if math.isfinite(value) else None for name, value in evaluate(model, raw).items()}
-    stopped = "interrupted" if interrupted else epoch.stopped
-    model.training |= {
-        "rows": n_rows,
-        "held_out_rows": split.held_out.n_rows if split.held_out else 0,
-        "epochs": epoch.number,
-        "stopped": stopped,
-        "optimizer": describe(OPTIMIZERS, rule),
-        "learning_rate": learning_rate,
-        "schedule": describe(SCHEDULES, own_schedule),
-        "batch_size": loader.batch_size,
-        "l1": l1,
-        "l2": l2,
-        "dropout": list(rates),
-        "seed": seed,
-        "metrics": metrics,
-        "metrics_on": part,
-    }
-    if out is not None:
-        save(model, out)
+    measured = {name: value if math.isfinite(value) else None for name, value in evaluate(model, raw).items()}
     result = {
-        "metrics": metrics,
+        "metrics": measured,
         "metrics_on": part,
         "rows_measured": raw.n_rows,
         "epochs": epoch.number,
         "best_epoch": bar.best.number if bar.best else None,
         "train_loss": epoch.train_loss,
         "validation_loss": epoch.validation_loss,
-        "stopped": stopped,
+        "stopped": "interrupted" if interrupted else epoch.stopped,
         "seconds": epoch.seconds,
         "device": network.backend.name,
         "dtype": dtype,
@@ -296,11 +329,37 @@ def train(
         "rows_gathered": [bar.rows_gathered],
         "model": None if out is None else str(out),
     }
+    if out is not None:
+        # Nothing that differs between two equal trainings: no times, no device.
+        model.training |= {name: result[name] for name in ("metrics", "metrics_on", "epochs", "stopped")}
+        model.training |= {
+            "rows": n_rows,
+            "held_out_rows": split.held_out.n_rows if split.held_out else 0,
+            "optimizer": describe(OPTIMIZERS, rule),
+            "learning_rate": learning_rate,
+            "schedule": describe(SCHEDULES, own_schedule),
+            "batch_size": loader.batch_size,
+            "l1": l1,
+            "l2": l2,
+            "dropout": list(rates),
+            "seed": seed,
+        }
+        save(model, out)
     if as_json:
         print(json.dumps(result))
     elif not quiet:
         print(_report(result))
     return 130 if interrupted else 0
+
+
+def _put_back(network: Network, bar: Silence, keep: str) -> Epoch:
+    """Give a network that was cut off inside an epoch the weights of the best or last one; that epoch."""
+    epoch = bar.best if keep == "best" and bar.best else bar.epoch
+    if epoch is None or bar.epoch is None:
+        raise RuntimeError("no epoch is complete.")
+    training = bar.epoch.training
+    network.parameters.flat[...] = training.best if epoch is bar.best else training.last_good
+    return epoch
 
 
 def _batch_size(text: str) -> int | str:

@@ -86,15 +86,19 @@ class TableModel:
 
     @classmethod
     def around(
-        cls, network: Network, input_names: Sequence[str], target_names: Sequence[str] | None = None
+        cls,
+        network: Network,
+        input_names: Sequence[str],
+        target_names: Sequence[str] | None = None,
+        levels: Sequence[str] | None = None,
     ) -> "TableModel":
         """A model that adds nothing but names to a network: raw rows go in as they are.
 
-        Classes have their numbers for names. Without names of targets, those are numbered too.
+        What is not named is numbered: classes, where the network is a classifier, and targets.
         """
-        n_outputs, levels = network.layer_sizes[-1], None
+        n_outputs = network.layer_sizes[-1]
         kind = LINKS_OF_CLASSES.get(type(network.output))
-        if kind == "softmax" or (kind == "logistic" and n_outputs == 1):
+        if levels is None and (kind == "softmax" or (kind == "logistic" and n_outputs == 1)):
             levels = [str(number) for number in range(max(2, n_outputs))]
         n_targets = 1 if levels else n_outputs // getattr(network.output, "n_quantiles", 1)
         names = target_names or [f"y{i}" if n_targets > 1 else "y" for i in range(n_targets)]

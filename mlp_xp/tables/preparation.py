@@ -97,7 +97,27 @@ class Columns:
         return values * np.repeat(self.scales, repeat) + np.repeat(self.means, repeat)
 
 
-class Coded:
+class Around:
+    """What sources that are made of another source share with it.
+
+    Parameters
+    ----------
+    source : source
+    """
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
+        self.n_rows, self.n_features, self.n_targets = source.n_rows, source.n_features, source.n_targets
+        self.has_weights = source.has_weights
+
+    def check_unchanged(self) -> None:
+        """Raise RuntimeError if the data was changed since it was opened."""
+        check = getattr(self.source, "check_unchanged", None)
+        if check is not None:
+            check()
+
+
+class Coded(Around):
     """A source whose single target becomes a class number.
 
     Parameters
@@ -116,11 +136,10 @@ class Coded:
     """
 
     def __init__(self, source: Any, numbers: Mapping[float, int], name: str) -> None:
-        self.source, self.name = source, name
+        super().__init__(source)
+        self.name = name
         self._values = np.array(sorted(numbers), dtype=float)
         self._numbers = np.array([numbers[value] for value in self._values.tolist()], dtype=np.int64)
-        self.n_rows, self.n_features, self.n_targets = source.n_rows, source.n_features, 1
-        self.has_weights = source.has_weights
 
     def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
         """Fill the arrays; y with class numbers."""
@@ -138,7 +157,7 @@ class Coded:
         y[...] = self._numbers[at]
 
 
-class Subset:
+class Subset(Around):
     """Some rows of a source, as a source.
 
     Parameters
@@ -149,17 +168,15 @@ class Subset:
     """
 
     def __init__(self, source: Any, index: np.ndarray) -> None:
-        self.source, self.index = source, index
-        self.n_rows = len(index)
-        self.n_features, self.n_targets = source.n_features, source.n_targets
-        self.has_weights = source.has_weights
+        super().__init__(source)
+        self.index, self.n_rows = index, len(index)
 
     def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
         """Fill the arrays with rows by their number in this subset."""
         self.source.rows(self.index[index], x, y, weight)
 
 
-class Standardised:
+class Standardised(Around):
     """A source whose columns have mean 0 and deviation 1 in the training part.
 
     Rows are gathered in float64 and standardised there, so that a large mean costs no digits.
@@ -172,9 +189,8 @@ class Standardised:
     """
 
     def __init__(self, source: Any, inputs: Columns, targets: Columns) -> None:
-        self.source, self.inputs, self.targets = source, inputs, targets
-        self.n_rows, self.n_features, self.n_targets = source.n_rows, source.n_features, source.n_targets
-        self.has_weights = source.has_weights
+        super().__init__(source)
+        self.inputs, self.targets = inputs, targets
 
     def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
         """Fill the arrays with standardised rows."""

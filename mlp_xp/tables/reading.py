@@ -144,8 +144,8 @@ def open_table(place: Place, *, columns: Sequence[str] | None = None, targets_ne
     dates = [column.name for column in source.columns if column.kind == "date"]
     if dates:
         raise ValueError(
-            f"{place.data}: column{'s' * (len(dates) > 1)} {', '.join(map(repr, dates))} hold dates, where "
-            f"numbers are needed. Leave them out with --exclude {','.join(dates)}, or write them as numbers."
+            f"{place.data} has dates in {', '.join(map(repr, dates))}, where numbers are needed. Leave them "
+            f"out with --exclude {','.join(dates)}, or write them as numbers."
         )
     features = tuple(column.name for column in source.columns)
     targets = tuple(column.name for column in source.targets)
