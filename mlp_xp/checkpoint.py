@@ -73,7 +73,46 @@ class Every:
         return cls(float(match[1]), "epochs" if match[2].startswith("epoch") else "steps")
 
 
-class Checkpoints:
+class Interruption:
+    """Lets a run be left between two steps, where weights, optimizer and history agree.
+
+    Attributes
+    ----------
+    interrupted_by : int or None
+        The signal that asked for it.
+    """
+
+    def __init__(self) -> None:
+        self.interrupted_by: int | None = None
+
+    def interrupt(self, signal_number: int) -> None:
+        """Ask the run to end after the step under way; safe in a signal handler."""
+        self.interrupted_by = signal_number
+
+    def is_asked(self, training: Training) -> bool:
+        """Whether the run is to end now: on all ranks in the same step."""
+        ranks = training.objective.ranks
+        if ranks is None:
+            return self.interrupted_by is not None
+        ranks.stop_asked = self.interrupted_by is not None
+        return ranks.stop_agreed
+
+    def after_step(self, training: Training) -> None:
+        """End the run where `interrupt` asked for it.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            The run was interrupted.
+        """
+        if self.is_asked(training):
+            raise KeyboardInterrupt
+
+    def after_epoch(self, training: Training) -> None:
+        """Nothing more to do."""
+
+
+class Checkpoints(Interruption):
     """Writes a run's state to a folder, and finds the last good one again.
 
     Parameters
@@ -106,13 +145,13 @@ class Checkpoints:
         data: str | None = None,
         on_error: str = "go on",
     ) -> None:
+        super().__init__()
         checks.refuse([checks.one_of("on_error", on_error, ("stop", "go on"))])
         self.folder = Path(folder)
         self.every = Every.parse(every)
         self.configuration = json.loads(json.dumps(dict(configuration or {})))
         self.data = data
         self.on_error = on_error
-        self.interrupted_by: int | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self.folder / "lock")
         self._written_at = time.monotonic()
@@ -131,10 +170,6 @@ class Checkpoints:
         """Let go of the folder."""
         self.close()
 
-    def interrupt(self, signal_number: int) -> None:
-        """Ask the run to end after the step under way, with a checkpoint; safe in a signal handler."""
-        self.interrupted_by = signal_number
-
     def after_step(self, training: Training) -> None:
         """Write if it is time; end the run where `interrupt` asked for it.
 
@@ -143,7 +178,7 @@ class Checkpoints:
         KeyboardInterrupt
             The run was interrupted; its checkpoint is written.
         """
-        if self.interrupted_by is not None:
+        if self.is_asked(training):
             self.write(training)
             raise KeyboardInterrupt
         if self.every.unit == "steps":
@@ -323,14 +358,14 @@ def _lock(path: Path) -> Any:
 
 
 @contextlib.contextmanager
-def interruptible(checkpoints: Checkpoints) -> Iterator[None]:
+def interruptible(run: Interruption) -> Iterator[None]:
     """Turn SIGINT and SIGTERM into a clean end after the step under way; a second one leaves at once."""
     import signal
 
     def handle(number: int, _: Any) -> None:
-        if checkpoints.interrupted_by is not None:
+        if run.interrupted_by is not None:
             os._exit(128 + number)
-        checkpoints.interrupt(number)
+        run.interrupt(number)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -1,12 +1,14 @@
 """Data-parallel training on MPI: each rank has its share of every global batch, and gradients are summed.
 
     one broadcast of the parameters at the start
-    every step: the gradient of this rank's rows, then one all-reduce of [∂ΣsL/∂w | Σ s_i L_i | Σ s_i]
+    every step: the gradient of this rank's rows, then one all-reduce of
+                [∂ΣsL/∂w | Σ s_i L_i | Σ s_i | ranks that want to stop]
 
 All ranks then make the same update of the same parameters, and the result is that of one process with the
 same global batch, up to the rounding of sums. The transport is MPI's; here is only what is sent.
 """
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,6 +37,7 @@ def mpi_problem() -> str | None:
     return None if MPI.COMM_WORLD.Get_size() else "MPI has no processes."
 
 
+@functools.cache
 def world() -> "Ranks | None":
     """All processes that the launcher started together; None for one process on its own."""
     if not under_mpi() or mpi_problem() is not None:
@@ -59,6 +62,10 @@ class Ranks:
         This process's number, from 0, and how many there are.
     local_rank, local_size : int
         The same among the processes on this machine: which GPU to take, how many cores to leave the others.
+    stop_asked : bool
+        This process wants the run to end; it travels with the next step's gradient.
+    stop_agreed : bool
+        Some process wanted it in the step before; every rank knows.
     """
 
     def __init__(self, communicator: Any) -> None:
@@ -69,6 +76,7 @@ class Ranks:
         local = communicator.Split_type(MPI.COMM_TYPE_SHARED)
         self.local_rank, self.local_size = local.Get_rank(), local.Get_size()
         local.Free()
+        self.stop_asked = self.stop_agreed = False
 
     @property
     def share(self) -> tuple[int, int]:

@@ -1,7 +1,7 @@
-"""The command line: `mlp-xp train`, `predict`, `evaluate`, `show` and `devices`.
+"""The command line: `mlp-xp train`, `predict`, `evaluate`, `show`, `devices` and `cache`.
 
 Exit statuses: 0 done; 1 the training diverged; 2 something that was given is refused (the message says what
-was given, what is needed and what to do); 3 an error of mlp-xp itself; 130 interrupted.
+was given, what is needed and what to do); 3 an error of mlp-xp itself; 130 interrupted; 143 terminated.
 """
 
 import functools
@@ -15,9 +15,11 @@ from typing import Annotated, Any
 import typer
 
 import mlp_xp
+from mlp_xp.cli.cache import cache
 from mlp_xp.cli.devices import devices
 from mlp_xp.cli.evaluate import evaluate
 from mlp_xp.cli.predict import predict
+from mlp_xp.cli.run_control import end_all
 from mlp_xp.cli.show import show
 from mlp_xp.cli.train import train
 
@@ -34,7 +36,7 @@ app = typer.Typer(
 @app.callback(
     invoke_without_command=True,
     epilog="Exit statuses: 0 done; 1 the training diverged; 2 something that was given is refused; 3 an "
-    "error of mlp-xp itself; 130 interrupted (a training that was interrupted still writes its model).",
+    "error of mlp-xp itself; 130 interrupted, 143 terminated (a training still writes its model).",
 )
 def common(
     context: typer.Context,
@@ -72,7 +74,7 @@ def carrying(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-COMMANDS: tuple[Callable[..., Any], ...] = (train, predict, evaluate, show, devices)
+COMMANDS: tuple[Callable[..., Any], ...] = (train, predict, evaluate, show, devices, cache)
 
 for command in COMMANDS:
     app.command(help=unwrapped(command.__doc__ or ""))(carrying(command))
@@ -102,27 +104,29 @@ def _status(given: list[str]) -> int:
             return 0
         if debug:
             raise
-        return _explain(found, given)
+        message, status = _explain(found, given)
+        end_all(message, status, given)
+        return _say(message, status)
 
 
-def _explain(error: BaseException, given: Sequence[str]) -> int:
-    """Say an error in our words, and its exit status."""
+def _explain(error: BaseException, given: Sequence[str]) -> tuple[str, int]:
+    """An error in our words, and its exit status."""
     message = getattr(error, "format_message", None)  # an error of typer's own
     if message is not None:
         known = [command.__name__ for command in COMMANDS]
         command = next((f"{argument} " for argument in given[:1] if argument in known), "")
-        return _say(f"{message()} See mlp-xp {command}--help.", 2)
+        return f"{message()} See mlp-xp {command}--help.", 2
     if isinstance(error, FloatingPointError):
-        return _say(str(error), 1)
+        return str(error), 1
     if isinstance(error, OSError) and error.filename is not None:
-        return _say(f"{error.filename}: {error.strerror}.", 2)
+        return f"{error.filename}: {error.strerror}.", 2
     if isinstance(error, REFUSED):
-        return _say(str(error) or type(error).__name__, 2)
-    return _say(
+        return str(error) or type(error).__name__, 2
+    text = (
         f"{type(error).__name__}: {error}. That is an error of mlp-xp itself: please report it with what "
-        "--debug shows.",
-        3,
+        "--debug shows."
     )
+    return text, 3
 
 
 def _say(message: str, status: int) -> int:

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -75,6 +76,15 @@ def real(text: str) -> float:
         return float(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a number.") from None
+
+
+def amount(option: str, text: str) -> int:
+    """Bytes, from a number with a unit: 500MB, 4GB, 2GiB."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMGT]?i?)B?", text.strip())
+    if match is None or float(match[1]) <= 0:
+        raise ValueError(f"{option} {text!r} must be an amount of memory > 0, such as 500MB or 4GB.")
+    base = 1024 if match[2].endswith("i") else 1000
+    return int(float(match[1]) * base ** " kMGT".index(match[2][:1].replace("K", "k") or " "))
 
 
 class Problems:

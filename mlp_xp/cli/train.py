@@ -1,5 +1,6 @@
 """`mlp-xp train`: from a table on disk, or a data set that comes along, to a trained model."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -12,8 +13,10 @@ import typer
 from mlp_xp import checks
 from mlp_xp.activations import ACTIVATIONS, resolve_activation
 from mlp_xp.catalogue import describe, resolve
+from mlp_xp.checkpoint import Checkpoints, Every, Interruption
 from mlp_xp.cli import options
 from mlp_xp.cli.progress import Counted, Silence, duration, progress
+from mlp_xp.cli.run_control import controlled, device_of, find_ranks, history_of
 from mlp_xp.datasets import DATASETS
 from mlp_xp.dropout import resolve_dropout
 from mlp_xp.evaluation import evaluate
@@ -26,6 +29,8 @@ from mlp_xp.optimizers import LBFGS, OPTIMIZERS
 from mlp_xp.order import ORDERS
 from mlp_xp.regularizers import ElasticNet
 from mlp_xp.schedules import SCHEDULES
+from mlp_xp.sources import ClassWeighted
+from mlp_xp.stopping import Stopping
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.preparation import Columns, Standardised, Subset, hold_out, measure
 from mlp_xp.tables.reading import TASKS, Table, check_targets, for_task, open_table
@@ -36,6 +41,13 @@ from mlp_xp.training_loop import train as train_network
 def _names(catalogue: Mapping[str, Any]) -> str:
     return ", ".join(name for name in catalogue if name != "given")
 
+
+NOT_IN_CONFIGURATION = {
+    *("device", "out", "no_mpi", "cache_dir"),
+    *("checkpoint_dir", "checkpoint_every", "checkpoint_errors", "resume", "override"),
+    *("quiet", "as_json", "_debug"),
+}
+"""Options that a run may be resumed with others of: the result does not depend on them."""
 
 PARAMETERS = "with parameters as NAME:PARAMETER=VALUE,... (a list is written 0.1/0.5/0.9)"
 
@@ -184,6 +196,58 @@ def train(
         Path | None,
         typer.Option(metavar="FILE", help="Model file to write (.safetensors).", show_default="none"),
     ] = None,
+    class_weight: Annotated[
+        str,
+        typer.Option(
+            help="'balanced' gives every class the same total weight; 'none' leaves rows as they are."
+        ),
+    ] = "none",
+    accumulate: Annotated[
+        int,
+        typer.Option(
+            parser=options.whole,
+            metavar="INT",
+            help="Batches whose gradients are added up for one step, >= 1.",
+        ),
+    ] = 1,
+    memory_limit: Annotated[
+        str,
+        typer.Option(
+            help="Memory for the data, such as 500MB or 4GB: a larger table is kept in a file in the cache "
+            "folder; and for a step of an 'auto' batch."
+        ),
+    ] = "1GB",
+    cache_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The cache folder.", show_default="the user's own")
+    ] = None,
+    checkpoint_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder for the run's checkpoints; made if needed.", show_default="none"
+        ),
+    ] = None,
+    checkpoint_every: Annotated[
+        str, typer.Option(help="How often: a time, epochs or steps, such as 5min, 1epoch, 500steps.")
+    ] = "5min",
+    checkpoint_errors: Annotated[
+        str, typer.Option(help="If a checkpoint cannot be written: 'go on' with a warning, or 'stop'.")
+    ] = "go on",
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on from the last good checkpoint; from the beginning where there is none.",
+            show_default="off",
+        ),
+    ] = False,
+    override: Annotated[
+        bool,
+        typer.Option("--override", help="Resume although options or data differ.", show_default="off"),
+    ] = False,
+    no_mpi: Annotated[
+        bool,
+        typer.Option("--no-mpi", help="Train as one process, also under mpiexec.", show_default="off"),
+    ] = False,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
     _debug: options.Debug = False,
@@ -204,7 +268,14 @@ def train(
 
       mlp-xp train --loss pinball:quantiles=0.1/0.5/0.9 --schedule cosine --epochs 200
     """
+    given = locals()
+    configuration = {name: given[name] for name in given if name not in NOT_IN_CONFIGURATION}
+    ranks = find_ranks(alone=no_mpi)
+    quiet = quiet or (ranks is not None and ranks.rank > 0)
+    device, is_first = device_of(device, ranks), ranks is None or ranks.rank == 0
     wrong = options.Problems()
+    limit = wrong.reading(options.amount, "--memory-limit", memory_limit)
+    wrong.reading(Every.parse, checkpoint_every)
     sizes = wrong.reading(options.numbers, "--hidden", hidden, int)
     rates = wrong.reading(options.numbers, "--dropout", dropout, float)
     rows_a_step = wrong.reading(_batch_size, batch_size)
@@ -236,6 +307,10 @@ def train(
         checks.one_of("--reduction", reduction, ("mean", "sum")),
         checks.whole("--seed", seed, least=0),
         None if out is None else options.output_problem(out, [data, *where.target]),
+        checks.one_of("--class-weight", class_weight, ("none", "balanced")),
+        checks.whole("--accumulate", accumulate),
+        checks.one_of("--checkpoint-errors", checkpoint_errors, ("go on", "stop")),
+        "--resume: say from where with --checkpoint-dir DIR." if resume and checkpoint_dir is None else None,
     )
     if sizes is not None:
         wrong.add(*(checks.whole("--hidden", size) for size in sizes))
@@ -244,12 +319,13 @@ def train(
             wrong.reading(resolve_dropout, rates[0] if len(rates) == 1 else rates, len(sizes), seed)
     wrong.refuse()
     with options.reading(data, quiet=quiet) as reading:
-        table, about_task = for_task(open_table(dataclasses.replace(where, progress=reading)), task, own_loss)
+        where = dataclasses.replace(where, progress=reading, memory_limit=limit, cache_dir=cache_dir)
+        table, about_task = for_task(open_table(where), task, own_loss)
         chosen = own_loss or resolve(
             "loss", LOSSES, "squared_error" if table.levels is None else "softmax_cross_entropy"
         )
         check_targets(table, chosen)
-        split = Split.of(table, validation, seed, chosen)
+        split = Split.of(table, validation, seed, chosen, class_weight)
     n_classes = len(table.levels) if table.levels is not None and chosen.labels else None
     network = Network(
         (len(table.feature_names), *sizes, chosen.n_outputs(len(table.target_names), n_classes)),
@@ -264,11 +340,36 @@ def train(
     n_rows = split.training.n_rows
     too_many = isinstance(rows_a_step, int) and rows_a_step > n_rows and not isinstance(rule, LBFGS)
     bar = progress(epochs, n_rows, time_budget, quiet=quiet)
+    takes_all = too_many or isinstance(rule, LBFGS)
     loader = Loader(
         Counted(split.training, bar.passed),
-        batch_size="full" if too_many or isinstance(rule, LBFGS) else rows_a_step,
+        batch_size="full" if takes_all else rows_a_step,
         order=own_order,
         seed=seed,
+        memory_limit=limit,
+    )
+    if accumulate > 1 and not takes_all:
+        loader.accumulate(accumulate)
+    stopping: dict[str, Any] = {
+        "max_epochs": epochs,
+        "patience": patience or None,
+        "tolerance": tolerance,
+        "loss_below": loss_below,
+        "time_budget": time_budget,
+    }
+    stack = contextlib.ExitStack()
+    control, state = stack.enter_context(
+        controlled(
+            checkpoint_dir,
+            checkpoint_every,
+            resume=resume,
+            override=override,
+            on_error=checkpoint_errors,
+            configuration=configuration,
+            source=table.source,
+            ranks=ranks,
+            quiet=quiet,
+        )
     )
     run = train_network(
         network,
@@ -282,11 +383,10 @@ def train(
         clip_norm=clip_norm,
         reduction=reduction,
         validation=Loader(split.held_out, batch_size="full") if split.held_out else None,
-        max_epochs=epochs,
-        patience=patience or None,
-        tolerance=tolerance,
-        loss_below=loss_below,
-        time_budget=time_budget,
+        **stopping,
+        checkpoints=control,
+        ranks=ranks,
+        state=state,
         keep=keep,
         on_divergence=on_divergence,
         seed=seed,
@@ -299,34 +399,50 @@ def train(
                 "all of them"
             )
     try:
-        epoch, interrupted = _follow(run, bar)
+        with stack:
+            interrupted = _follow(run, bar, control)
     except FloatingPointError as error:
-        if bar.epoch is None or out is None:
+        if bar.epoch is None or out is None or not is_first:
             raise
         kept = _put_back(network, bar, keep)
         model.training |= {"epochs": kept.number, "stopped": "diverged in a later epoch"}
         save(model, out)
         raise FloatingPointError(f"{error} {out} has those of epoch {kept.number}.") from error
+    if bar.epoch is not None:
+        history, stopped = bar.epoch.training.history, bar.epoch.stopped
+    elif state is not None:  # it had ended already
+        history = history_of(state)
+        stopped = Stopping(**stopping).reason(history)
     if interrupted:
+        stopped = "interrupted"
         _put_back(network, bar, keep)
+        if checkpoint_dir is not None and not quiet:
+            options.say(f"interrupted after step {history.step}; go on with --resume: {checkpoint_dir}")
     part, raw = ("held-out", split.raw_held_out) if split.raw_held_out else ("training", split.raw_training)
+    rows_gathered = [bar.rows_gathered] if ranks is None else ranks.gather_numbers(bar.rows_gathered)
+    status = 128 + control.interrupted_by if interrupted and control.interrupted_by else 0
+    if not is_first:
+        return status
     measured = {name: value if math.isfinite(value) else None for name, value in evaluate(model, raw).items()}
+    before = control.resumed_from if isinstance(control, Checkpoints) else None
+    n_epochs = len(history.train_losses)
+    steps = n_epochs if isinstance(rule, LBFGS) else history.step
     result = {
         "metrics": measured,
         "metrics_on": part,
         "rows_measured": raw.n_rows,
-        "epochs": epoch.number,
-        "best_epoch": bar.best.number if bar.best else None,
-        "train_loss": epoch.train_loss,
-        "validation_loss": epoch.validation_loss,
-        "stopped": "interrupted" if interrupted else epoch.stopped,
-        "seconds": epoch.seconds,
+        "epochs": n_epochs,
+        "best_epoch": history.best_epoch or None,
+        "train_loss": history.train_losses[-1],
+        "validation_loss": history.validation_losses[-1] if history.validation_losses else None,
+        "stopped": stopped,
+        "seconds": history.seconds,
         "device": network.backend.name,
         "dtype": dtype,
-        "steps_this_run": epoch.number * epoch.steps,
-        "resumed_from": None,
-        "ranks": 1,
-        "rows_gathered": [bar.rows_gathered],
+        "steps_this_run": steps - (before["epoch" if isinstance(rule, LBFGS) else "step"] if before else 0),
+        "resumed_from": before,
+        "ranks": 1 if ranks is None else ranks.size,
+        "rows_gathered": [int(number) for number in rows_gathered],
         "model": None if out is None else str(out),
     }
     if out is not None:
@@ -349,7 +465,7 @@ def train(
         print(json.dumps(result))
     elif not quiet:
         print(_report(result))
-    return 130 if interrupted else 0
+    return status
 
 
 def _put_back(network: Network, bar: Silence, keep: str) -> Epoch:
@@ -392,16 +508,18 @@ def _activations_problem(text: str, activations: list[Any], n_hidden: int) -> st
     )
 
 
-def _follow(run: Iterator[Epoch], bar: Silence) -> tuple[Epoch, bool]:
-    """Show a run's epochs; the last one, and whether Ctrl-C ended it."""
+def _follow(run: Iterator[Epoch], bar: Silence, control: Interruption) -> bool:
+    """Show a run's epochs; whether a signal ended it after at least one."""
     with bar:
-        bar.show(epoch := next(run))
         try:
             for epoch in run:
                 bar.show(epoch)
         except KeyboardInterrupt:
-            return epoch, True
-    return epoch, False
+            if bar.epoch is None:
+                options.say("mlp-xp: error: interrupted.")
+                raise SystemExit(128 + (control.interrupted_by or 2)) from None
+            return True
+    return False
 
 
 class Split:
@@ -414,10 +532,10 @@ class Split:
         self.held_out = None if held_out is None else Standardised(held_out, inputs, targets)
 
     @classmethod
-    def of(cls, table: Table, part: float, seed: int, loss: Any) -> "Split":
+    def of(cls, table: Table, part: float, seed: int, loss: Any, class_weight: str = "none") -> "Split":
         """Hold a part out at random and measure the columns of the rest."""
         train_rows, held_rows = hold_out(table.source.n_rows, part, seed)
-        training = Subset(table.source, train_rows)
+        training: Any = Subset(table.source, train_rows)
         held_out = Subset(table.source, held_rows) if len(held_rows) else None
         inputs, targets = measure(training, table.feature_names, table.target_names)
         constant = [
@@ -430,6 +548,10 @@ class Split:
             )
         if not loss.standardises_target:
             targets = Columns.unscaled(targets.names)
+        if class_weight != "none":
+            if table.levels is None:
+                raise ValueError(f"--class-weight {class_weight}: the target has no classes (regression).")
+            training = ClassWeighted(training, class_weight)
         return cls(training, held_out, inputs, targets)
 
 

@@ -12,7 +12,7 @@ from mlp_xp import checks
 from mlp_xp.catalogue import name_of
 from mlp_xp.datasets import load_dataset
 from mlp_xp.losses import LOSSES, BinaryCrossEntropy, Poisson
-from mlp_xp.sources import ArraySource, ArrowSource, open_source
+from mlp_xp.sources import MEMORY_LIMIT, ArraySource, ArrowSource, open_source
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.preparation import Coded, parts
 
@@ -74,6 +74,10 @@ class Place:
         Columns that are left out.
     progress : callable (str, float) or None
         Told what is being done and the share of it that is done.
+    memory_limit : int or None
+        Bytes that rows may take in memory; `sources.MEMORY_LIMIT` if None.
+    cache_dir : path or None
+        Where larger tables are kept; the user's own cache folder if None.
     """
 
     data: str | None
@@ -82,6 +86,8 @@ class Place:
     weight_column: str | None = None
     exclude: tuple[str, ...] = ()
     progress: Any = None
+    memory_limit: int | None = None
+    cache_dir: Path | None = None
 
     @property
     def has_names(self) -> bool:
@@ -138,6 +144,8 @@ def open_table(place: Place, *, columns: Sequence[str] | None = None, targets_ne
         weight_column=place.weight_column,
         dtype="float64",
         progress=place.progress,
+        memory_limit=place.memory_limit or MEMORY_LIMIT,
+        cache_dir=place.cache_dir,
     )
     if isinstance(source, ArrowSource):  # used where it is, so that nobody has looked at its values
         source.check_finite()

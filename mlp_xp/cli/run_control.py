@@ -1,0 +1,140 @@
+"""How a run lasts: checkpoints and resuming, signals, and the processes that train together."""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlp_xp.checkpoint import Checkpoints, Interruption, decode, encode, fingerprint, interruptible
+from mlp_xp.cli import options
+from mlp_xp.data_parallel import Ranks, under_mpi, world
+from mlp_xp.history import History
+from mlp_xp.training_loop import TrainingState
+
+SECONDS_FOR_RANK_0 = 2.0
+"""How long another rank waits with its error for rank 0, which may be about to say the same."""
+
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def find_ranks(*, alone: bool) -> Ranks | None:
+    """The processes that a launcher of MPI started together, each with its part of the machine's cores.
+
+    Parameters
+    ----------
+    alone : bool
+        Train as one process, whatever started it.
+    """
+    ranks = None if alone else world()
+    if ranks is not None and not any(name in os.environ for name in THREAD_VARIABLES):
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        with contextlib.suppress(ModuleNotFoundError):
+            import threadpoolctl
+
+            threadpoolctl.threadpool_limits(max(1, cores // ranks.local_size))
+    return ranks
+
+
+def device_of(device: str, ranks: Ranks | None) -> str:
+    """The device of this rank: "cuda" means the card with its number on the machine."""
+    return f"cuda:{ranks.local_rank}" if device == "cuda" and ranks is not None else device
+
+
+def end_all(message: str, status: int, given: Sequence[str]) -> None:
+    """Where this process is one of several, say its error and end all of them; else do nothing.
+
+    An error that all ranks have is said once: the others leave rank 0 the time to say it.
+    """
+    if not under_mpi() or "--no-mpi" in given:
+        return
+    ranks = world()
+    if ranks is None:
+        return
+    if ranks.rank:
+        time.sleep(SECONDS_FOR_RANK_0)
+    for line in message.splitlines():
+        options.say(f"mlp-xp: error: {line}" + (f" (rank {ranks.rank})" if ranks.rank else ""))
+    ranks.abort(status)
+    os._exit(status)  # nothing more is said while the others are being ended
+
+
+@contextlib.contextmanager
+def controlled(
+    folder: Path | None,
+    every: str,
+    *,
+    resume: bool,
+    override: bool,
+    on_error: str,
+    configuration: Mapping[str, Any],
+    source: Any,
+    ranks: Ranks | None,
+    quiet: bool,
+) -> Iterator[tuple[Interruption, TrainingState | None]]:
+    """Handle signals, and give the run's checkpoints and the state that it goes on from.
+
+    Parameters
+    ----------
+    folder, every : path or None, str
+        Where and how often to write checkpoints; only rank 0 does.
+    resume, override : bool
+        Whether to go on from the last good one, and whether although options or data differ.
+    on_error : str
+        What a checkpoint that cannot be written leads to.
+    configuration : mapping
+        The options that the result depends on.
+    source : source
+        The data, for its fingerprint.
+    ranks : Ranks or None
+    quiet : bool
+        Do not say where it goes on.
+
+    Raises
+    ------
+    ValueError
+        The folder has checkpoints of another run, or of one that was not to be resumed.
+    """
+    with contextlib.ExitStack() as stack:
+        run: Interruption = Interruption()
+        state: TrainingState | None = None
+        if folder is not None and (ranks is None or ranks.rank == 0):
+            data = fingerprint(source)
+            checkpoints = Checkpoints(
+                folder, every, configuration=configuration, data=data, on_error=on_error
+            )
+            run = stack.enter_context(checkpoints)
+            state = _latest(checkpoints, resume=resume, override=override)
+            if resume and not quiet:
+                _say_where(checkpoints)
+        if ranks is not None:
+            content = ranks.bytes_from_first(None if state is None else encode(state, {}, None))
+            state = None if content is None else decode(content)[0]
+        stack.enter_context(interruptible(run))
+        yield run, state
+
+
+def _latest(run: Checkpoints, *, resume: bool, override: bool) -> TrainingState | None:
+    if resume:
+        return run.latest(override=override)
+    if run.paths():
+        raise ValueError(
+            f"--checkpoint-dir {run.folder} has checkpoints of an earlier run: go on from them with "
+            "--resume, or name another folder."
+        )
+    return None
+
+
+def _say_where(run: Checkpoints) -> None:
+    at = run.resumed_from
+    if at is None:
+        options.say(f"{run.folder} has no checkpoint yet: starting from the beginning")
+    else:
+        options.say(f"going on after epoch {at['epoch']}, step {at['step']}, from {run.folder}")
+
+
+def history_of(state: TrainingState) -> History:
+    """The history in a state."""
+    names = History.__dataclass_fields__
+    return History(**{name: value for name, value in state.numbers.items() if name in names})
