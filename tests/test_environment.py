@@ -79,7 +79,7 @@ def test_extras_are_as_documented():
     }
     assert names == parts | {
         "all": set().union(*parts.values()),
-        "mpi": {"mpi4py"},
+        "mpi": {"mpi4py", "threadpoolctl"},
         "cuda12": {"cupy-cuda12x"},
         "cuda13": {"cupy-cuda13x"},
     }
