@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import resource
 import shutil
 import signal
 import stat
@@ -174,13 +173,13 @@ print(source.n_rows, int(x[:, 0].sum()), int(y.sum()))
 PRINTED = f"{N_ROWS} {N_ROWS * (N_ROWS - 1) // 2} {N_ROWS * (N_ROWS - 1)}"
 
 
-def start(table, folder, **options):
+def start(table, folder, before=""):
+    """Convert in a process of its own, which runs `before` first."""
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(table), str(folder)],
+        [sys.executable, "-c", before + PROGRAM, str(table), str(folder)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **options,
     )
 
 
@@ -228,10 +227,8 @@ def test_too_little_room_is_said_before_anything_is_written(table, folder, monke
 
 
 def test_a_disk_that_fills_up_while_it_is_written(table, folder):
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-
-    process = start(table, folder, preexec_fn=limit)
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
+    process = start(table, folder, before=limit)
     _, error = process.communicate()
     assert process.returncode == 1
     assert "RuntimeError: the rows can not be kept in the cache folder" in error
