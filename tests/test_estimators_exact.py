@@ -39,7 +39,7 @@ SOLVERS = [
         for schedule in ("constant", "invscaling", "adaptive")
         for momentum in ({"momentum": 0.0}, {"nesterovs_momentum": False}, {})
     ),
-    {"solver": "sgd", "learning_rate_init": 0.001, "momentum": 1.0},
+    {"solver": "sgd", "learning_rate_init": 0.001, "momentum": 0.97},
 ]
 OTHERS = [
     {"activation": activation, "batch_size": batch, "shuffle": shuffle, "early_stopping": early}

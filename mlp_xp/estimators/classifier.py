@@ -356,7 +356,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
 
     def _stratify(self, encoded: np.ndarray) -> np.ndarray | None:
         """scikit-learn stratifies where there is one output."""
-        return encoded[:, 0] > 0.5 if self._labels.kind == "binary" else None
+        return encoded > 0.5 if self._labels.kind == "binary" else None
 
     def _out_activation(self) -> str:
         return "logistic" if self._labels.kind in ("binary", "multilabel") else "softmax"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
@@ -20,7 +21,7 @@ from mlp_xp.estimators.callbacks import Listeners
 from mlp_xp.estimators.drawing import DrawnOrder, draw_validation, draw_weights
 from mlp_xp.estimators.homes import device_for, home_of, on_host
 from mlp_xp.estimators.rows import Part, source_of
-from mlp_xp.estimators.training import Descent, Progress, Continuation, Validation, new_rates
+from mlp_xp.estimators.training import Continuation, Descent, Progress, Validation, new_rates
 from mlp_xp.full_batch import lbfgs
 from mlp_xp.initializers import INITIALIZERS, Given
 from mlp_xp.loader import Loader
@@ -121,7 +122,7 @@ def _fit(
             f"this estimator was fitted with arrays of {e._home()}, but X is of {home}: go on with the "
             "same library and device."
         )
-    device = device_for(X, e.device) if first else e.device_
+    device = device_for(X, e.device) if first else vars(e).get("device_", "cpu")
     data, dtype = _checked(e, X, y, sample_weight, first, incremental)
     validation = _checked_held(e, held, dtype)
     random_state = check_random_state(e.random_state)
@@ -233,13 +234,15 @@ def _new_network(
     if start[0] is not None:
         initializer = Given(*start)
     elif e.initializer is None:
-        initializer = draw_weights(random_state, layer_sizes, hidden)
+        initializer = draw_weights(
+            random_state, layer_sizes, hidden or parameters.hidden_activations(e.activation)
+        )
     else:
         initializer = resolve("initializer", INITIALIZERS, e.initializer)
         seed = int(random_state.randint(2**31))
     network = Network(
         layer_sizes,
-        activation=hidden[:n_hidden] if n_hidden else [],
+        activation=hidden,
         initializer=initializer,
         device=device,
         dtype=dtype,
@@ -273,6 +276,9 @@ def _descend(
 ) -> None:
     """Train step by step."""
     training, keeps = vars(e).get("_training"), parameters.is_continue(e.warm_start)
+    best = None
+    if first or (going_on and e.early_stopping):
+        best = network.backend.xp.asarray(network.parameters.flat, copy=True)
     if training is None or not going_on:
         dropout = resolve_dropout(e.dropout, network.n_layers - 1, _seed(e, random_state))
         rates = new_rates(float(e.learning_rate_init), parameters.schedule_of(e), e.max_iter)
@@ -282,7 +288,7 @@ def _descend(
         undo.append(training.undo_point())
         if training.latest is not None:
             network.parameters.flat[...] = network.backend.asarray(training.latest)
-    best = network.backend.xp.asarray(network.parameters.flat, copy=True) if first else None
+            training.latest = None
     source = source_of(*data)
     if validation is not None:
         source_val = source_of(*validation)
@@ -306,7 +312,13 @@ def _descend(
             "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
             stacklevel=2,
         )
-    loader = Loader(source, batch_size=parameters.batch_rows(e, source.n_rows), order=training.order)
+    loader = Loader(
+        source,
+        batch_size=parameters.batch_rows(e, source.n_rows),
+        order=training.order,
+        # Rows in memory are gathered in 2 to 10% of the time: a thread would cost more.
+        prefetch="auto" if issparse(data.x) else "never",
+    )
     _start_history(e, validation is not None, undo)
     objective = Objective(
         network, e._loss(network.backend.dtype_name), parameters.regularizer_of(e), training.dropout

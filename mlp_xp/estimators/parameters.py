@@ -1,7 +1,7 @@
 """Constructor parameters: checked as scikit-learn checks its own, translated to the core's objects."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
 
@@ -89,7 +89,7 @@ def problems_with(e: Any) -> list[str | None]:
 
     rates = e.dropout if isinstance(e.dropout, list | tuple) else [e.dropout]
     return [
-        found_by(e, "activation", lambda given: hidden_activations(given, 1)),
+        found_by(e, "activation", hidden_activations),
         found_by(e, "solver", lambda _: rule_of(e), "'lbfgs', 'sgd', 'adam', or "),
         found_by(e, "learning_rate", lambda _: schedule_of(e), f"{SCHEDULES_OF_SKLEARN}, or "),
         stated(
@@ -121,8 +121,16 @@ def problems_with(e: Any) -> list[str | None]:
             "'loss', the name of a scorer, a callable",
             lambda v: None if isinstance(v, str) or callable(v) else "",
         ),
+        _lbfgs_problem(e),
         optional("callback", "a callable", lambda v: None if callable(v) else ""),
     ]
+
+
+def _lbfgs_problem(e: Any) -> str | None:
+    """L-BFGS works on the objective over all rows, the same in each iteration."""
+    if e.solver != "lbfgs" or not (np.any(e.dropout) or e.clip_norm is not None):
+        return None
+    return "solver='lbfgs' works on all rows at once: it needs dropout=0 and clip_norm=None."
 
 
 def is_continue(warm_start: Any) -> bool:
@@ -139,12 +147,23 @@ def hidden_sizes(estimator: Any) -> list[int]:
     return sizes
 
 
-def hidden_activations(given: Any, n_hidden: int) -> list[Any]:
-    """The activation of each hidden layer (of one, where there is none) from one or a list."""
+def hidden_activations(given: Any, n_hidden: int | None = None) -> list[Any]:
+    """The activation of each hidden layer from one for all or a list with one for each.
+
+    Raises
+    ------
+    ValueError, TypeError
+        One is not known, or the list is of another length than n_hidden.
+    """
     pair = isinstance(given, tuple) and len(given) == 2 and any(map(callable, given))
     if isinstance(given, list | tuple) and not pair:
+        if n_hidden is not None and len(given) != n_hidden:
+            raise ValueError(
+                f"activation has {len(given)} entries, but there are {n_hidden} hidden layers: give one "
+                "for all, or one for each."
+            )
         return [resolve_activation(each) for each in given]
-    return [resolve_activation(given)] * max(1, n_hidden)
+    return [resolve_activation(given)] * (1 if n_hidden is None else n_hidden)
 
 
 def rule_of(e: Any) -> Any:
@@ -194,18 +213,3 @@ def batch_rows(e: Any, n_rows: int) -> int:
     """Rows a step, at most those there are."""
     size = 200 if isinstance(e.batch_size, str) else int(e.batch_size)
     return min(size, n_rows)
-
-
-def as_json(value: Any, describe: Callable[[Any], Any]) -> Any:
-    """A parameter's value for a model file."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, list | tuple):
-        return [as_json(item, describe) for item in value]
-    if isinstance(value, Mapping):
-        return [[as_json(key, describe), as_json(item, describe)] for key, item in value.items()]
-    return describe(value)

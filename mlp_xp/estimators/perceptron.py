@@ -21,6 +21,7 @@ from mlp_xp.estimators.parameters import (
     refuse,
 )
 from mlp_xp.estimators.rows import dense_pieces
+from mlp_xp.estimators.saved import description_of
 from mlp_xp.forward import Memo, forward
 from mlp_xp.initializers import Given
 from mlp_xp.network import Network
@@ -76,9 +77,20 @@ class Perceptron(CallbackSupport, BaseEstimator):
         self.intercepts_ = layers[network.n_layers :]
         self._built = Built(network, tuple(layers))
 
+    def description(self) -> dict[str, Any]:
+        """What a model file holds of this estimator, beside the network."""
+        check_is_fitted(self)
+        return description_of(self)
+
+    @property
+    def network(self) -> Network:
+        """The fitted network, as `mlp_xp.train` and `mlp_xp.save` know it."""
+        check_is_fitted(self)
+        return self._network_now()
+
     def _home(self) -> Home:
         """Where the training data lived: `_home_marker` is an empty array there."""
-        return home_of(self._home_marker)
+        return home_of(vars(self).get("_home_marker"))
 
     def _network_now(self) -> Network:
         """The network of `coefs_` and `intercepts_`, also where a user has assigned others."""
@@ -99,9 +111,9 @@ class Perceptron(CallbackSupport, BaseEstimator):
         found = weights[0].dtype.name
         network = Network(
             [weights[0].shape[0], *(each.shape[1] for each in weights)],
-            activation=hidden_activations(self.activation, len(weights) - 1)[: len(weights) - 1],
+            activation=hidden_activations(self.activation, len(weights) - 1),
             initializer=Given(weights, biases),
-            device=self.device_,
+            device=vars(self).get("device_", "cpu"),
             dtype=found if found in DTYPES else "float64",
         )
         network.output = self._link()

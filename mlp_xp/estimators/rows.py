@@ -8,7 +8,7 @@ import scipy.sparse
 
 from mlp_xp.sources import ArraySource
 
-DENSE_BYTES = 2**25
+DENSE_BYTES = 2**23
 """Sparse rows are made dense in pieces of at most this size."""
 
 

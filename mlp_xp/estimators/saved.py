@@ -1,0 +1,155 @@
+"""A fitted estimator as a JSON document beside its network, and back: what a model file holds of it.
+
+The optimizer's state is not in it: an estimator that was loaded predicts, and trains anew.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mlp_xp.activations import ACTIVATIONS, Custom
+from mlp_xp.catalogue import describe
+from mlp_xp.estimators.targets import Labels
+from mlp_xp.initializers import INITIALIZERS, Given
+from mlp_xp.losses import LOSSES
+from mlp_xp.network import Network
+from mlp_xp.optimizers import OPTIMIZERS
+from mlp_xp.schedules import SCHEDULES
+
+FITTED = (
+    "n_features_in_",
+    "n_iter_",
+    "t_",
+    "n_layers_",
+    "n_outputs_",
+    "out_activation_",
+    "stopped_",
+    "loss_",
+    "loss_curve_",
+    "best_loss_",
+    "validation_scores_",
+    "best_validation_score_",
+    "validation_loss_curve_",
+    "best_validation_loss_",
+    "_no_improvement_count",
+)
+"""Attributes that are numbers, texts or lists of them."""
+
+
+def description_of(e: Any) -> dict[str, Any]:
+    """What `estimator_of` reads back.
+
+    Random states, callbacks and scorers that are no names are left out, as are given weights: what a
+    file holds is never run.
+    """
+    fitted = {name: vars(e)[name] for name in FITTED if name in vars(e)}
+    document = {
+        "class": type(e).__name__,
+        "parameters": {name: to_json(value) for name, value in e.get_params(deep=False).items()},
+        "fitted": {name: to_json(value) for name, value in fitted.items()},
+    }
+    if hasattr(e, "feature_names_in_"):
+        document["feature_names"] = list(e.feature_names_in_)
+    labels = getattr(e, "_labels", None)
+    if labels is not None:
+        several = labels.kind == "multioutput"
+        columns = labels.classes if several else [labels.classes]
+        document["labels"] = {
+            "kind": labels.kind,
+            "sparse": labels.sparse,
+            "classes": [{"dtype": c.dtype.str, "values": c.tolist()} for c in columns],
+        }
+    return document
+
+
+def estimator_of(kinds: Mapping[str, type], document: Mapping[str, Any], network: Network) -> Any:
+    """The estimator of a document and its network.
+
+    Parameters
+    ----------
+    kinds : mapping of str to type
+        The classes by name.
+    document : mapping
+        From `description_of`.
+    network : Network
+        With the weights; its device is the estimator's.
+    """
+    kind = kinds[document["class"]]
+    e: Any = kind()
+    known = e.get_params(deep=False)
+    given = {name: from_json(value) for name, value in document["parameters"].items()}
+    e.set_params(**{name: value for name, value in given.items() if name in known})
+    n_hidden = network.n_layers - 1
+    if any(isinstance(f, Custom) for f in network.activations):
+        e.activation = [
+            (f.value, f.derivative_of_z) if isinstance(f, Custom) else f
+            for f in network.activations[:n_hidden]
+        ]
+    if e.device is not None:
+        e.device = network.backend.name
+    for name in FITTED:
+        if name in document["fitted"]:
+            setattr(e, name, from_json(document["fitted"][name]))
+    if "feature_names" in document:
+        e.feature_names_in_ = np.asarray(document["feature_names"], dtype=object)
+    if "labels" in document:
+        labels = document["labels"]
+        columns = [_classes(column) for column in labels["classes"]]
+        several = labels["kind"] == "multioutput"
+        e._labels = Labels(labels["kind"], columns if several else columns[0], labels["sparse"])
+        e.classes_ = e._labels.classes
+    e.device_, e._home_marker = network.backend.name, np.empty(0)
+    e._publish(network)
+    return e
+
+
+def _classes(column: Mapping[str, Any]) -> np.ndarray:
+    dtype = np.dtype(column["dtype"])
+    if dtype.kind not in "biufUO":
+        raise ValueError(f"class labels of dtype {dtype} are none")
+    return np.array(column["values"], dtype=dtype)
+
+
+def to_json(value: Any) -> Any:
+    """Numbers, texts and lists as they are; objects of the catalogues by name; the rest as None."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"number": str(value)}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list):
+        return [to_json(item) for item in value]
+    if isinstance(value, tuple):
+        return {"tuple": [to_json(item) for item in value]}
+    if isinstance(value, Mapping):
+        return {"mapping": [[to_json(key), to_json(item)] for key, item in value.items()]}
+    for catalogue in (ACTIVATIONS, OPTIMIZERS, SCHEDULES, LOSSES, INITIALIZERS):
+        if type(value) in catalogue.values() and not isinstance(value, Given):
+            described = describe(catalogue, value)
+            if isinstance(described, str):
+                return described
+            return {"object": {name: to_json(item) for name, item in described.items()}}
+    return None
+
+
+def from_json(value: Any) -> Any:
+    """What `to_json` was given, objects as the mappings that name them."""
+    if isinstance(value, list):
+        return [from_json(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    (tag, content), *more = value.items()
+    if more or tag not in ("number", "tuple", "mapping", "object"):
+        raise ValueError(f"{str(value)[:60]} is no value")
+    if tag == "number":
+        return float(content)
+    if tag == "tuple":
+        return tuple(from_json(item) for item in content)
+    if tag == "mapping":
+        return {from_json(key): from_json(item) for key, item in content}
+    return {name: from_json(item) for name, item in content.items()}
