@@ -8,11 +8,12 @@ from bench import measure, results
 
 ON_ANY_DEVICE = ("memoisation", "activations", "batch_size")
 ON_THE_CPU = ("steps",)
+ON_A_GPU = ("gpu",)
 
 
 def main() -> int:
     """Run them; the exit status is that of the worst."""
-    names = (*ON_ANY_DEVICE, *ON_THE_CPU)
+    names = (*ON_ANY_DEVICE, *ON_THE_CPU, *ON_A_GPU)
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description=f"{__doc__} Options of one benchmark alone: python -m bench.NAME --help",
@@ -23,7 +24,7 @@ def main() -> int:
     unknown = [name for name in options.names if name not in names]
     if unknown:
         parser.error(f"unknown benchmark {', '.join(unknown)}; known: {', '.join(names)}")
-    default = names if options.device == "cpu" else ON_ANY_DEVICE
+    default = (*ON_ANY_DEVICE, *(ON_THE_CPU if options.device == "cpu" else ON_A_GPU))
     arguments = ["--device", options.device, *(["--quick"] if options.quick else [])]
     if options.out is not None:
         arguments += ["--out", str(options.out)]

@@ -15,6 +15,7 @@ import array_api_compat
 import numpy as np
 
 from mlp_xp import checks
+from mlp_xp.staging import IN_STEP
 
 Array = Any
 """An array of any Array API library."""
@@ -44,6 +45,10 @@ class Backend:
         What people call it: "cpu", "cuda:0".
     block : int
         Elements that an elementwise pass over a long vector handles at a time.
+    runtime : object
+        How host and device work together (`staging.InStep`).
+    write : callable (out, f, *args) -> array, optional
+        What `into` is, where the library's ``out=`` is not the best there is.
     """
 
     xp: Any
@@ -51,6 +56,8 @@ class Backend:
     dtype_name: str
     name: str
     block: int = 2**62
+    runtime: Any = IN_STEP
+    write: Callable[..., Array] | None = None
 
     @functools.cached_property
     def dtype(self) -> Any:
@@ -64,6 +71,8 @@ class Backend:
         Where the library's functions take ``out=``, no temporary is made; elsewhere the result is assigned.
         `out` is filled and returned; a boolean result fills it with ones and zeros.
         """
+        if self.write is not None:
+            return self.write
         matrix, vector = self.zeros((1, 1)), self.zeros((1,))
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # PyTorch resizes what vector @ matrix is written to, and warns
@@ -90,6 +99,15 @@ class Backend:
         return self.xp.asarray(
             np.asarray(host, dtype=name), dtype=getattr(self.xp, name), device=self.device, copy=True
         )
+
+    def owns(self, x: Any) -> bool:
+        """Whether x is an array of this library on this device."""
+        own = self._sample
+        return isinstance(x, type(own)) and bool(x.device == own.device)
+
+    @functools.cached_property
+    def _sample(self) -> Array:
+        return self.empty((0,))
 
     def empty(self, shape: tuple[int, ...]) -> Array:
         """An array of the backend's dtype on its device, not yet filled."""
@@ -130,15 +148,20 @@ def to_host(a: Array) -> np.ndarray:
     return np.from_dlpack(a)
 
 
-def backend(device: "str | Backend" = "cpu", dtype: str = "float32") -> Backend:
+def on_host(given: Any) -> np.ndarray:
+    """What a user gave as a NumPy array: also from a device that NumPy itself cannot read."""
+    return to_host(given) if hasattr(given, "__dlpack_device__") else np.asarray(given)
+
+
+def backend(device: "str | Backend" = "cpu", dtype: str | None = None) -> Backend:
     """What a device string means.
 
     Parameters
     ----------
     device : str or Backend
         "cpu", "cuda", "cuda:N", or a Backend for any other Array API library.
-    dtype : str
-        "float32" or "float64".
+    dtype : str, optional
+        "float32" or "float64"; a Backend's own, else "float32", if not given.
 
     Raises
     ------
@@ -147,6 +170,8 @@ def backend(device: "str | Backend" = "cpu", dtype: str = "float32") -> Backend:
     RuntimeError
         This machine cannot compute on that device; the message says why and what to do.
     """
+    if dtype is None:
+        dtype = device.dtype_name if isinstance(device, Backend) else "float32"
     checks.refuse([checks.one_of("dtype", dtype, DTYPES)])
     if isinstance(device, Backend):
         return device.with_dtype(dtype)
@@ -159,4 +184,4 @@ def backend(device: "str | Backend" = "cpu", dtype: str = "float32") -> Backend:
 
     index = int(match[1] or 0)
     xp, device_object = cuda.namespace(index)
-    return Backend(xp, device_object, dtype, f"cuda:{index}")
+    return Backend(xp, device_object, dtype, f"cuda:{index}", runtime=cuda.streams(index))

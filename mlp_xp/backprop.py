@@ -36,7 +36,7 @@ def backprop(network: Network, memo: Memo, delta: Array, gradient: Parameters, *
     backend, activations = network.backend, network.activations
     into, matmul = backend.into, backend.xp.matmul
     if not network.output_is_linear:
-        delta *= activations[-1].derivative(backend, memo.kept[-1])
+        activations[-1].chain(backend, delta, memo.kept[-1])
     for layer in range(network.n_layers - 1, -1, -1):
         weights, biases, _ = network.layers[layer]
         _write_or_add(backend, gradient.weights[layer], memo.inputs[layer].mT, delta, add)
@@ -44,7 +44,7 @@ def backprop(network: Network, memo: Memo, delta: Array, gradient: Parameters, *
             _write_or_add(backend, gradient.biases[layer], memo.ones, delta, add)
         if layer > 0:
             delta = into(memo.deltas[layer - 1], matmul, delta, weights.mT)
-            delta *= activations[layer - 1].derivative(backend, memo.kept[layer - 1])
+            activations[layer - 1].chain(backend, delta, memo.kept[layer - 1])
             if memo.masks[layer - 1] is not None:
                 delta *= memo.masks[layer - 1]
     return delta

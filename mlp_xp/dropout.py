@@ -80,7 +80,7 @@ class Dropout:
         first_row : int
             Position of the chunk's first row in the step's global batch.
         """
-        xp, (n_rows, n_units), rate = backend.xp, shape, self.rates[layer]
+        xp, (n_rows, n_units) = backend.xp, shape
         key = 0
         for part in (self.seed & 0xFFFFFFFF, self.seed >> 32, step & 0xFFFFFFFF, step >> 32, layer):
             key = _mix_host(key ^ part) + 0x9E3779B9
@@ -88,8 +88,13 @@ class Dropout:
         rows = backend.arange(n_rows) * _signed(_ROW) + _signed(first_row * _ROW + row_key)
         units = backend.arange(n_units) * _signed(_UNIT) + _signed(unit_key)
         h = _mix(_mix(xp.reshape(rows, (n_rows, 1))) + _mix(xp.reshape(units, (1, n_units))))
-        survives = h >= _signed(min(round(rate * 2**32), 2**32 - 1) - 2**31)
-        return xp.astype(survives, backend.dtype) * (1.0 / (1.0 - rate))
+        threshold, factor = self.threshold(layer)
+        return xp.astype(h >= threshold, backend.dtype) * factor
+
+    def threshold(self, layer: int) -> tuple[int, float]:
+        """The least hash (int32) of a unit that survives, and what its output is multiplied with."""
+        rate = self.rates[layer]
+        return _signed(min(round(rate * 2**32), 2**32 - 1) - 2**31), 1.0 / (1.0 - rate)
 
 
 def resolve_dropout(given: Any, n_hidden: int, seed: int) -> Dropout | None:

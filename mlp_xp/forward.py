@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from mlp_xp import checks
-from mlp_xp.array_api import Array, to_host
+from mlp_xp.array_api import Array, on_host, to_host
 from mlp_xp.dropout import Dropout
+from mlp_xp.losses import IdentityLink
 from mlp_xp.network import Network
 
 
@@ -141,9 +142,7 @@ def forward(
     a = memo.inputs[0] = x
     for layer, (weights, biases, activation) in enumerate(network.layers):
         z = into(memo.z[layer], matmul, a, weights)
-        if biases is not None:
-            z += biases
-        activation.forward(backend, z, memo.kept[layer])
+        activation.activate(backend, z, biases, memo.kept[layer])
         a = z
         if dropout is not None and layer < last and dropout.rates[layer]:
             memo.masks[layer] = dropout.mask(backend, a.shape, step, layer, first_row)
@@ -156,24 +155,41 @@ def forward(
     return a
 
 
-def predict(network: Network, x: Any, *, output: str, chunk_rows: int) -> np.ndarray:
+def predict(network: Network, x: Any, *, output: str, chunk_rows: int) -> Any:
     """See `Network.predict`."""
     checks.refuse([checks.one_of("output", output, ("link", "raw")), checks.whole("chunk_rows", chunk_rows)])
-    x = np.asarray(x)
-    n_features = network.layer_sizes[0]
+    backend, n_features = network.backend, network.layer_sizes[0]
+    on_device = backend.xp is not np and backend.owns(x)
+    if not on_device:
+        x = on_host(x)
     if x.ndim != 2 or x.shape[1] != n_features:
         raise ValueError(
-            f"x has shape {x.shape}, but this network was built for (n_rows, {n_features}) "
+            f"x has shape {tuple(x.shape)}, but this network was built for (n_rows, {n_features}) "
             f"(layer_sizes={network.layer_sizes})."
         )
+    shape = (x.shape[0], network.layer_sizes[-1])
+    predictions = backend.empty(shape) if on_device else np.empty(shape, dtype=backend.dtype_name)
+    link = network.output if output == "link" else IdentityLink()
+    while True:
+        try:
+            _fill(predictions, network, x, link, chunk_rows, on_device)
+            return predictions
+        except MemoryError:
+            if chunk_rows == 1:
+                raise
+        chunk_rows = -(-min(chunk_rows, x.shape[0]) // 2)
+
+
+def _fill(
+    predictions: Array, network: Network, x: Array, link: Any, chunk_rows: int, on_device: bool
+) -> None:
+    """Predict chunk by chunk."""
     backend = network.backend
     memo = Memo(network, max(1, min(chunk_rows, x.shape[0])), way_back=False)
-    predictions = np.empty((x.shape[0], network.layer_sizes[-1]), dtype=backend.dtype_name)
     with np.errstate(over="ignore"):
         for start in range(0, x.shape[0], chunk_rows):
-            rows = x[start : start + chunk_rows]
-            z = forward(network, backend.asarray(rows), memo.of(len(rows)))
-            predictions[start : start + len(rows)] = to_host(
-                network.output(backend, z) if output == "link" else z
-            )
-    return predictions
+            stop = min(start + chunk_rows, x.shape[0])
+            rows = x[start:stop, ...]
+            given = backend.xp.astype(rows, backend.dtype, copy=False) if on_device else backend.asarray(rows)
+            found = link(backend, forward(network, given, memo.of(stop - start)))
+            predictions[start:stop, ...] = found if on_device else to_host(found)

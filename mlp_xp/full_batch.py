@@ -12,6 +12,7 @@ import numpy as np
 
 from mlp_xp.array_api import to_host
 from mlp_xp.loader import Loader
+from mlp_xp.micro_batches import within_memory
 from mlp_xp.objective import Objective
 
 
@@ -33,10 +34,16 @@ def value_and_gradient(objective: Objective, loader: Loader, vector: np.ndarray)
     """
     network = objective.network
     network.parameters.flat[...] = network.backend.asarray(vector)
-    objective.start_epoch()
-    for step in loader.steps(0, network.backend, **objective.targets):
-        objective.differentiate(step)
-    return objective.epoch_loss(), to_host(objective.gradient.flat).astype(np.float64)
+
+    def over_rows() -> float:
+        objective.start_epoch()
+        for step in loader.steps(0, network.backend, **objective.targets):
+            objective.differentiate(step)
+        return objective.epoch_loss()
+
+    with network.backend.runtime.working():
+        loss = within_memory(loader, network, over_rows, objective.forget_buffers)
+    return loss, to_host(objective.gradient.flat).astype(np.float64)
 
 
 def scipy_minimize() -> Any:

@@ -7,7 +7,7 @@ gradients add up: memory depends on the chunk and not on the data.
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,12 +17,10 @@ from mlp_xp.array_api import Array, Backend
 from mlp_xp.array_api import backend as find_backend
 from mlp_xp.catalogue import resolve
 from mlp_xp.order import ORDERS, Sequential, Shuffled
-from mlp_xp.prefetch import Pace, prefetched
+from mlp_xp.prefetch import SLOTS, Pace, prefetched
 from mlp_xp.sources import ArraySource, ClassWeighted
-
-BLOCK_BYTES = 2**19
-"""Rows are gathered for several small steps at once, in blocks of about this size, which stay in a core's
-second-level cache until they are used."""
+from mlp_xp.sources.resident import ResidentSource, is_elsewhere
+from mlp_xp.staging import Resident
 
 DEFAULT_BATCH = 256
 """Rows a step where nobody says how many."""
@@ -70,6 +68,13 @@ class Step:
         self.own_weight = 0.0
         self._chunks = chunks
         self._is_whole = is_whole
+
+    @property
+    def only_chunk(self) -> Chunk | None:
+        """The step's rows where they are one chunk and all on this process; else None. Consumes nothing."""
+        if not (self._is_whole and isinstance(self._chunks, tuple) and len(self._chunks) == 1):
+            return None
+        return self._chunks[0][0]
 
     def __iter__(self) -> Iterator[Chunk]:
         """Yield the chunks, and know the divisor when they are through."""
@@ -119,6 +124,8 @@ class Loader:
         Rows a step.
     batch_bound : str
         What decided it: "given", "4,096", "rows / 32" or "memory".
+    ran_out_of_memory : bool
+        Whether `chunk_rows` was made smaller because memory ran out.
 
     Raises
     ------
@@ -163,7 +170,7 @@ class Loader:
                 raise ValueError("a source brings its own targets and weights: give y or a source, not both.")
             self.source = x
         else:
-            self.source = ArraySource(x, y, sample_weight)
+            self.source = (ResidentSource if is_elsewhere(x) else ArraySource)(x, y, sample_weight)
         if class_weight is not None:
             self.source = ClassWeighted(self.source, class_weight)
         self.seed, self.chunk_rows, self.device, self.dtype = seed, chunk_rows, device, dtype
@@ -173,6 +180,8 @@ class Loader:
         self.prefetch = prefetch
         self._pace = Pace()
         self._next_epoch = 0
+        self._idle: dict[Any, list[Any]] = {}
+        self.ran_out_of_memory = False
 
     def _batch_rows(self, batch_size: int | str | None) -> int:
         n_rows = self.source.n_rows
@@ -190,6 +199,11 @@ class Loader:
                 stacklevel=3,
             )
         return min(int(batch_size), n_rows)
+
+    def accumulate(self, n_batches: int) -> None:
+        """Take several batches a step, one chunk each, whose gradients add up."""
+        self.chunk_rows = min(self.chunk_rows, self.batch_size)
+        self.batch_size = min(self.batch_size * n_batches, self.n_rows)
 
     def fit_memory(self, bytes_per_row: int, other_bytes: int, limit: int | None = None) -> None:
         """Make an "auto" batch small enough that its step fits the memory limit.
@@ -289,9 +303,56 @@ class Loader:
             check_unchanged()  # after a change under way it would go on with other rows than it began with
         order = self.order(self.n_rows, self.seed, epoch)
         known = getattr(self.source, "y", None) is not None  # `train` has looked at them already
-        gather = Gatherer(self.source, order, backend, labels, None if known else check)
         steps = self._chunked_steps if self.batch_size > self.chunk_rows else self._small_steps
-        yield from steps(gather, first_step * self.batch_size, Share(*share))
+        taker = getattr(self.source, "taker", None)
+        take = None if taker is None else taker(backend, labels)
+        with self._staging(backend, labels, take is not None) as staging:
+            check = None if known else check
+            gather = Gatherer(self.source, order, staging, backend.runtime, check, take)
+            yield from steps(gather, first_step * self.batch_size, Share(*share))
+
+    def _block_rows(self, block_bytes: int) -> int:
+        """Rows gathered at a time, at most: a chunk, or several small steps."""
+        batch, row_bytes = self.batch_size, 8 * (self.source.n_features + self.source.n_targets + 1)
+        if batch > self.chunk_rows:
+            return self.chunk_rows
+        return batch * max(1, min(block_bytes // (row_bytes * batch), self.chunk_rows // batch))
+
+    @contextlib.contextmanager
+    def _staging(self, backend: Backend, labels: bool, resident: bool) -> Iterator[Any]:
+        """Buffers for an epoch: those of an earlier one where they are not in use, else new ones."""
+        runtime, source, dtype = backend.runtime, self.source, backend.dtype_name
+        if resident:
+            yield Resident(self._block_rows(runtime.block_bytes))
+            return
+        columns = (
+            (source.n_features, dtype),
+            (source.n_targets, "int32" if labels else dtype),
+            (1, dtype) if getattr(source, "has_weights", False) else None,
+        )
+        n_rows = self._block_rows(runtime.block_bytes)
+        idle = self._idle.setdefault((backend.xp, backend.name, columns, n_rows), [])
+        staging = idle.pop() if idle else runtime.staging(backend, columns, n_rows, SLOTS)
+        try:
+            yield staging
+        finally:
+            idle.append(staging)
+
+    def forget_buffers(self) -> None:
+        """Let go of the buffers that later epochs would use again."""
+        self._idle.clear()
+
+    def _blocks(self, gather: "Gatherer", ranges: Iterable[list[tuple[int, int]]]) -> Generator["Block"]:
+        """Blocks of rows, each complete on the device, and to be read until the next is asked for."""
+        mode = "always" if gather.runtime.overlaps and self.prefetch == "auto" else self.prefetch
+        mode = mode if gather.take is None else "never"  # on the stream of the thread that trains
+        with contextlib.closing(prefetched(gather, ranges, self._pace, mode)) as blocks:
+            for block in blocks:
+                gather.staging.receive(block.slot)
+                try:
+                    yield block
+                finally:
+                    gather.staging.release(block.slot)
 
     def _chunked_steps(self, gather: "Gatherer", first: int, share: "Share") -> Iterator[Step]:
         """Steps of several chunks, gathered one by one."""
@@ -307,7 +368,7 @@ class Loader:
             for own_start, own_stop in (share.of(*step) for step in steps)
         ]
         ranges = ([each] for step in chunks for each in step)
-        with contextlib.closing(prefetched(gather, ranges, self._pace, self.prefetch)) as blocks:
+        with contextlib.closing(self._blocks(gather, ranges)) as blocks:
             for (start, stop), own in zip(steps, chunks, strict=True):
                 divisor = None if gather.weighted else float(stop - start)
                 whole = (next(blocks).whole() for _ in own)
@@ -317,12 +378,11 @@ class Loader:
     def _small_steps(self, gather: "Gatherer", first: int, share: "Share") -> Iterator[Step]:
         """Steps of one chunk, gathered several at a time."""
         batch, n_rows = self.batch_size, self.n_rows
-        row_bytes = 8 * (self.source.n_features + self.source.n_targets + 1)
-        size = batch * max(1, min(BLOCK_BYTES // (row_bytes * batch), self.chunk_rows // batch))
+        size = gather.staging.n_rows
         begins = range(first, n_rows, size)
         ranges = (share.of_each(begin, min(begin + size, n_rows), batch) for begin in begins)
         weights_are_here = gather.weighted and share.n_ranks == 1
-        with contextlib.closing(prefetched(gather, ranges, self._pace, self.prefetch)) as blocks:
+        with contextlib.closing(self._blocks(gather, ranges)) as blocks:
             for begin, block in zip(begins, blocks, strict=True):
                 at = 0
                 for start in range(begin, min(begin + size, n_rows), batch):
@@ -371,7 +431,7 @@ def _power_of_two(most: int) -> int:
 
 
 class Gatherer:
-    """Fills reused host buffers with rows in an epoch's order, and has them on the device.
+    """Fills reused host buffers with rows in an epoch's order, and sends them to the device.
 
     Parameters
     ----------
@@ -379,39 +439,29 @@ class Gatherer:
         Where rows come from.
     order : sliceable
         Row numbers of positions start … stop of the epoch.
-    backend : Backend
-        Where they go. On the CPU the buffers themselves are handed out.
-    labels : bool
-        Whether targets become int32.
+    staging : staging
+        The buffers (`staging.HostStaging`, `cuda.feeding.PinnedStaging`).
+    runtime : object
+        How host and device work together (`staging.InStep`).
     check : callable, optional
         Refuses targets.
+    take : callable, optional
+        Gives the rows of an index where they are on the device already.
     """
 
     def __init__(
         self,
         source: Any,
         order: Any,
-        backend: Backend,
-        labels: bool,
+        staging: Any,
+        runtime: Any,
         check: Callable[[np.ndarray], None] | None = None,
+        take: Callable[[np.ndarray], tuple[Array, Array, Array | None]] | None = None,
     ) -> None:
-        self.source, self.order, self.backend, self.check = source, order, backend, check
-        self.y_dtype = "int32" if labels else backend.dtype_name
+        self.source, self.order, self.staging, self.check = source, order, staging, check
+        self.runtime, self.take = runtime, take
         self.weighted = bool(getattr(source, "has_weights", False))
         self.n_gathered = 0
-        self._buffers: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray | None]] = {}
-
-    def _buffer(self, slot: int, n_rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Host arrays of `n_rows` rows: made once a slot, reused after."""
-        if slot not in self._buffers or len(self._buffers[slot][0]) < n_rows:
-            source, dtype = self.source, self.backend.dtype_name
-            self._buffers[slot] = (
-                np.empty((n_rows, source.n_features), dtype=dtype),
-                np.empty((n_rows, source.n_targets), dtype=self.y_dtype),
-                np.empty((n_rows,), dtype=dtype) if self.weighted else None,
-            )
-        x, y, weight = self._buffers[slot]
-        return x[:n_rows], y[:n_rows], None if weight is None else weight[:n_rows]
 
     def _index(self, start: int, stop: int) -> np.ndarray:
         """The row numbers that the order gives; a source takes those out of range for the nearest row."""
@@ -431,18 +481,24 @@ class Gatherer:
         """The rows of some ranges of positions, one after the other; valid until the slot is filled again."""
         parts = [self._index(start, stop) for start, stop in ranges]
         index = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        x, y, weight = self._buffer(slot, len(index))
         self.n_gathered += len(index)
-        self.source.rows(index, x, y, weight)
+        if self.take is not None:
+            host_weight = self.source.sample_weight[index] if self.weighted else None
+            return Block(*self.take(index), host_weight, slot)
+        x, y, column = self.staging.host(slot, len(index))
+        weight = None if column is None else column[:, 0]
+
+        def fill(part: slice) -> None:
+            self.source.rows(index[part], x[part], y[part], None if weight is None else weight[part])
+
+        if getattr(self.source, "threads_may_share", False):
+            self.runtime.in_parts(fill, len(index), x.nbytes)
+        else:
+            fill(slice(None))
         if self.check is not None:
             _check_rows(self.check, y, index)
-        column = None if weight is None else weight[:, None]
-        if self.backend.xp is np:
-            return Block(x, y, column, weight)
-        on_device = self.backend.asarray
-        return Block(
-            on_device(x), on_device(y, self.y_dtype), None if column is None else on_device(column), weight
-        )
+        on_device = self.staging.send(slot, len(index))
+        return Block(on_device[0], on_device[1], on_device[2], weight, slot)
 
 
 def _check_rows(check: Callable[[np.ndarray], None], y: np.ndarray, index: np.ndarray) -> None:
@@ -465,6 +521,7 @@ class Block(NamedTuple):
     y: Array
     weight: Array | None
     host_weight: np.ndarray | None
+    slot: int
 
     @property
     def n_rows(self) -> int:

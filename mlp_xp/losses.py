@@ -129,6 +129,20 @@ def _weigh(delta: Array, weight: Array | None) -> None:
         delta *= weight
 
 
+def _row_sums(backend: Backend, a: Array) -> Array:
+    """Σ_j of an array (n_rows, n_outputs), (n_rows, 1).
+
+    Few columns are multiplied with ones, which takes a third of `sum`'s time (200 × 10: 2 instead of 7 µs);
+    many are left to `sum`, whose pairwise order keeps digits that float32 needs.
+    """
+    if a.shape[1] <= FEW_COLUMNS:
+        return a @ backend.ones((a.shape[1], 1))
+    return backend.xp.sum(a, axis=-1, keepdims=True)
+
+
+FEW_COLUMNS = 32
+
+
 def _bounded(backend: Backend, eps: float, *minus_log_p: Array) -> tuple[Array, ...]:
     """−log p with p bounded to [ε, 1 − ε]: what scikit-learn reports; ε = 0 leaves it alone."""
     if not eps:
@@ -423,19 +437,18 @@ class SoftmaxCrossEntropy:
         z -= xp.max(z, axis=-1, keepdims=True)
         largest = xp.astype(z == 0.0, dtype)
         e = xp.exp(z)
-        ones = backend.ones((n_classes, 1))  # products with it are sums over classes, at a third of sum's time
-        rest = (e - largest) @ ones  # Σ e^d over all but the largest
-        rest += largest @ ones - 1.0  # and over those that tie with it
+        rest = _row_sums(backend, e - largest)  # Σ e^d over all but the largest
+        rest += _row_sums(backend, largest) - 1.0  # and over those that tie with it
         target = hit if not smoothing else (1.0 - smoothing) * hit + smoothing / n_classes
         if self.eps:
             (minus_log_p,) = _bounded(backend, self.eps, xp.log1p(rest) - z)
-            per_row = (target * minus_log_p) @ ones
+            per_row = _row_sums(backend, target * minus_log_p)
         else:
-            per_row = xp.log1p(rest) - (target * z) @ ones
+            per_row = xp.log1p(rest) - _row_sums(backend, target * z)
         value = _total(backend, per_row, weight)
         p = e / (1.0 + rest)
         other = p * (1.0 - hit)
-        z[...] = other - hit * (other @ ones)
+        z[...] = other - hit * _row_sums(backend, other)
         if smoothing:
             z += smoothing * (hit - 1.0 / n_classes)
         _weigh(z, weight)

@@ -116,7 +116,7 @@ class Network:
         """The number of weights w_ij^k, biases not counted."""
         return self.parameters.n_weights
 
-    def predict(self, x: Any, *, output: str = "link", chunk_rows: int = 4096) -> np.ndarray:
+    def predict(self, x: Any, *, output: str = "link", chunk_rows: int = 4096) -> Any:
         """Predictions for rows of x, a chunk at a time: memory does not grow with the number of rows.
 
         Safe to call from several threads at once.
@@ -124,7 +124,8 @@ class Network:
         Parameters
         ----------
         x : array_like (n_rows, n_features)
-            On the host; read.
+            Read. Where it is an array of the network's own library on its device, it stays there, and so does
+            the result.
         output : "link" or "raw"
             "link" applies the link of the loss that trained the network (probabilities, rates, quantiles in
             order); "raw" gives the last z.
@@ -133,7 +134,8 @@ class Network:
 
         Returns
         -------
-        numpy.ndarray (n_rows, n_outputs)
+        array (n_rows, n_outputs)
+            NumPy's, or the library's of x.
 
         Raises
         ------

@@ -18,6 +18,7 @@ from mlp_xp.data_parallel import Ranks
 from mlp_xp.dropout import Dropout
 from mlp_xp.forward import Memo, forward
 from mlp_xp.loader import Loader, Step
+from mlp_xp.micro_batches import within_memory
 from mlp_xp.network import Network
 
 READ_EVERY = 4096
@@ -33,24 +34,48 @@ class Values:
         What the host has seen so far.
     broken : bool
         Whether something among it is infinite or nan.
+    waiting : array (READ_EVERY,)
+        On the device: what it has not; always the same array.
     """
 
     def __init__(self, network: Network) -> None:
-        self._waiting = network.backend.zeros((READ_EVERY,))
+        self.waiting = network.backend.zeros((READ_EVERY,))
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all."""
         self._n_waiting = 0
         self.read: list[float] = []
         self.broken = False
 
     def append(self, value: Array) -> None:
         """Store a 0-d array on the device."""
-        self._waiting[self._n_waiting] = value
+        self.waiting[self._n_waiting] = value
         self._n_waiting += 1
         if self._n_waiting == READ_EVERY:
             self.flush()
 
+    def place(self, n: int) -> int:
+        """Where in `waiting` the next n values go; a step that stores them itself says `stored` after."""
+        if self._n_waiting + n > READ_EVERY:
+            self.flush()
+        return self._n_waiting
+
+    def stored(self, n: int) -> None:
+        """Count n values that are in their place; read all when it is time."""
+        self._n_waiting += n
+        if self._n_waiting == READ_EVERY:
+            self.flush()
+
+    def forget(self, n: int) -> None:
+        """Forget the last n values."""
+        known = len(self.read) + self._n_waiting - n
+        self._n_waiting = max(0, self._n_waiting - n)
+        del self.read[known - self._n_waiting :]
+
     def flush(self) -> None:
         """Read what is waiting."""
-        latest = to_host(self._waiting)[: self._n_waiting].tolist()
+        latest = to_host(self.waiting)[: self._n_waiting].tolist()
         self.read.extend(latest)
         self.broken = self.broken or not all(map(math.isfinite, latest))
         self._n_waiting = 0
@@ -93,12 +118,13 @@ class Objective:
         self.dropout, self.reduction, self.ranks = dropout, reduction, ranks
         self.targets = targets_of(network, loss, ranks)
         self.memo = Memo(network, 1)
-        self.gradient = network.parameters.zeros_like(extra=0 if ranks is None else 2)
+        self.gradient = network.parameters.zeros_like(extra=0 if ranks is None else 3)
+        self.values = Values(network)
         self.start_epoch()
 
     def start_epoch(self) -> None:
         """Forget the values of the last epoch."""
-        self.values = Values(self.network)
+        self.values.clear()
         self._steps_of_values: list[int] = []
         self._divisors: list[float] = []
 
@@ -112,18 +138,13 @@ class Objective:
         number : int
             The update's number from 0, of which dropout is a function.
         """
-        network, backend, gradient = self.network, self.network.backend, self.gradient
+        gradient = self.gradient
         known = step.divisor if self.reduction == "mean" else None
         n_done, own_value = 0, 0.0
         for x, y, weight in step:
-            n_rows = x.shape[0]
-            memo = self.memo.of(n_rows)
-            z = forward(network, x, memo, self.dropout, number, step.first_row + n_done)
-            value = self.loss(backend, z, y, weight)  # Σ s L; z is now δ
-            if known:
-                z *= 1.0 / known
-            backprop(network, memo, z, gradient, add=n_done > 0)
-            n_done += n_rows
+            factor = 1.0 / known if known else None
+            value = self.add_chunk(x, y, weight, factor, number, step.first_row + n_done, add=n_done > 0)
+            n_done += x.shape[0]
             if self.ranks is None:
                 self._record(value)
             else:
@@ -135,19 +156,78 @@ class Objective:
         if not known and scale != 1.0:
             gradient.flat *= scale
         if self.regularizer is not None and divisor:
-            weights = network.parameters.flat_weights
-            self.regularizer.add_gradient(backend, weights, gradient.flat_weights, scale)
-            self._record(self.regularizer.value(backend, weights))
+            self._record(self.add_penalty(scale))
         self._divisors.append(divisor)
 
+    def add_chunk(
+        self,
+        x: Array,
+        y: Array,
+        weight: Array | None,
+        factor: Any,
+        number: int,
+        first_row: int,
+        *,
+        add: bool,
+    ) -> Array:
+        """Write the chunk's Σ s_i ∂L_i/∂w, times a factor, to `gradient` (or add it); return its Σ s_i L_i.
+
+        Parameters
+        ----------
+        x, y, weight : arrays
+            A chunk; read.
+        factor : float, array of one element, or None
+            What δ is multiplied with.
+        number, first_row : int
+            What dropout is a function of.
+        add : bool
+            Whether to add.
+        """
+        memo = self.memo.of(x.shape[0])
+        z = forward(self.network, x, memo, self.dropout, number, first_row)
+        value = self.loss(self.network.backend, z, y, weight)  # Σ s L; z is now δ
+        if factor is not None:
+            z *= factor
+        backprop(self.network, memo, z, self.gradient, add=add)
+        return value
+
+    def add_penalty(self, scale: Any) -> Array:
+        """Add scale · λ ∂R/∂w to `gradient`; return λ R."""
+        backend, weights = self.network.backend, self.network.parameters.flat_weights
+        self.regularizer.add_gradient(backend, weights, self.gradient.flat_weights, scale)
+        return self.regularizer.value(backend, weights)
+
+    def compute_with(self, network: Network, loss: Any, regularizer: Any, dropout: Any) -> None:
+        """Use other objects that compute the same: fused kernels, say. The parameters stay where they are."""
+        self.network, self.loss, self.regularizer, self.dropout = network, loss, regularizer, dropout
+        self.forget_buffers()
+
+    def forget_buffers(self) -> None:
+        """Let go of the memory that depends on the number of rows; the next chunk makes it again."""
+        self.memo = Memo(self.network, 1)
+
+    def forget_step(self) -> None:
+        """Forget what is known of a step that was not completed."""
+        n_values = self._steps_of_values.count(len(self._divisors))
+        self.values.forget(n_values)
+        del self._steps_of_values[len(self._steps_of_values) - n_values :]
+
+    def record_stored(self, n_values: int, divisor: float) -> None:
+        """Count a step whose values are among the waiting ones already: Σ s_i L_i, and perhaps λ R."""
+        self._steps_of_values += [len(self._divisors)] * n_values
+        self._divisors.append(divisor)
+        self.values.stored(n_values)
+
     def _add_up(self, ranks: Ranks, own_value: Any, step: Step, n_rows: int) -> None:
-        """Sum the gradient, Σ s_i L_i and Σ s_i over all ranks, in one message."""
+        """Sum the gradient, Σ s_i L_i, Σ s_i and wishes to stop over all ranks, in one message."""
         gradient, size = self.gradient, self.gradient.size
         if not n_rows:
             gradient.flat[...] = 0.0
         gradient.vector[size] = own_value
         gradient.vector[size + 1] = step.own_weight
+        gradient.vector[size + 2] = float(ranks.stop_asked)
         ranks.sum(gradient.vector, self.network.backend)
+        ranks.stop_agreed = float(to_host(gradient.vector[size + 2])) > 0
         self._record(gradient.vector[size])
         if step.divisor is None:
             step.divisor = float(to_host(gradient.vector[size + 1]))
@@ -222,14 +302,19 @@ def mean_loss(network: Network, loader: Loader, loss: Any, ranks: Ranks | None =
 
     In chunks, on the device, shared out over ranks; the host reads once.
     """
-    memo = Memo(network, 1, way_back=False)
-    values, divisor = Values(network), 0.0
-    for step in loader.steps(0, network.backend, **targets_of(network, loss, ranks)):
-        for x, y, weight in step:
-            values.append(loss(network.backend, forward(network, x, memo.of(x.shape[0])), y, weight))
-        divisor += step.own_weight
-    values.flush()
-    total = math.fsum(values.read)
+
+    def over_rows() -> tuple[float, float]:
+        memo = Memo(network, 1, way_back=False)
+        values, divisor = Values(network), 0.0
+        for step in loader.steps(0, network.backend, **targets_of(network, loss, ranks)):
+            for x, y, weight in step:
+                values.append(loss(network.backend, forward(network, x, memo.of(x.shape[0])), y, weight))
+            divisor += step.own_weight
+        values.flush()
+        return math.fsum(values.read), divisor
+
+    with network.backend.runtime.working():
+        total, divisor = within_memory(loader, network, over_rows)
     if ranks is not None:
         total, divisor = ranks.sum_numbers([total, divisor])
     return total / divisor if divisor else math.nan

@@ -47,7 +47,7 @@ class Momentum:
 
     Parameters
     ----------
-    momentum : float in [0, 1)
+    momentum : float in [0, 1]
         μ, the part of the velocity that survives a step.
 
     References
@@ -60,7 +60,7 @@ class Momentum:
 
     def __post_init__(self) -> None:
         """Check μ."""
-        checks.refuse([checks.number("momentum", self.momentum, least=0, below=1)])
+        checks.refuse([checks.number("momentum", self.momentum, least=0, most=1)])
 
     def update(self, xp: Any, t: int, rate: float, p: Array, g: Array, v: Array) -> None:
         """One step."""
@@ -75,7 +75,7 @@ class Nesterov:
 
     Parameters
     ----------
-    momentum : float in [0, 1)
+    momentum : float in [0, 1]
         μ, the part of the velocity that survives a step.
 
     References
@@ -89,7 +89,7 @@ class Nesterov:
 
     def __post_init__(self) -> None:
         """Check μ."""
-        checks.refuse([checks.number("momentum", self.momentum, least=0, below=1)])
+        checks.refuse([checks.number("momentum", self.momentum, least=0, most=1)])
 
     def update(self, xp: Any, t: int, rate: float, p: Array, g: Array, v: Array) -> None:
         """One step."""
@@ -270,11 +270,15 @@ class Nadam:
         m += g
         v *= self.beta2
         v += g * g
+        look_ahead, now, root = self.scales(t)
+        p -= (rate / root) * (look_ahead * m + now * g) / (xp.sqrt(v) + self.eps / root)
+
+    def scales(self, t: int) -> tuple[float, float, float]:
+        """The factors of M and of g, and √((1 − β₂) / (1 − β₂ᵗ)), the scale of √V."""
         product = _product_of_mu(self, t)
         look_ahead = (1.0 - self.beta1) * self.mu(t + 1) / (1.0 - product * self.mu(t + 1))
         now = (1.0 - self.mu(t)) / (1.0 - product)
-        root = math.sqrt((1.0 - self.beta2) / (1.0 - self.beta2**t))
-        p -= (rate / root) * (look_ahead * m + now * g) / (xp.sqrt(v) + self.eps / root)
+        return look_ahead, now, math.sqrt((1.0 - self.beta2) / (1.0 - self.beta2**t))
 
 
 @functools.lru_cache(maxsize=64)

@@ -20,17 +20,20 @@ from mlp_xp.array_api import Array, to_host
 from mlp_xp.catalogue import find
 from mlp_xp.data_parallel import Ranks
 from mlp_xp.dropout import resolve_dropout
+from mlp_xp.fast import WAYS, ways
 from mlp_xp.forward import Memo
 from mlp_xp.full_batch import lbfgs, scipy_minimize
 from mlp_xp.history import History
 from mlp_xp.loader import Loader
 from mlp_xp.losses import LOSSES
+from mlp_xp.micro_batches import halve_chunks
 from mlp_xp.network import Network
 from mlp_xp.objective import Objective, mean_loss
-from mlp_xp.optimizers import LBFGS, OPTIMIZERS, Optimizer, clip_by_global_norm
+from mlp_xp.optimizers import LBFGS, OPTIMIZERS, Optimizer
 from mlp_xp.regularizers import REGULARIZERS
 from mlp_xp.schedules import SCHEDULES
 from mlp_xp.stopping import Stopping
+from mlp_xp.update import Update
 
 MOST_ROLLBACKS = 10
 """Times that a diverging run is rolled back before it is given up."""
@@ -124,6 +127,7 @@ def train(
     on_divergence: str = "stop",
     checkpoints: Any = None,
     ranks: Ranks | None = None,
+    way: str = "fast",
     seed: int = 0,
     state: TrainingState | None = None,
 ) -> Generator[Epoch]:
@@ -175,6 +179,9 @@ def train(
     ranks : Ranks, optional
         The processes that train together (`data_parallel.world`), all with the same arguments; the loader's
         batch is the global one, of which each has its share.
+    way : "fast", "fused" or "plain"
+        How updates are made: with all that the device has, the same without launching a step as one (a CUDA
+        graph), or by the rules as they are written. The result is the same up to rounding.
     seed : int
         Of dropout. (The loader has the seed of the order, the network that of its starting weights.)
     state : TrainingState, optional
@@ -218,6 +225,7 @@ def train(
             checks.one_of("reduction", reduction, ("mean", "sum")),
             checks.one_of("keep", keep, ("last", "best")),
             checks.one_of("on_divergence", on_divergence, ("stop", "rollback")),
+            checks.one_of("way", way, WAYS),
             checks.whole("max_epochs", max_epochs),
             checks.number("tolerance", tolerance, least=0),
             checks.whole("seed", seed, least=0),
@@ -245,7 +253,7 @@ def train(
     stopping = Stopping(max_epochs, patience, tolerance, loss_below, time_budget)
     history = History(steps_per_epoch=loader.steps_per_epoch, max_epochs=max_epochs)
     rates = Rates(float(learning_rate), schedule, history)
-    training = Training(objective, loader, rule, rates, clip_norm, checkpoints)
+    training = Training(objective, loader, rule, rates, clip_norm, checkpoints, way)
     if state is not None:
         training.restore(state)
     if ranks is not None:
@@ -315,6 +323,7 @@ def descend(
     first_epoch: int = 0,
     first_step: int = 0,
     after_step: Callable[[], None] | None = None,
+    way: str = "fast",
 ) -> Generator[tuple[float, str | None]]:
     """w_new = w_old − η ∂J/∂w, step by step; yield each epoch's loss, and None: it has no end of its own.
 
@@ -322,25 +331,46 @@ def descend(
     An epoch in which a loss was not finite ends as soon as the host sees it. `after_step` is called when
     weights, optimizer and history agree: where a run can be left and gone on with.
     """
-    history, backend = rates.history, objective.network.backend
+    backend = objective.network.backend
+    update = ways(backend.name, way)(objective, optimizer, clip_norm)
     for epoch in itertools.count(first_epoch):
         if not first_step:
             objective.start_epoch()
-        for step in loader.steps(epoch, backend, **objective.targets, first_step=first_step):
-            objective.differentiate(step, history.step)
-            if objective.values.broken:
-                break
-            rate = rates.for_step()
-            if step.divisor:  # a step whose weights sum to zero changes nothing
-                if clip_norm is not None:
-                    clip_by_global_norm(objective.gradient, clip_norm)
-                optimizer.step(objective.gradient, rate)
-            history.step += 1
-            if after_step is not None:
-                after_step()
+        with backend.runtime.working():
+            make_steps(update, loader, epoch, first_step, rates, after_step)
+            optimizer.flush_subnormals()
+            loss = objective.epoch_loss()
         first_step = 0
-        optimizer.flush_subnormals()
-        yield objective.epoch_loss(), None
+        yield loss, None
+
+
+def make_steps(
+    update: Update,
+    loader: Loader,
+    epoch: int,
+    first_step: int,
+    rates: Rates,
+    after_step: Callable[[], None] | None,
+) -> None:
+    """Make the updates of an epoch; where memory runs out, the one under way again, in smaller chunks."""
+    objective, optimizer, history = update.objective, update.optimizer, rates.history
+    network, done, t = objective.network, first_step, optimizer.t
+    while True:
+        try:
+            for step in loader.steps(epoch, network.backend, **objective.targets, first_step=done):
+                update(step, history.step, rates.for_step())
+                if objective.values.broken:
+                    return
+                history.step, done, t = history.step + 1, done + 1, optimizer.t
+                if after_step is not None:
+                    after_step()
+            return
+        except MemoryError as error:
+            if optimizer.t != t:  # the weights have begun to move
+                raise
+            halve_chunks(loader, network, error, 4 + len(optimizer.state))
+        objective.forget_step()
+        update.forget_buffers()
 
 
 class Training:
@@ -361,6 +391,8 @@ class Training:
     checkpoints : object, optional
         Its ``after_step(training)`` is called after every step and its ``after_epoch(training)`` after every
         epoch.
+    way : str
+        Of `fast.WAYS`.
     """
 
     def __init__(
@@ -371,8 +403,9 @@ class Training:
         rates: Rates,
         clip_norm: float | None,
         checkpoints: Any = None,
+        way: str = "fast",
     ) -> None:
-        self.objective, self.loader, self.rule = objective, loader, rule
+        self.objective, self.loader, self.rule, self.way = objective, loader, rule, way
         self.rates, self.history, self.clip_norm = rates, rates.history, clip_norm
         self.parameters = objective.network.parameters
         self.optimizer = Optimizer(rule, self.parameters)
@@ -402,6 +435,7 @@ class Training:
             first_epoch=first_epoch,
             first_step=first_step,
             after_step=None if self.checkpoints is None else self._after_step,
+            way=self.way,
         )
 
     def _after_step(self) -> None:

@@ -163,6 +163,8 @@ class ArraySource:
     ([[4.0, 5.0], [0.0, 1.0]], [[1], [0]])
     """
 
+    threads_may_share = True
+
     def __init__(self, x: Any, y: Any = None, sample_weight: Any = None, *, check: bool = True) -> None:
         self.x = as_real("x", x)
         given_y = None if y is None else as_real("y", y)

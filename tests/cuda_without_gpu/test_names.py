@@ -6,13 +6,14 @@ from cupy_names import missing_names
 
 PACKAGE = ROOT / "mlp_xp"
 SOURCES = [p for p in PACKAGE.rglob("*.py") if "cuda" in p.relative_to(PACKAGE).parts[0]]
+SOURCES += (ROOT / "bench").glob("gpu*.py")
 
 
 def test_there_is_something_to_check():
     assert any("cupy" in source.read_text() for source in SOURCES)
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+@pytest.mark.parametrize("source", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_all_names_exist(source):
     assert missing_names(source.read_text()) == []
 

@@ -1,0 +1,256 @@
+"""Does the GPU compute what the CPU does, and how fast are steps and streams on it?
+
+In this order: the diagnosis; the whole test suite with --device cuda; what only a GPU can show
+(tests/test_on_a_gpu.py: fused kernels against plain rules, every step reading its own rows, no memory taken
+by a step, graphs against single launches bit for bit); the time of a step against PyTorch and JAX; streaming
+data of ten times the memory that training may take. Without a GPU it says why, and that nothing was measured.
+"""
+
+import argparse
+import importlib.util
+import json
+import math
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import gpu_peers, measure, results
+from bench.results import Result
+from bench.step_peers import TRAININGS, Training
+from bench.steps import TOLERANCE, distance, toy
+
+ROOT = Path(__file__).parents[1]
+PARTS = ("suite", "gpu tests", "steps", "streaming")
+SUITE_SECONDS, PEER_SECONDS = 200, 60
+"""The most that the suite, and one library's seven trainings, may take: eight minutes are for all."""
+
+BOUND = "matrix products"
+OURS = ("mlp_xp", "mlp_xp, no graph", "mlp_xp, plain")
+
+
+class NotMeasuredError(Exception):
+    """There is no GPU that works; the message says why."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """--parts."""
+    parser.add_argument(
+        "--parts",
+        type=lambda text: text.split(","),
+        default=list(PARTS),
+        help=f"only these, with commas between them, of {', '.join(PARTS)}",
+        metavar="NAMES",
+    )
+
+
+def answer(quick: bool, device: str, parts: Sequence[str] = PARTS) -> Result:
+    """Run the parts one after the other; what fails is a note, and the rest goes on."""
+    unknown = [name for name in parts if name not in PARTS]
+    if unknown:
+        raise ValueError(f"unknown part {unknown[0]!r}; known: {', '.join(PARTS)}.")
+    device = "cuda:0" if device in ("cpu", "cuda") else device
+    print(diagnose(int(device.partition(":")[2])), flush=True)
+    notes = []
+    if "suite" in parts:
+        notes.append(
+            run_tests("the whole suite", ["--ignore", "tests/test_on_a_gpu.py"], device, SUITE_SECONDS)
+        )
+    if "gpu tests" in parts:
+        notes.append(run_tests("what only a GPU shows", ["tests/test_on_a_gpu.py"], device, SUITE_SECONDS))
+    rows: list[dict[str, Any]] = []
+    if "steps" in parts:
+        trainings = [toy(each) if quick else each for each in TRAININGS]
+        rows, more = time_steps(trainings)
+        notes += more
+    if "streaming" in parts:
+        notes += stream(device, quick=quick)
+    return Result(
+        question=str(__doc__).splitlines()[0],
+        rows=rows or [{"part": name} for name in parts],
+        notes=notes,
+        device=device,
+        packages=("cupy-cuda12x", "cupy-cuda13x", "torch", "jax", "jaxlib"),
+    )
+
+
+def diagnose(index: int) -> str:
+    """The GPUs that there are.
+
+    Raises
+    ------
+    NotMeasuredError
+        The one that was asked for cannot be used.
+    """
+    from mlp_xp import cuda
+
+    problem = cuda.problem(index)
+    if problem is not None:
+        raise NotMeasuredError(str(problem))
+    return "\n".join(f"cuda:{gpu.index}: {gpu.name}, {gpu.memory / 2**30:.0f} GiB" for gpu in cuda.devices())
+
+
+def run_tests(what: str, arguments: Sequence[str], device: str, seconds: float) -> str:
+    """Run pytest on the device; its last line, with the names of what failed before it."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--device", device, *arguments]
+    began = time.perf_counter()
+    try:
+        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=seconds)
+        lines = [line for line in run.stdout.splitlines() if line.strip()]
+        failed = [line.partition(" - ")[0] for line in lines if line.startswith(("FAILED", "ERROR"))]
+        text = "; ".join([*failed[:20], lines[-1] if lines else f"exit status {run.returncode}"])
+    except subprocess.TimeoutExpired:
+        text = f"not through after {seconds:.0f} s"
+    found = f"{what}, --device {device}: {text} ({time.perf_counter() - began:.0f} s)"
+    print(found, flush=True)
+    return found
+
+
+def ask_peer(name: str, trainings: Sequence[Training]) -> list[dict[str, Any]]:
+    """One library's answers for all trainings, from a process of its own."""
+    text = "".join(gpu_peers.as_json(each) + "\n" for each in trainings)
+    environment = measure.environment() | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    command = [sys.executable, "-m", "bench.gpu_peers", name]
+    try:
+        run = subprocess.run(
+            command, input=text, cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+            timeout=PEER_SECONDS,
+        )  # fmt: skip
+        output, complaint = run.stdout, (run.stderr.strip().splitlines() or ["no message"])[-1]
+    except subprocess.TimeoutExpired as late:
+        output = late.stdout.decode() if isinstance(late.stdout, bytes) else late.stdout or ""
+        complaint = f"not through after {PEER_SECONDS} s"
+    answers = [json.loads(line) for line in output.splitlines()]
+    return answers + [{"error": complaint}] * (len(trainings) - len(answers))
+
+
+def time_steps(trainings: Sequence[Training]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The table of steps, and notes on who is missing or trains otherwise."""
+    answers, notes = {}, []
+    for name, (_, module) in gpu_peers.PEERS.items():
+        if importlib.util.find_spec(module) is None:
+            notes.append(f"{name}: not installed.")
+            continue
+        print(f"steps: {name}", flush=True)
+        answers[name] = ask_peer(name, trainings)
+        errors = {each["error"] for each in answers[name] if "error" in each}
+        notes += [f"{name}: {error}" for error in sorted(errors)]
+    rows = []
+    for number, training in enumerate(trainings):
+        found = {name: each[number].get("microseconds") for name, each in answers.items()}
+        idle = answers["mlp_xp"][number].get("idle")
+        rows.append(table_row(training, found) | {"GPU idle": idle})
+        ours = answers["mlp_xp"][number].get("movement")
+        for name, each in answers.items():
+            theirs = each[number].get("movement")
+            if ours and theirs and not distance(ours, theirs) <= TOLERANCE:
+                notes.append(
+                    f"{training.name}: {name} trains otherwise ({distance(ours, theirs):.2%} apart)."
+                )
+    return rows, notes
+
+
+def table_row(training: Training, microseconds: dict[str, float | None]) -> dict[str, Any]:
+    """µs of each, and mlp_xp's ratios."""
+    ours, bare = microseconds.get("mlp_xp"), microseconds.get(BOUND)
+    others = [t for name, t in microseconds.items() if t is not None and name not in (*OURS, BOUND)]
+    eager, best = microseconds.get("torch eager"), min(others, default=None)
+    return {
+        "µs a step": training.name,
+        **{name: microseconds.get(name) for name in gpu_peers.PEERS},
+        "products ÷ mlp_xp": bare / ours if ours and bare else None,
+        "torch eager ÷ mlp_xp": eager / ours if ours and eager else None,
+        "best peer ÷ mlp_xp": best / ours if ours and best else None,
+    }
+
+
+def stream(device: str, *, quick: bool) -> list[str]:
+    """Throughput of rows from the host, where training may take a tenth of their memory on the device."""
+    from mlp_xp.array_api import backend as find_backend
+    from mlp_xp.cuda import feeding, memory
+
+    index = int(device.partition(":")[2])
+    backend, n_features = find_backend(device, "float32"), 1024
+    n_rows = 2**12 if quick else 2**20  # 4 GiB
+    x = np.ones((n_rows, n_features), dtype=np.float32)
+    x[:, 0] = np.linspace(-1, 1, n_rows, dtype=np.float32)
+    y = x[:, :1].copy()
+    notes = []
+    few = slice(0, n_rows // 16)
+    bandwidth = feeding.pinned_bandwidth(index)
+    for name, sizes, batch in (
+        ("compute-bound", (n_features, 2048, 2048, 1), 1024),
+        ("copy-bound", (n_features, 16, 1), 4096),
+    ):
+        asarray = backend.asarray
+        resident = rows_a_second(device, sizes, batch, asarray(x[few]), asarray(y[few]))
+        memory.limit(str(max(2**28, x.nbytes // 10)), index)
+        try:
+            streamed = {
+                order: rows_a_second(device, sizes, batch, x, y, order=order)
+                for order in ("shuffled", "blocks")
+            }
+        finally:
+            memory.limit("100%", index)
+        for order, speed in streamed.items():
+            share = speed * n_features * 4 / bandwidth
+            notes.append(
+                f"streaming, {name} ({order}): {results.show(speed)} rows/s, {speed / resident:.0%} of what "
+                f"rows on the device give, {share:.0%} of the pinned copy bandwidth "
+                f"({bandwidth / 1e9:.1f} GB/s)."
+            )
+            print(notes[-1], flush=True)
+    return notes
+
+
+def rows_a_second(
+    device: str, sizes: tuple[int, ...], batch: int, x: Any, y: Any, order: str = "shuffled"
+) -> float:
+    """Rows a second of training, the better of two epochs after a first one."""
+    from mlp_xp import Loader, Network, train
+
+    network = Network(sizes, device=device)
+    loader = Loader(x, y, batch_size=min(batch, x.shape[0]), order=order)
+    epochs = train(network, loader, learning_rate=1e-4, max_epochs=4)
+    next(epochs)
+    seconds = []
+    for _ in range(2):
+        began = time.perf_counter()
+        next(epochs)
+        seconds.append(time.perf_counter() - began)
+    epochs.close()
+    return float(x.shape[0] / statistics.median(seconds))
+
+
+def draw(result: Result, figure: Any) -> None:
+    """Each library's time in units of mlp_xp's."""
+    ax = figure.subplots()
+    if "µs a step" not in result.rows[0]:
+        return
+    names = [name for name in gpu_peers.PEERS if any(result.column(name))]
+    at, width = np.arange(len(result.rows)), 0.84 / len(names)
+    for i, name in enumerate(names):
+        ratios = [
+            row[name] / row["mlp_xp"] if row[name] and row["mlp_xp"] else math.nan for row in result.rows
+        ]
+        ax.bar(at - 0.42 + (i + 0.5) * width, ratios, width, label=name)
+    ax.axhline(1.0, color="black", linewidth=0.8)
+    ax.set(yscale="log", ylabel="time of a step ÷ mlp_xp's")
+    labels = [name.replace(", batch", "\nbatch") for name in result.column("µs a step")]
+    ax.set_xticks(at, labels, fontsize=7)
+    ax.grid(axis="y", alpha=0.3)
+    ax.legend(fontsize=7, ncols=4)
+
+
+if __name__ == "__main__":
+    try:
+        status = results.main(sys.modules[__name__])
+    except NotMeasuredError as reason:
+        print(f"{reason}\n\nNot measured.")
+        status = 0
+    sys.exit(status)

@@ -1,0 +1,38 @@
+"""The fast way is a way from outside: it makes the same updates with what a device has to offer.
+
+The plain rule stays the code of every library without a way of its own, and the oracle: a fast way replaces
+activations, loss, penalty, matrix product and update rule by equivalents (`Objective.compute_with`), never
+the algorithm.
+"""
+
+import functools
+from collections.abc import Callable
+
+from mlp_xp.objective import Objective
+from mlp_xp.optimizers import Optimizer
+from mlp_xp.update import Update
+
+WAYS = ("fast", "fused", "plain")
+"""How updates are made: "fast" is all that the device has, "fused" the same without recording a step and
+launching it as one (a CUDA graph), "plain" the rules as they are written."""
+
+
+def ways(backend_name: str, way: str = "fast") -> Callable[[Objective, Optimizer, float | None], Update]:
+    """What makes the updates of a training on a device.
+
+    Parameters
+    ----------
+    backend_name : str
+        `Backend.name`: "cpu", "cuda:0", a library's.
+    way : str
+        One of `WAYS`.
+
+    Returns
+    -------
+    callable (objective, optimizer, clip_norm) -> Update
+    """
+    if way != "plain" and backend_name.startswith("cuda:"):
+        from mlp_xp.fast.on_cuda import CudaUpdate  # late: a CPU run pays nothing for it
+
+        return functools.partial(CudaUpdate, captures=way == "fast")
+    return Update

@@ -1,0 +1,261 @@
+"""A training step on a CUDA GPU: fused kernels, and one launch for the whole step.
+
+What computes lies in `mlp_xp.cuda` (the kit); here is how it takes the places of the plain parts. Steps of
+one chunk are copied to fixed addresses, with all numbers that change from step to step; after a few of them
+the step is captured as a graph, which is launched for every further step of as many rows. Ragged steps, and
+those of several chunks or ranks, are launched kernel by kernel, with the same kernels.
+"""
+
+import copy
+import dataclasses
+import logging
+from typing import Any
+
+from mlp_xp.activations import ACTIVATIONS, Activation
+from mlp_xp.array_api import Array, Backend
+from mlp_xp.catalogue import name_of
+from mlp_xp.dropout import Dropout
+from mlp_xp.fast.rule_numbers import rule_numbers
+from mlp_xp.loader import Step
+from mlp_xp.losses import SoftmaxCrossEntropy
+from mlp_xp.network import Network
+from mlp_xp.objective import Objective
+from mlp_xp.optimizers import OPTIMIZERS, Optimizer
+from mlp_xp.regularizers import L1, L2, ElasticNet
+from mlp_xp.update import Update
+
+EAGER_STEPS = 2
+"""Steps of a size that are launched kernel by kernel first: kernels are compiled, cuBLAS chooses its own."""
+
+log = logging.getLogger(__name__)
+
+
+def plain_of(part: Any) -> Any:
+    """The plain part that a fused one stands for; any other part itself."""
+    return getattr(part, "plain", part)
+
+
+class FusedActivation(Activation):
+    """An activation whose bias, value and derivative are one kernel."""
+
+    def __init__(self, plain: Any, kit: Any, no_biases: Array) -> None:
+        self.plain, self.kit, self.no_biases = plain, kit, no_biases
+        self.keeps_output = plain.keeps_output
+        self.name = name_of(ACTIVATIONS, plain)
+        self.parameter = getattr(plain, "slope", getattr(plain, "alpha", 0.0))
+
+    def activate(self, backend: Backend, z: Array, biases: Array | None, kept: Array | None) -> None:
+        """z ← f(z + b), and what the derivative follows from is kept."""
+        if self.kit.handles(z):
+            b = self.no_biases if biases is None else biases
+            self.kit.activate(self.name, self.parameter, z, b, None if self.keeps_output else kept)
+        else:
+            self.plain.activate(backend, z, biases, kept)
+
+    def chain(self, backend: Backend, delta: Array, kept: Array) -> None:
+        """δ ← δ ⊙ f'."""
+        self.kit.chain(self.name, self.parameter, delta, kept)
+
+
+class FusedCrossEntropy:
+    """Softmax cross-entropy, value and δ, by one kernel and a sum."""
+
+    def __init__(self, plain: SoftmaxCrossEntropy, kit: Any) -> None:
+        self.plain, self.kit = plain, kit
+        self.labels, self.link, self.check_targets = plain.labels, plain.link, plain.check_targets
+
+    def __call__(self, backend: Backend, z: Array, y: Array, weight: Array | None) -> Array:
+        """Return Σ s L; z becomes δ."""
+        if not self.kit.handles(z):
+            return self.plain(backend, z, y, weight)
+        per_row = backend.empty((z.shape[0],))
+        self.kit.cross_entropy(z, y, weight, self.plain.label_smoothing, self.plain.eps, per_row)
+        return backend.xp.sum(per_row)
+
+
+class FusedPenalty:
+    """A penalty whose gradient is one kernel, also with a scale in device memory."""
+
+    def __init__(self, plain: Any, kit: Any) -> None:
+        self.plain, self.kit = plain, kit
+        if isinstance(plain, ElasticNet):
+            self.l1, self.l2 = plain.l1, plain.l2
+        else:
+            self.l1 = plain.strength if isinstance(plain, L1) else 0.0
+            self.l2 = plain.strength if isinstance(plain, L2) else 0.0
+
+    def value(self, backend: Backend, w: Array) -> Array:
+        """λ R(w), valid until it is asked for again."""
+        return self.kit.penalty(w, self.l1, self.l2)
+
+    def add_gradient(self, backend: Backend, w: Array, gradient: Array, scale: Any) -> None:
+        """Add scale · λ ∂R/∂w."""
+        if isinstance(scale, float):
+            self.plain.add_gradient(backend, w, gradient, scale)
+        else:
+            self.kit.penalty_gradient(w, gradient, scale, self.l1, self.l2)
+
+
+class FusedDropout:
+    """Dropout's masks by one kernel, which reads the step's number from device memory."""
+
+    def __init__(self, plain: Dropout, kit: Any) -> None:
+        self.plain, self.kit, self.rates = plain, kit, plain.rates
+
+    def mask(self, backend: Backend, shape: tuple[int, int], step: int, layer: int, first_row: int) -> Array:
+        """The plain masks."""
+        mask = backend.empty(shape)
+        if step != self.kit.number or not self.kit.handles(mask):
+            return self.plain.mask(backend, shape, step, layer, first_row)
+        threshold, factor = self.plain.threshold(layer)
+        self.kit.dropout_mask(mask, self.plain.seed, layer, first_row, threshold, factor)
+        return mask
+
+
+class CudaUpdate(Update):
+    """Updates by fused kernels and captured steps; the objective computes with them from now on.
+
+    Parameters
+    ----------
+    objective, optimizer, clip_norm
+        As in `Update`.
+    captures : bool
+        Whether to capture steps.
+    kit : object, optional
+        What computes (`cuda.kit.Kit`).
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        optimizer: Optimizer,
+        clip_norm: float | None = None,
+        *,
+        captures: bool = True,
+        kit: Any = None,
+    ) -> None:
+        super().__init__(objective, optimizer, clip_norm)
+        backend = objective.network.backend
+        self.kit = backend.runtime.kit(backend.dtype) if kit is None else kit
+        self.captures = captures
+        self.rule_name = None if rule_numbers(optimizer.rule, 1, 1.0) is None else self._rule_name()
+        objective.compute_with(*self._equivalents())
+        self._buffers: tuple[Any, ...] | None = None
+        self._graph: Any = None
+        self._of_graph: Any = None
+        self._repeated = (0, 0)
+
+    def _rule_name(self) -> str:
+        return name_of(OPTIMIZERS, self.optimizer.rule)
+
+    def _equivalents(self) -> tuple[Network, Any, Any, Any]:
+        """Network, loss, penalty and dropout that compute with the kit where it has something."""
+        objective, kit, own = self.objective, self.kit, self.objective.network
+        network = copy.copy(own)
+        for name in ("layers", "output_is_linear"):
+            vars(network).pop(name, None)
+        network.backend = dataclasses.replace(own.backend, write=kit.writer(own.backend))
+        no_biases = own.backend.zeros((1,))
+        network.activations = [
+            FusedActivation(f, kit, no_biases) if self._is_fused(f) else f
+            for f in map(plain_of, own.activations)
+        ]
+        loss, penalty = plain_of(objective.loss), plain_of(objective.regularizer)
+        dropout = plain_of(objective.dropout)
+        return (
+            network,
+            FusedCrossEntropy(loss, kit) if type(loss) is SoftmaxCrossEntropy else loss,
+            FusedPenalty(penalty, kit) if type(penalty) in (L1, L2, ElasticNet) else penalty,
+            FusedDropout(dropout, kit) if type(dropout) is Dropout else dropout,
+        )
+
+    def _is_fused(self, activation: Any) -> bool:
+        return (
+            type(activation) in ACTIVATIONS.values()
+            and name_of(ACTIVATIONS, activation) in self.kit.activations
+        )
+
+    def __call__(self, step: Step, number: int, rate: float) -> None:
+        """Make one update."""
+        chunk = step.only_chunk
+        if chunk is None or self.objective.ranks is not None or not step.divisor or self.rule_name is None:
+            super().__call__(step, number, rate)
+            return
+        objective, optimizer, kit = self.objective, self.optimizer, self.kit
+        n_values = 1 if objective.regularizer is None else 2
+        place = objective.values.place(n_values)
+        if objective.values.broken:
+            return
+        rows = self._rows_of(chunk)
+        inverse = 1.0 if objective.reduction == "sum" else 1.0 / step.divisor
+        numbers = rule_numbers(optimizer.rule, optimizer.t + 1, rate) or ()
+        kit.begin(tuple(chunk), rows, numbers, inverse, number, place)
+        if not self._launch(step.n_rows, rows, number):
+            self._compute(rows, number)
+        optimizer.t += 1
+        objective.record_stored(n_values, step.divisor)
+
+    def _rows_of(self, chunk: Any) -> tuple[Any, ...]:
+        """Where the rows of a chunk go: the first rows of arrays whose addresses stay."""
+        n_rows = chunk.x.shape[0]
+        if self._buffers is None or self._buffers[0].shape[0] < n_rows:
+            self._graph, self._buffers = None, None
+            xp = self.objective.network.backend.xp
+            self._buffers = tuple(None if each is None else xp.empty_like(each) for each in chunk)
+        return tuple(None if each is None else each[:n_rows, ...] for each in self._buffers)
+
+    def _compute(self, rows: tuple[Any, ...], number: int) -> None:
+        """One step on rows at a fixed address, with its numbers in device memory."""
+        objective, optimizer, kit = self.objective, self.optimizer, self.kit
+        x, y, weight = rows
+        value = objective.add_chunk(x, y, weight, kit.inverse, number, 0, add=False)
+        penalty = None if objective.regularizer is None else objective.add_penalty(kit.inverse)
+        kit.record(value, penalty, objective.values.waiting)
+        gradient, parameters = objective.gradient, optimizer.parameters
+        if self.clip_norm is not None:
+            kit.clip(gradient.flat, self.clip_norm)
+        kit.update(self.rule_name, gradient.flat, parameters.n_weights, parameters.flat, optimizer.state)
+
+    def _launch(self, n_rows: int, rows: tuple[Any, ...], number: int) -> bool:
+        """Launch the graph, captured first where it is time to; False where there is none for this step."""
+        if not self.captures or self._buffers is None or not self.kit.is_current():
+            return False
+        if self._graph is None and n_rows == self._buffers[0].shape[0]:
+            size, times = self._repeated
+            self._repeated = (n_rows, times + 1 if size == n_rows else 1)
+            if self._repeated[1] > EAGER_STEPS:
+                self._capture(rows, number)
+        if self._graph is None or n_rows != self._repeated[0]:
+            return False
+        self._graph.launch()
+        return True
+
+    def _capture(self, rows: tuple[Any, ...], number: int) -> None:
+        memo = self.objective.memo.of(rows[0].shape[0])
+        try:
+            self._graph = self.kit.capture(lambda: self._compute(rows, number))
+        except self.kit.NotCapturedError as error:
+            self.captures = False
+            log.warning("steps are launched kernel by kernel, since this one cannot be captured: %s", error)
+        else:
+            self._of_graph = (memo, rows)  # what it reads and writes must live as long
+
+    def apply(self, rate: float) -> None:
+        """Move the weights along the gradient of a step of several chunks."""
+        optimizer, kit, gradient = self.optimizer, self.kit, self.objective.gradient
+        numbers = rule_numbers(optimizer.rule, optimizer.t + 1, rate)
+        if self.rule_name is None or numbers is None:
+            super().apply(rate)
+            return
+        if self.clip_norm is not None:
+            kit.clip(gradient.flat, self.clip_norm)
+        kit.begin((None,) * 3, (None,) * 3, numbers, 1.0, -1, 0)
+        optimizer.t += 1
+        parameters = optimizer.parameters
+        kit.update(self.rule_name, gradient.flat, parameters.n_weights, parameters.flat, optimizer.state)
+
+    def forget_buffers(self) -> None:
+        """Let go of all memory that depends on the number of rows."""
+        self._graph = self._buffers = self._of_graph = None
+        self._repeated = (0, 0)
+        super().forget_buffers()

@@ -1,0 +1,48 @@
+"""One update of the weights: w_new = w_old − η ∂J/∂w."""
+
+from mlp_xp.loader import Step
+from mlp_xp.objective import Objective
+from mlp_xp.optimizers import Optimizer, clip_by_global_norm
+
+
+class Update:
+    """Differentiate the objective, clip the gradient, apply the rule.
+
+    Parameters
+    ----------
+    objective : Objective
+        J, and where its gradient goes.
+    optimizer : Optimizer
+        The rule and its state.
+    clip_norm : float, optional
+        The largest Euclidean norm of a gradient.
+    """
+
+    def __init__(self, objective: Objective, optimizer: Optimizer, clip_norm: float | None = None) -> None:
+        self.objective, self.optimizer, self.clip_norm = objective, optimizer, clip_norm
+
+    def __call__(self, step: Step, number: int, rate: float) -> None:
+        """Make one; a step whose weights sum to zero, or whose loss is seen to be infinite, changes nothing.
+
+        Parameters
+        ----------
+        step : Step
+            Its chunks are consumed.
+        number : int
+            The update's number, from 0.
+        rate : float
+            η.
+        """
+        self.objective.differentiate(step, number)
+        if not self.objective.values.broken and step.divisor:
+            self.apply(rate)
+
+    def apply(self, rate: float) -> None:
+        """Move the weights along the gradient of the step last differentiated."""
+        if self.clip_norm is not None:
+            clip_by_global_norm(self.objective.gradient, self.clip_norm)
+        self.optimizer.step(self.objective.gradient, rate)
+
+    def forget_buffers(self) -> None:
+        """Let go of all memory that depends on the number of rows."""
+        self.objective.forget_buffers()
