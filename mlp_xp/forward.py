@@ -159,6 +159,7 @@ def predict(network: Network, x: Any, *, output: str, chunk_rows: int) -> Any:
     """See `Network.predict`."""
     checks.refuse([checks.one_of("output", output, ("link", "raw")), checks.whole("chunk_rows", chunk_rows)])
     backend, n_features = network.backend, network.layer_sizes[0]
+    backend.runtime.select()
     on_device = backend.xp is not np and backend.owns(x)
     if not on_device:
         x = on_host(x)

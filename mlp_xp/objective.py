@@ -313,6 +313,7 @@ def mean_loss(network: Network, loader: Loader, loss: Any, ranks: Ranks | None =
         values.flush()
         return math.fsum(values.read), divisor
 
+    network.backend.runtime.select()
     with network.backend.runtime.working():
         total, divisor = within_memory(loader, network, over_rows)
     if ranks is not None:

@@ -30,6 +30,9 @@ class InStep:
     overlaps = False
     block_bytes = 2**19
 
+    def select(self) -> None:
+        """Make the device that of the calling thread, where threads have one: before anything is computed."""
+
     def working(self) -> contextlib.AbstractContextManager[None]:
         """What surrounds the steps of an epoch: nothing."""
         return contextlib.nullcontext()

@@ -212,6 +212,7 @@ def train(
     True
     """
     _check_kinds(network, loader, validation)
+    network.backend.runtime.select()
     problems: list[str | None] = []
     loss = find(problems, "loss", LOSSES, loss)
     rule = find(problems, "optimizer", OPTIMIZERS, optimizer)
@@ -329,7 +330,7 @@ def descend(
 
     The first epoch may start at a later step, with what the objective knows of the steps before.
     An epoch in which a loss was not finite ends as soon as the host sees it. `after_step` is called when
-    weights, optimizer and history agree: where a run can be left and gone on with.
+    weights, optimizer and history agree: where a run can be left and gone on with. `way`: of `fast.WAYS`.
     """
     backend = objective.network.backend
     update = ways(backend.name, way)(objective, optimizer, clip_norm)
@@ -475,6 +476,7 @@ class Training:
         stopped = stopping.reason(history) if history.train_losses else None
         self.good_state = self.state() if may_roll_back else None
         while stopped is None:
+            self.parameters.backend.runtime.select()  # the caller may have come from another thread
             # Overflow shows in the values that are checked here, not as NumPy's warnings.
             with np.errstate(all="ignore"):
                 train_loss, stopped = next(self.running)
@@ -529,6 +531,7 @@ class Training:
     def state(self) -> TrainingState:
         """Everything that the run needs to go on from here, as host arrays and numbers, copied."""
         objective, history = self.objective, self.history
+        self.parameters.backend.runtime.select()
         arrays = {
             "parameters": self.parameters.to_host(),
             "last_good": to_host(self.last_good).copy(),

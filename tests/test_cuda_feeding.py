@@ -239,3 +239,8 @@ def test_a_thread_has_one_kit_for_each_dtype(machine, monkeypatch):
     assert streams.kit("float32") is streams.kit("float32")
     assert streams.kit("float64") == ["float64"]
     assert others[0] is not streams.kit("float32")
+
+
+def test_a_thread_can_select_the_device(machine):
+    feeding.Streams(0).select()
+    assert machine.used_by == {threading.get_ident()}

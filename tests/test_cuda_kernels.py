@@ -1,9 +1,11 @@
 """What the CUDA kernels compute, against the plain rules: their source runs on the host, as C++."""
 
+import contextlib
 import functools
 import itertools
 import sys
 import typing
+from types import SimpleNamespace
 
 import host_kernels
 import numpy as np
@@ -13,8 +15,11 @@ from stand_in_kit import StandInKit
 
 from mlp_xp import training_loop
 from mlp_xp.activations import ACTIVATIONS
+from mlp_xp.array_api import Backend
 from mlp_xp.array_api import backend as find_backend
-from mlp_xp.cuda import kernels
+from mlp_xp.cuda import feeding, kernels
+from mlp_xp.cuda import kit as kit_room
+from mlp_xp.cuda.graph import Captured, NotCapturedError
 from mlp_xp.cuda.kit import Kit
 from mlp_xp.dropout import Dropout
 from mlp_xp.fast.on_cuda import CudaUpdate
@@ -215,7 +220,8 @@ class HostKit(Kit):
 
     def record(self, value, penalty, waiting):
         """NumPy gives numbers where CuPy gives arrays without axes."""
-        super().record(np.asarray(value), None if penalty is None else np.asarray(penalty), waiting)
+        penalty = None if penalty is None else np.asarray(penalty)
+        kernels.record(np.asarray(value), penalty, self.counters, waiting)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -250,3 +256,123 @@ def test_a_training_with_all_of_it(rule, dtype, rng, monkeypatch):
     for plain, fused in zip(*found, strict=True):
         close(fused, plain, dtype, factor=100)
     assert kit.graphs == 1
+
+
+# Everything together: streams, staging, kit and update as they are, on a machine that does all at once
+
+
+class OnDevice(np.ndarray):
+    """An array as CuPy has it, with `set`."""
+
+    def set(self, host, stream):
+        self[...] = host
+
+
+class AtOnce:
+    """A stream or an event of a machine that has always done all its work."""
+
+    ptr = 77
+
+    def __init__(self, **options):
+        pass
+
+    def record(self, stream=None):
+        return self
+
+    def wait_event(self, event):
+        pass
+
+    synchronize = begin_capture = lambda self: None
+
+    def end_capture(self):
+        raise RuntimeError("not here")
+
+    __enter__ = record
+
+    def __exit__(self, *error):
+        pass
+
+
+class Product:
+    """cuBLAS, as far as it is a product."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def __call__(self, out, a, b):
+        np.matmul(a, b, out=out)
+
+
+@pytest.fixture
+def backend_of_a_machine(monkeypatch):
+    cupy = sys.modules["cupy"]
+
+    class Device(contextlib.nullcontext):
+        id = 0
+
+        def __init__(self, index=0):
+            super().__init__()
+
+        def use(self):
+            pass
+
+        synchronize = use
+
+    stream = AtOnce()
+    cuda = SimpleNamespace(
+        Device=Device,
+        Stream=AtOnce,
+        Event=AtOnce,
+        MemoryPool=lambda: SimpleNamespace(malloc=None),
+        using_allocator=lambda malloc: contextlib.nullcontext(),
+        get_current_stream=lambda: stream,
+        runtime=SimpleNamespace(CUDARuntimeError=RuntimeError),
+    )
+    both = SimpleNamespace(**vars(cupy), cuda=cuda)
+    both.empty = lambda shape, dtype: np.empty(shape, dtype).view(OnDevice)
+    monkeypatch.setitem(sys.modules, "cupy", both)
+    monkeypatch.setitem(sys.modules, "cupyx", SimpleNamespace(empty_pinned=np.empty))
+    monkeypatch.setattr(kit_room, "Gemm", Product)
+    monkeypatch.setattr(
+        Kit, "record", lambda kit, value, penalty, waiting: HostKit.record(kit, value, penalty, waiting)
+    )
+
+    def make(dtype):
+        return Backend(np, "cpu", dtype, "cuda:0", runtime=feeding.Streams(0))
+
+    return make
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("options", [{"batch_size": 10}, {"batch_size": 16, "chunk_rows": 6}])
+def test_the_whole_way_of_a_row(options, dtype, rng, backend_of_a_machine, monkeypatch, caplog):
+    monkeypatch.setattr(Captured, "__init__", _refuse)
+    x, y, weight = rng.normal(size=(46, 4)), rng.integers(0, 3, 46), rng.uniform(0.5, 2, 46)
+    found = []
+    for way, device in (("plain", "cpu"), ("fast", backend_of_a_machine(dtype))):
+        network = Network((4, 6, 5, 3), activation=["gelu", "elu"], device=device, dtype=dtype, seed=3)
+        loader = Loader(x, y, weight, seed=1, **options)
+        losses = [
+            (epoch.train_loss, epoch.validation_loss)
+            for epoch in train(
+                network,
+                loader,
+                loss="softmax_cross_entropy",
+                learning_rate=0.01,
+                regularizer=ElasticNet(1e-3, 1e-3),
+                dropout=0.2,
+                clip_norm=1.0,
+                validation=Loader(x, y, batch_size=16),
+                max_epochs=3,
+                way=way,
+            )
+        ]
+        found.append((np.array(losses), host(network.parameters.flat)))
+    for plain, fast in zip(*found, strict=True):
+        close(fast, plain, dtype, factor=100)
+    expected = ["a reason"] if "chunk_rows" not in options else []
+    assert [record.getMessage().rpartition(": ")[2] for record in caplog.records] == expected
+
+
+def _refuse(captured, stream, run):
+    raise NotCapturedError("a reason")

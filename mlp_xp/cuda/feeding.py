@@ -74,6 +74,10 @@ class Streams:
                 self._of_thread.compute = cupy.cuda.Stream(non_blocking=True)
         return self._of_thread.compute
 
+    def select(self) -> None:
+        """Make the device the calling thread's: a thread starts on device 0, and may use several."""
+        self.device.use()
+
     def kit(self, dtype: Any) -> Kit:
         """What a training in the calling thread computes with: made once for each dtype."""
         kits = vars(self._of_thread).setdefault("kits", {})
