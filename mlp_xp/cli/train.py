@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mlp_xp import checks
+from mlp_xp import checks, cuda
 from mlp_xp.activations import ACTIVATIONS, resolve_activation
 from mlp_xp.catalogue import describe, resolve
 from mlp_xp.checkpoint import Checkpoints, Every, Interruption
@@ -43,7 +43,7 @@ def _names(catalogue: Mapping[str, Any]) -> str:
 
 
 NOT_IN_CONFIGURATION = {
-    *("device", "out", "no_mpi", "cache_dir"),
+    *("device", "out", "no_mpi", "cache_dir", "device_memory_limit", "cuda_graph"),
     *("checkpoint_dir", "checkpoint_every", "checkpoint_errors", "resume", "override"),
     *("quiet", "as_json", "_debug"),
 }
@@ -244,6 +244,26 @@ def train(
         bool,
         typer.Option("--override", help="Resume although options or data differ.", show_default="off"),
     ] = False,
+    tf32: Annotated[
+        bool,
+        typer.Option(
+            "--tf32",
+            help="Round the factors of float32 products to 10 bits on a GPU: faster, less exact.",
+            show_default="off",
+        ),
+    ] = False,
+    device_memory_limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AMOUNT",
+            help="The most of the GPU's memory to take, to share a card: 4GiB, 500MB, 50%.",
+            show_default="all",
+        ),
+    ] = None,
+    cuda_graph: Annotated[
+        bool,
+        typer.Option("--cuda-graph/--no-cuda-graph", help="Launch a whole step on a GPU as one."),
+    ] = True,
     no_mpi: Annotated[
         bool,
         typer.Option("--no-mpi", help="Train as one process, also under mpiexec.", show_default="off"),
@@ -286,6 +306,10 @@ def train(
     activations = [wrong.reading(resolve_activation, name) for name in options.names(activation)]
     if initializer is not None:
         wrong.reading(_initializer, initializer)
+    if tf32:
+        cuda.allow_tf32()
+    if device_memory_limit is not None:
+        wrong.reading(cuda.parse_limit, device_memory_limit)
     wrong.reading(options.check_device, device, dtype)
     where = options.place(data, dataset, target, weight_column, exclude)
     wrong.add(
@@ -327,6 +351,8 @@ def train(
         check_targets(table, chosen)
         split = Split.of(table, validation, seed, chosen, class_weight)
     n_classes = len(table.levels) if table.levels is not None and chosen.labels else None
+    if device_memory_limit is not None and device.startswith("cuda"):
+        cuda.limit_memory(device_memory_limit, int(device.partition(":")[2] or 0))
     network = Network(
         (len(table.feature_names), *sizes, chosen.n_outputs(len(table.target_names), n_classes)),
         activation=activations[0] if len(activations) == 1 else activations,
@@ -384,6 +410,7 @@ def train(
         reduction=reduction,
         validation=Loader(split.held_out, batch_size="full") if split.held_out else None,
         **stopping,
+        way="fast" if cuda_graph else "fused",
         checkpoints=control,
         ranks=ranks,
         state=state,
