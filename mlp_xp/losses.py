@@ -440,11 +440,11 @@ class SoftmaxCrossEntropy:
         rest = _row_sums(backend, e - largest)  # Σ e^d over all but the largest
         rest += _row_sums(backend, largest) - 1.0  # and over those that tie with it
         target = hit if not smoothing else (1.0 - smoothing) * hit + smoothing / n_classes
-        if self.eps:
+        if self.eps and smoothing:
             (minus_log_p,) = _bounded(backend, self.eps, xp.log1p(rest) - z)
             per_row = _row_sums(backend, target * minus_log_p)
         else:
-            per_row = xp.log1p(rest) - _row_sums(backend, target * z)
+            (per_row,) = _bounded(backend, self.eps, xp.log1p(rest) - _row_sums(backend, target * z))
         value = _total(backend, per_row, weight)
         p = e / (1.0 + rest)
         other = p * (1.0 - hit)

@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("sklearn")
 
+import sklearn
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from mlp_xp import MLPClassifier, MLPRegressor
@@ -84,3 +85,30 @@ sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[1:]], plugins=[W
     assert skipped
     ours = [line for line in skipped if not any(v in line.lower() for v in MAY_SKIP)]
     assert not ours, "\n".join(ours)
+
+
+OF_PRIVATE_ATTRIBUTES = ("test_gradient", "test_learning_rate_warmstart", "test_adaptive_learning_rate")
+
+
+@pytest.mark.skipif(not sklearn.__version__.startswith("1.9."), reason="the tests of scikit-learn 1.9")
+def test_scikit_learns_own_tests_of_its_two_classes_pass_with_ours(tmp_path):
+    code = """
+import sys
+import sklearn.neural_network
+import mlp_xp
+import pytest
+
+sklearn.neural_network.MLPClassifier = mlp_xp.MLPClassifier
+sklearn.neural_network.MLPRegressor = mlp_xp.MLPRegressor
+sys.exit(pytest.main(sys.argv[1:]))
+"""
+    module = "sklearn.neural_network.tests.test_mlp"
+    private = " or ".join(OF_PRIVATE_ATTRIBUTES)
+    options = ["-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(tmp_path)]
+    run = subprocess.run(
+        [sys.executable, "-c", code, *options, "-k", f"not ({private})", "--pyargs", module],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-3000:]

@@ -241,3 +241,13 @@ def test_a_run_out_of_iterations_warns():
                 kind(solver=solver, max_iter=2, learning_rate_init=1e-3).fit(x, real[:, 0])
     with pytest.warns(UserWarning, match="Got `batch_size` less than 1 or larger than"):
         MLPRegressor(batch_size=500, max_iter=100, tol=10.0).fit(x, real[:, 0])
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_filters_for_scikit_learns_warnings_match(solver):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=ConvergenceWarning, module="sklearn")
+        warnings.filterwarnings("ignore", message="Got `batch_size`", module="sklearn")
+        for model in (MLPRegressor(solver=solver, max_iter=2, batch_size=500), MLPClassifier(max_iter=2)):
+            model.fit(x, y3)
+        MLPRegressor(max_iter=2, batch_size=500).partial_fit(x, y3)

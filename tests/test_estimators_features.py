@@ -303,6 +303,10 @@ def test_time_budget_and_callable():
     np.testing.assert_array_equal(seen[-1].snapshot().predict(x), model.predict(x))
     lbfgs = regressor(solver="lbfgs", callback=lambda p: p.number == 3).fit(x, real)
     assert lbfgs.n_iter_ == 3
+    lbfgs = regressor(solver="lbfgs", time_budget=1e-9).fit(x, real, X_val=x, y_val=real)
+    assert lbfgs.n_iter_ == len(lbfgs.validation_loss_curve_) == 1
+    assert "time budget" in lbfgs.stopped_
+    assert lbfgs.validation_scores_[0] == pytest.approx(lbfgs.score(x, real))
 
 
 def test_scikit_learns_callbacks():

@@ -2,13 +2,14 @@
 
 import contextlib
 import functools
+import os
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.sparse import issparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
@@ -18,28 +19,20 @@ from mlp_xp.catalogue import resolve
 from mlp_xp.dropout import resolve_dropout
 from mlp_xp.estimators import parameters
 from mlp_xp.estimators.callbacks import Listeners
-from mlp_xp.estimators.drawing import DrawnOrder, draw_validation, draw_weights
-from mlp_xp.estimators.homes import device_for, home_of, on_host
-from mlp_xp.estimators.rows import Part, source_of
-from mlp_xp.estimators.training import Continuation, Descent, Progress, Validation, new_rates
+from mlp_xp.estimators.data import InMemory, Streamed, dtype_of, names_of, source_given
+from mlp_xp.estimators.drawing import CountedOrder, DrawnOrder, draw_validation, draw_weights
+from mlp_xp.estimators.homes import HOST, device_for, home_of, on_host
+from mlp_xp.estimators.rows import Part
+from mlp_xp.estimators.training import OF_SKLEARN, Continuation, Descent, Progress, Validation, new_rates
 from mlp_xp.full_batch import lbfgs
 from mlp_xp.initializers import INITIALIZERS, Given
 from mlp_xp.loader import Loader
 from mlp_xp.network import Network
 from mlp_xp.objective import Objective, mean_loss
+from mlp_xp.order import Sequential, Shuffled
 
-
-class Data(NamedTuple):
-    """Rows on the host, checked, with targets as the core's losses read them."""
-
-    x: Any
-    y: np.ndarray
-    weight: np.ndarray | None
-
-    def part(self, rows: np.ndarray) -> "Data":
-        """Some rows, copied."""
-        weight = None if self.weight is None else self.weight[rows]
-        return Data(self.x[rows], self.y[rows], weight)
+Rows = InMemory | Streamed
+"""What an estimator is fitted to, or scored on."""
 
 
 class Held(NamedTuple):
@@ -116,17 +109,29 @@ def _fit(
     first = not hasattr(e, "coefs_") or (not e.warm_start and not incremental)
     going_on = not first and (incremental or parameters.is_continue(e.warm_start))
     sizes = parameters.hidden_sizes(e)
-    home = home_of(X)
+    given = source_given(X, y, e.dtype)
+    home = HOST if given is not None else home_of(X)
     if not first and home != e._home():
         raise ValueError(
             f"this estimator was fitted with arrays of {e._home()}, but X is of {home}: go on with the "
             "same library and device."
         )
-    device = device_for(X, e.device) if first else vars(e).get("device_", "cpu")
-    data, dtype = _checked(e, X, y, sample_weight, first, incremental)
-    validation = _checked_held(e, held, dtype)
+    device = vars(e).get("device_", "cpu")
+    if first:
+        device = (e.device or "cpu") if given is not None else device_for(X, e.device)
+    data: Rows
+    if given is None:
+        data, dtype = _checked(e, X, y, sample_weight, first, incremental)
+    elif incremental or sample_weight is not None:
+        raise TypeError(
+            "a path, a source or a loader brings its own weights, and fit takes it: partial_fit and "
+            "sample_weight go with arrays."
+        )
+    else:
+        data, dtype = _opened(e, given, first)
+    validation = _checked_held(e, held, y if isinstance(X, str | os.PathLike) else None, dtype)
     random_state = check_random_state(e.random_state)
-    e.n_outputs_ = e._n_outputs(data.y)
+    e.n_outputs_ = e._n_outputs(data.source.n_targets)
     layer_sizes = [e.n_features_in_, *map(int, sizes), e.n_outputs_]
     if first:
         e.device_, e._home_marker = device, home.send(np.empty(0))
@@ -150,7 +155,10 @@ def _fit(
     listeners = Listeners(e, network, e.max_iter, X, y, _metadata(sample_weight))
     listeners.begin()
     if parameters.is_stochastic(e):
-        _descend(e, network, data, validation, random_state, listeners, first, going_on, incremental, undo)
+        visits = X if isinstance(X, Loader) else None
+        _descend(
+            e, network, data, validation, random_state, listeners, visits, first, going_on, incremental, undo
+        )
     else:
         _lbfgs(e, network, data, validation, listeners)
     if not np.isfinite(network.parameters.to_host()).all():
@@ -178,7 +186,7 @@ def _metadata(sample_weight: Any) -> dict[str, Any] | None:
     return None if sample_weight is None else {"sample_weight": sample_weight}
 
 
-def _checked(e: Any, X: Any, y: Any, sample_weight: Any, first: bool, incremental: bool) -> tuple[Data, str]:
+def _checked(e: Any, X: Any, y: Any, sample_weight: Any, first: bool, incremental: bool) -> tuple[Rows, str]:
     """Data, and the dtype to compute in."""
     X, y, sample_weight = (on_host(each) for each in (X, y, sample_weight))
     X, y = validate_data(
@@ -196,12 +204,46 @@ def _checked(e: Any, X: Any, y: Any, sample_weight: Any, first: bool, incrementa
         dtype = e._network_now().backend.dtype_name
     encoded = e._encode_targets(y, dtype, incremental)
     weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
-    return Data(X, encoded, e._weighted(y, weight, incremental)), dtype
+    return InMemory(X, encoded, e._weighted(y, weight, incremental)), dtype
 
 
-def _checked_held(e: Any, held: Held, dtype: str) -> Data | None:
+def _opened(e: Any, source: Any, first: bool) -> tuple[Rows, str]:
+    """Rows of a source, and the dtype to compute in."""
+    _check_columns(e, source, first)
+    dtype = e.dtype or dtype_of(source)
+    if not first:
+        dtype = e._network_now().backend.dtype_name
+    return Streamed(e._encoded_source(source, dtype, learn=True)), dtype
+
+
+def _check_columns(e: Any, source: Any, first: bool) -> None:
+    """Learn the number and names of features, or check that they are those of the last fit."""
+    names = names_of(getattr(source, "columns", None))
+    if first:
+        e.n_features_in_ = source.n_features
+        vars(e).pop("feature_names_in_", None)
+        if names is not None:
+            e.feature_names_in_ = np.array(names, dtype=object)
+        return
+    known = getattr(e, "feature_names_in_", None)
+    if source.n_features != e.n_features_in_ or (
+        names is not None and known is not None and names != list(known)
+    ):
+        raise ValueError(
+            f"the source has {source.n_features} features{'' if names is None else f' {names}'}, but "
+            f"{type(e).__name__} was fitted with {e.n_features_in_}"
+            f"{'' if known is None else f' {list(known)}'}."
+        )
+
+
+def _checked_held(e: Any, held: Held, target: Any, dtype: str) -> Rows | None:
     if held.X is None and held.y is None:
         return None
+    by_path = isinstance(held.X, str | os.PathLike)
+    given = source_given(held.X, target if by_path and held.y is None else held.y, e.dtype)
+    if given is not None:
+        _check_columns(e, given, False)
+        return Streamed(e._encoded_source(given, dtype, learn=False))
     if held.X is None or held.y is None:
         raise ValueError("X_val and y_val go together: give both or none.")
     X, y, weight = (on_host(each) for each in held)
@@ -216,7 +258,7 @@ def _checked_held(e: Any, held: Held, dtype: str) -> Data | None:
         reset=False,
     )
     weight = None if weight is None else _check_sample_weight(weight, X)
-    return Data(X, e._encode(y, dtype), weight)
+    return InMemory(X, e._encode(y, dtype), weight)
 
 
 def _new_network(
@@ -265,10 +307,11 @@ def _set(network: Network, start: tuple[Any, Any]) -> None:
 def _descend(
     e: Any,
     network: Network,
-    data: Data,
-    validation: Data | None,
+    data: Rows,
+    validation: Rows | None,
     random_state: np.random.RandomState,
     listeners: Listeners,
+    loader_given: Loader | None,
     first: bool,
     going_on: bool,
     incremental: bool,
@@ -289,43 +332,48 @@ def _descend(
         if training.latest is not None:
             network.parameters.flat[...] = network.backend.asarray(training.latest)
             training.latest = None
-    source = source_of(*data)
-    if validation is not None:
-        source_val = source_of(*validation)
-    elif e.early_stopping:
-        if incremental:
+    source = data.source
+    if validation is None and e.early_stopping:
+        if incremental or hasattr(source, "order"):
+            what = "partial_fit" if incremental else "a stream of batches"
             raise ValueError(
-                "partial_fit does not support early_stopping=True without validation data: give it "
-                "X_val and y_val."
+                f"{what} does not support early_stopping=True without validation data: give it X_val and "
+                "y_val."
             )
         if training.split is None or sum(map(len, training.split)) != source.n_rows:
             training.split = draw_validation(
-                random_state, source.n_rows, e.validation_fraction, e._stratify(data.y)
+                random_state, source.n_rows, e.validation_fraction, e._stratify(data)
             )
         rows, rows_val = training.split
         validation = data.part(rows_val)
-        source, source_val = Part(source, rows), source_of(*validation)
-    if training.order is None or len(training.order.positions) != source.n_rows or incremental:
-        training.order = DrawnOrder(random_state, source.n_rows, bool(e.shuffle))
-    if not isinstance(e.batch_size, str) and e.batch_size > source.n_rows:
+        source = Part(source, rows)
+    visits = None
+    batch = parameters.batch_rows(e, source.n_rows)
+    if loader_given is not None:
+        visits, batch = loader_given.order, min(loader_given.batch_size, source.n_rows)
+    elif isinstance(data, Streamed):
+        visits = getattr(source, "order", Shuffled() if e.shuffle else Sequential())
+    if training.order is None or training.order.n_rows != source.n_rows or incremental:
+        if visits is None:
+            training.order = DrawnOrder(random_state, source.n_rows, bool(e.shuffle))
+        else:
+            seed = int(random_state.randint(2**31)) if loader_given is None else loader_given.seed
+            training.order = CountedOrder(visits, source.n_rows, seed)
+    if isinstance(training.order, CountedOrder):
+        training.order.visits = visits
+    if loader_given is None and not isinstance(e.batch_size, str) and e.batch_size > source.n_rows:
         warnings.warn(
             "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
-            stacklevel=2,
+            stacklevel=OF_SKLEARN,
         )
-    loader = Loader(
-        source,
-        batch_size=parameters.batch_rows(e, source.n_rows),
-        order=training.order,
-        # Rows in memory are gathered in 2 to 10% of the time: a thread would cost more.
-        prefetch="auto" if issparse(data.x) else "never",
-    )
+    loader = Loader(source, batch_size=batch, order=training.order, prefetch=data.prefetch)
     _start_history(e, validation is not None, undo)
     objective = Objective(
         network, e._loss(network.backend.dtype_name), parameters.regularizer_of(e), training.dropout
     )
     watch = None
     if validation is not None:
-        everything = Loader(source_val, batch_size="full", order="sequential")
+        everything = _whole(validation)
         watch = Validation(everything, _score(e, network, validation), on_loss=e.scoring == "loss")
     descent = Descent(e, training, objective, loader, watch, e._loss_scale(), parameters.is_adaptive(e))
     if descent.early and best is not None:
@@ -340,6 +388,11 @@ def _descend(
     if not keeps:
         training.order = training.split = None
     e._training = training
+
+
+def _whole(rows: Rows) -> Loader:
+    """All rows at once, in the order in which they can be read."""
+    return Loader(rows.source, batch_size="full", order=getattr(rows.source, "order", "sequential"))
 
 
 def _seed(e: Any, random_state: np.random.RandomState) -> int:
@@ -369,33 +422,34 @@ def _start_history(e: Any, validated: bool, undo: list[Callable[[], None]]) -> N
             undo.append(functools.partial(known.__delitem__, slice(len(known), None)))
 
 
-def _score(e: Any, network: Network, data: Data) -> Callable[[], float]:
+def _score(e: Any, network: Network, data: Rows) -> Callable[[], float]:
     """The function that scores the network of now on validation data."""
     if e.scoring is None or e.scoring == "loss":
-
-        def score() -> float:
-            output = network.predict(_dense(data.x))
-            return e._score_of_outputs(data.y, output, data.weight)
-
-        return score
+        return lambda: e._score_of_outputs(*data.outputs(network))
+    if not isinstance(data, InMemory):
+        raise ValueError(
+            f"scoring={e.scoring!r} needs validation rows in memory: give X_val and y_val as arrays, or "
+            "scoring=None or 'loss'."
+        )
     scorer = check_scoring(e, e.scoring)
     y = e._decode_targets(data.y)
     more = {} if data.weight is None else {"sample_weight": data.weight}
     return lambda: float(scorer(e.snapshot_of(network), data.x, y, **more))
 
 
-def _dense(x: Any) -> np.ndarray:
-    return x if isinstance(x, np.ndarray) else x.toarray()
-
-
-def _lbfgs(e: Any, network: Network, data: Data, validation: Data | None, listeners: Listeners) -> None:
+def _lbfgs(e: Any, network: Network, data: Rows, validation: Rows | None, listeners: Listeners) -> None:
     """Train by L-BFGS over all rows."""
     loss, scale = e._loss(network.backend.dtype_name), e._loss_scale()
     objective = Objective(network, loss, parameters.regularizer_of(e))
-    loader = Loader(source_of(*data), batch_size="full", order="sequential")
+    loader = _whole(data)
     passes = lbfgs(objective, loader, parameters.rule_of(e), e.max_iter)
     start = network.parameters.to_host()
     stopped = None
+    began = time.perf_counter()
+    score = whole_val = None
+    if validation is not None:
+        score, whole_val = _score(e, network, validation), _whole(validation)
+        e.validation_loss_curve_, e.validation_scores_ = [], []
     e.n_iter_ = 0
     with contextlib.closing(passes):
         try:
@@ -406,12 +460,26 @@ def _lbfgs(e: Any, network: Network, data: Data, validation: Data | None, listen
                 e.n_iter_ += 1
                 if e.verbose:
                     sys.stdout.write(f"Iteration {e.n_iter_}, loss = {e.loss_:.8f}\n")
-                progress = Progress(e.n_iter_, e.loss_, None, None, 0.0, 0.0, lambda: e.snapshot_of(network))
+                if score is not None and whole_val is not None:
+                    e.validation_loss_curve_.append(scale * mean_loss(network, whole_val, loss))
+                    e.validation_scores_.append(score())
+                seconds = time.perf_counter() - began
+                progress = Progress(
+                    e.n_iter_,
+                    e.loss_,
+                    e.validation_loss_curve_[-1] if score is not None else None,
+                    e.validation_scores_[-1] if score is not None else None,
+                    0.0,
+                    seconds,
+                    lambda: e.snapshot_of(network),
+                )
                 if listeners.end_epoch(progress):
                     stopped = stopped or "stopped by a callback"
+                if e.time_budget is not None and seconds >= e.time_budget:
+                    stopped = stopped or f"time budget of {e.time_budget:g} seconds used"
         except KeyboardInterrupt:
             stopped = "interrupted"
-            warnings.warn("Training interrupted by user.", stacklevel=2)
+            warnings.warn("Training interrupted by user.", stacklevel=OF_SKLEARN)
     e.stopped_ = stopped
     if stopped.startswith("L-BFGS ended:"):
         if e.n_iter_ == 1 and np.array_equal(start, network.parameters.to_host()):
@@ -423,18 +491,11 @@ def _lbfgs(e: Any, network: Network, data: Data, validation: Data | None, listen
                 "also want to scale the data as shown in:\n"
                 "    https://scikit-learn.org/stable/modules/preprocessing.html",
                 ConvergenceWarning,
-                stacklevel=2,
+                stacklevel=OF_SKLEARN,
             )
     if scale != 1.0:
         objective.regularizer, penalty = None, objective.regularizer
         e.loss_ = scale * mean_loss(network, loader, loss)
         if penalty is not None:
             weights = network.parameters.flat_weights
-            e.loss_ += float(penalty.value(network.backend, weights)) / loader_divisor(data)
-    if validation is not None:
-        e.validation_scores_ = [_score(e, network, validation)()]
-
-
-def loader_divisor(data: Data) -> float:
-    """Σ s_i."""
-    return float(len(data.y) if data.weight is None else data.weight.sum())
+            e.loss_ += float(penalty.value(network.backend, weights)) / data.divisor

@@ -9,6 +9,7 @@ from sklearn.metrics import d2_pinball_score, r2_score
 from sklearn.utils import column_or_1d
 
 from mlp_xp.catalogue import resolve
+from mlp_xp.estimators.data import Encoded
 from mlp_xp.estimators.fitting import Held, fit
 from mlp_xp.estimators.homes import on_host
 from mlp_xp.estimators.parameters import found_by
@@ -17,7 +18,113 @@ from mlp_xp.losses import LOSSES, HalfSquaredError, Poisson
 
 
 class MLPRegressor(RegressorMixin, Perceptron):
-    """PLACEHOLDER."""
+    """A multilayer perceptron for regression, in the place of scikit-learn's.
+
+    For one `random_state`, float64 data and "adam" or "sgd" it gives scikit-learn 1.9's loss curve, weights
+    and predictions to 1e-8. Where it differs, and why: see the table of `MLPClassifier`.
+
+    Parameters
+    ----------
+    loss : str or object
+        "squared_error" (half of it, reported as the mean over targets) and "poisson" (half the deviance;
+        predictions are e^z) are scikit-learn's. Others are `mlp_xp.losses`: "absolute_error",
+        "huber:delta=2", "pinball:quantiles=0.1/0.5/0.9" for several quantiles at once; reported as the sum
+        over targets.
+    hidden_layer_sizes : sequence of int
+        Units of each hidden layer; one number is one layer, () is a linear model.
+    activation : str, object, pair of functions, or list of them
+        "identity", "logistic", "tanh", "relu", or any other of `mlp_xp.activations`: one for all hidden
+        layers, or a list with one for each. A pair (value, derivative) of functions of z is your own.
+    solver : str or object
+        "adam", "sgd" and "lbfgs" are scikit-learn's; any other name or object of `mlp_xp.optimizers`
+        ("nadam", "adamw:weight_decay=0.1") runs with its own parameters.
+    alpha : float >= 0
+        The penalty is alpha / 2 · Σ w², divided by Σ s_i like the loss.
+    batch_size : int or "auto"
+        Rows a step; "auto" is min(200, rows). "lbfgs" takes all rows.
+    learning_rate : str or object
+        "constant"; with "sgd" also "invscaling" and "adaptive"; any other name or object of
+        `mlp_xp.schedules`, for every solver that makes steps.
+    learning_rate_init : float > 0
+        η, or what the schedule multiplies.
+    power_t : float >= 0
+        The exponent of "invscaling": η / (t + 1)^power_t, with t the rows seen, set once an epoch.
+    max_iter : int
+        Epochs, or L-BFGS iterations, at most.
+    shuffle : bool
+        Whether each epoch shuffles the order of the one before.
+    random_state : int, RandomState or None
+        Of weights, validation rows, order and dropout.
+    tol, n_iter_no_change : float, int
+        Training ends when more than `n_iter_no_change` epochs in a row did not improve what is watched by
+        `tol`; "adaptive" divides the rate by 5 instead, down to 1e-6. For "lbfgs", `tol` bounds the
+        gradient.
+    verbose : bool
+        Whether each epoch prints its loss.
+    warm_start : bool or "continue"
+        True: fit starts from the weights of the last one, with a new optimizer and order. "continue": it
+        really goes on, with the optimizer's state, schedule, dropout, order and validation rows, so that 300
+        fits of one epoch are one fit of 300. "lbfgs" goes on from its weights with an empty history.
+    momentum, nesterovs_momentum : float in [0, 1], bool
+        Of "sgd".
+    early_stopping, validation_fraction : bool, float
+        Whether to hold rows out, watch their score, and end with the weights of the best epoch.
+    beta_1, beta_2, epsilon : float
+        Of "adam", which adds epsilon to √v before the correction.
+    max_fun : int
+        Evaluations of "lbfgs", at most.
+    device : "cpu", "cuda", "cuda:N" or None
+        Where to compute; None: where X is.
+    dtype : "float32", "float64" or None
+        What to compute in; None: float32 for X of that, else float64 (a path or source: float32, unless it
+        holds float64 arrays).
+    dropout : float or sequence of float in [0, 1)
+        Probability that a hidden unit is left out of a step: for all hidden layers, or for each.
+    l1 : float >= 0
+        Adds l1 · Σ |w| to the penalty.
+    clip_norm : float or None
+        The largest Euclidean norm of a step's gradient.
+    initializer : str, object or None
+        Of `mlp_xp.initializers`; None draws what scikit-learn draws.
+    scoring : "loss", str, callable or None
+        What early stopping watches: the validation loss, a scorer by name or your own
+        ``scorer(estimator, X, y)``; None is `score`.
+    time_budget : float or None
+        Seconds, looked at after every epoch.
+    callback : callable or None
+        Called after every epoch with its `Progress` (number, loss, validation_loss, validation_score,
+        learning_rate, seconds, snapshot()); returning True stops. scikit-learn's own callbacks go to
+        `set_callbacks`.
+
+    Attributes
+    ----------
+    coefs_, intercepts_ : list of arrays
+        W_l (n_in, n_out) and b_l (n_out,) of each layer. What you write into them or assign predicts.
+    n_features_in_, feature_names_in_, n_layers_, n_outputs_, out_activation_ : int, array, int, int, str
+        Of the network, inputs counted as a layer.
+    n_iter_, t_ : int
+        Epochs of the last fit; rows seen in all.
+    loss_, loss_curve_, best_loss_ : float, list of float, float
+        The loss of the last epoch, of every epoch, of the best.
+    validation_scores_, best_validation_score_ : list of float, float
+        With validation rows; else None.
+    validation_loss_curve_, best_validation_loss_ : list of float, float
+        With validation rows only, the best with early stopping.
+    stopped_ : str or None
+        Why training ended; None after partial_fit.
+    device_ : str
+        Where it was computed.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from mlp_xp import MLPRegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> model = MLPRegressor("pinball:quantiles=0.1/0.9", solver="adam", learning_rate_init=0.1, max_iter=500,
+    ...                      random_state=0).fit(X, y)
+    >>> model.predict(X[:5]).shape
+    (5, 2)
+    """
 
     _y_numeric = True
 
@@ -96,7 +203,7 @@ class MLPRegressor(RegressorMixin, Perceptron):
     def fit(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         sample_weight: Any = None,
         *,
         X_val: Any = None,
@@ -109,14 +216,18 @@ class MLPRegressor(RegressorMixin, Perceptron):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            The input data; read.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features), path, source or Loader
+            The input data; read. From a path (a table, .npy or .npz; see `mlp_xp.sources.open_source`), a
+            source or a `Loader` rows are gathered step by step, in the core's order, and never held as a
+            whole; a Loader brings its batches and order along.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            Targets.
+            Targets. With a path the name of the target column (or a list of them); with a source or a
+            Loader left out.
         sample_weight : array-like of shape (n_samples,), optional
             Weights >= 0.
         X_val, y_val, sample_weight_val : array-like, optional
-            Rows of your own to score after every epoch, instead of `validation_fraction`.
+            Rows of your own to score after every epoch, instead of `validation_fraction`; X_val may be a
+            path or a source, too.
         coef_init, intercept_init : list of arrays, optional
             Weights (and biases, else zeros) to start from, shaped like `coefs_` and `intercepts_`.
 
@@ -224,16 +335,32 @@ class MLPRegressor(RegressorMixin, Perceptron):
         loss.check_targets(encoded, loss.n_outputs(encoded.shape[1], None))
         return encoded
 
+    def _encoded_source(self, source: Any, dtype: str, *, learn: bool) -> Encoded:
+        """A source with targets that are numbers."""
+        if not source.n_targets:
+            raise ValueError("the source has no targets: name the target column as y.")
+        texts = [c.name for c in getattr(source, "targets", None) or () if c.kind == "text"]
+        if texts:
+            raise ValueError(
+                f"the targets {texts} are text: MLPRegressor needs numbers (MLPClassifier takes text)."
+            )
+        return Encoded(source, False, self._checked_targets)
+
+    def _checked_targets(self, y: np.ndarray) -> np.ndarray:
+        loss = self._loss("float64")
+        loss.check_targets(y, loss.n_outputs(y.shape[1], None))
+        return y
+
     def _decode_targets(self, encoded: np.ndarray) -> np.ndarray:
         return self._shaped(encoded)
 
     def _weighted(self, y: Any, weight: np.ndarray | None, incremental: bool) -> np.ndarray | None:
         return weight
 
-    def _n_outputs(self, encoded: np.ndarray) -> int:
-        return int(self._loss("float64").n_outputs(encoded.shape[1], None))
+    def _n_outputs(self, n_targets: int) -> int:
+        return int(self._loss("float64").n_outputs(n_targets, None))
 
-    def _stratify(self, encoded: np.ndarray) -> None:
+    def _stratify(self, data: Any) -> None:
         return None
 
     def _out_activation(self) -> str:

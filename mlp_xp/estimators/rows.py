@@ -1,12 +1,10 @@
-"""Host arrays and sparse matrices as sources, and parts of sources."""
+"""Sparse matrices as sources, and parts of sources."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import scipy.sparse
-
-from mlp_xp.sources import ArraySource
 
 DENSE_BYTES = 2**23
 """Sparse rows are made dense in pieces of at most this size."""
@@ -37,16 +35,11 @@ class Part:
         self.source, self.numbers = source, numbers
         self.n_rows, self.n_features = len(numbers), source.n_features
         self.n_targets, self.has_weights = source.n_targets, source.has_weights
+        self.labels = getattr(source, "labels", False)
 
     def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray | None, weight: np.ndarray | None) -> None:
         """Fill x, y and weight with the rows of `index`."""
         self.source.rows(self.numbers[index], x, y, weight)
-
-
-def source_of(x: Any, y: np.ndarray, sample_weight: np.ndarray | None) -> Any:
-    """A source of dense or sparse rows that are on the host."""
-    kind = SparseSource if scipy.sparse.issparse(x) else ArraySource
-    return kind(x.tocsr() if kind is SparseSource else x, y, sample_weight)
 
 
 def dense_pieces(x: Any) -> Iterator[tuple[int, np.ndarray]]:

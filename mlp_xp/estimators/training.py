@@ -16,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from mlp_xp.array_api import Array
 from mlp_xp.dropout import Dropout
 from mlp_xp.estimators.callbacks import Listeners
-from mlp_xp.estimators.drawing import DrawnOrder
+from mlp_xp.estimators.drawing import CountedOrder, DrawnOrder
 from mlp_xp.history import History
 from mlp_xp.loader import Loader
 from mlp_xp.network import Network
@@ -24,6 +24,10 @@ from mlp_xp.objective import Objective, mean_loss
 from mlp_xp.optimizers import Optimizer
 from mlp_xp.schedules import Constant, InverseScaling
 from mlp_xp.training_loop import Rates, descend
+
+OF_SKLEARN = 5
+"""Frames from `fitting._descend` up to scikit-learn's wrapper of `fit`: warnings seem to come from there, so
+that filters that people have (``module="sklearn"``) match."""
 
 
 class Continuation:
@@ -37,7 +41,7 @@ class Continuation:
         Learning rate, schedule and their history.
     dropout : Dropout or None
         Its masks go on where they ended, as the step's number does.
-    order, split : DrawnOrder, pair of arrays, or None
+    order, split : order, pair of arrays, or None
         For warm_start="continue": rows of the next epoch; rows of training and validation.
     latest : array or None
         The flat parameters after the last step, where the estimator has those of the best epoch.
@@ -46,7 +50,7 @@ class Continuation:
     def __init__(self, network: Network, rule: Any, rates: Rates, dropout: Dropout | None) -> None:
         self.optimizer = Optimizer(rule, network.parameters)
         self.rates, self.dropout = rates, dropout
-        self.order: DrawnOrder | None = None
+        self.order: DrawnOrder | CountedOrder | None = None
         self.split: tuple[np.ndarray, np.ndarray] | None = None
         self.latest: np.ndarray | None = None
 
@@ -88,8 +92,7 @@ class Continuation:
             train_losses=list(rates.history.train_losses),
             validation_losses=list(rates.history.validation_losses),
         )
-        if order is not None:
-            positions, drawn_from = order.positions, order.random_state.get_state()
+        undo_order = None if order is None else order.undo_point()
 
         def undo() -> None:
             parameters.flat[...] = flat
@@ -98,9 +101,8 @@ class Continuation:
                 optimizer.state[name][...] = vector
             self.rates, self.latest, self.order = rates, latest, order
             rates.history = history
-            if order is not None:
-                order.positions = positions
-                order.random_state.set_state(drawn_from)
+            if undo_order is not None:
+                undo_order()
 
         return undo
 
@@ -258,11 +260,11 @@ class Descent:
                         f"Stochastic Optimizer: Maximum iterations ({n_epochs}) reached and the "
                         "optimization hasn't converged yet.",
                         ConvergenceWarning,
-                        stacklevel=2,
+                        stacklevel=OF_SKLEARN + 1,
                     )
             except KeyboardInterrupt:
                 self.stopped = "interrupted"
-                warnings.warn("Training interrupted by user.", stacklevel=2)
+                warnings.warn("Training interrupted by user.", stacklevel=OF_SKLEARN + 1)
         if self.best is not None:
             flat = self.objective.network.parameters.flat
             if keep_latest:

@@ -1,0 +1,235 @@
+"""The rows of a fit: in memory, or read as they are needed from a path, a source or a loader."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from mlp_xp.estimators.rows import Part, SparseSource, dense_pieces
+from mlp_xp.estimators.targets import Labels, numbers_of
+from mlp_xp.loader import Loader
+from mlp_xp.network import Network
+from mlp_xp.order import Sequential
+from mlp_xp.sources import ArraySource, open_source
+
+CHUNK_ROWS = 4096
+"""Rows of a source that are looked at together."""
+
+Scored = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+"""Targets, the network's output and sample weights of validation rows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class InMemory:
+    """Rows on the host, checked, with targets as the core's losses read them."""
+
+    x: Any
+    y: np.ndarray
+    weight: np.ndarray | None
+
+    @functools.cached_property
+    def source(self) -> Any:
+        """The rows as a source."""
+        if scipy.sparse.issparse(self.x):
+            return SparseSource(self.x.tocsr(), self.y, self.weight)
+        return ArraySource(self.x, self.y, self.weight)
+
+    @property
+    def prefetch(self) -> str:
+        """Rows in memory are gathered in 2 to 10% of the time: a thread would cost more."""
+        return "auto" if scipy.sparse.issparse(self.x) else "never"
+
+    def part(self, rows: np.ndarray) -> "InMemory":
+        """Some rows, copied."""
+        weight = None if self.weight is None else self.weight[rows]
+        return InMemory(self.x[rows], self.y[rows], weight)
+
+    def outputs(self, network: Network) -> Scored:
+        """What a network says to all rows."""
+        parts = [network.predict(rows) for _, rows in dense_pieces(self.x)]
+        return self.y, parts[0] if len(parts) == 1 else np.concatenate(parts), self.weight
+
+    @property
+    def divisor(self) -> float:
+        """Σ s_i."""
+        return float(len(self.y) if self.weight is None else self.weight.sum())
+
+
+@dataclasses.dataclass(frozen=True)
+class Streamed:
+    """Rows that a source has: gathered for each step, never held as a whole."""
+
+    source: Any
+    prefetch = "auto"
+
+    def part(self, rows: np.ndarray) -> "Streamed":
+        """Some rows, not copied."""
+        return Streamed(Part(self.source, rows))
+
+    def outputs(self, network: Network) -> Scored:
+        """What a network says to all rows; outputs are held, rows are not."""
+        dtype = "int32" if self.source.labels else network.backend.dtype_name
+        y, outputs, weights = [], [], []
+        for x, targets, weight in chunks(self.source, dtype):
+            y.append(targets.copy())
+            outputs.append(network.predict(x))
+            weights.append(weight)
+        return (
+            np.concatenate(y),
+            np.concatenate(outputs),
+            np.concatenate(weights) if self.source.has_weights else None,
+        )
+
+    @property
+    def divisor(self) -> float:
+        """Σ s_i."""
+        if not self.source.has_weights:
+            return float(self.source.n_rows)
+        return float(sum(weight.sum(dtype=float) for _, _, weight in chunks(self.source, "float64")))
+
+
+def chunks(source: Any, y_dtype: str) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Rows of a source, some at a time, in the order in which it can be read; each in arrays of its own."""
+    order = getattr(source, "order", Sequential())(source.n_rows, 0, 0)
+    for start in range(0, source.n_rows, CHUNK_ROWS):
+        index = np.asarray(order[start : min(start + CHUNK_ROWS, source.n_rows)], dtype=np.int64)
+        x = np.empty((len(index), source.n_features))
+        y, weight = np.empty((len(index), source.n_targets), dtype=y_dtype), np.empty(len(index))
+        source.rows(index, x, y, weight if source.has_weights else None)
+        yield x, y, weight
+
+
+class Encoded:
+    """A source whose targets are what the core's losses read.
+
+    Parameters
+    ----------
+    source : source
+        With targets as the file or the user has them, read as float64.
+    labels : bool
+        Whether the encoded targets are class numbers.
+    encode : callable
+        Targets (m, n_targets) to encoded ones.
+    class_weight : array, optional
+        By class number: multiplies the sample weights.
+    classes : array, optional
+        The values that have these numbers.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        labels: bool,
+        encode: Any,
+        class_weight: np.ndarray | None = None,
+        classes: np.ndarray | None = None,
+    ) -> None:
+        self.source, self.labels, self.encode = source, labels, encode
+        self.class_weight, self.classes = class_weight, classes
+        self.n_rows, self.n_features = source.n_rows, source.n_features
+        self.n_targets = source.n_targets
+        self.has_weights = bool(source.has_weights) or class_weight is not None
+        if hasattr(source, "order"):
+            self.order = source.order
+
+    def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray | None, weight: np.ndarray | None) -> None:
+        """Fill x, y and weight with the rows of `index`."""
+        given = np.empty((len(index), self.n_targets))
+        self.source.rows(index, x, given, weight if self.source.has_weights else None)
+        if y is not None:
+            y[...] = self.encode(given)
+        if weight is not None:
+            if not self.source.has_weights:
+                weight[...] = 1.0
+            if self.class_weight is not None and self.classes is not None:
+                weight *= self.class_weight[numbers_of(given[:, 0], self.classes)]
+
+
+def source_given(X: Any, y: Any, dtype: str | None) -> Any:
+    """The source that X names, is or has; None where X is data.
+
+    Raises
+    ------
+    ValueError
+        y is given beside a source that has its own targets, or is missing beside a path.
+    """
+    if isinstance(X, str | os.PathLike):
+        return open_source(X, y, dtype=dtype or "float32")
+    source = X.source if isinstance(X, Loader) else X
+    if not (hasattr(source, "rows") and hasattr(source, "n_rows")):
+        return None
+    if y is not None:
+        raise ValueError("a source or a loader brings its own targets: leave y out.")
+    return source
+
+
+def dtype_of(source: Any) -> str:
+    """The dtype to compute in, if none is given: float32, or float64 for arrays of that."""
+    x = getattr(source, "x", None)
+    return "float64" if x is not None and x.dtype == "float64" else "float32"
+
+
+def names_of(columns: Any) -> list[str] | None:
+    """The names of a source's columns, where it has them."""
+    return [column.name for column in columns] if columns else None
+
+
+@dataclasses.dataclass(frozen=True)
+class SeenTargets:
+    """What one pass over a source saw of its targets.
+
+    Attributes
+    ----------
+    labels : Labels
+        As the user knows them: texts where the column is text.
+    values : list of arrays
+        Of each target, what the source gives for its classes.
+    counts : list of arrays
+        Rows of each.
+    """
+
+    labels: Labels
+    values: list[np.ndarray]
+    counts: list[np.ndarray]
+
+
+def seen_targets(source: Any) -> SeenTargets:
+    """The classes in the targets of a source, by one pass over it.
+
+    Raises
+    ------
+    ValueError
+        There are no targets, or they are no classes.
+    """
+    if not source.n_targets:
+        raise ValueError("the source has no targets: name the target column as y.")
+    counts: list[dict[float, int]] = [{} for _ in range(source.n_targets)]
+    for _, y, _ in chunks(source, "float64"):
+        for column, count in zip(y.T, counts, strict=True):
+            for value, n in zip(*np.unique(column, return_counts=True), strict=True):
+                count[float(value)] = count.get(float(value), 0) + int(n)
+    values = [np.array(sorted(count)) for count in counts]
+    for column in values:
+        if (column != np.floor(column)).any():
+            raise ValueError(
+                "Unknown label type: continuous. Maybe you are trying to fit a classifier, which expects "
+                "discrete classes on a regression target with continuous values."
+            )
+    columns = getattr(source, "targets", None) or [None] * source.n_targets
+    classes = [
+        np.array(column.levels)[values[t].astype(int)]
+        if column is not None and column.kind == "text"
+        else values[t].astype(np.int64)
+        for t, column in enumerate(columns)
+    ]
+    if source.n_targets == 1:
+        labels = Labels("binary" if len(classes[0]) <= 2 else "multiclass", classes[0])
+    elif all(set(each.tolist()) <= {0, 1} for each in classes):
+        labels = Labels("multilabel", np.arange(source.n_targets))
+    else:
+        labels = Labels("multioutput", classes)
+    return SeenTargets(labels, values, [np.array([c[v] for v in sorted(c)]) for c in counts])
