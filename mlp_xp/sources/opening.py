@@ -47,13 +47,13 @@ def open_source(
 ) -> ArraySource | TableSource | ArrowSource | BatchSource:
     """Open a file, a folder, a glob or a remote address as a source of rows.
 
-    ==========================
-    ===================================================================== `x.npy`
-    mapped into memory; `target` is the path of `y.npy` `.npz`                      arrays x, y and
-    sample_weight in memory; `target` names another y `.csv`, `.tsv` (.gz ...)    read by pyarrow;
-    columns by name `.parquet`                  read by pyarrow; columns by name `.arrow`,
-    `.feather`        read by pyarrow; columns by name ==========================
-    =====================================================================
+    ==========================  =================================================================
+    `x.npy`                     mapped into memory; `target` is the path of `y.npy`
+    `.npz`                      arrays x, y and sample_weight in memory; `target` names another y
+    `.csv`, `.tsv` (.gz ...)    read by pyarrow; columns by name
+    `.parquet`                  read by pyarrow; columns by name
+    `.arrow`, `.feather`        read by pyarrow; columns by name
+    ==========================  =================================================================
 
     A table whose rows fit `memory_limit` is kept in memory and leaves no file. A larger one is
     written once to a file of records in the cache folder, which is mapped into memory, so that any
