@@ -53,6 +53,7 @@ def test_scikit_learns_checks(estimator, check):
 MAY_SKIP = ("cupy", "dpnp", "cuda", "xpu", "mps")
 
 
+@pytest.mark.needs("torch")
 def test_no_check_is_skipped_but_other_vendors():
     """In a process of its own: the variable must be set before SciPy is imported."""
     code = """
