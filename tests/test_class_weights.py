@@ -5,7 +5,8 @@ import pytest
 from arrays import readonly
 
 from mlp_xp import Loader, Network, train
-from mlp_xp.sources import ArraySource
+from mlp_xp.array_api import backend
+from mlp_xp.sources import ArraySource, BatchSource
 
 
 @pytest.fixture
@@ -45,3 +46,12 @@ def test_bad_ones_are_refused(rows):
         Loader(x, y, class_weight="balance")
     with pytest.raises(ValueError, match="2 targets"):
         Loader(ArraySource(x, readonly(np.zeros((90, 2)))), class_weight={1: 1.0})
+
+
+def test_they_travel_with_a_stream_of_batches(rows):
+    x, y, _ = rows
+    stream = BatchSource([(x[:40], y[:40]), (x[40:], y[40:])], buffer_rows=16)
+    loader = Loader(stream, class_weight={1: 3.0}, batch_size=20)
+    for step in loader.steps(0, backend("cpu", "float64"), labels=True):
+        for chunk in step:
+            np.testing.assert_array_equal(chunk.weight, np.where(chunk.y == 1, 3.0, 1.0))

@@ -14,8 +14,8 @@ Batch = tuple[Array, Array | None, Array | None]
 
 _NAMES = ("x", "y", "sample_weight")
 
-# As in mlp_xp.order: a stream of random numbers of its own.
-_BUFFER = 0x0DE8
+# As in mlp_xp.order: streams of random numbers of their own.
+_BUFFER, _PART = 0x0DE8, 0x0DEA
 
 
 class BatchSource:
@@ -132,6 +132,37 @@ class BatchSource:
             else:
                 self._reader = reader
 
+    def split(self, part: float, seed: int) -> tuple["BatchSource", "BatchSource"]:
+        """Two sources of the same stream, the second with about that part of its rows.
+
+        Which of the two a row belongs to is a function of the seed and of its values x and y, as nothing else
+        names a row in each epoch: equal rows stay together. One pass counts them.
+
+        Parameters
+        ----------
+        part : float in (0, 1)
+        seed : int
+            Of the choice.
+
+        Raises
+        ------
+        ValueError
+            One of the two would have no rows.
+        """
+        key = int(np.random.SeedSequence((seed, _PART)).generate_state(1, np.uint64)[0])
+        n_chosen = sum(int(_chosen(batch, part, key).sum()) for batch in self._checked(None))
+        if not 0 < n_chosen < self.n_rows:
+            raise ValueError(
+                f"a part of {part!r} of this stream has {n_chosen:,} of its {self.n_rows:,} rows, and both "
+                "parts need some: choose another part, or give more rows that differ."
+            )
+
+        def of(n_rows: int, *, chosen: bool) -> BatchSource:
+            rows = _PartOfStream(self, lambda batch: _chosen(batch, part, key) == chosen)
+            return BatchSource(rows, n_rows=n_rows, buffer_rows=self.buffer_rows, check=False)
+
+        return of(self.n_rows - n_chosen, chosen=False), of(n_chosen, chosen=True)
+
     def check_unchanged(self) -> None:
         """Have the stream's own `check_unchanged` called, if it has one."""
         if hasattr(self.batches, "check_unchanged"):
@@ -182,6 +213,40 @@ class BatchSource:
                         f"{first.dtype} in the first batch; give all batches in one dtype."
                     )
             yield batch
+
+
+class _PartOfStream:
+    """Some rows of a source's stream, as a stream."""
+
+    def __init__(self, source: BatchSource, is_wanted: Callable[[Batch], Array]) -> None:
+        self._source, self._is_wanted = source, is_wanted
+        self.columns, self.targets = source.columns, source.targets
+        self.check_unchanged = source.check_unchanged
+
+    def shuffled(self, generator: np.random.Generator | None) -> Iterator[Batch]:
+        """The batches in an order that is drawn, with those rows only."""
+        for batch in self._source._checked(generator):
+            yield _rows_of(batch, self._is_wanted(batch))
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches in the order of the stream, with those rows only."""
+        return self.shuffled(None)
+
+
+def _chosen(batch: Batch, part: float, key: int) -> Array:
+    """Which rows belong to a part: those whose hash of all bits of x and y, in [0, 1), is below it."""
+    hashed = np.full(len(batch[0]), key, np.uint64)
+    for array in batch[:2]:
+        for column in (
+            () if array is None else np.ascontiguousarray(array.T, dtype=np.float64).view(np.uint64)
+        ):
+            hashed ^= column
+            hashed *= np.uint64(0x9E3779B97F4A7C15)
+            hashed ^= hashed >> np.uint64(29)
+            hashed *= np.uint64(0xBF58476D1CE4E5B9)
+            hashed ^= hashed >> np.uint64(32)
+    chosen: Array = (hashed >> np.uint64(11)) * 2.0**-53 < part
+    return chosen
 
 
 def _fits(array: Array, first: Array) -> bool:

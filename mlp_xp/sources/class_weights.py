@@ -40,6 +40,8 @@ class ClassWeighted:
         self.source = source
         self.n_rows, self.n_features, self.n_targets = source.n_rows, source.n_features, 1
         self.has_weights = True
+        if hasattr(source, "order"):  # a stream of batches can be read in no other
+            self.order = source.order
         given = class_weight if isinstance(class_weight, Mapping) else _balanced(source, class_weight)
         checks.refuse(
             [checks.whole("class", label, least=0) for label in given]

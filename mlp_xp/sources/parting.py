@@ -1,0 +1,134 @@
+"""Rows held out from any number of rows, in no memory: each part's row numbers are computed.
+
+    strata   b_j = ⌊j n / m⌋,  j = 0 … m             m the rows of the smaller part
+    drawn    one row of each: b_j + ⌊u_j (b_{j+1} − b_j)⌋,  u_j in [0, 1) a hash of seed and j
+    others   the k-th lies in stratum j = ⌈(k + 1) m / (n − m)⌉ − 1
+
+A part has rows from everywhere in the file, drawn with the same chance but for strata whose length differs by
+a row. Both parts are in file order. A list of row numbers would take 8 bytes a row.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Integers = npt.NDArray[Any]
+
+MOST_ROWS = 2**32 - 1
+"""Row numbers whose products still are int64."""
+
+
+class _Strata:
+    """Row numbers of n_rows rows in n_drawn strata.
+
+    Parameters
+    ----------
+    n_rows, n_drawn : int
+        2 n_drawn <= n_rows <= `MOST_ROWS`.
+    seed : int
+        Of the rows drawn.
+    """
+
+    def __init__(self, n_rows: int, n_drawn: int, seed: int) -> None:
+        self.n_rows, self.n_drawn = n_rows, n_drawn
+        self._key = np.random.SeedSequence((seed, 0x0DE9)).generate_state(1, np.uint64)
+
+    def begin(self, stratum: Integers) -> Integers:
+        """The first row of each stratum."""
+        return stratum * self.n_rows // self.n_drawn
+
+    def drawn(self, stratum: Integers) -> Integers:
+        """The row drawn from each stratum."""
+        begin = self.begin(stratum)
+        length = (self.begin(stratum + 1) - begin).astype(np.uint64)
+        mixed = (stratum.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + self._key
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed ^= mixed >> np.uint64(31)
+        return begin + ((mixed >> np.uint64(32)) * length >> np.uint64(32)).astype(np.int64)
+
+
+class Drawn:
+    """The rows drawn, as an array of row numbers: its length, and its elements by an index array."""
+
+    def __init__(self, strata: _Strata) -> None:
+        self._strata = strata
+
+    def __len__(self) -> int:
+        """How many."""
+        return self._strata.n_drawn
+
+    def __getitem__(self, index: Integers) -> Integers:
+        """Row numbers, int64, at positions from 0."""
+        return self._strata.drawn(np.asarray(index, dtype=np.int64))
+
+
+class Others:
+    """The rows not drawn, in the same way."""
+
+    def __init__(self, strata: _Strata) -> None:
+        self._strata = strata
+
+    def __len__(self) -> int:
+        """How many."""
+        return self._strata.n_rows - self._strata.n_drawn
+
+    def __getitem__(self, index: Integers) -> Integers:
+        """Row numbers, int64, at positions from 0."""
+        index, n_drawn = np.asarray(index, dtype=np.int64), self._strata.n_drawn
+        stratum = ((index + 1) * n_drawn - 1) // len(self)
+        row = index + stratum  # one row was drawn from each stratum before
+        row += row >= self._strata.drawn(stratum)
+        return row
+
+
+class All:
+    """All rows, in the same way."""
+
+    def __init__(self, n_rows: int) -> None:
+        self._n_rows = n_rows
+
+    def __len__(self) -> int:
+        """How many."""
+        return self._n_rows
+
+    def __getitem__(self, index: Integers) -> Integers:
+        """Row numbers, int64, at positions from 0."""
+        return np.asarray(index, dtype=np.int64)
+
+
+Part = Drawn | Others | All
+
+
+def parted(n_rows: int, n_held: int, seed: int) -> tuple[Part, Part]:
+    """Row numbers to train on and row numbers held out, both in file order and in no memory.
+
+    Parameters
+    ----------
+    n_rows : int
+        At most 4,294,967,295.
+    n_held : int
+        Less than n_rows.
+    seed : int
+        Of the choice.
+
+    Examples
+    --------
+    >>> training, held_out = parted(10, 2, seed=0)
+    >>> len(training), len(held_out)
+    (8, 2)
+    >>> both = np.concatenate([training[np.arange(8)], held_out[np.arange(2)]])
+    >>> sorted(both.tolist()) == list(range(10))
+    True
+    """
+    if not 0 <= n_held < n_rows <= MOST_ROWS:
+        raise ValueError(
+            f"n_held={n_held!r} of n_rows={n_rows!r}: fewer than all rows, of at most {MOST_ROWS:,}, can be "
+            "held out."
+        )
+    if not n_held:
+        return All(n_rows), All(0)
+    strata = _Strata(n_rows, min(n_held, n_rows - n_held), seed)
+    drawn, others = Drawn(strata), Others(strata)
+    return (others, drawn) if 2 * n_held <= n_rows else (drawn, others)
