@@ -84,8 +84,9 @@ def _generator(*key: int) -> np.random.Generator:
 
 
 def stored_permutation(n_rows: int, seed: int, epoch: int, stream: int = _SHUFFLED) -> Rows:
-    """A permutation drawn uniformly (Fisher-Yates) and kept, 4 bytes a row."""
-    permutation = np.arange(n_rows, dtype=np.int32)
+    """A permutation drawn uniformly (Fisher-Yates) and kept, 4 bytes a row, or 8 where there are few."""
+    # NumPy's own loop for 8 bytes takes a quarter less while 4 MB fit a cache; what is drawn is the same.
+    permutation = np.arange(n_rows, dtype=np.int64 if n_rows <= 2**19 else np.int32)
     _generator(seed, epoch, stream).shuffle(permutation)
     return Rows(n_rows, lambda start, stop: permutation[start:stop].astype(np.int64))
 

@@ -1,70 +1,87 @@
 """Gathering the next rows in the background while the current ones train.
 
-Whether that pays is measured, not assumed: the first blocks of an epoch are gathered in line, and a thread
-takes over where gathering took a noticeable part of the time (rows from a disk, a small network). What is
-gathered, and in which order, is the same either way.
+Whether that pays is measured, not assumed: the first blocks are gathered in line; where that takes a
+noticeable part of the time (rows from a disk, a small network), a thread gathers the next ones, and the
+faster way is kept. What is gathered, and in which order, is the same either way.
 """
 
+import collections
+import itertools
 import queue
+import statistics
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
 Block = TypeVar("Block")
 Ranges = list[tuple[int, int]]
 
-MEASURED_BLOCKS = 8
-"""Blocks after which gathering and training are compared."""
+MEASURED_BLOCKS = 16
+"""Blocks after which a way of gathering is known well enough to be compared."""
 
-PAYS_FROM = 0.25
-"""The part of the time spent gathering above which a thread gathers. Below it handing over costs more than it
-saves: with rows in memory gathering takes 2 to 10% of an epoch, and a thread makes that up to 15% longer."""
+TRIED_FROM = 0.15
+"""The part of the time spent gathering above which a thread is tried. Rows in memory take 2 to 10% of an
+epoch: nothing to win, and a thread can make it 15% longer."""
+
+MUST_SAVE = 0.1
+"""The part of the time that a thread must have saved to be kept: less is noise."""
 
 SLOTS = 3
 """Sets of buffers in a background epoch: one trains, one waits, one is being filled."""
 
 
 class Pace:
-    """How long gathering and everything else took, over the epochs of one loader.
+    """Seconds that the latest blocks took, over the epochs of one loader.
 
     Attributes
     ----------
-    gathering, total : float
-        Seconds.
-    blocks : int
-        Blocks measured.
+    gathering, in_line : deque of float
+        To gather a block in the thread that trains, and to gather it and train on it.
+    in_background : deque of float
+        To train on a block, and to wait for it, while a thread gathers.
     """
 
     def __init__(self) -> None:
-        self.gathering = self.total = 0.0
-        self.blocks = 0
+        self.gathering: collections.deque[float] = collections.deque(maxlen=MEASURED_BLOCKS)
+        self.in_line: collections.deque[float] = collections.deque(maxlen=MEASURED_BLOCKS)
+        self.in_background: collections.deque[float] = collections.deque(maxlen=MEASURED_BLOCKS)
 
-    @property
-    def pays(self) -> bool | None:
-        """Whether a thread pays; None while too little is known."""
-        if self.blocks < MEASURED_BLOCKS:
-            return None
-        return self.gathering > PAYS_FROM * self.total
+    def plan(self) -> tuple[bool, int | None]:
+        """Whether a thread gathers the next blocks, and how many until more is known; None for all."""
+        if missing := MEASURED_BLOCKS - len(self.in_line):
+            return False, missing
+        in_line = statistics.median(self.in_line)
+        if statistics.median(self.gathering) < TRIED_FROM * in_line:
+            return False, None
+        if missing := MEASURED_BLOCKS - len(self.in_background):
+            return True, missing
+        return statistics.median(self.in_background) < (1 - MUST_SAVE) * in_line, None
 
 
-def in_line(fill: Callable[[Ranges, int], Block], blocks: Iterable[Ranges], pace: Pace) -> Generator[Block]:
-    """Fill one block after the other, in the caller's thread, and measure."""
+def in_line(
+    fill: Callable[[Ranges, int], Block], blocks: Iterable[Ranges], pace: Pace
+) -> Generator[Block, None, int]:
+    """Fill one block after the other, in the caller's thread; return how many there were."""
+    n_blocks = 0
     for each in blocks:
         began = time.perf_counter()
         block = fill(each, 0)
         filled = time.perf_counter()
         yield block
-        pace.gathering += filled - began
-        pace.total += time.perf_counter() - began
-        pace.blocks += 1
+        pace.gathering.append(filled - began)
+        pace.in_line.append(time.perf_counter() - began)
+        n_blocks += 1
+    return n_blocks
 
 
-def in_background(fill: Callable[[Ranges, int], Block], blocks: Iterator[Ranges]) -> Generator[Block]:
-    """Fill blocks in a thread, up to `SLOTS` − 1 ahead; a block is valid until the next is asked for.
+def in_background(
+    fill: Callable[[Ranges, int], Block], blocks: Iterable[Ranges], pace: Pace
+) -> Generator[Block, None, int]:
+    """Fill blocks in a thread, up to `SLOTS` − 1 ahead; return how many there were.
 
-    The thread ends with this generator: at the end, after a break, an error or Ctrl-C. An error in it is
-    raised here.
+    A block is valid until the next is asked for. The thread ends with this generator: at the end, after a
+    break, an error or Ctrl-C. An error in it is raised here.
     """
     free: queue.SimpleQueue[int] = queue.SimpleQueue()
     filled: queue.SimpleQueue[tuple[int, Block] | BaseException | None] = queue.SimpleQueue()
@@ -84,18 +101,25 @@ def in_background(fill: Callable[[Ranges, int], Block], blocks: Iterator[Ranges]
     for slot in range(SLOTS):
         free.put(slot)
     thread = threading.Thread(target=work, name="mlp_xp prefetch", daemon=True)
-    thread.start()
+    n_blocks, began = 0, time.perf_counter()
     try:
+        thread.start()
         while (item := filled.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
             slot, block = item
             yield block
             free.put(slot)
+            n_blocks += 1
+            ended = time.perf_counter()
+            pace.in_background.append(ended - began)
+            began = ended
     finally:
         over.set()
         free.put(0)
-        thread.join()
+        if thread.is_alive():  # Ctrl-C may come before it has started
+            thread.join()
+    return n_blocks
 
 
 def prefetched(
@@ -115,15 +139,9 @@ def prefetched(
         Whether a thread gathers.
     """
     rest = iter(blocks)
-    if mode == "never" or (mode == "auto" and pace.pays is False):
-        yield from in_line(fill, rest, pace)
-        return
-    if mode == "auto" and pace.pays is None:
-        for each in rest:
-            yield from in_line(fill, [each], pace)
-            if pace.pays is not None:
-                break
-        if not pace.pays:
-            yield from in_line(fill, rest, pace)
+    while True:
+        by_thread, n_planned = pace.plan() if mode == "auto" else (mode == "always", None)
+        gather = in_background if by_thread else in_line
+        n_blocks = yield from gather(fill, itertools.islice(rest, n_planned), pace)
+        if n_planned is None or n_blocks < n_planned:
             return
-    yield from in_background(fill, rest)

@@ -1,6 +1,9 @@
 """Gathering in the background: the same rows in the same order, no thread that stays, errors that arrive."""
 
+import gc
+import signal
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -9,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlp_xp import Loader, Network, train
+from mlp_xp import prefetch as prefetching
 from mlp_xp.array_api import backend
+from mlp_xp.losses import SquaredError
+from mlp_xp.prefetch import Pace, prefetched
 
 
 def threads():
@@ -117,3 +123,185 @@ def test_a_file_that_changes_under_way_is_noticed(tmp_path, device):
     np.save(tmp_path / "x.npy", np.ones((41, 2)))
     with pytest.raises(RuntimeError, match=r"x\.npy"):
         next(epochs)
+
+
+def within(seconds, work):
+    """The result of work, which must come within so many seconds."""
+    results = []
+    worker = threading.Thread(target=lambda: results.append(work()), daemon=True)
+    worker.start()
+    worker.join(seconds)
+    assert not worker.is_alive(), "it hangs"
+    return results[0]
+
+
+paces = st.lists(st.floats(1e-4, 1.0), max_size=prefetching.MEASURED_BLOCKS)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    n_blocks=st.integers(0, 60),
+    mode=st.sampled_from(["auto", "always", "never"]),
+    share=st.floats(0.0, 1.0),
+    in_line=paces,
+    in_background=paces,
+)
+def test_blocks_come_once_and_in_order_whatever_is_known(n_blocks, mode, share, in_line, in_background):
+    pace = Pace()
+    pace.in_line.extend(in_line)
+    pace.gathering.extend(share * each for each in in_line)
+    pace.in_background.extend(in_background)
+    blocks = [[(i, i + 1)] for i in range(n_blocks)]
+    found = within(20, lambda: list(prefetched(lambda ranges, slot: ranges, iter(blocks), pace, mode)))
+    assert found == blocks
+    assert threads() == []
+
+
+def measured(gathering, in_line, in_background=None):
+    pace, n = Pace(), prefetching.MEASURED_BLOCKS
+    pace.gathering.extend([gathering] * n)
+    pace.in_line.extend([in_line] * n)
+    if in_background is not None:
+        pace.in_background.extend([in_background] * n)
+    return pace
+
+
+@pytest.mark.parametrize(
+    ("pace", "plan"),
+    [
+        (Pace(), (False, prefetching.MEASURED_BLOCKS)),  # measure first
+        (measured(0.01, 1.0), (False, None)),  # rows in memory: nothing to win
+        (measured(0.5, 1.0), (True, prefetching.MEASURED_BLOCKS)),  # try
+        (measured(0.5, 1.0, 0.6), (True, None)),
+        (measured(0.9, 1.0, 1.1), (False, None)),  # nothing to do beside gathering
+        (measured(0.5, 1.0, 0.98), (False, None)),
+    ],
+)
+def test_whether_a_thread_pays_is_measured(pace, plan):
+    assert pace.plan() == plan
+
+
+class Waiting(Numbered):
+    """A source that waits for its rows, as for a disk."""
+
+    def rows(self, index, x, y, weight):
+        time.sleep(0.002)
+        super().rows(index, x, y, weight)
+
+
+def used_threads(loader, monkeypatch):
+    """Whether each block came from a thread, in an epoch whose steps take a while, too."""
+    used = []
+    monkeypatch.setattr(
+        loader.source, "rows", lambda *given, rows=loader.source.rows: (used.append(threads()), rows(*given))
+    )
+    for step in loader.steps(0, backend("cpu", "float64")):
+        list(step)
+        time.sleep(0.002)
+    return list(map(bool, used))
+
+
+def test_a_thread_takes_over_where_rows_are_waited_for(monkeypatch):
+    used = used_threads(Loader(Waiting(100), batch_size=1, chunk_rows=1), monkeypatch)
+    n = prefetching.MEASURED_BLOCKS
+    assert used == [False] * n + [True] * (100 - n)
+
+
+def test_no_thread_starts_where_rows_are_there(monkeypatch):
+    used = used_threads(Loader(Numbered(100), batch_size=1, chunk_rows=1), monkeypatch)
+    assert not any(used)
+
+
+class Moody(Numbered):
+    """A source that is slow now and then, and fails now and then."""
+
+    def __init__(self, n_rows, seed):
+        super().__init__(n_rows)
+        self.generator = np.random.default_rng(seed)
+
+    def rows(self, index, x, y, weight):
+        mood = self.generator.random()
+        if mood < 0.02:
+            time.sleep(0.001)
+        if mood > 0.98:
+            raise OSError("the disk is gone")
+        super().rows(index, x, y, weight)
+
+
+@pytest.mark.parametrize("mode", ["always", "never", "auto"])
+def test_slow_and_failing_sources_leave_no_thread_and_no_growth(mode):
+    loader = Loader(Moody(24, seed=3), batch_size=2, chunk_rows=4, seed=1, prefetch=mode)
+    expected = [passed(Loader(Numbered(24), batch_size=2, chunk_rows=4, seed=1), epoch) for epoch in range(8)]
+
+    def epochs(n_epochs):
+        n_failed = 0
+        for number in range(n_epochs):
+            try:
+                found = passed(loader, number % 8)
+            except OSError:
+                n_failed += 1
+            else:
+                np.testing.assert_array_equal(found, expected[number % 8])
+        return n_failed
+
+    within(60, lambda: epochs(200))
+    gc.collect()
+    before = len(gc.get_objects())
+    n_failed = within(60, lambda: epochs(2000))
+    gc.collect()
+    assert 50 < n_failed < 600
+    assert threads() == []
+    assert len(gc.get_objects()) < before + 200
+
+
+def test_leaving_at_any_step_ends_the_thread():
+    loader = Loader(Numbered(40), batch_size=2, chunk_rows=4, prefetch="always")
+    for n_steps in range(21):
+        steps = loader.steps(0, backend("cpu", "float64"))
+        for _ in range(n_steps):
+            next(steps)
+        within(20, steps.close)
+        assert threads() == []
+
+
+class Interrupted(SquaredError):
+    """Somebody presses Ctrl-C while the loss is computed."""
+
+    def __call__(self, *given):
+        signal.raise_signal(signal.SIGINT)
+        return super().__call__(*given)
+
+
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C raises KeyboardInterrupt, whatever was set before."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_while_a_step_trains_ends_the_thread(ctrl_c, device):
+    loader = Loader(Numbered(500), batch_size=4, chunk_rows=8, prefetch="always")
+    with pytest.raises(KeyboardInterrupt):
+        next(train(Network((1, 1), device=device), loader, loss=Interrupted(), way="plain"))
+    assert threads() == []
+
+
+def test_ctrl_c_while_rows_are_waited_for_ends_the_thread(ctrl_c, device):
+    if not hasattr(signal, "pthread_kill"):
+        pytest.skip("this system sends no signals to threads")
+
+    class Stuck(Numbered):
+        waited = 0
+
+        def rows(self, index, x, y, weight):
+            if self.waited == 0:
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            self.waited += 1
+            time.sleep(0.2)
+            super().rows(index, x, y, weight)
+
+    loader = Loader(Stuck(500), batch_size=4, chunk_rows=8, prefetch="always")
+    with pytest.raises(KeyboardInterrupt):
+        next(train(Network((1, 1), device=device), loader))
+    assert threads() == []
