@@ -52,7 +52,7 @@ class Memo:
     def _make(self, n_rows: int) -> None:
         backend, sizes = self.network.backend, self.network.layer_sizes[1:]
         self.n_rows = n_rows
-        turns = [backend.empty((n_rows * max(sizes),)) for _ in range(2)]
+        turns = [backend.empty((n_rows * max(sizes[turn::2], default=0),)) for turn in range(2)]
 
         def in_turn(layer: int) -> Array:
             flat = turns[layer % 2][: n_rows * sizes[layer]]
@@ -191,6 +191,7 @@ def _fill(
         for start in range(0, x.shape[0], chunk_rows):
             stop = min(start + chunk_rows, x.shape[0])
             rows = x[start:stop, ...]
-            given = backend.xp.astype(rows, backend.dtype, copy=False) if on_device else backend.asarray(rows)
+            is_here = on_device or backend.xp is np  # rows of the right dtype need not be copied
+            given = backend.xp.astype(rows, backend.dtype, copy=False) if is_here else backend.asarray(rows)
             found = link(backend, forward(network, given, memo.of(stop - start)))
             predictions[start:stop, ...] = found if on_device else to_host(found)

@@ -6,6 +6,7 @@ gradients add up: memory depends on the chunk and not on the data.
 """
 
 import contextlib
+import functools
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -83,6 +84,41 @@ class Step:
             yield chunk
         if self.divisor is None and self._is_whole:
             self.divisor = self.own_weight
+
+
+class Group(NamedTuple):
+    """Steps whose rows are gathered together.
+
+    Attributes
+    ----------
+    steps : callable (n) -> iterator of Step
+        The steps but for the first n, to be taken in turn; their arrays are valid until the next group is
+        asked for. n is 0 where `rows` are not given.
+    batch : int
+        Rows of each step; the last one may have fewer.
+    rows : Chunk or None
+        The rows of all steps, one after the other; None where a step has several chunks, or is shared out.
+    host_weight : array (n_rows,) or None
+        The weights on the host.
+    """
+
+    steps: Callable[[int], Iterator[Step]]
+    batch: int
+    rows: Chunk | None = None
+    host_weight: np.ndarray | None = None
+
+    def divisors(self) -> list[float]:
+        """Σ s_i of each step, where `rows` are given."""
+        n_rows, weight = 0 if self.rows is None else self.rows.x.shape[0], self.host_weight
+        starts = range(0, n_rows, self.batch)
+        if weight is None:
+            return [float(min(self.batch, n_rows - start)) for start in starts]
+        return [_sum(weight[start : start + self.batch]) for start in starts]
+
+
+def _one_step(step: Step, n: int) -> Iterator[Step]:
+    """The steps of a group of one, but for the first n."""
+    yield from (step,)[n:]
 
 
 class Loader:
@@ -280,7 +316,23 @@ class Loader:
         first_step: int = 0,
         share: tuple[int, int] = (0, 1),
     ) -> Iterator[Step]:
-        """Yield the steps of an epoch (from 0); their arrays are buffers that the next steps reuse.
+        """Yield the steps of an epoch, group by group; arguments as in `groups`."""
+        groups = self.groups(epoch, backend, labels=labels, check=check, first_step=first_step, share=share)
+        with contextlib.closing(groups):
+            for group in groups:
+                yield from group.steps(0)
+
+    def groups(
+        self,
+        epoch: int,
+        backend: Backend,
+        *,
+        labels: bool = False,
+        check: Callable[[np.ndarray], None] | None = None,
+        first_step: int = 0,
+        share: tuple[int, int] = (0, 1),
+    ) -> Generator[Group]:
+        """Yield the steps of an epoch (from 0) as they are gathered; their arrays are reused for the next.
 
         Parameters
         ----------
@@ -354,7 +406,7 @@ class Loader:
                 finally:
                     gather.staging.release(block.slot)
 
-    def _chunked_steps(self, gather: "Gatherer", first: int, share: "Share") -> Iterator[Step]:
+    def _chunked_steps(self, gather: "Gatherer", first: int, share: "Share") -> Iterator[Group]:
         """Steps of several chunks, gathered one by one."""
         steps = [
             (start, min(start + self.batch_size, self.n_rows))
@@ -373,29 +425,33 @@ class Loader:
                 divisor = None if gather.weighted else float(stop - start)
                 whole = (next(blocks).whole() for _ in own)
                 first_row = share.of(start, stop)[0] - start
-                yield Step(stop - start, divisor, whole, first_row, is_whole=share.n_ranks == 1)
+                step = Step(stop - start, divisor, whole, first_row, is_whole=share.n_ranks == 1)
+                yield Group(functools.partial(_one_step, step), self.batch_size)
 
-    def _small_steps(self, gather: "Gatherer", first: int, share: "Share") -> Iterator[Step]:
+    def _small_steps(self, gather: "Gatherer", first: int, share: "Share") -> Iterator[Group]:
         """Steps of one chunk, gathered several at a time."""
         batch, n_rows = self.batch_size, self.n_rows
         size = gather.staging.n_rows
         begins = range(first, n_rows, size)
         ranges = (share.of_each(begin, min(begin + size, n_rows), batch) for begin in begins)
-        weights_are_here = gather.weighted and share.n_ranks == 1
         with contextlib.closing(self._blocks(gather, ranges)) as blocks:
             for begin, block in zip(begins, blocks, strict=True):
-                at = 0
-                for start in range(begin, min(begin + size, n_rows), batch):
-                    stop = min(start + batch, n_rows)
-                    own_start, own_stop = share.of(start, stop)
-                    chunk = block.part(at, own_stop - own_start)
-                    at += own_stop - own_start
-                    divisor = float(stop - start) if not gather.weighted else None
-                    if weights_are_here:
-                        divisor = chunk[1]
-                    chunks = (chunk,) if own_stop > own_start else ()
-                    first_row = own_start - start
-                    yield Step(stop - start, divisor, chunks, first_row, is_whole=share.n_ranks == 1)
+                steps = functools.partial(self._steps_of, block, begin, min(begin + size, n_rows), share)
+                rows = Chunk(block.x, block.y, block.weight) if share.n_ranks == 1 else None
+                yield Group(steps, batch, rows, block.host_weight)
+
+    def _steps_of(self, block: "Block", begin: int, end: int, share: "Share", n: int) -> Iterator[Step]:
+        """The steps of positions begin … end but for the first n; a block has this process's rows of them."""
+        is_whole, weighted = share.n_ranks == 1, block.host_weight is not None
+        at = n * self.batch_size
+        for start in range(begin + at, end, self.batch_size):
+            stop = min(start + self.batch_size, end)
+            own_start, own_stop = (start, stop) if is_whole else share.of(start, stop)
+            chunk = block.part(at, own_stop - own_start)
+            at += own_stop - own_start
+            divisor = float(stop - start) if not weighted else chunk[1] if is_whole else None
+            chunks = (chunk,) if own_stop > own_start else ()
+            yield Step(stop - start, divisor, chunks, own_start - start, is_whole=is_whole)
 
 
 class Share(NamedTuple):
@@ -469,7 +525,8 @@ class Gatherer:
         if start == stop:
             return index
         last = self.source.n_rows - 1
-        if index.shape != (stop - start,) or index.min() < 0 or index.max() > last:
+        # Without its sign a negative number is too large: one pass, not two.
+        if index.shape != (stop - start,) or index.view(np.uint64).max() > last:
             within = f" from {index.min()} to {index.max()}" if index.size else ""
             raise ValueError(
                 f"the order gives numbers{within} of shape {index.shape} for positions {start} ... "
@@ -514,6 +571,11 @@ def _check_rows(check: Callable[[np.ndarray], None], y: np.ndarray, index: np.nd
         raise
 
 
+def _sum(weight: np.ndarray) -> float:
+    """Σ s_i in float64."""
+    return float(np.sum(weight, dtype=np.float64))
+
+
 class Block(NamedTuple):
     """Rows of one or several steps on the device, and their weights on the host."""
 
@@ -533,7 +595,7 @@ class Block(NamedTuple):
         stop = first + n_rows
         if self.host_weight is None or self.weight is None:
             return Chunk(self.x[first:stop, ...], self.y[first:stop, ...], None), float(n_rows)
-        total = float(np.sum(self.host_weight[first:stop], dtype=np.float64))
+        total = _sum(self.host_weight[first:stop])
         return Chunk(self.x[first:stop, ...], self.y[first:stop, ...], self.weight[first:stop, ...]), total
 
     def whole(self) -> tuple[Chunk, float]:

@@ -212,11 +212,12 @@ class Objective:
         self.values.forget(n_values)
         del self._steps_of_values[len(self._steps_of_values) - n_values :]
 
-    def record_stored(self, n_values: int, divisor: float) -> None:
-        """Count a step whose values are among the waiting ones already: Σ s_i L_i, and perhaps λ R."""
-        self._steps_of_values += [len(self._divisors)] * n_values
-        self._divisors.append(divisor)
-        self.values.stored(n_values)
+    def record_stored(self, n_values: int, *divisors: float) -> None:
+        """Count steps whose values are among the waiting ones already: of each Σ s_i L_i, and perhaps λ R."""
+        first = len(self._divisors)
+        self._divisors += divisors
+        self._steps_of_values += [n for n in range(first, len(self._divisors)) for _ in range(n_values)]
+        self.values.stored(n_values * len(divisors))
 
     def _add_up(self, ranks: Ranks, own_value: Any, step: Step, n_rows: int) -> None:
         """Sum the gradient, Σ s_i L_i, Σ s_i and wishes to stop over all ranks, in one message."""

@@ -306,6 +306,17 @@ class Rates:
         """The rate that the history asks for; half of it for every time that it was rolled back."""
         return self.base * float(self.schedule(self.history)) * 0.5**self.history.rollbacks
 
+    def ahead(self, n_steps: int) -> list[float]:
+        """The rates of the coming steps, all of one epoch."""
+        history, first = self.history, self.history.step
+        rates = []
+        for history.step in range(first, first + n_steps):
+            rates.append(self.for_step())
+            if self.schedule.once_an_epoch:
+                break
+        history.step = first
+        return rates + rates[-1:] * (n_steps - len(rates))
+
     def for_step(self) -> float:
         """The rate of the coming step."""
         history = self.history
@@ -358,13 +369,18 @@ def make_steps(
     network, done, t = objective.network, first_step, optimizer.t
     while True:
         try:
-            for step in loader.steps(epoch, network.backend, **objective.targets, first_step=done):
-                update(step, history.step, rates.for_step())
+            for group in loader.groups(epoch, network.backend, **objective.targets, first_step=done):
+                n_made = update.at_once(group, rates) if after_step is None else 0
+                history.step, done, t = history.step + n_made, done + n_made, optimizer.t
                 if objective.values.broken:
                     return
-                history.step, done, t = history.step + 1, done + 1, optimizer.t
-                if after_step is not None:
-                    after_step()
+                for step in group.steps(n_made):
+                    update(step, history.step, rates.for_step())
+                    if objective.values.broken:
+                        return
+                    history.step, done, t = history.step + 1, done + 1, optimizer.t
+                    if after_step is not None:
+                        after_step()
             return
         except MemoryError as error:
             if optimizer.t != t:  # the weights have begun to move

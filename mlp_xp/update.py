@@ -1,6 +1,8 @@
 """One update of the weights: w_new = w_old − η ∂J/∂w."""
 
-from mlp_xp.loader import Step
+from typing import Any
+
+from mlp_xp.loader import Group, Step
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import Optimizer, clip_by_global_norm
 
@@ -37,11 +39,27 @@ class Update:
         if not self.objective.values.broken and step.divisor:
             self.apply(rate)
 
+    def at_once(self, group: Group, rates: Any) -> int:
+        """Make the updates of the first steps of a group by one call, and return how many; here none.
+
+        Parameters
+        ----------
+        group : Group
+            Its steps are not consumed.
+        rates : Rates
+            ``ahead(n)`` gives η of the coming n steps.
+        """
+        return 0
+
     def apply(self, rate: float) -> None:
         """Move the weights along the gradient of the step last differentiated."""
+        self.clip()
+        self.optimizer.step(self.objective.gradient, rate)
+
+    def clip(self) -> None:
+        """Clip the gradient of the step last differentiated."""
         if self.clip_norm is not None:
             clip_by_global_norm(self.objective.gradient, self.clip_norm)
-        self.optimizer.step(self.objective.gradient, rate)
 
     def forget_buffers(self) -> None:
         """Let go of all memory that depends on the number of rows."""

@@ -13,6 +13,7 @@ from mlp_xp import objective as objective_room
 from mlp_xp import training_loop
 from mlp_xp.activations import ACTIVATIONS
 from mlp_xp.fast import WAYS, ways
+from mlp_xp.fast.on_cpu import CpuUpdate
 from mlp_xp.fast.on_cuda import EAGER_STEPS, CudaUpdate
 from mlp_xp.fast.rule_numbers import rule_numbers
 from mlp_xp.loader import Loader
@@ -80,7 +81,8 @@ def check_equal(kit, *arguments, **named):
 
 
 def test_which_way():
-    assert ways("cpu") is Update
+    assert ways("cpu", "plain") is Update
+    assert ways("cpu") is CpuUpdate
     assert ways("strict") is Update
     assert ways("cuda:0", "plain") is Update
     for name, captures in (("fast", True), ("fused", False)):

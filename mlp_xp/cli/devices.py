@@ -2,12 +2,12 @@
 
 import platform
 
-from mlp_xp import cuda
+from mlp_xp import cuda, fast
 
 
 def devices() -> None:
     """List what this machine can train on, and for each device that it can't, reason and remedy."""
-    print(f"cpu     ready: {platform.processor() or platform.machine()}, NumPy")
+    print(f"cpu     ready: {platform.processor() or platform.machine()}, NumPy, {fast.describe()}")
     gpus = cuda.devices()
     for gpu in gpus:
         problem = cuda.problem(gpu.index)

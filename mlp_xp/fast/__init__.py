@@ -8,13 +8,14 @@ the algorithm.
 import functools
 from collections.abc import Callable
 
+from mlp_xp import compiled
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import Optimizer
 from mlp_xp.update import Update
 
 WAYS = ("fast", "fused", "plain")
 """How updates are made: "fast" is all that the device has, "fused" the same without recording a step and
-launching it as one (a CUDA graph), "plain" the rules as they are written."""
+launching it as one (a CUDA graph; on a CPU they are the same), "plain" the rules as they are written."""
 
 
 def ways(backend_name: str, way: str = "fast") -> Callable[[Objective, Optimizer, float | None], Update]:
@@ -35,4 +36,14 @@ def ways(backend_name: str, way: str = "fast") -> Callable[[Objective, Optimizer
         from mlp_xp.fast.on_cuda import CudaUpdate  # late: a CPU run pays nothing for it
 
         return functools.partial(CudaUpdate, captures=way == "fast")
+    if way != "plain" and backend_name == "cpu":
+        from mlp_xp.fast.on_cpu import CpuUpdate
+
+        return CpuUpdate
     return Update
+
+
+def describe() -> str:
+    """How the CPU makes the steps of a long training: for people."""
+    problem = compiled.problem()
+    return "compiled steps (Numba)" if problem is None else f"plain steps: {problem}"

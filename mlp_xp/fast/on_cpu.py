@@ -1,0 +1,227 @@
+"""A training step on a CPU: one compiled call for several steps, or at least for the update rule.
+
+What computes lies in `mlp_xp.compiled`; here is what it is told. A step that it does not cover (dropout, a
+user's own function, several chunks, several processes) is made by the plain rules, with the update rule,
+which is most of what is slow in them, as one pass over memory.
+
+Results: the update rule alone has the bits of the plain one. A whole step sums in another order; what it
+gives differs by rounding.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mlp_xp import compiled
+from mlp_xp.activations import ACTIVATIONS
+from mlp_xp.catalogue import name_of
+from mlp_xp.fast.rule_numbers import rule_numbers
+from mlp_xp.loader import Chunk, Group, Step
+from mlp_xp.losses import LOSSES, BinaryCrossEntropy, Huber, Poisson, SoftmaxCrossEntropy
+from mlp_xp.objective import READ_EVERY, Objective
+from mlp_xp.optimizers import OPTIMIZERS, Optimizer
+from mlp_xp.regularizers import L1, L2, ElasticNet
+from mlp_xp.update import Update
+
+PAYS_AFTER = 1.5
+"""Seconds that compiled steps would have saved so far, at which they are turned to. To import Numba and to
+load what it has compiled takes 1 s, to compile it once on a machine 10 s. A run that ends before has lost
+nothing, one that goes on has lost at most as much again."""
+
+SAVED_PER_STEP, SAVED_PER_NUMBER = 30e-6, 1.3e-9
+"""Seconds: what a plain step takes longer than a compiled one, for a network of a few units (4-3-2-1), and
+for each parameter and each output of a unit more (32-100-1 to 1024-2048-2048-10)."""
+
+USUAL_ROWS = 128
+"""Of a step. Not the step's own: whether the last, ragged one is compiled must not depend on its rows."""
+
+
+def first_compiled_step(n_units: int, n_parameters: int) -> int:
+    """The number of the step from which on steps are compiled: a function of sizes, never of a clock.
+
+    Runs that are repeated or resumed turn at the same step, so that they have the same bits.
+    """
+    saved = SAVED_PER_STEP + SAVED_PER_NUMBER * (n_units * USUAL_ROWS + n_parameters)
+    return round(PAYS_AFTER / saved)
+
+
+class Plan(NamedTuple):
+    """What `compiled.steps.make_steps` is told of network, loss and penalty: its first arguments."""
+
+    sizes: np.ndarray
+    functions: np.ndarray
+    constants: np.ndarray
+    loss: int
+    loss_constant: float
+    l1: float
+    l2: float
+
+
+def plan_of(objective: Objective) -> Plan | None:
+    """How to compute an objective; None where compiled steps do not cover it."""
+    from mlp_xp.compiled.activations import ACTIVATIONS as FUNCTIONS
+
+    loss, penalty = _loss(objective.loss), _penalty(objective.regularizer)
+    functions = objective.network.activations
+    is_known = all(type(f) in ACTIVATIONS.values() for f in functions)
+    if loss is None or penalty is None or not is_known or objective.dropout or objective.ranks:
+        return None
+    return Plan(
+        np.array(objective.network.layer_sizes, dtype=np.int64),
+        np.array([FUNCTIONS.index(name_of(ACTIVATIONS, f)) for f in functions], dtype=np.int64),
+        np.array([float(getattr(f, "slope", getattr(f, "alpha", 0.0))) for f in functions]),
+        *loss,
+        *penalty,
+    )
+
+
+def _loss(loss: Any) -> tuple[int, float] | None:
+    """Number and parameter of a loss; None for one that is not covered."""
+    from mlp_xp.compiled.losses import LOSSES as KNOWN
+
+    if type(loss) not in LOSSES.values() or name_of(LOSSES, loss) not in KNOWN:
+        return None
+    is_other_form = (isinstance(loss, Poisson) and loss.deviance) or (
+        isinstance(loss, BinaryCrossEntropy | SoftmaxCrossEntropy) and loss.eps > 0
+    )
+    if is_other_form:
+        return None
+    constant = loss.delta if isinstance(loss, Huber) else getattr(loss, "label_smoothing", 0.0)
+    return KNOWN.index(name_of(LOSSES, loss)), float(constant)
+
+
+def _penalty(regularizer: Any) -> tuple[float, float] | None:
+    """Strengths of L1 and L2; None for a penalty that is not known here."""
+    if regularizer is None:
+        return 0.0, 0.0
+    if type(regularizer) is ElasticNet:
+        return float(regularizer.l1), float(regularizer.l2)
+    if type(regularizer) in (L1, L2):
+        is_l1 = type(regularizer) is L1
+        return (float(regularizer.strength), 0.0) if is_l1 else (0.0, float(regularizer.strength))
+    return None
+
+
+class CpuUpdate(Update):
+    """Updates that are compiled from a certain step on; before, and where Numba is not there, plain ones.
+
+    Parameters
+    ----------
+    objective, optimizer, clip_norm
+        As in `Update`.
+    """
+
+    def __init__(self, objective: Objective, optimizer: Optimizer, clip_norm: float | None = None) -> None:
+        super().__init__(objective, optimizer, clip_norm)
+        self.is_known = rule_numbers(optimizer.rule, 1, 1.0) is not None
+        self.is_compiled = False
+        self.plan: Plan | None = None
+        self._memory = np.empty(0, dtype=objective.network.backend.dtype_name)
+
+    def _turn(self, number: int) -> bool:
+        """Whether the step of this number is compiled; load what it needs, when it is the first."""
+        if self.is_compiled or not self.is_known:
+            return self.is_compiled
+        network = self.objective.network
+        if number >= first_compiled_step(sum(network.layer_sizes[1:]), network.parameters.size):
+            self.is_compiled = self.is_known = compiled.problem() is None
+            self.plan = plan_of(self.objective) if self.is_compiled else None
+        return self.is_compiled
+
+    def __call__(self, step: Step, number: int, rate: float) -> None:
+        """Make one update."""
+        chunk = step.only_chunk
+        if self._turn(number) and self.plan is not None and chunk is not None and step.divisor:
+            self._make_steps(self.plan, chunk, step.n_rows, [rate], [step.divisor])
+        else:
+            super().__call__(step, number, rate)
+
+    def at_once(self, group: Group, rates: Any) -> int:
+        """Make the updates of a group by one call; return how many were made."""
+        if group.rows is None or not self._turn(rates.history.step) or self.plan is None:
+            return 0
+        divisors = group.divisors()
+        if not all(divisors):
+            return 0
+        return self._make_steps(self.plan, group.rows, group.batch, rates.ahead(len(divisors)), divisors)
+
+    def _make_steps(
+        self, plan: Plan, rows: Chunk, batch: int, rates: Sequence[float], divisors: Sequence[float]
+    ) -> int:
+        """Make steps of `batch` rows each until all are made, or a loss is seen to be infinite."""
+        from mlp_xp.compiled.steps import make_steps, memory_size
+
+        objective, optimizer = self.objective, self.optimizer
+        n_memory = memory_size(plan.sizes, plan.functions, min(batch, rows.x.shape[0]))
+        if self._memory.size < n_memory:
+            self._memory = np.empty(n_memory, dtype=self._memory.dtype)
+        x, y, weight = rows
+        if weight is None:
+            weight = np.empty((0, 1), dtype=x.dtype)
+        labels = y if objective.loss.labels else np.empty((0, 1), dtype=np.int32)
+        y = np.empty((0, 1), dtype=x.dtype) if objective.loss.labels else y
+        n_values = 1 if objective.regularizer is None else 2
+        n_made = 0
+        while n_made < len(divisors) and not objective.values.broken:
+            place = objective.values.place(n_values)
+            stop = min(len(divisors), n_made + (READ_EVERY - place) // n_values)
+            values = objective.values.waiting[place : place + (stop - n_made) * n_values]
+            part = slice(n_made * batch, stop * batch)
+            make_steps(
+                *plan,
+                self.clip_norm or 0.0,
+                *self._rule(rates[n_made:stop]),
+                x[part],
+                y[part],
+                labels[part],
+                weight[part],
+                batch,
+                np.array(divisors[n_made:stop]),
+                objective.reduction == "mean",
+                self._memory,
+                values.reshape(-1, n_values),
+            )
+            optimizer.t += stop - n_made
+            objective.record_stored(n_values, *divisors[n_made:stop])
+            n_made = stop
+        return n_made
+
+    def _rule(self, rates: Sequence[float]) -> tuple[Any, ...]:
+        """A compiled rule's arguments: which, its numbers for the coming steps, and the vectors."""
+        from mlp_xp.compiled.update_rules import N_NUMBERS, RULES
+
+        optimizer, parameters = self.optimizer, self.optimizer.parameters
+        numbers = np.zeros((len(rates), N_NUMBERS))
+        for row, t, rate in zip(numbers, itertools.count(optimizer.t + 1), rates, strict=False):
+            found = rule_numbers(optimizer.rule, t, rate) or ()
+            row[: len(found)] = found
+        nothing = np.empty(0, dtype=parameters.flat.dtype)
+        first, second = (*optimizer.state.values(), nothing, nothing)[:2]
+        return (
+            RULES.index(name_of(OPTIMIZERS, optimizer.rule)),
+            numbers,
+            parameters.flat,
+            self.objective.gradient.flat,
+            first,
+            second,
+            parameters.n_weights,
+        )
+
+    def apply(self, rate: float) -> None:
+        """Move the weights along the gradient of the step last differentiated."""
+        if not self.is_compiled:
+            super().apply(rate)
+            return
+        from mlp_xp.compiled.update_rules import apply_rule
+
+        self.clip()
+        rule, numbers, p, g, m, v, n_weights = self._rule([rate])
+        apply_rule(rule, numbers[0], p, g, m, v, n_weights)
+        self.optimizer.t += 1
+
+    def forget_buffers(self) -> None:
+        """Let go of all memory that depends on the number of rows."""
+        super().forget_buffers()
+        self._memory = self._memory[:0].copy()
