@@ -158,6 +158,7 @@ def epochs(backend: Backend, n_rows: int, n_epochs: int) -> dict[str, float]:
             Loader(x, y, batch_size=min(BATCH_SIZE, n_rows)),
             optimizer="adam",
             max_epochs=n_epochs + 1,
+            way="plain",
         )
         for name in ACTIVATIONS
     }

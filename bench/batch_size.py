@@ -77,7 +77,9 @@ class Training:
             loader.steps_per_epoch,
             min(loader.batch_size, loader.chunk_rows),
         )
-        self.epochs = train(self.network, loader, optimizer="sgd", learning_rate=rate, max_epochs=10**9)
+        self.epochs = train(
+            self.network, loader, optimizer="sgd", learning_rate=rate, max_epochs=10**9, way="plain"
+        )
         self.ends: list[float] = []
         self.seconds: list[float] = []
         self.losses: list[float] = []

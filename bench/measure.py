@@ -1,9 +1,12 @@
 """How long does a call take, measured in turn with others, how much does it allocate, and on what?"""
 
 import importlib.metadata
+import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterable, Mapping
@@ -28,6 +31,22 @@ def environment() -> dict[str, str]:
     everywhere); the libraries it is compared with have BLAS of their own, which it does not touch.
     """
     return {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
+
+
+def in_process(module: str, *arguments: Any) -> Any:
+    """What a module writes as the last line of its output, one JSON document, when it runs as a command.
+
+    Raises
+    ------
+    RuntimeError
+        It failed; with the last line of what it said.
+    """
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["no message"]
+        raise RuntimeError(f"{module} {' '.join(map(str, arguments))} failed: {said[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def waiter(backend: Backend) -> Callable[[], None]:

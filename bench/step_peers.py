@@ -128,11 +128,14 @@ Run = Callable[[], object]
 Weights = Callable[[], list[np.ndarray]]
 
 
-def mlp_xp(task: Task) -> tuple[Run, Weights]:
+def mlp_xp(task: Task, way: str = "plain") -> tuple[Run, Weights]:
     """An epoch of `train` over the task's rows in their order."""
     from mlp_xp import Loader, Network, train
+    from mlp_xp.fast import on_cpu
     from mlp_xp.initializers import Given
 
+    # From the first step on; a user's training turns to it when what it saves has paid for its import.
+    on_cpu.PAYS_AFTER = 0.0
     training = task.training
     network = Network(training.sizes, activation=training.activation, initializer=Given(task.weights))
     epochs = train(
@@ -142,6 +145,7 @@ def mlp_xp(task: Task) -> tuple[Run, Weights]:
         optimizer=training.optimizer,
         learning_rate=task.rate,
         max_epochs=10**9,
+        way=way,
     )
     layers = zip(network.parameters.weights, network.parameters.biases, strict=True)
     return functools.partial(next, epochs), lambda: [part for layer in layers for part in layer]
@@ -390,6 +394,7 @@ class Peer(NamedTuple):
 
 PEERS = {
     "mlp_xp": Peer(mlp_xp, "mlp-xp", "mlp_xp"),
+    "mlp_xp fast": Peer(functools.partial(mlp_xp, way="fast"), "mlp-xp[fast]", "numba"),
     "matrix products": Peer(products, "numpy", "numpy"),
     "scikit-learn": Peer(scikit_learn, "scikit-learn", "sklearn"),
     "torch eager": Peer(torch_eager, "torch", "torch"),

@@ -14,7 +14,18 @@ import numpy as np
 import pytest
 
 from bench import __main__ as command
-from bench import activations, batch_size, measure, memoisation, results, step_peers, steps
+from bench import (
+    activations,
+    batch_size,
+    loader,
+    loader_peers,
+    measure,
+    memoisation,
+    results,
+    step_peers,
+    steps,
+    streaming,
+)
 from mlp_xp.activations import ACTIVATIONS
 from mlp_xp.array_api import backend as find_backend
 
@@ -200,6 +211,51 @@ def test_steps_are_for_the_cpu_and_known_peers():
         steps.answer(quick=True, device="cuda")
     with pytest.raises(ValueError, match="unknown peer 'keras'"):
         steps.answer(quick=True, device="cpu", peers=["keras"])
+
+
+# Loader
+
+
+def test_loaders_are_timed_and_compared():
+    result = loader.answer(quick=True, device="cpu")
+    (row,) = result.rows
+    assert row["mlp_xp ÷ np.take"] > 0
+    absent = [name for name in loader_peers.PEERS if row[name] is None]
+    assert [f"{name}: not installed." for name in absent] == result.notes[3:]
+
+
+@pytest.mark.parametrize("wrong", [[0, 1, 2, 2], [0, 1, 2], [0, 1, 2, 3]])
+def test_a_loader_that_passes_other_rows_is_not_timed(wrong):
+    batches = [(None, np.array(wrong)[:, None])]
+    with pytest.raises(RuntimeError, match="every row once, in random order"):
+        loader_peers.check(lambda number: iter(batches), 4)
+
+
+# Streaming
+
+
+@pytest.mark.needs("pyarrow")
+def test_streaming_is_measured_in_three_parts(tmp_path):
+    result = streaming.answer(quick=True, device="cpu", folder=tmp_path)
+    sources = result.column("rows from")
+    assert sources[:4] == ["memory", "mapped file"] * 2
+    assert sources[-2:] == ["CSV, converted", "its cache"]
+    assert result.rows[-1]["R² held out"] == result.rows[-2]["R² held out"]
+    assert all(speed > 0 for speed in result.column("rows a second"))
+    assert list(tmp_path.iterdir()) == []  # all is deleted
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux shows it so")
+def test_own_memory_is_what_a_process_holds():
+    before = streaming.own_memory(os.getpid())
+    held = np.ones(5_000_000)
+    assert streaming.own_memory(os.getpid()) - before == pytest.approx(held.nbytes, rel=0.1)
+
+
+def test_loading_is_measured_on_the_cpu():
+    for benchmark in (loader, streaming):
+        with pytest.raises(ValueError, match="CPU only"):
+            benchmark.answer(quick=True, device="cuda")
 
 
 # What they share
