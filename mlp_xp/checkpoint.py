@@ -23,7 +23,7 @@ import safetensors
 import safetensors.numpy
 
 from mlp_xp import checks
-from mlp_xp.model_file import write_whole
+from mlp_xp.model_file import checksum, write_whole
 from mlp_xp.training_loop import Training, TrainingState
 
 FORMAT = 1
@@ -283,7 +283,7 @@ def encode(state: TrainingState, configuration: Mapping[str, Any], data: str | N
         "data": data,
     }
     text = json.dumps(document, sort_keys=True)
-    metadata = {"mlp_xp_checkpoint": text, "sha256": _digest(text, state.arrays)}
+    metadata = {"mlp_xp_checkpoint": text, "sha256": checksum(text, state.arrays)}
     return bytes(safetensors.numpy.save(state.arrays, metadata))
 
 
@@ -300,7 +300,7 @@ def decode(content: bytes) -> tuple[TrainingState, dict[str, Any], str | None]:
         header_size = int.from_bytes(content[:8], "little")
         metadata = json.loads(content[8 : 8 + header_size])["__metadata__"]
         text = metadata["mlp_xp_checkpoint"]
-        if metadata["sha256"] != _digest(text, arrays):
+        if metadata["sha256"] != checksum(text, arrays):
             raise ValueError("its checksum is wrong")
         document = json.loads(text)
         if document["format"] > FORMAT:
@@ -308,14 +308,6 @@ def decode(content: bytes) -> tuple[TrainingState, dict[str, Any], str | None]:
         return TrainingState(arrays, document["numbers"]), document["configuration"], document["data"]
     except (safetensors.SafetensorError, KeyError, TypeError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
-
-
-def _digest(text: str, arrays: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(arrays):
-        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
-        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
-    return digest.hexdigest()
 
 
 def fingerprint(source: Any) -> str:

@@ -1,11 +1,12 @@
 """Model files: safetensors with the weights by layer, and everything else as one JSON document.
 
 A file is data: nothing in it is ever run. The same training gives the same bytes: no times, paths or host
-names are in it. It is written whole or not at all.
+names are in it. It is written whole or not at all, with a checksum: a bit that turned since is noticed.
 """
 
 import contextlib
 import dataclasses
+import hashlib
 import itertools
 import json
 import os
@@ -72,8 +73,22 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
         raise ValueError("the network has weights that are nan or infinite; such a model is not saved.")
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    metadata = {METADATA_KEY: json.dumps(document, sort_keys=True, allow_nan=False)}
-    write_whole(path, safetensors.numpy.save(contiguous, metadata))
+    write_whole(path, safetensors.numpy.save(contiguous, {METADATA_KEY: sealed(document, contiguous)}))
+
+
+def sealed(document: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
+    """The document as JSON text, with a checksum of itself and the tensors under "sha256"."""
+    text = json.dumps(document, sort_keys=True, allow_nan=False)
+    return json.dumps({**document, "sha256": checksum(text, tensors)}, sort_keys=True)
+
+
+def checksum(text: str, tensors: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of a text and of names, types, shapes and values of tensors, in hexadecimal digits."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode())
+        digest.update(np.ascontiguousarray(tensors[name]).data)
+    return digest.hexdigest()
 
 
 def load(
@@ -234,14 +249,25 @@ def read(path: str | os.PathLike[str]) -> Contents:
                 unread = _contents(path, document, shapes)
             except DAMAGE as error:
                 raise _damaged(path, error) from None
-            n_layers = len(unread.layer_sizes) - 1
-            weights = [file.get_tensor(f"weights.{layer}") for layer in range(n_layers)]
-            biases = [file.get_tensor(f"biases.{layer}") for layer in range(n_layers if unread.bias else 0)]
+            tensors = {name: file.get_tensor(name) for name in names}
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is not a model file of mlp_xp, or is cut short: {error}.") from None
-    if not all(np.isfinite(tensor).all() for tensor in (*weights, *biases)):
+    _check_seal(path, document, tensors)
+    if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
         raise _damaged(path, ValueError("it has weights that are nan or infinite"))
-    return dataclasses.replace(unread, weights=weights, biases=biases)
+    n_layers = len(unread.layer_sizes) - 1
+    return dataclasses.replace(
+        unread,
+        weights=[tensors[f"weights.{layer}"] for layer in range(n_layers)],
+        biases=[tensors[f"biases.{layer}"] for layer in range(n_layers if unread.bias else 0)],
+    )
+
+
+def _check_seal(path: Path, document: dict[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
+    """Take the checksum out of the document; refuse the file if it is wrong. Early files have none."""
+    stated = document.pop("sha256", None)
+    if stated is not None and stated != checksum(json.dumps(document, sort_keys=True), tensors):
+        raise _damaged(path, ValueError("its checksum is wrong"))
 
 
 def _document(path: Path, text: str | None) -> dict[str, Any]:
@@ -272,6 +298,8 @@ def _contents(
 ) -> Contents:
     """What a document and the header of its tensors say; no memory is set aside by what they claim."""
     kind, network = document["kind"], document["network"]
+    if unknown := document.keys() - {"format", "kind", "network", "sha256", kind}:
+        raise ValueError(f"it says something unknown: {', '.join(map(repr, sorted(unknown)))}")
     sizes, bias, dtype = network["layer_sizes"], network["bias"], network["dtype"]
     if kind not in KINDS or not isinstance(bias, bool) or dtype not in DTYPES or not isinstance(sizes, list):
         raise ValueError("kind, layer_sizes, bias or dtype are none")

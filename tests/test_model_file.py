@@ -623,6 +623,19 @@ def test_a_changed_byte_or_a_cut_gives_a_model_or_our_error(tmp_path_factory, at
     assert isinstance(loaded, TableModel) if loaded else "changed.safetensors" in said
 
 
+def test_a_bit_that_turned_is_noticed_wherever_it_is(tmp_path):
+    path = tmp_path / "m.safetensors"
+    save(Network((2, 3, 1), activation="tanh", dtype="float32"), path)
+    content = path.read_bytes()
+    assert load(path).layer_sizes == (2, 3, 1)
+    for position in range(len(content)):
+        changed = bytearray(content)
+        changed[position] ^= 1 << position % 8
+        path.write_bytes(changed)
+        with pytest.raises(ValueError, match=r"m\.safetensors is (not a model file|damaged)"):
+            load(path)
+
+
 def test_paths_that_are_no_files(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no model file .*none"):
         load(tmp_path / "none")
