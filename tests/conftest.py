@@ -34,6 +34,7 @@ OPTIONAL = (
     "pyarrow",
     "scipy",
     "sklearn",
+    "tensorboard",
     "torch",
 )
 """What a test may need beyond the core and pytest's own company."""

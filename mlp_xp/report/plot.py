@@ -1,0 +1,73 @@
+"""`--plot`: the curves of a training as a picture, with matplotlib."""
+
+import importlib.util
+import io
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from mlp_xp.history import History
+from mlp_xp.model_file import write_whole
+
+SUFFIXES = (".png", ".svg")
+
+DPI = 150
+
+
+def plot_problem(path: str | os.PathLike[str]) -> str | None:
+    """Why curves cannot be drawn there, found out before any work; None if they can."""
+    if Path(path).suffix.lower() not in SUFFIXES:
+        return f"--plot {path}: a picture is a {' or '.join(SUFFIXES)} file; name one."
+    if importlib.util.find_spec("matplotlib") is None:
+        return f"--plot {path} needs matplotlib: pip install 'mlp-xp[plot]'."
+    return None
+
+
+def draw_curves(path: str | os.PathLike[str], history: History, loss: str) -> None:
+    """Write a picture of the losses over the epochs.
+
+    Parameters
+    ----------
+    path : path
+        A .png or .svg file, replaced when the new one is complete.
+    history : History
+        With at least one epoch; losses that are not finite leave a gap.
+    loss : str
+        What the vertical axis is called.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written.
+    ModuleNotFoundError
+        matplotlib is not installed.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    curves = {"training": history.train_losses, "validation": history.validation_losses}
+    for name, values in curves.items():
+        if values:
+            marker = "o" if len(values) < 3 else None
+            axes.plot(range(1, len(values) + 1), values, marker=marker, label=name)
+    if best := history.best_epoch:
+        axes.axvline(best, color="grey", linestyle=":", label=f"best: epoch {best}")
+    if spans_magnitudes(value for values in curves.values() for value in values):
+        axes.set_yscale("log")
+    axes.set(xlabel="epoch", ylabel=loss)
+    axes.legend()
+    axes.grid(alpha=0.3)
+    kind, picture = Path(path).suffix.lower().removeprefix("."), io.BytesIO()
+    # The same history, the same bytes: no date, and no random names inside an SVG.
+    with mpl.rc_context({"svg.hashsalt": "mlp-xp"}):
+        figure.savefig(picture, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    write_whole(path, picture.getvalue())
+
+
+def spans_magnitudes(losses: Iterable[float]) -> bool:
+    """Whether a curve is better seen on a logarithmic axis."""
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    return bool(finite) and min(finite) > 0 and max(finite) > 20 * min(finite)
