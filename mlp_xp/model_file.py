@@ -28,7 +28,7 @@ from mlp_xp.losses import LINKS, GroupedSoftmaxLink, SortedLink
 from mlp_xp.network import Network, activation_name, resolve_link
 from mlp_xp.tables.model import TableModel
 
-FORMAT = 1
+FORMAT = 2
 """The version of the document's layout; files of a newer one are refused."""
 
 METADATA_KEY = "mlp_xp"

@@ -14,7 +14,7 @@ from mlp_xp import Network, load, save
 from mlp_xp.datasets import load_dataset
 from mlp_xp.losses import BinaryCrossEntropy, Pinball, SoftmaxLink, SortedLink
 from mlp_xp.tables import TableModel
-from mlp_xp.tables.preparation import Columns
+from mlp_xp.tables.preparation import Inputs, Number, Targets
 
 run = pytest.fixture(runner)
 
@@ -32,8 +32,8 @@ def model(folder):
     """A model of two columns, a and b, with known predictions: 10 (a − 1) + b + 100."""
     network = Network((2, 1), bias=False, dtype="float64")
     network.parameters.weights[0][...] = [[10.0], [4.0]]
-    inputs = Columns(("a", "b"), (1.0, 0.0), (1.0, 4.0))
-    table = TableModel(network, inputs, Columns(("t",), (100.0,), (1.0,)))
+    inputs = Inputs((Number("a", 1.0, 1.0), Number("b", 0.0, 4.0)))
+    table = TableModel(network, inputs, Targets(("t",), (100.0,), (1.0,)))
     save(table, "m.safetensors")
     return table
 
@@ -137,7 +137,7 @@ def test_names_of_columns(run, folder, targets, levels, loss, expected):
     n_each = len(loss.quantiles) if isinstance(loss, Pinball) else 1
     network = Network((1, n_each * len(targets)))
     network.output = getattr(loss, "link", network.output)
-    save(TableModel(network, Columns.unscaled(["a"]), Columns.unscaled(targets), levels, loss=loss), "m")
+    save(TableModel(network, Inputs.plain(["a"]), Targets.unscaled(targets), levels, loss=loss), "m")
     np.save("x.npy", np.zeros((2, 1)))
     header, rows = table_of(good(run("predict", "m", "x.npy")))
     assert header == expected
@@ -396,13 +396,13 @@ def test_show_as_json(run):
 
 def test_show_many_columns_and_names_that_steer_terminals(run, folder):
     names = [f"column {i}" for i in range(29)] + ["\x1b[2J"]
-    inputs = Columns(tuple(names[::-1]), (0.0,) * 30, (1.0,) * 30, (True,) + (False,) * 29)
+    inputs = Inputs.plain(names[::-1])
     save(
-        TableModel(Network((30, 1)), inputs, Columns.unscaled(["t\n"]), training={"\x1b": "\x07" * 200}), "m"
+        TableModel(Network((30, 1)), inputs, Targets.unscaled(["t\n"]), training={"\x1b": "\x07" * 200}), "m"
     )
     out = good(run("show", "m"))
     assert "\x1b" not in out
     assert "\x07" not in out
-    assert re.search(r"\n  \\x1b\[2J +as it is, a single value\n", out)
+    assert re.search(r"\n  \\x1b\[2J +as it is\n", out)
     assert out.endswith("  ... and 10 more\n")
     assert max(map(len, out.splitlines())) < 400

@@ -15,7 +15,7 @@ from mlp_xp import load
 from mlp_xp.cli import progress as live
 from mlp_xp.datasets import DATASETS, load_dataset
 from mlp_xp.losses import Pinball, Poisson
-from mlp_xp.tables.preparation import hold_out
+from mlp_xp.tables.holding_out import at_random
 
 run = pytest.fixture(runner)
 
@@ -204,10 +204,11 @@ def test_weights_change_the_training(run, folder, rng):
 def test_statistics_are_those_of_the_training_part(run, folder):
     diabetes = load_dataset("diabetes")
     run("train", "--epochs", "1", "--seed", "7", "--validation", "0.3", "--out", "m")
-    training, _ = hold_out(442, 0.3, 7)
+    training, _ = at_random(442, 0.3, 7)
     model = load("m")
-    np.testing.assert_allclose(model.inputs.means, diabetes.x[training].mean(axis=0))
-    np.testing.assert_allclose(model.inputs.scales, diabetes.x[training].std(axis=0))
+    columns = model.inputs.columns
+    np.testing.assert_allclose([column.centre for column in columns], diabetes.x[training].mean(axis=0))
+    np.testing.assert_allclose([column.scale for column in columns], diabetes.x[training].std(axis=0))
     np.testing.assert_allclose(model.targets.means, diabetes.y[training].mean(axis=0))
 
 
@@ -219,7 +220,7 @@ def test_metrics_are_in_the_users_units(run, folder):
     for unit in (1.0, 1000.0):
         np.savez("d.npz", x=diabetes.x, y=diabetes.y * unit)
         found = result(run("train", "d.npz", "--epochs", "5", "--json", "--out", "m"))
-        _, held_out = hold_out(442, 0.1, 0)
+        _, held_out = at_random(442, 0.1, 0)
         predicted = load("m").predict(diabetes.x[held_out])
         expected = mean_absolute_error(diabetes.y[held_out] * unit, predicted)
         assert found["metrics"]["mae"] == pytest.approx(expected, rel=1e-6)

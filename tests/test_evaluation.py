@@ -19,7 +19,7 @@ from mlp_xp.losses import (
 )
 from mlp_xp.sources import ArraySource
 from mlp_xp.tables import TableModel
-from mlp_xp.tables.preparation import Columns
+from mlp_xp.tables.preparation import Inputs, Targets
 
 N_ROWS = 53
 
@@ -40,7 +40,7 @@ def model_of(loss, n_targets=1, levels=None, targets=None, dtype="float64"):
     network = Network((3, 5, loss.n_outputs(n_targets, n_classes)), dtype=dtype, seed=1)
     network.output = loss.link
     names = [f"t{i}" for i in range(n_targets)]
-    return TableModel(network, Columns.unscaled("abc"), targets or Columns.unscaled(names), levels, loss=loss)
+    return TableModel(network, Inputs.plain("abc"), targets or Targets.unscaled(names), levels, loss=loss)
 
 
 def source_of(x, y, weight):
@@ -53,7 +53,7 @@ def source_of(x, y, weight):
 def test_numbers(rng, weight, loss, n_targets):
     from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
-    targets = Columns(tuple(f"t{i}" for i in range(n_targets)), (1e4,) * n_targets, (3.0,) * n_targets)
+    targets = Targets(tuple(f"t{i}" for i in range(n_targets)), (1e4,) * n_targets, (3.0,) * n_targets)
     model = model_of(loss, n_targets, targets=targets)
     x = rng.normal(size=(N_ROWS, 3))
     y = 1e4 + rng.normal(size=(N_ROWS, n_targets)) * np.arange(1, n_targets + 1)

@@ -22,7 +22,7 @@ from mlp_xp.activations import ACTIVATIONS, Custom, LeakyRelu
 from mlp_xp.datasets import load_dataset
 from mlp_xp.losses import LINKS, LOSSES, GroupedSoftmaxLink, Huber, Pinball, SoftmaxLink, SortedLink
 from mlp_xp.tables.model import TableModel
-from mlp_xp.tables.preparation import Columns
+from mlp_xp.tables.preparation import Inputs, Number, Targets
 
 FILES = Path(__file__).parent / "model_files"
 
@@ -97,6 +97,20 @@ def test_format_1_classes():
         [0.1611921787261963, 0.6266341209411621, 0.2121737003326416],
         rtol=1e-5,
     )
+
+
+def test_format_2_table():
+    model = load(FILES / "format_2_table.safetensors")
+    assert model.inputs.names == ("size", "income", "sold", "kind", "garden", "country")
+    table = {
+        "country": ["NL", "BE"],
+        "garden": [True, False],
+        "kind": ["flat", "tent"],
+        "sold": ["2022-03-01", None],
+        "income": [2.5, None],
+        "size": [70, 120],
+    }
+    np.testing.assert_allclose(model.predict(table), [[224.19800758361816], [245.82601070404053]], rtol=1e-5)
 
 
 def test_there_is_a_file_of_every_format():
@@ -177,8 +191,8 @@ def table_model(loss="squared_error", levels=None, n_targets=1, **network_option
     n_outputs = resolved.n_outputs(n_targets, len(levels) if levels else None)
     network = Network((2, 3, n_outputs), **network_options)
     network.output = resolved.link
-    inputs = Columns(("a", 'größe, "µ"\n'), (1.5, -2e300), (0.1, 5e-324), (False, True))
-    targets = Columns.unscaled([f"t{i}" for i in range(n_targets)])
+    inputs = Inputs((Number("a", 1.5, 0.1), Number('größe, "µ"\n', -2e300, 5e-324, median=-2e300)))
+    targets = Targets.unscaled([f"t{i}" for i in range(n_targets)])
     return TableModel(network, inputs, targets, levels, loss=resolved, training={"epochs": 3})
 
 
@@ -550,8 +564,8 @@ def test_wrong_tensors_are_refused(tmp_path, tensors):
 
 
 def test_a_newer_version_is_refused_clearly(tmp_path):
-    path = write(tmp_path / "n", {"format": 2, "kind": "forest", "network": "of another shape"})
-    with pytest.raises(ValueError, match=r"has format 2, but this mlp_xp reads up to 1: upgrade it"):
+    path = write(tmp_path / "n", {"format": 3, "kind": "forest", "network": "of another shape"})
+    with pytest.raises(ValueError, match=r"has format 3, but this mlp_xp reads up to 2: upgrade it"):
         load(path)
 
 
@@ -632,7 +646,7 @@ def test_a_bit_that_turned_is_noticed_wherever_it_is(tmp_path):
         changed = bytearray(content)
         changed[position] ^= 1 << position % 8
         path.write_bytes(changed)
-        with pytest.raises(ValueError, match=r"m\.safetensors is (not a model file|damaged)"):
+        with pytest.raises(ValueError, match=r"m\.safetensors (is (not a model file|damaged)|has format)"):
             load(path)
 
 

@@ -10,7 +10,7 @@ from mlp_xp.cli.predict import around, known_names
 from mlp_xp.datasets import DATASETS
 from mlp_xp.model_file import load
 from mlp_xp.tables.model import TableModel
-from mlp_xp.tables.reading import Place, Table, for_model, open_table
+from mlp_xp.tables.reading import Place, Table, for_model, open_for, open_table
 
 
 def evaluate(
@@ -50,7 +50,7 @@ def evaluate(
         if isinstance(loaded, TableModel):
             fitted, table = loaded, _open(loaded, where)
         else:
-            table = open_table(where, columns=known_names(loaded, where))
+            table = open_table(where, columns=known_names(loaded, where), numbers_alone=True)
             fitted = around(loaded, table)
         table = for_model(table, fitted)
     metrics = {
@@ -68,5 +68,4 @@ def _open(model: TableModel, where: Place) -> Table:
     """The columns that a model was trained on, and its targets unless others are named."""
     by_name = where.has_names and where.data is not None
     targets = where.target or (model.targets.names if by_name else ())
-    known = dataclasses.replace(where, target=targets, exclude=())
-    return open_table(known, columns=model.inputs.names if where.has_names else None)
+    return open_for(dataclasses.replace(where, target=targets), model)

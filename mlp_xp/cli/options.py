@@ -141,7 +141,7 @@ def place(
     exclude: str = "",
 ) -> Place:
     """Where the data is, by a command's options."""
-    return Place(data, dataset, names(target), weight_column, names(exclude))
+    return Place(data, dataset, names(target), weight_column, exclude=names(exclude))
 
 
 def check_device(device: str, dtype: str = "float32") -> None:

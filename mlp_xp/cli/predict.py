@@ -77,9 +77,8 @@ def _no_data(data: str | None, dataset: str | None) -> str | None:
 def with_inputs(model: Any, where: Place) -> tuple[TableModel, Table]:
     """A model and the table that it predicts from; a network alone takes the columns as they come."""
     if isinstance(model, TableModel):
-        # Its columns are known by name: nothing is to be left out.
-        return model, open_inputs(dataclasses.replace(where, exclude=()), model)
-    table = open_table(where, columns=known_names(model, where), targets_needed=False)
+        return model, open_inputs(where, model)
+    table = open_table(where, columns=known_names(model, where), targets_needed=False, numbers_alone=True)
     # Targets that the data has too are not needed, and are not named.
     return around(model, dataclasses.replace(table, target_names=())), table
 

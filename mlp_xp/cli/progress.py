@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from mlp_xp.tables.preparation import Around
+from mlp_xp.tables.around import Around
 from mlp_xp.training_loop import Epoch
 
 SECONDS_BETWEEN_LINES = 1.0

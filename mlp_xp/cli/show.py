@@ -10,10 +10,13 @@ from mlp_xp.cli import options
 from mlp_xp.losses import LINKS
 from mlp_xp.model_file import Contents, read
 from mlp_xp.tables.model import TableModel
-from mlp_xp.tables.preparation import Columns
+from mlp_xp.tables.preparation import Category, Column, Constant, Date, Targets
 
 COLUMNS_SHOWN = 20
 """Columns that are listed; all of them with --json."""
+
+LEVELS_SHOWN = 5
+"""Levels of a column that are listed."""
 
 TRAINING = ("rows", "held_out_rows", "epochs", "stopped", "loss", "optimizer", "learning_rate", "schedule",
             "batch_size", "l1", "l2", "dropout", "seed")  # fmt: skip
@@ -82,8 +85,11 @@ def _of_table(model: TableModel) -> list[tuple[str, list[tuple[str, str]]]]:
         target = f"one of {len(model.levels)} classes: {shown}{more}"
         found.append(("target", [(model.targets.names[0], target)]))
     else:
-        found.append(("targets" if len(model.targets.names) > 1 else "target", _columns(model.targets)))
-    found.append((f"inputs: {len(model.inputs.names)} columns", _columns(model.inputs)))
+        found.append(("targets" if len(model.targets.names) > 1 else "target", _targets(model.targets)))
+    n_columns, n_features = len(model.inputs.columns), model.inputs.n_features
+    features = f", {n_features} features" if n_features != n_columns else ""
+    inputs = _shown([(column.name, treatment(column)) for column in model.inputs.columns])
+    found.append((f"inputs: {n_columns} columns{features}", inputs))
     return found
 
 
@@ -92,15 +98,42 @@ def _in_order(name: str) -> tuple[int, str]:
     return (TRAINING.index(name) if name in TRAINING else len(TRAINING), name)
 
 
-def _columns(columns: Columns) -> list[tuple[str, str]]:
-    rows = []
-    for number, name in enumerate(columns.names[:COLUMNS_SHOWN]):
-        mean, scale = columns.means[number], columns.scales[number]
-        constant = bool(columns.constant) and columns.constant[number]
-        treatment = f"(value - {mean:.6g}) / {scale:.6g}" if (mean, scale) != (0.0, 1.0) else "as it is"
-        rows.append((name, treatment + (", a single value" if constant else "")))
-    n_more = len(columns.names) - COLUMNS_SHOWN
-    return [*rows, (f"... and {n_more} more", "")] if n_more > 0 else rows
+def _targets(targets: Targets) -> list[tuple[str, str]]:
+    treated = [
+        _scaled(mean, scale) + ", a single value" * is_constant
+        for mean, scale, is_constant in itertools.zip_longest(
+            targets.means, targets.scales, targets.constant, fillvalue=False
+        )
+    ]
+    return _shown(list(zip(targets.names, treated, strict=True)))
+
+
+def _scaled(centre: float, scale: float) -> str:
+    return f"(value - {centre:.6g}) / {scale:.6g}" if (centre, scale) != (0.0, 1.0) else "as it is"
+
+
+def treatment(column: Column) -> str:
+    """What is done with a column, in one line."""
+    if isinstance(column, Constant):
+        return f"{column.kind}, a single value: not used"
+    gaps = ", 1 for a gap" if column.gaps else ""
+    if isinstance(column, Category):
+        levels = ", ".join(column.levels[:LEVELS_SHOWN]) + " ..." * (len(column.levels) > LEVELS_SHOWN)
+        others = ", 1 for others" if column.other else ""
+        return f"{column.kind}, 1 for each of {len(column.levels)} levels ({levels}){others}{gaps}"
+    clip = ", clipped smoothly" if column.clipped else ""
+    what = cycles = ""
+    if isinstance(column, Date):
+        what = "date, days since 1970: "
+        cycles = "".join(f", sin and cos of {cycle}" for cycle in column.cycles)
+    filled = f", gaps {column.median:.6g}" if column.gaps else ""
+    return f"{what}{_scaled(column.centre, column.scale)}{clip}{filled}{gaps}{cycles}"
+
+
+def _shown(rows: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The first of many rows."""
+    n_more = len(rows) - COLUMNS_SHOWN
+    return [*rows[:COLUMNS_SHOWN], (f"... and {n_more} more", "")] if n_more > 0 else rows
 
 
 def _value(value: Any) -> str:

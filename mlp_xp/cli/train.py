@@ -31,9 +31,12 @@ from mlp_xp.regularizers import ElasticNet
 from mlp_xp.schedules import SCHEDULES
 from mlp_xp.sources import ClassWeighted
 from mlp_xp.stopping import Stopping
+from mlp_xp.tables.around import Prepared, Subset
+from mlp_xp.tables.holding_out import at_random
 from mlp_xp.tables.model import TableModel
-from mlp_xp.tables.preparation import Columns, Standardised, Subset, hold_out, measure
+from mlp_xp.tables.preparation import Inputs, Targets
 from mlp_xp.tables.reading import TASKS, Table, check_targets, for_task, open_table
+from mlp_xp.tables.statistics import measure
 from mlp_xp.training_loop import Epoch
 from mlp_xp.training_loop import train as train_network
 
@@ -354,7 +357,7 @@ def train(
     if device_memory_limit is not None and device.startswith("cuda"):
         cuda.limit_memory(device_memory_limit, int(device.partition(":")[2] or 0))
     network = Network(
-        (len(table.feature_names), *sizes, chosen.n_outputs(len(table.target_names), n_classes)),
+        (split.inputs.n_features, *sizes, chosen.n_outputs(len(table.target_names), n_classes)),
         activation=activations[0] if len(activations) == 1 else activations,
         bias=bias,
         initializer=initializer,
@@ -552,19 +555,20 @@ def _follow(run: Iterator[Epoch], bar: Silence, control: Interruption) -> bool:
 class Split:
     """A table in two parts, as the network sees them and raw."""
 
-    def __init__(self, training: Any, held_out: Any, inputs: Columns, targets: Columns) -> None:
+    def __init__(self, training: Any, held_out: Any, inputs: Inputs, targets: Targets) -> None:
         self.raw_training, self.raw_held_out = training, held_out
         self.inputs, self.targets = inputs, targets
-        self.training = Standardised(training, inputs, targets)
-        self.held_out = None if held_out is None else Standardised(held_out, inputs, targets)
+        self.training = Prepared(training, inputs, targets)
+        self.held_out = None if held_out is None else Prepared(held_out, inputs, targets)
 
     @classmethod
     def of(cls, table: Table, part: float, seed: int, loss: Any, class_weight: str = "none") -> "Split":
         """Hold a part out at random and measure the columns of the rest."""
-        train_rows, held_rows = hold_out(table.source.n_rows, part, seed)
-        training: Any = Subset(table.source, train_rows)
-        held_out = Subset(table.source, held_rows) if len(held_rows) else None
-        inputs, targets = measure(training, table.feature_names, table.target_names)
+        train_rows, held_rows = at_random(table.source.n_rows, part, seed)
+        inputs, targets = measure(Subset(table.source, train_rows), table.columns, table.target_names)
+        source = table.recoded(inputs)
+        training: Any = Subset(source, train_rows)
+        held_out = Subset(source, held_rows) if len(held_rows) else None
         constant = [
             name for name, is_constant in zip(targets.names, targets.constant, strict=True) if is_constant
         ]
@@ -574,7 +578,7 @@ class Split:
                 "on: there is nothing to learn. Choose another target, or give more rows."
             )
         if not loss.standardises_target:
-            targets = Columns.unscaled(targets.names)
+            targets = Targets.unscaled(targets.names)
         if class_weight != "none":
             if table.levels is None:
                 raise ValueError(f"--class-weight {class_weight}: the target has no classes (regression).")

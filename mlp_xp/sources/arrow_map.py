@@ -84,8 +84,11 @@ class ArrowSource:
             here = np.flatnonzero(of_file == number)
             _gather(self._mapped[number], index[here] - self._first_rows[number], here, outs)
 
-    def check_finite(self) -> None:
-        """Raise ValueError that names file, row and column of the first NaN or infinity, if any."""
+    def check_finite(self, *, gaps: bool = False) -> None:
+        """Raise ValueError that names file, row and column of the first NaN or infinity, if any.
+
+        With `gaps`, NaN among features is fine.
+        """
         names = [column.name for column in self.schema.columns]
         for mapped in self._mapped:
             for start in range(0, mapped.n_rows, 65_536):
@@ -95,7 +98,8 @@ class ArrowSource:
                     outs: list[Array | None] = [None] * len(names)
                     outs[number] = values
                     _gather(mapped, index, slice(None), outs)
-                    bad = ~np.isfinite(values)
+                    is_gap = gaps and number < self.n_features
+                    bad = np.isinf(values) if is_gap else ~np.isfinite(values)
                     if bad.any():
                         at = int(np.argmax(bad))
                         raise ValueError(

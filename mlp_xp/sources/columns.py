@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from mlp_xp import checks
 from mlp_xp.checks import did_you_mean
 
-KINDS = ("number", "bool", "date", "text")
+PLURAL = {"number": "numbers", "bool": "true and false", "date": "dates", "text": "texts"}
+"""What a column of each kind holds, for people."""
+
+KINDS = tuple(PLURAL)
 
 
 @dataclasses.dataclass(frozen=True)

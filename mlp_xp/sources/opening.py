@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from mlp_xp.sources.arrays import Array, ArraySource
 from mlp_xp.sources.arrow_files import ARROW, ARROW_SUFFIXES, PARQUET, PARQUET_SUFFIXES, TypedTable
 from mlp_xp.sources.arrow_map import ArrowSource, is_mappable
 from mlp_xp.sources.batches import BatchSource
-from mlp_xp.sources.columns import select
+from mlp_xp.sources.columns import PLURAL, select
 from mlp_xp.sources.csv_files import SUFFIXES as CSV_SUFFIXES
 from mlp_xp.sources.csv_files import CsvForm, CsvTable
 from mlp_xp.sources.files import File, find_files, pyarrow
@@ -22,6 +22,7 @@ from mlp_xp.sources.settling import Progress, Settled, Table, settle
 from mlp_xp.sources.table_cache import cache_folder, cache_path, open_records, write_records
 from mlp_xp.sources.table_source import TableSource
 from mlp_xp.sources.table_stream import TableStream
+from mlp_xp.sources.text_values import is_number
 
 MEMORY_LIMIT = 1 << 30
 """Bytes that a table may take in memory if nothing else is said: 1 GiB."""
@@ -39,6 +40,7 @@ def open_source(
     dtype: str = "float32",
     text: str = "refuse",
     gaps: str = "refuse",
+    kinds: Mapping[str, str] | None = None,
     memory_limit: int = MEMORY_LIMIT,
     cache: bool = True,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -74,11 +76,15 @@ def open_source(
         Column of sample weights (for `.npy` the path of another one).
     dtype : {"float32", "float64"}
         Of the numbers that are kept.
-    text : {"refuse", "code"}
-        What to do with features that are text: an error, or their codes 0, 1, ... in `x`. The texts
+    text : {"refuse", "code", "code if clear"}
+        What to do with features that are text: an error, or their codes 0, 1, ... in `x`; "if clear" is an
+        error where most of the texts are numbers and `kinds` does not say that they are text. The texts
         of targets are always coded; `source.targets[0].levels` has them.
     gaps : {"refuse", "keep"}
-        What to do with features that are missing: an error, or NaN in `x`.
+        What to do with features that are missing: an error, or NaN in `x` (-1 for text).
+    kinds : mapping of str to str, optional
+        What some columns are known to be (`sources.columns.KINDS`): numbers are read as text where that is
+        said; anything else that is not as it is said is an error.
     memory_limit : int
         Bytes that the rows may take in memory.
     cache : bool
@@ -105,7 +111,7 @@ def open_source(
     checks.refuse(
         [
             checks.one_of("dtype", dtype, ("float32", "float64")),
-            checks.one_of("text", text, ("refuse", "code")),
+            checks.one_of("text", text, ("refuse", "code", "code if clear")),
             checks.one_of("gaps", gaps, ("refuse", "keep")),
             checks.whole("memory_limit", memory_limit, least=0),
         ]
@@ -137,18 +143,20 @@ def open_source(
         "columns": [selection.features, selection.targets, selection.weight],
         "dtype": dtype,
         "gaps": gaps,
+        "kinds": dict(kinds or {}),
         "csv": dataclasses.asdict(table.form) if isinstance(table, CsvTable) else None,
     }
     kept_at = cache_path(cache_folder(cache_dir), files, options)
     if cache:
         source = _from_cache(kept_at, files, notes)
         if source is not None:
-            _refuse_text(source.schema, where, text, {})
+            _refuse_text(source.schema, where, text, {}, kinds)
             return source
-    settled = settle(table, selection.names, progress)
+    settled = settle(table, selection.names, progress, kinds)
+    _refuse_other_kinds(settled, kinds or {}, where)
     notes += _readings_that_surprise(settled)
     schema = schema_of(settled, selection, dtype)
-    _refuse_text(schema, where, text, settled.first_text)
+    _refuse_text(schema, where, text, settled.first_text, kinds)
     converted = TableStream(table, Converter(schema, settled.readings, gaps))
     n_bytes = settled.n_rows * schema.record.itemsize
     if n_bytes <= memory_limit:
@@ -221,15 +229,38 @@ def _from_cache(kept_at: Path, files: Sequence[File], notes: list[str]) -> Table
     )
 
 
-def _refuse_text(schema: Schema, where: str, text: str, first_text: dict[str, str]) -> None:
+def _refuse_text(
+    schema: Schema, where: str, text: str, first_text: dict[str, str], kinds: Mapping[str, str] | None
+) -> None:
     found = [column for column in schema.features if column.kind == "text"]
+    if text == "code if clear":
+        unsaid = [each for each in found if each.name not in (kinds or {})]
+        found = [each for each in unsaid if _are_mostly_numbers(each.levels)]
     if text == "code" or not found:
         return
     places = [first_text.get(each.name, f"{where}, column {each.name!r} is text") for each in found]
+    remedy = "have their texts coded (text='code')" if text == "refuse" else "say that they are text (--text)"
     raise ValueError(
         "\n".join(f"{place}, where a number is needed." for place in places)
-        + "\nMend it, leave such columns out with exclude, or have their texts coded (text='code')."
+        + f"\nMend it, leave such columns out with exclude, or {remedy}."
     )
+
+
+def _are_mostly_numbers(levels: Sequence[str]) -> bool:
+    """Whether more than half of them can be read as numbers: then the others are rather mistakes."""
+    return sum(is_number(level) for level in levels) > len(levels) / 2
+
+
+def _refuse_other_kinds(settled: Settled, kinds: Mapping[str, str], where: str) -> None:
+    """Refuse columns that are not what they are known to be; numbers and booleans are alike."""
+    alike = {"bool": ("bool", "number"), "number": ("bool", "number")}
+    wrong = []
+    for name, kind in kinds.items():
+        found = settled.columns[name].kind if name in settled.columns else kind
+        if found not in alike.get(kind, (kind,)):
+            place = settled.first_text.get(name, f"{where}, column {name!r} holds {PLURAL[found]}")
+            wrong.append(f"{place}, where {PLURAL[kind]} are needed.")
+    checks.refuse(wrong)
 
 
 def _readings_that_surprise(settled: Settled) -> list[str]:

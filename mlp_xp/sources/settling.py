@@ -6,7 +6,7 @@ values so far can be read as, and the different texts of those that can be nothi
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from mlp_xp.sources.blocks import Block, Part
@@ -72,10 +72,19 @@ class Settled:
     first_text: dict[str, str]
 
 
-def settle(table: Table, names: Sequence[str], progress: Progress | None = None) -> Settled:
-    """Settle the kinds of the columns `names`, the levels of text, and the number of rows."""
-    kinds = {name: table.kind(name) for name in names}
-    possible = {name: list(table.readings) for name, kind in kinds.items() if kind is None}
+def settle(
+    table: Table,
+    names: Sequence[str],
+    progress: Progress | None = None,
+    known: Mapping[str, str] | None = None,
+) -> Settled:
+    """Settle the kinds of the columns `names`, the levels of text, and the number of rows.
+
+    What is `known` to be text is text; where text can be read as what it is known to be, it is read so.
+    """
+    known = known or {}
+    kinds = {name: "text" if known.get(name) == "text" else table.kind(name) for name in names}
+    possible = {name: _readings(table, known.get(name)) for name, kind in kinds.items() if kind is None}
     levels: dict[str, set[str]] = {name: set() for name, kind in kinds.items() if kind == "text"}
     first_text: dict[str, str] = {}
     late: set[str] = set()
@@ -88,8 +97,8 @@ def settle(table: Table, names: Sequence[str], progress: Progress | None = None)
                     levels[name] = set()
                     if n_rows > block.batch.num_rows:
                         late.add(name)
-            for name, known in levels.items():
-                _add_levels(known, block, name)
+            for name, texts in levels.items():
+                _add_levels(texts, block, name)
             if progress:
                 progress("looking at the columns", block.share)
     else:
@@ -105,6 +114,11 @@ def settle(table: Table, names: Sequence[str], progress: Progress | None = None)
         kind = kinds[name] or (READINGS[readings[name]].kind if name in readings else "text")
         columns[name] = Column(name, kind, tuple(sorted(levels.get(name, ()))))
     return Settled(n_rows, columns, readings, first_text)
+
+
+def _readings(table: Table, kind: str | None) -> list[str]:
+    """What a column of text can be read as, what gives a kind that it is known to be before all else."""
+    return sorted(table.readings, key=lambda name: READINGS[name].kind != kind)
 
 
 def _narrow(fits: list[str], block: Block, number: int, first_text: dict[str, str]) -> bool:

@@ -156,3 +156,12 @@ def first_that_does_not_read(name: str, strings: Strings) -> int:
         except pa.ArrowInvalid:
             high = middle
     return low
+
+
+def is_number(text: str) -> bool:
+    """Whether Python reads a text as a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -20,11 +20,12 @@ from mlp_xp.losses import (
     SquaredError,
 )
 from mlp_xp.network import Network
-from mlp_xp.sources.arrays import find_not_finite
-from mlp_xp.tables.preparation import Columns, parts
+from mlp_xp.tables.around import parts
+from mlp_xp.tables.preparation import Inputs, Targets
+from mlp_xp.tables.values import raw_values
 
 PREDICT_ROWS = 8192
-"""Rows that are standardised and predicted at a time."""
+"""Rows that are prepared and predicted at a time."""
 
 
 class TableModel:
@@ -33,10 +34,10 @@ class TableModel:
     Parameters
     ----------
     network : Network
-    inputs : Columns
-        How inputs were standardised.
-    targets : Columns
-        How targets were; predictions are brought back.
+    inputs : Inputs
+        What is done with each column.
+    targets : Targets
+        How targets were standardised; predictions are brought back.
     levels : sequence of str, optional
         Names of the classes; none for regression.
     loss : loss, optional
@@ -53,8 +54,8 @@ class TableModel:
     def __init__(
         self,
         network: Network,
-        inputs: Columns,
-        targets: Columns,
+        inputs: Inputs,
+        targets: Targets,
         levels: Sequence[str] | None = None,
         *,
         loss: Any = None,
@@ -69,8 +70,11 @@ class TableModel:
     def _problems(self) -> Iterator[str]:
         n_inputs, n_outputs = self.network.layer_sizes[0], self.network.layer_sizes[-1]
         n_targets = len(self.targets.names)
-        if len(self.inputs.names) != n_inputs:
-            yield f"{len(self.inputs.names)} columns are named for a network with {n_inputs} inputs."
+        if self.inputs.n_features != n_inputs:
+            yield (
+                f"{len(self.inputs.names)} columns are {self.inputs.n_features} features, but the network "
+                f"has {n_inputs} inputs."
+            )
         if self.levels is None:
             # Without a loss that says how many, a target may have several outputs (quantiles).
             known = self.loss is not None and not self.loss.labels
@@ -102,7 +106,7 @@ class TableModel:
             levels = [str(number) for number in range(max(2, n_outputs))]
         n_targets = 1 if levels else n_outputs // getattr(network.output, "n_quantiles", 1)
         names = target_names or [f"y{i}" if n_targets > 1 else "y" for i in range(n_targets)]
-        return cls(network, Columns.unscaled(input_names), Columns.unscaled(names), levels)
+        return cls(network, Inputs.plain(input_names), Targets.unscaled(names), levels)
 
     def description(self) -> dict[str, Any]:
         """Everything but the network, for a model file."""
@@ -123,7 +127,7 @@ class TableModel:
         ValueError, TypeError, KeyError
             It describes no model around this network.
         """
-        inputs, targets = (Columns.of(description[part]) for part in ("inputs", "targets"))
+        inputs, targets = Inputs.of(description["inputs"]), Targets.of(description["targets"])
         levels, training = description["levels"], description["training"]
         if levels is not None and not all(isinstance(level, str) for level in levels):
             raise TypeError("the name of a class is no text")
@@ -154,8 +158,8 @@ class TableModel:
 
         Parameters
         ----------
-        x : array (n_rows, n_features)
-            Columns in the order of `inputs.names`; read.
+        x : array (n_rows, n_columns)
+            Columns in the order of `inputs.names`, as their `fill` takes them; *read*.
 
         Returns
         -------
@@ -167,9 +171,10 @@ class TableModel:
         if self.levels is not None and self.network.backend.dtype_name == "float64":
             predicted = predicted.astype(float)
         for start in range(0, n_rows, PREDICT_ROWS):
-            standardised = np.array(x[start : start + PREDICT_ROWS], dtype=float)
-            self.inputs.standardise(standardised)
-            outputs = self.network.predict(standardised)
+            values = np.asarray(x[start : start + PREDICT_ROWS], dtype=float)
+            features = np.empty((len(values), self.inputs.n_features))
+            self.inputs.fill(values, features)
+            outputs = self.network.predict(features)
             if self.levels is None:
                 outputs = self.targets.restore(outputs)
             elif outputs.shape[1] == 1:
@@ -191,9 +196,10 @@ class TableModel:
 
         Parameters
         ----------
-        x : array_like (n_rows, n_features), table, mapping of str to array_like (n_rows,), or path
-            An array has its columns in the order of the training table. A table (pandas, polars, Arrow), a
-            mapping or the file at a path has them by name, in any order; further columns are ignored.
+        x : array_like (n_rows, n_columns), table, mapping of str to array_like (n_rows,), or path
+            An array of numbers has its columns in the order of the training table. A table (pandas, polars,
+            Arrow), a mapping or the file at a path has them by name, in any order; further columns are
+            ignored. None and nan are gaps.
 
         Returns
         -------
@@ -203,7 +209,7 @@ class TableModel:
         Raises
         ------
         ValueError
-            A column is missing or holds something else than finite numbers, or their number is wrong.
+            A column is missing or holds something else than it did in training, or their number is wrong.
         """
         if isinstance(x, str | os.PathLike):
             from mlp_xp.tables.reading import Place, open_inputs  # late: reading knows models
@@ -218,18 +224,13 @@ class TableModel:
 
     def _rows(self, x: Any) -> np.ndarray:
         """An array of rows, checked."""
-        rows = np.asarray(x)
-        n_features = len(self.inputs.names)
-        if rows.ndim != 2 or rows.shape[1] != n_features:
+        rows, columns = np.asarray(x), self.inputs.columns
+        if rows.ndim != 2 or rows.shape[1] != len(columns):
             raise ValueError(
-                f"x has shape {rows.shape}, but this model needs (n_rows, {n_features}): the columns "
+                f"x has shape {rows.shape}, but this model needs (n_rows, {len(columns)}): the columns "
                 f"{', '.join(self.inputs.names)}."
             )
-        if rows.dtype.kind not in "biuf":
-            raise ValueError(f"x has dtype {rows.dtype}: numbers are needed.")
-        if (place := find_not_finite(rows)) is not None:
-            self._refuse_value(place[0], self.inputs.names[place[1]], rows[place])
-        return rows
+        return np.column_stack([raw_values(column, rows[:, at]) for at, column in enumerate(columns)])
 
     def _columns(self, x: Any, names: Sequence[str]) -> np.ndarray:
         """The columns of a table by name, as rows, checked."""
@@ -238,24 +239,11 @@ class TableModel:
             f"there is no column {name!r}; {checks.did_you_mean(name, [*map(str, names)])}."
             for name in missing
         )
-        columns = []
-        for name in self.inputs.names:
-            try:
-                columns.append(np.asarray(x[name], dtype=float).reshape(-1))
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"column {name!r} must hold numbers: {error}.") from None
-            if (place := find_not_finite(columns[-1])) is not None:
-                self._refuse_value(place[0], name, columns[-1][place])
+        columns = [raw_values(column, x[column.name]) for column in self.inputs.columns]
         if len({len(column) for column in columns}) > 1:
             lengths = ", ".join(f"{n} {len(c)}" for n, c in zip(self.inputs.names, columns, strict=True))
             raise ValueError(f"columns must have the same number of rows, but have: {lengths}.")
         return np.column_stack(columns)
-
-    def _refuse_value(self, row: int, name: str, value: Any) -> None:
-        raise ValueError(
-            f"row {row} (from 0), column {name!r} is {value}; a finite number is needed. Fill the gap or "
-            "leave the row out."
-        )
 
     def __repr__(self) -> str:
         """The network and its targets."""

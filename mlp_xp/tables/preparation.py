@@ -1,36 +1,371 @@
-"""From the raw rows of a table to what a network sees.
+"""From the columns of a table to what a network sees, and back to the user's units.
 
-    raw rows --Coded--> class numbers --Subset--> training | held-out part --Standardised--> numbers near 0
+    Number     z = (value − centre) / scale,  clipped z / √(1 + (z / 3)²) where that is asked for
+    Date       days since 1970 as a Number, and sin and cos of 2π days / period
+    Category   1 for the level of the row, 0 for the others
+    Constant   nothing: there is nothing to learn from it
 
-Each of the three is a source that wraps a source. All statistics come from the training part alone.
+A gap is filled with the median of the training part, and has a feature of its own where the training part has
+gaps. All numbers come from the training part (`tables.statistics`).
 """
 
 import dataclasses
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
 from mlp_xp import checks
-from mlp_xp.order import Sequential
+from mlp_xp.sources.columns import KINDS
 
-PART_ROWS = 8192
-"""Rows that are read at a time in one pass over a table."""
+PERIODS: Mapping[str, float] = {"day": 1.0, "week": 7.0, "year": 365.2425}
+"""Cycles of dates, in days."""
+
+CLIP = 3.0
+"""What a smoothly clipped feature tends to, on either side."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Columns:
-    """Means and deviations of some columns: value = mean + scale · standardised.
+class Number:
+    """A column of numbers: one feature, and one for gaps where there are some.
+
+        z = (value − centre) / scale            feature = z,  or z / √(1 + (z / 3)²)
+
+    Attributes
+    ----------
+    name : str
+        Of the column.
+    centre, scale : float
+        In the column's own units; scale > 0.
+    clipped : bool
+        Whether z is clipped smoothly.
+    median : float
+        What a gap is filled with.
+    gaps : bool
+        Whether the training part has gaps: one more feature, 1 for a gap and 0 for a value.
+
+    References
+    ----------
+    Holzmüller, Grinsztajn and Steinwart, Better by default: strong pre-tuned MLPs and boosted trees on
+    tabular data, NeurIPS 2024 (the smooth clip).
+    """
+
+    name: str
+    centre: float = 0.0
+    scale: float = 1.0
+    clipped: bool = False
+    median: float = 0.0
+    gaps: bool = False
+
+    kind: ClassVar[str] = "number"
+
+    def __post_init__(self) -> None:
+        """Check all of it."""
+        _check_types(self, name=str, clipped=bool, gaps=bool)
+        checks.refuse(
+            [
+                checks.number(f"the centre of column {self.name!r}", self.centre),
+                checks.number(f"the scale of column {self.name!r}", self.scale, above=0),
+                checks.number(f"the median of column {self.name!r}", self.median),
+            ]
+        )
+
+    @property
+    def n_features(self) -> int:
+        """How many columns of x it fills."""
+        return 1 + self.gaps
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """What each of them is."""
+        return (self.name, f"{self.name} missing") if self.gaps else (self.name,)
+
+    def fill(self, values: np.ndarray, x: np.ndarray) -> None:
+        """Fill x (m, n_features) from values (m,), float64; a gap is nan."""
+        is_gap = np.isnan(values)
+        x[:, 0] = scaled(np.where(is_gap, self.median, values), self.centre, self.scale, self.clipped)
+        if self.gaps:
+            x[:, 1] = is_gap
+
+
+@dataclasses.dataclass(frozen=True)
+class Date(Number):
+    """A column of dates, days since 1970 UTC: a `Number`, and where it is in each of some cycles.
+
+        sin(2π days / period), cos(2π days / period)
+
+    Attributes
+    ----------
+    cycles : tuple of str
+        Names in `PERIODS`: two features each, after those of a `Number`.
+    """
+
+    cycles: tuple[str, ...] = ()
+
+    kind: ClassVar[str] = "date"
+
+    def __post_init__(self) -> None:
+        """Check all of it."""
+        super().__post_init__()
+        checks.refuse(checks.one_of("cycle", cycle, tuple(PERIODS)) for cycle in self.cycles)
+
+    @property
+    def n_features(self) -> int:
+        """How many columns of x it fills."""
+        return super().n_features + 2 * len(self.cycles)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """What each of them is."""
+        waves = (f"{self.name} {wave} of {cycle}" for cycle in self.cycles for wave in ("sin", "cos"))
+        return (*super().feature_names, *waves)
+
+    def fill(self, values: np.ndarray, x: np.ndarray) -> None:
+        """Fill x (m, n_features) from values (m,), float64 days since 1970 UTC; a gap is nan."""
+        super().fill(values, x)
+        days = np.where(np.isnan(values), self.median, values)
+        for at, cycle in enumerate(self.cycles):
+            angle = 2 * np.pi * np.remainder(days / PERIODS[cycle], 1.0)
+            first = super().n_features + 2 * at
+            x[:, first], x[:, first + 1] = np.sin(angle), np.cos(angle)
+
+
+@dataclasses.dataclass(frozen=True)
+class Category:
+    """A column of texts or booleans: a feature for each level, one for others, one for gaps.
+
+    Without a feature for others, a text that is no level is 0 in all of them; without one for gaps, a gap is
+    what a text that is no level is.
+
+    Attributes
+    ----------
+    name : str
+        Of the column.
+    kind : {"text", "bool"}
+        Of the column.
+    levels : tuple of str
+        Those with a feature; "false" and "true" of a boolean.
+    other : bool
+        Whether the training part has texts that are no level (rare ones): a feature for them and the unseen.
+    gaps : bool
+        Whether the training part has gaps: a feature for them.
+    """
+
+    name: str
+    kind: str
+    levels: tuple[str, ...]
+    other: bool = False
+    gaps: bool = False
+
+    def __post_init__(self) -> None:
+        """Check all of it."""
+        _check_types(self, name=str, other=bool, gaps=bool)
+        checks.refuse([checks.one_of("kind of category", self.kind, ("text", "bool"))])
+        if not all(isinstance(level, str) for level in self.levels):
+            raise TypeError(f"a level of column {self.name!r} is no text")
+        if len(set(self.levels)) != len(self.levels):
+            raise ValueError(f"column {self.name!r} has a level twice: {', '.join(self.levels)}.")
+
+    @property
+    def n_features(self) -> int:
+        """How many columns of x it fills."""
+        return len(self.levels) + self.other + self.gaps
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """What each of them is."""
+        levels = tuple(f"{self.name} is {level}" for level in self.levels)
+        other = (f"{self.name} is another",) if self.other else ()
+        return (*levels, *other, f"{self.name} missing") if self.gaps else (*levels, *other)
+
+    def codes(self, texts: Sequence[str]) -> np.ndarray:
+        """The numbers that `fill` knows texts by: positions in `levels`, or their number for all others."""
+        known = {level: code for code, level in enumerate(self.levels)}
+        return np.array([known.get(text, len(self.levels)) for text in texts], dtype=float)
+
+    def fill(self, values: np.ndarray, x: np.ndarray) -> None:
+        """Fill x (m, n_features) from values (m,), float64 `codes`; a gap is -1 or nan."""
+        n_levels, nowhere = len(self.levels), self.n_features
+        others = n_levels if self.other else nowhere
+        at = np.where(values < n_levels, values, others)
+        at = np.where(values >= 0, at, nowhere - 1 if self.gaps else others).astype(np.intp)
+        rows = np.flatnonzero(at < nowhere)
+        x[...] = 0
+        x[rows, at[rows]] = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """A column with a single value in the training part, or gaps alone: it must be there, and is not used.
+
+    Attributes
+    ----------
+    name : str
+        Of the column.
+    kind : {"number", "bool", "date", "text"}
+        Of the column.
+    """
+
+    name: str
+    kind: str
+
+    n_features: ClassVar[int] = 0
+    feature_names: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        """Check both."""
+        _check_types(self, name=str)
+        checks.refuse([checks.one_of("kind of column", self.kind, KINDS)])
+
+    def fill(self, values: np.ndarray, x: np.ndarray) -> None:
+        """Do nothing: there is no feature to fill."""
+
+
+Column = Number | Date | Category | Constant
+
+Fill = Callable[[np.ndarray, np.ndarray], None]
+
+TREATMENTS: Mapping[str, type[Column]] = {
+    "number": Number,
+    "date": Date,
+    "category": Category,
+    "constant": Constant,
+}
+
+
+def scaled(values: np.ndarray, centre: Any, scale: Any, clipped: bool) -> np.ndarray:
+    """(values − centre) / scale, smoothly clipped or not; centre and scale may be those of many columns."""
+    z = (values - centre) / scale
+    return z / np.hypot(1, z / CLIP) if clipped else z  # without squares, which overflow
+
+
+def _check_types(column: Any, **types: type) -> None:
+    for field, needed in types.items():
+        if not isinstance(getattr(column, field), needed):
+            raise TypeError(f"{field}={getattr(column, field)!r} of a column is no {needed.__name__}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """All columns that a network sees, in the order of its inputs.
+
+    Attributes
+    ----------
+    columns : tuple of Number, Date, Category or Constant
+        Each name once.
+    """
+
+    columns: tuple[Column, ...]
+
+    def __post_init__(self) -> None:
+        """Check the names."""
+        if len(set(self.names)) != len(self.columns):
+            raise ValueError(f"columns are named twice: {', '.join(self.names)}.")
+
+    @classmethod
+    def plain(cls, names: Sequence[str]) -> "Inputs":
+        """Numbers that are left as they are."""
+        return cls(tuple(Number(name) for name in names))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the columns."""
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Of what the network sees."""
+        return tuple(name for column in self.columns for name in column.feature_names)
+
+    @property
+    def n_features(self) -> int:
+        """Inputs of the network."""
+        return sum(column.n_features for column in self.columns)
+
+    def description(self) -> list[dict[str, Any]]:
+        """Everything, as JSON values."""
+        names = {treatment: name for name, treatment in TREATMENTS.items()}
+        return [{"treatment": names[type(column)], **dataclasses.asdict(column)} for column in self.columns]
+
+    @classmethod
+    def of(cls, description: Any) -> "Inputs":
+        """What `description` describes.
+
+        Raises
+        ------
+        ValueError, TypeError, KeyError
+            It describes no columns.
+        """
+        if isinstance(description, Mapping):  # format 1: numbers alone, described like targets
+            old = Targets.of(description)
+            numbers = zip(old.names, old.means, old.scales, strict=True)
+            return cls(tuple(Number(name, mean, scale, median=mean) for name, mean, scale in numbers))
+        return cls(tuple(_column_of(**described) for described in description))
+
+    def fill(self, values: np.ndarray, x: np.ndarray) -> None:
+        """Fill x (m, n_features) from values (m, n_columns), float64; both in the order of the columns."""
+        for fill, columns, features in self._fills:
+            fill(values[:, columns], x[:, features])
+
+    @functools.cached_property
+    def _fills(self) -> list[tuple[Fill, int | slice, slice]]:
+        """What fills, from which columns, which features: plain numbers side by side are filled together."""
+        fills: list[tuple[Fill, int | slice, slice]] = []
+        column, feature = 0, 0
+        for is_plain, group in itertools.groupby(self.columns, _plainness):
+            together = list(group)
+            for run in [together] if is_plain and len(together) > 1 else [[each] for each in together]:
+                n_features = sum(each.n_features for each in run)
+                features = slice(feature, feature + n_features)
+                if len(run) == 1:
+                    fills.append((run[0].fill, column, features))
+                else:
+                    fills.append((_filling_together(run), slice(column, column + len(run)), features))
+                column, feature = column + len(run), feature + n_features
+        return fills
+
+
+def _column_of(treatment: str, **fields: Any) -> Column:
+    """A column from its JSON values, which know lists but no tuples."""
+    given: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    return TREATMENTS[treatment](**given)
+
+
+def _plainness(column: Column) -> str:
+    """A word that numbers share which can be filled together; empty for other columns."""
+    if not isinstance(column, Number) or isinstance(column, Date) or column.gaps:
+        return ""
+    return "clipped" if column.clipped else "linear"
+
+
+def _filling_together(columns: Sequence[Any]) -> Fill:
+    """What does for numbers side by side what their `fill` does one by one, in the time of two or three."""
+    medians, centres, scales = (
+        np.array([getattr(column, field) for column in columns]) for field in ("median", "centre", "scale")
+    )
+
+    def fill(values: np.ndarray, x: np.ndarray) -> None:
+        is_gap = np.isnan(values)
+        filled = np.where(is_gap, medians, values) if is_gap.any() else values
+        x[...] = scaled(filled, centres, scales, columns[0].clipped)
+
+    return fill
+
+
+@dataclasses.dataclass(frozen=True)
+class Targets:
+    """Means and deviations of the targets: value = mean + scale · standardised.
 
     Attributes
     ----------
     names : tuple of str
         Each once.
     means, scales : tuple of float
-        In the columns' own units; a constant column has scale 1.
+        In the targets' own units; a constant one has scale 1.
     constant : tuple of bool
-        Which columns have a single value; empty where nothing was measured.
+        Which have a single value in the training part; empty where nothing was measured.
 
     Raises
     ------
@@ -44,25 +379,25 @@ class Columns:
     constant: tuple[bool, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check that each column has what it needs."""
+        """Check that each target has what it needs."""
         if not len(self.names) == len(self.means) == len(self.scales):
             raise ValueError(
-                f"{len(self.names)} columns have {len(self.means)} means and {len(self.scales)} scales: one "
+                f"{len(self.names)} targets have {len(self.means)} means and {len(self.scales)} scales: one "
                 "each is needed."
             )
         if len(set(self.names)) != len(self.names):
-            raise ValueError(f"columns are named twice: {', '.join(self.names)}.")
+            raise ValueError(f"targets are named twice: {', '.join(self.names)}.")
         for name, mean, scale in zip(self.names, self.means, self.scales, strict=True):
             checks.refuse(
                 [
-                    checks.number(f"the mean of column {name!r}", mean),
-                    checks.number(f"the scale of column {name!r}", scale, above=0),
+                    checks.number(f"the mean of target {name!r}", mean),
+                    checks.number(f"the scale of target {name!r}", scale, above=0),
                 ]
             )
 
     @classmethod
-    def unscaled(cls, names: Sequence[str]) -> "Columns":
-        """Columns that are left as they are."""
+    def unscaled(cls, names: Sequence[str]) -> "Targets":
+        """Targets that are left as they are."""
         return cls(tuple(names), (0.0,) * len(names), (1.0,) * len(names))
 
     def description(self) -> dict[str, Any]:
@@ -70,19 +405,19 @@ class Columns:
         return dataclasses.asdict(self)
 
     @classmethod
-    def of(cls, description: Any) -> "Columns":
+    def of(cls, description: Any) -> "Targets":
         """What `description` describes.
 
         Raises
         ------
         ValueError, TypeError, KeyError
-            It describes no columns.
+            It describes no targets.
         """
         names, constant = description["names"], description["constant"]
         if not all(isinstance(name, str) for name in names):
-            raise TypeError("a column's name is no text")
+            raise TypeError("a target's name is no text")
         if not all(isinstance(one, bool) for one in constant) or len(constant) not in (0, len(names)):
-            raise ValueError("which columns are constant is not said of each")
+            raise ValueError("which targets are constant is not said of each")
         means, scales = (tuple(description[key]) for key in ("means", "scales"))
         return cls(tuple(names), means, scales, tuple(constant))
 
@@ -92,179 +427,6 @@ class Columns:
         values /= np.asarray(self.scales, dtype=values.dtype)
 
     def restore(self, values: np.ndarray) -> np.ndarray:
-        """Back to the columns' units; several values a column (quantiles) stand side by side."""
+        """Back to the targets' units; several values a target (quantiles) stand side by side."""
         repeat = values.shape[1] // len(self.names)
         return values * np.repeat(self.scales, repeat) + np.repeat(self.means, repeat)
-
-
-class Around:
-    """What sources that are made of another source share with it.
-
-    Parameters
-    ----------
-    source : source
-    """
-
-    def __init__(self, source: Any) -> None:
-        self.source = source
-        self.n_rows, self.n_features, self.n_targets = source.n_rows, source.n_features, source.n_targets
-        self.has_weights = source.has_weights
-
-    def check_unchanged(self) -> None:
-        """Raise RuntimeError if the data was changed since it was opened."""
-        check = getattr(self.source, "check_unchanged", None)
-        if check is not None:
-            check()
-
-
-class Coded(Around):
-    """A source whose single target becomes a class number.
-
-    Parameters
-    ----------
-    source : source
-        With one target.
-    numbers : mapping of float to int
-        Which value of the target is which class.
-    name : str
-        The target's, for messages.
-
-    Raises
-    ------
-    ValueError
-        When rows are read: a value that is no class, with its row.
-    """
-
-    def __init__(self, source: Any, numbers: Mapping[float, int], name: str) -> None:
-        super().__init__(source)
-        self.name = name
-        self._values = np.array(sorted(numbers), dtype=float)
-        self._numbers = np.array([numbers[value] for value in self._values.tolist()], dtype=np.int64)
-
-    def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
-        """Fill the arrays; y with class numbers."""
-        raw = np.empty(y.shape)
-        self.source.rows(index, x, raw, weight)
-        at = np.minimum(np.searchsorted(self._values, raw), len(self._values) - 1)
-        unknown = self._values[at] != raw
-        if unknown.any():
-            first = int(np.argmax(unknown[:, 0]))
-            known = ", ".join(f"{value:.17g}" for value in self._values[:20])
-            raise ValueError(
-                f"row {index[first] + 1:,}, target {self.name!r} is {raw[first, 0]:.17g}, which is none of "
-                f"the classes: {known}{' ...' * (len(self._values) > 20)}."
-            )
-        y[...] = self._numbers[at]
-
-
-class Subset(Around):
-    """Some rows of a source, as a source.
-
-    Parameters
-    ----------
-    source : source
-    index : int64 array (n_rows,)
-        Which rows.
-    """
-
-    def __init__(self, source: Any, index: np.ndarray) -> None:
-        super().__init__(source)
-        self.index, self.n_rows = index, len(index)
-
-    def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
-        """Fill the arrays with rows by their number in this subset."""
-        self.source.rows(self.index[index], x, y, weight)
-
-
-class Standardised(Around):
-    """A source whose columns have mean 0 and deviation 1 in the training part.
-
-    Rows are gathered in float64 and standardised there, so that a large mean costs no digits.
-
-    Parameters
-    ----------
-    source : source
-    inputs, targets : Columns
-        Targets of class numbers stay as they are (`Columns.unscaled`).
-    """
-
-    def __init__(self, source: Any, inputs: Columns, targets: Columns) -> None:
-        super().__init__(source)
-        self.inputs, self.targets = inputs, targets
-
-    def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
-        """Fill the arrays with standardised rows."""
-        raw_x, raw_y = np.empty(x.shape), np.empty(y.shape)
-        self.source.rows(index, raw_x, raw_y, weight)
-        self.inputs.standardise(raw_x)
-        self.targets.standardise(raw_y)
-        x[...] = raw_x
-        y[...] = raw_y
-
-
-def parts(source: Any, n_rows: int = PART_ROWS) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Row numbers, raw inputs and raw targets (float64) of all rows, some thousands at a time."""
-    order = Sequential()(source.n_rows, 0, 0)
-    for start in range(0, source.n_rows, n_rows):
-        index = np.asarray(order[start : start + n_rows])
-        x, y = np.empty((len(index), source.n_features)), np.empty((len(index), source.n_targets))
-        source.rows(index, x, y, None)
-        yield index, x, y
-
-
-def measure(source: Any, input_names: Sequence[str], target_names: Sequence[str]) -> tuple[Columns, Columns]:
-    """Means and deviations of all columns, in one float64 pass over a source and in bounded memory.
-
-    Raises
-    ------
-    ValueError
-        Values are so large that their squares overflow.
-
-    References
-    ----------
-    Chan, Golub and LeVeque, Updating formulae and a pairwise algorithm for computing sample variances, 1979.
-    """
-    n_inputs = source.n_features
-    count, mean, squares = 0, np.zeros(n_inputs + source.n_targets), np.zeros(n_inputs + source.n_targets)
-    with np.errstate(over="ignore", invalid="ignore"):  # found below, by column
-        for _, x, y in parts(source):
-            part = np.hstack([x, y])
-            part_mean = part.mean(axis=0)
-            total, shift = count + len(part), part_mean - mean
-            squares += np.square(part - part_mean).sum(axis=0) + shift * shift * (count * len(part) / total)
-            mean += shift * (len(part) / total)
-            count = total
-    deviation = np.sqrt(squares / count)
-    for name, value in zip([*input_names, *target_names], deviation, strict=True):
-        if not math.isfinite(value):
-            raise ValueError(
-                f"column {name!r} has values so large that its deviation overflows: give it in a larger unit "
-                "(values up to about 1e150)."
-            )
-    # A deviation that is rounding noise of the mean belongs to a constant column.
-    constant = deviation <= 1e-12 * np.abs(mean)
-    scales = np.where(constant, 1.0, deviation)
-    both = (slice(0, n_inputs), input_names), (slice(n_inputs, None), target_names)
-    inputs, targets = (
-        Columns(tuple(names), *(tuple(each[part].tolist()) for each in (mean, scales, constant)))
-        for part, names in both
-    )
-    return inputs, targets
-
-
-def hold_out(n_rows: int, part: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers of the training part and of the held-out part, drawn at random; each in file order.
-
-    Raises
-    ------
-    ValueError
-        One of the two would be empty.
-    """
-    n_held = round(part * n_rows) or (1 if part else 0)
-    if n_held >= n_rows:
-        raise ValueError(
-            f"{n_rows} row{'s are' if n_rows > 1 else ' is'} too few to hold out a part of {part:g}: at "
-            "least one is needed for training and one for validation. Give more rows, or --validation 0."
-        )
-    permutation = np.random.default_rng([seed, 1]).permutation(n_rows)
-    return np.sort(permutation[n_held:]), np.sort(permutation[:n_held])

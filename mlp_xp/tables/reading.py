@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,12 @@ from mlp_xp.catalogue import name_of
 from mlp_xp.datasets import load_dataset
 from mlp_xp.losses import LOSSES, BinaryCrossEntropy, Poisson
 from mlp_xp.sources import MEMORY_LIMIT, ArraySource, ArrowSource, open_source
+from mlp_xp.sources.columns import Column
+from mlp_xp.sources.csv_files import CsvForm
+from mlp_xp.sources.text_values import is_number
+from mlp_xp.tables.around import Coded, Recoded, Selected, parts
 from mlp_xp.tables.model import TableModel
-from mlp_xp.tables.preparation import Coded, parts
+from mlp_xp.tables.preparation import Category, Constant, Inputs
 
 MOST_LEVELS = 20
 """A numeric target of whole numbers with more different values than this is taken for a quantity."""
@@ -40,20 +44,38 @@ class Table:
         For people.
     source : source
         Raw inputs and targets; class numbers where there are levels.
-    feature_names, target_names : tuple of str
-        Numbered ones (x0, x1, ...; y) for arrays in files.
+    columns : tuple of Column
+        Name, kind and levels of each column of x; numbered names (x0, x1, ...) for arrays in files.
+    target_names : tuple of str
     levels : tuple of str or None
         Names of the classes.
     notes : tuple of str
         What was recognised in the file, for people.
+    beside : (source, int) or None
+        Where `Place.beside` is: a source with all columns that were read, and the number of that one.
     """
 
     name: str
     source: Any
-    feature_names: tuple[str, ...]
+    columns: tuple[Column, ...]
     target_names: tuple[str, ...]
     levels: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    beside: tuple[Any, int] | None = None
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the columns of x."""
+        return tuple(column.name for column in self.columns)
+
+    def recoded(self, inputs: Inputs) -> Any:
+        """The source with the codes that prepared columns know texts by."""
+        codes = {
+            at: known.codes(column.levels)
+            for at, (column, known) in enumerate(zip(self.columns, inputs.columns, strict=True))
+            if isinstance(known, Category) and column.kind == "text"
+        }
+        return Recoded(self.source, codes) if codes else self.source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +92,18 @@ class Place:
         Columns to predict; for an ``x.npy`` the file with y, for an ``.npz`` the array, if it is not y.
     weight_column : str or None
         The column with sample weights; for an ``x.npy`` a file, for an ``.npz`` an array.
+    columns : tuple of str
+        Columns that are used, in this order; none for all others.
     exclude : tuple of str
         Columns that are left out.
+    text : tuple of str
+        Columns that are taken as text, whatever they look like.
+    beside : str or None
+        A column that is read besides, to split the rows by; an input only if it is named in `columns` too.
+    form : CsvForm or None
+        How a CSV file is written, as far as that is known.
+    cache : bool
+        Whether a table above the memory limit may be kept in the cache folder; if not it is streamed.
     progress : callable (str, float) or None
         Told what is being done and the share of it that is done.
     memory_limit : int or None
@@ -84,7 +116,12 @@ class Place:
     dataset: str | None = None
     target: tuple[str, ...] = ()
     weight_column: str | None = None
+    columns: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    text: tuple[str, ...] = ()
+    beside: str | None = None
+    form: CsvForm | None = None
+    cache: bool = True
     progress: Any = None
     memory_limit: int | None = None
     cache_dir: Path | None = None
@@ -98,30 +135,43 @@ class Place:
         """What does not go together, before anything is opened."""
         if self.data is not None and self.dataset is not None:
             return f"both DATA {self.data!r} and --dataset {self.dataset} are given: leave one of them out."
-        needs_data = {
-            "--target": self.target,
-            "--weight-column": self.weight_column,
+        needs_names = {
+            "--columns": self.columns,
             "--exclude": self.exclude,
+            "--text": self.text,
+            "--group or --time": self.beside,
         }
+        needs_data = {"--target": self.target, "--weight-column": self.weight_column, **needs_names}
         given = [option for option, value in needs_data.items() if value]
         if self.data is None and given:
             return f"{', '.join(given)}: name the DATA that it belongs to; a --dataset has its own columns."
-        if not self.has_names and self.exclude:
-            return f"--exclude {','.join(self.exclude)}: the columns of {self.data} have no names."
+        given = [option for option, value in needs_names.items() if value]
+        if not self.has_names and given:
+            return f"{', '.join(given)}: the columns of {self.data} have no names."
         return None
 
 
-def open_table(place: Place, *, columns: Sequence[str] | None = None, targets_needed: bool = True) -> Table:
+def open_table(
+    place: Place,
+    *,
+    columns: Sequence[str] | None = None,
+    kinds: Mapping[str, str] | None = None,
+    targets_needed: bool = True,
+    numbers_alone: bool = False,
+) -> Table:
     """Open what options name.
 
     Parameters
     ----------
     place : Place
     columns : sequence of str, optional
-        Names of the inputs, in the order that is needed; all but targets, weights and excluded ones if not
-        given.
+        Names of the inputs, in the order that is needed; those of `place` if not given.
+    kinds : mapping of str to str, optional
+        What a model knows columns to be.
     targets_needed : bool
         Whether a table without targets is refused.
+    numbers_alone : bool
+        Whether inputs that are text or dates, and gaps, are refused: nobody prepares them.
 
     Raises
     ------
@@ -130,61 +180,97 @@ def open_table(place: Place, *, columns: Sequence[str] | None = None, targets_ne
     """
     checks.refuse([place.problem()])
     if place.data is None:
-        return _shipped(place.dataset or "diabetes", columns)
+        return _shipped(place.dataset or "diabetes", columns or ())
     path = Path(place.data)
     if not place.has_names:
         return _arrays(place, path, targets_needed)
     if targets_needed and not place.target:
         raise ValueError(f"{place.data} has named columns: say which to predict with --target NAME.")
+    columns = columns or place.columns
+    beside = (place.beside,) if place.beside else ()
     source: Any = open_source(
         place.data,
         target=list(place.target),
-        columns=None if columns is None else list(columns),
-        exclude=list(place.exclude) or None,
+        columns=list(dict.fromkeys((*columns, *beside))) if columns else None,
+        exclude=[name for name in place.exclude if name not in beside] or None,
         weight_column=place.weight_column,
         dtype="float64",
+        text="refuse" if numbers_alone else "code if clear",
+        gaps="refuse" if numbers_alone else "keep",
+        kinds={**(kinds or {}), **dict.fromkeys(place.text, "text")},
         progress=place.progress,
         memory_limit=place.memory_limit or MEMORY_LIMIT,
+        cache=place.cache,
         cache_dir=place.cache_dir,
+        csv=place.form,
     )
     if isinstance(source, ArrowSource):  # used where it is, so that nobody has looked at its values
-        source.check_finite()
+        source.check_finite(gaps=not numbers_alone)
     dates = [column.name for column in source.columns if column.kind == "date"]
-    if dates:
+    if dates and numbers_alone:
         raise ValueError(
             f"{place.data} has dates in {', '.join(map(repr, dates))}, where numbers are needed. Leave them "
             f"out with --exclude {','.join(dates)}, or write them as numbers."
         )
-    features = tuple(column.name for column in source.columns)
     targets = tuple(column.name for column in source.targets)
-    table = Table(path.name, source, features, targets, notes=tuple(source.notes))
-    return dataclasses.replace(table, levels=_levels(table))
+    notes = tuple(getattr(source, "notes", ()))
+    table = Table(path.name, source, tuple(source.columns), targets, notes=notes)
+    return _without_beside(dataclasses.replace(table, levels=_levels(table)), place)
+
+
+def _without_beside(table: Table, place: Place) -> Table:
+    """The table whose inputs are those that were asked for, and where the column beside them is."""
+    if place.beside is None:
+        return table
+    names = table.feature_names
+    used = [at for at, name in enumerate(names) if name != place.beside or name in place.columns]
+    if not used:
+        raise ValueError(f"no column of {table.name} is left as a feature beside {place.beside!r}.")
+    return dataclasses.replace(
+        table,
+        source=table.source if len(used) == len(names) else Selected(table.source, used),
+        columns=tuple(table.columns[at] for at in used),
+        beside=(table.source, names.index(place.beside)),
+    )
 
 
 def open_inputs(place: Place, model: TableModel) -> Table:
-    """Open the columns that a model predicts from, in its order.
+    """Open the columns that a model predicts from, in its order and with its codes.
 
     Raises
     ------
     ValueError, TypeError, OSError
         A column is missing, or the data cannot be used.
     """
+    return open_for(place, model, targets_needed=False)
+
+
+def open_for(place: Place, model: TableModel, *, targets_needed: bool = True) -> Table:
+    """Open the columns that a model was trained on, with its codes; and targets, where they are named.
+
+    Raises
+    ------
+    ValueError, TypeError, OSError
+        A column is missing or is of another kind, or the data cannot be used.
+    """
+    known = model.inputs.columns
+    kinds = {column.name: column.kind for column in known if not isinstance(column, Constant)}
     columns = model.inputs.names if place.has_names else None
-    table = open_table(place, columns=columns, targets_needed=False)
-    n_needed = len(model.inputs.names)
-    if table.source.n_features != n_needed:
+    own = dataclasses.replace(place, exclude=())
+    table = open_table(own, columns=columns, kinds=kinds, targets_needed=targets_needed)
+    if table.source.n_features != len(known):
         raise ValueError(
-            f"{table.name} has {table.source.n_features} columns, but the model needs {n_needed}: "
-            f"{', '.join(model.inputs.names[:20])}{' ...' * (n_needed > 20)}."
+            f"{table.name} has {table.source.n_features} columns, but the model needs {len(known)}: "
+            f"{', '.join(model.inputs.names[:20])}{' ...' * (len(known) > 20)}."
         )
-    return table
+    return dataclasses.replace(table, source=table.recoded(model.inputs))
 
 
-def _shipped(name: str, columns: Sequence[str] | None) -> Table:
+def _shipped(name: str, columns: Sequence[str]) -> Table:
     found = load_dataset(name)
     names = tuple(found.feature_names)
     x = found.x
-    if columns is not None:
+    if columns:
         checks.refuse(
             f"{name} has no column {column!r}; {checks.did_you_mean(column, names)}."
             for column in columns
@@ -192,7 +278,11 @@ def _shipped(name: str, columns: Sequence[str] | None) -> Table:
         )
         x, names = x[:, [names.index(column) for column in columns]], tuple(columns)
     levels = None if found.levels is None else tuple(found.levels)
-    return Table(name, ArraySource(x, found.y), names, tuple(found.target_names), levels)
+    return Table(name, ArraySource(x, found.y), _numbers(names), tuple(found.target_names), levels)
+
+
+def _numbers(names: Sequence[str]) -> tuple[Column, ...]:
+    return tuple(Column(name, "number") for name in names)
 
 
 def _arrays(place: Place, path: Path, targets_needed: bool) -> Table:
@@ -215,7 +305,7 @@ def _arrays(place: Place, path: Path, targets_needed: bool) -> Table:
     n_features, n_targets = source.n_features, source.n_targets
     if n_targets == 0 and targets_needed:
         raise ValueError(f"{path} has no targets: an .npz must hold x and y (or name it with --target).")
-    features = tuple(f"x{i}" for i in range(n_features))
+    features = _numbers([f"x{i}" for i in range(n_features)])
     targets = ("y",) if n_targets == 1 else tuple(f"y{i}" for i in range(n_targets))
     return Table(path.name, source, features, targets)
 
@@ -223,6 +313,11 @@ def _arrays(place: Place, path: Path, targets_needed: bool) -> Table:
 def _levels(table: Table) -> tuple[str, ...] | None:
     """Names of the classes where the target is text or true and false."""
     targets = table.source.targets
+    dates = [column.name for column in targets if column.kind == "date"]
+    if dates:
+        raise ValueError(
+            f"{table.name}: target {dates[0]!r} holds dates; a target is a number, a text, or true and false."
+        )
     text = [column for column in targets if column.kind == "text"]
     if text and len(targets) > 1:
         raise ValueError(
@@ -307,7 +402,7 @@ def _check_classes(table: Table, task: str, loss: Any) -> None:
         )
     if len(levels) > MOST_CLASSES:
         raise ValueError(f"target {name!r} has {len(levels):,} different texts: no classes.")
-    are_numbers = [_as_number(level) is not None for level in levels]
+    are_numbers = [is_number(level) for level in levels]
     if task == "auto" and sum(are_numbers) > len(levels) / 2 and not all(are_numbers):
         raise ValueError(
             f"target {name!r} holds text among numbers: {_first_text(table)}mend it, or say --task "
@@ -337,17 +432,10 @@ def _kind(table: Table) -> str:
     return "true and false" if table.levels == ("false", "true") else "classes"
 
 
-def _as_number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
 def _first_text(table: Table) -> str:
     """Row and value of the first text among a target's numbers."""
     levels = table.levels or ()
-    texts = [number for number, level in enumerate(levels) if _as_number(level) is None]
+    texts = [number for number, level in enumerate(levels) if not is_number(level)]
     if isinstance(table.source, ArraySource) or not texts:
         return ""
     for index, _, y in parts(table.source):
@@ -429,8 +517,7 @@ def for_model(table: Table, model: TableModel) -> Table:
             )
         codes = {float(i): known[str(i) if unknown else level] for i, level in enumerate(table.levels)}
     else:
-        numbers = {level: _as_number(level) for level in model.levels}
-        codes = {value: known[level] for level, value in numbers.items() if value is not None}
+        codes = {float(level): known[level] for level in model.levels if is_number(level)}
         if not codes:
             raise ValueError(
                 f"target {name!r} of {table.name} holds numbers, but the model's classes are "

@@ -1,0 +1,285 @@
+"""All numbers that prepared columns need, from the rows of the training part.
+
+    one pass, in float64         means, deviations, counts, extremes: exact
+    a sample of the rows         medians and quartiles: exact up to 100,000 rows, else those of 100,000
+                                 that the order draws, so that they do not depend on threads or ranks
+
+Memory does not depend on the number of rows.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mlp_xp.order import Shuffled
+from mlp_xp.sources.columns import Column as RawColumn
+from mlp_xp.tables.around import PART_ROWS, parts, read
+from mlp_xp.tables.preparation import PERIODS, Category, Column, Constant, Date, Inputs, Number, Targets
+
+SCALINGS = ("standard", "robust", "none")
+
+MAX_LEVELS = 256
+"""Levels of a column that have a feature of their own, if nothing else is said."""
+
+LEAST_ROWS = 2
+"""Rows that a text must have to be a level."""
+
+SAMPLE_ROWS = 100_000
+"""Rows of which medians and quartiles are taken."""
+
+SAMPLE_COLUMNS = 64
+"""Columns whose samples are held together: 51 MB."""
+
+LEAST_PERIODS = 2
+"""How often a cycle must come in the training part to be a feature."""
+
+
+class Moments:
+    """Count, mean, deviation and extremes of each of some columns, from their rows part by part.
+
+    A gap is nan.
+
+    Parameters
+    ----------
+    n_columns : int
+
+    References
+    ----------
+    Chan, Golub and LeVeque, Updating formulae and a pairwise algorithm for computing sample variances, 1979.
+    """
+
+    def __init__(self, n_columns: int) -> None:
+        self.n_rows = 0
+        self.count, self.mean, self._squares = (np.zeros(n_columns) for _ in range(3))
+        self.least, self.most = np.full(n_columns, np.inf), np.full(n_columns, -np.inf)
+
+    def add(self, part: np.ndarray) -> None:
+        """Take note of rows (m, n_columns)."""
+        is_gap = np.isnan(part)
+        values = np.where(is_gap, 0.0, part)
+        count = len(part) - is_gap.sum(axis=0)
+        total = np.maximum(self.count + count, 1)
+        mean = values.sum(axis=0) / np.maximum(count, 1)
+        shift = mean - self.mean
+        self._squares += np.square(np.where(is_gap, 0.0, part - mean)).sum(axis=0)
+        self._squares += shift * shift * (self.count * count / total)
+        self.mean += shift * (count / total)
+        self.least = np.fmin(self.least, np.fmin.reduce(part, axis=0))
+        self.most = np.fmax(self.most, np.fmax.reduce(part, axis=0))
+        self.count += count
+        self.n_rows += len(part)
+
+    @property
+    def deviation(self) -> np.ndarray:
+        """The root of the mean squared distance from the mean."""
+        return np.sqrt(self._squares / np.maximum(self.count, 1))
+
+    @property
+    def is_constant(self) -> np.ndarray:
+        """Whether there is a single value; a deviation that is rounding noise of the mean is none."""
+        return self.deviation <= 1e-12 * np.abs(self.mean)
+
+    @property
+    def has_gaps(self) -> np.ndarray:
+        """Whether some rows have no value."""
+        return self.count < self.n_rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Quartiles:
+    """Of a column's values in the sample, in its own units."""
+
+    lower: float
+    median: float
+    upper: float
+
+
+def measure(
+    source: Any,
+    columns: Sequence[RawColumn],
+    target_names: Sequence[str],
+    *,
+    scaling: str = "standard",
+    max_levels: int = MAX_LEVELS,
+    seed: int = 0,
+) -> tuple[Inputs, Targets]:
+    """What to do with each column, from the rows of a source.
+
+    Parameters
+    ----------
+    source : source
+        The training part, and nothing else.
+    columns : sequence of Column
+        Name, kind and levels of each column of x.
+    target_names : sequence of str
+    scaling : {"standard", "robust", "none"}
+        Numbers have mean 0 and deviation 1; or median 0 and a distance of 1 between the quartiles, and are
+        clipped smoothly; or are left as they are. Dates are never left as they are.
+    max_levels : int
+        Texts of a column that have a feature of their own: the most frequent ones, but for those that a
+        single row has. The others count as one: what is seen once stands best for what is not seen.
+    seed : int
+        Of the sample.
+
+    Raises
+    ------
+    ValueError
+        Values are so large that their squares overflow, or all columns are constant.
+
+    References
+    ----------
+    Good, The population frequencies of species and the estimation of population parameters, 1953 (on what is
+    seen once).
+    """
+    seen = Seen.of(source, columns, target_names)
+    quartiles = _quartiles(source, seen.to_sample(scaling), seed)
+    inputs = Inputs(
+        tuple(seen.prepared(at, quartiles.get(at), scaling, max_levels) for at in range(len(columns)))
+    )
+    if not inputs.n_features:
+        raise ValueError(
+            f"every column has a single value in the {source.n_rows:,} rows to train on: there is nothing to "
+            "learn from. Give other columns, or more rows."
+        )
+    return inputs, seen.targets(target_names)
+
+
+class Seen:
+    """What one pass over some rows shows of each column.
+
+    Parameters
+    ----------
+    columns : sequence of Column
+    n_targets : int
+    """
+
+    def __init__(self, columns: Sequence[RawColumn], n_targets: int) -> None:
+        self.columns = columns
+        numeric = [at for at, column in enumerate(columns) if column.kind in ("number", "date")]
+        self._place = {at: place for place, at in enumerate(numeric)}
+        self._dates = [at for at in numeric if columns[at].kind == "date"]
+        self._numbers, self._targets = Moments(len(numeric)), Moments(n_targets)
+        self._phases = {cycle: Moments(len(self._dates)) for cycle in PERIODS}
+        self._counts = {
+            at: np.zeros(1 + max(2, len(column.levels)), np.int64)
+            for at, column in enumerate(columns)
+            if at not in self._place
+        }
+
+    @classmethod
+    def of(cls, source: Any, columns: Sequence[RawColumn], target_names: Sequence[str]) -> "Seen":
+        """All rows of a source."""
+        seen = cls(columns, len(target_names))
+        with np.errstate(over="ignore", invalid="ignore"):  # found below, by column
+            for _, x, y in parts(source):
+                seen.add(x, y)
+        _refuse_overflow([columns[at].name for at in seen._place], seen._numbers)
+        _refuse_overflow(target_names, seen._targets)
+        return seen
+
+    def add(self, x: np.ndarray, y: np.ndarray) -> None:
+        """Take note of rows."""
+        self._numbers.add(x[:, list(self._place)])
+        self._targets.add(y)
+        for cycle, period in PERIODS.items():
+            self._phases[cycle].add(np.remainder(x[:, self._dates] / period, 1.0))
+        for at, count in self._counts.items():
+            codes = np.where(x[:, at] >= 0, x[:, at], -1).astype(np.intp)
+            count += np.bincount(codes + 1, minlength=len(count))
+
+    def targets(self, names: Sequence[str]) -> Targets:
+        """How the targets are standardised."""
+        found = self._targets
+        scales = np.where(found.is_constant, 1.0, found.deviation)
+        numbers = (tuple(each.tolist()) for each in (found.mean, scales, found.is_constant))
+        return Targets(tuple(names), *numbers)
+
+    def to_sample(self, scaling: str) -> list[int]:
+        """The columns whose median, or quartiles, are needed."""
+        return [
+            at for at, place in self._place.items() if scaling == "robust" or self._numbers.has_gaps[place]
+        ]
+
+    def prepared(self, at: int, quartiles: Quartiles | None, scaling: str, max_levels: int) -> Column:
+        """What to do with a column."""
+        column = self.columns[at]
+        return (
+            self._number(column, at, quartiles, scaling)
+            if at in self._place
+            else _category(column, self._counts[at], max_levels)
+        )
+
+    def _number(self, column: RawColumn, at: int, quartiles: Quartiles | None, scaling: str) -> Column:
+        place, seen = self._place[at], self._numbers
+        mean, has_gaps = float(seen.mean[place]), bool(seen.has_gaps[place])
+        if not seen.count[place] or (seen.is_constant[place] and not has_gaps):
+            return Constant(column.name, column.kind)
+        centre, scale = mean, 1.0 if seen.is_constant[place] else float(seen.deviation[place])
+        median = mean if quartiles is None else quartiles.median
+        if quartiles is not None and scaling == "robust":
+            centre, spread = quartiles.median, quartiles.upper - quartiles.lower
+            scale = spread if spread > 0 else scale
+        if column.kind == "date":
+            return Date(column.name, centre, scale, scaling == "robust", median, has_gaps, self._cycles(at))
+        if scaling == "none":
+            centre, scale = 0.0, 1.0
+        return Number(column.name, centre, scale, scaling == "robust", median, has_gaps)
+
+    def _cycles(self, at: int) -> tuple[str, ...]:
+        """The cycles that dates go through several times, and not always at the same point."""
+        date, place = self._dates.index(at), self._place[at]
+        span = self._numbers.most[place] - self._numbers.least[place]
+        return tuple(
+            cycle
+            for cycle, phase in self._phases.items()
+            if span >= LEAST_PERIODS * PERIODS[cycle] and phase.least[date] < phase.most[date]
+        )
+
+
+def _category(column: RawColumn, counts: np.ndarray, max_levels: int) -> Column:
+    """What to do with texts or booleans, by their rows: of gaps, then of each code."""
+    n_gaps, counts = counts[0], counts[1:]
+    if column.kind == "bool":
+        is_constant = np.count_nonzero([n_gaps, *counts]) < 2
+        return (
+            Constant(column.name, "bool")
+            if is_constant
+            else Category(column.name, "bool", ("false", "true"), gaps=bool(n_gaps))
+        )
+    frequent = np.argsort(-counts, kind="stable")[:max_levels]
+    kept = sorted(code for code in frequent.tolist() if counts[code] >= LEAST_ROWS)
+    has_other = bool(counts.sum() > counts[kept].sum())
+    if len(kept) + has_other + bool(n_gaps) < 2:
+        return Constant(column.name, "text")
+    return Category(column.name, "text", tuple(column.levels[code] for code in kept), has_other, bool(n_gaps))
+
+
+def _quartiles(source: Any, columns: Sequence[int], seed: int) -> dict[int, Quartiles]:
+    """The quartiles of some columns in a sample of the rows, some columns at a time."""
+    if source.n_rows <= SAMPLE_ROWS:
+        rows = np.arange(source.n_rows)
+    else:
+        rows = np.sort(Shuffled()(source.n_rows, seed, 0)[:SAMPLE_ROWS])
+    found = {}
+    for first in range(0, len(columns), SAMPLE_COLUMNS):
+        together = list(columns[first : first + SAMPLE_COLUMNS])
+        sample = np.empty((len(rows), len(together)))
+        for start in range(0, len(rows), PART_ROWS):
+            x, _ = read(source, rows[start : start + PART_ROWS])
+            sample[start : start + PART_ROWS] = x[:, together]
+        for at, values in zip(together, sample.T, strict=True):
+            present = values[~np.isnan(values)]
+            if len(present):
+                found[at] = Quartiles(*np.quantile(present, (0.25, 0.5, 0.75)).tolist())
+    return found
+
+
+def _refuse_overflow(names: Sequence[str], moments: Moments) -> None:
+    for name, deviation in zip(names, moments.deviation, strict=True):
+        if not np.isfinite(deviation):
+            raise ValueError(
+                f"column {name!r} has values so large that its deviation overflows: give it in a larger unit "
+                "(values up to about 1e150)."
+            )
