@@ -225,13 +225,12 @@ class Objective:
         if not n_rows:
             gradient.flat[...] = 0.0
         gradient.vector[size] = own_value
-        gradient.vector[size + 1] = step.own_weight
-        gradient.vector[size + 2] = float(ranks.stop_asked)
-        ranks.sum(gradient.vector, self.network.backend)
-        ranks.stop_agreed = float(to_host(gradient.vector[size + 2])) > 0
+        own = (step.own_weight, float(ranks.stop_asked))
+        weight, n_that_stop = ranks.sum(gradient.vector, own, self.network.backend)
+        ranks.stop_agreed = n_that_stop > 0
         self._record(gradient.vector[size])
         if step.divisor is None:
-            step.divisor = float(to_host(gradient.vector[size + 1]))
+            step.divisor = weight
 
     def _record(self, value: Array) -> None:
         self.values.append(value)

@@ -47,6 +47,9 @@ class InStep:
         """Fill rows, in one part: the cores have other work."""
         fill(slice(0, n_rows))
 
+    def all_reduce(self, ranks: Any) -> None:
+        """How vectors are summed over processes: not here, but through the host's memory."""
+
     def available(self) -> int | None:
         """Bytes of memory that are free; None where the system does not say."""
         try:

@@ -3,6 +3,7 @@
 As a program, `python data_parallel_runs.py FOLDER`, each rank saves the parameters and histories of all runs.
 """
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -10,11 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from mlp_xp import Loader, Network, train
+from mlp_xp.array_api import backend
 from mlp_xp.data_parallel import world
 from mlp_xp.full_batch import value_and_gradient
 from mlp_xp.losses import SquaredError
 from mlp_xp.objective import Objective
 from mlp_xp.regularizers import L2
+from mlp_xp.sources import BatchSource
+from mlp_xp.staging import InStep
 
 RUNS = {
     "adam": {"optimizer": "adam"},
@@ -41,8 +45,26 @@ RUNS = {
         "weights": True,
         "dropout": 0.2,
     },
+    "stream of batches": {"optimizer": "adam", "weights": True, "streamed": True},
+    "batches added up": {"optimizer": "adam", "batch_size": 7, "accumulated": 3, "weights": True},
+    "summed by the device": {"optimizer": "adam", "weights": True, "clip_norm": 0.5, "device": True},
     "sum": {"optimizer": "sgd", "learning_rate": 1e-4, "reduction": "sum", "weights": True},
 }
+
+
+class SumsByItself(InStep):
+    """A device that sums vectors in its own way, and leaves the numbers of the host to MPI."""
+
+    def all_reduce(self, ranks):
+        def add_up(vector, numbers):
+            sums = ranks.sum_numbers(numbers)
+            part = vector[: len(vector) - len(numbers)].copy()
+            ranks.add_up(part)
+            vector[: len(part)] = part
+            vector[len(part) :] = np.nan  # not defined
+            return sums
+
+        return add_up
 
 
 def run(name, ranks=None):
@@ -54,10 +76,19 @@ def run(name, ranks=None):
     weight = generator.uniform(0.1, 3.0, 83) if options.pop("weights", False) else None
     batch = {key: options.pop(key) for key in ("batch_size", "chunk_rows") if key in options}
     own = None if weight is None else weight[:60]
-    loader = Loader(x[:60], y[:60], own, **{"batch_size": 13, **batch})
+    rows = (x[:60], y[:60], own)
+    if options.pop("streamed", False):
+        parts = [tuple(part[start : start + 9] for part in rows) for start in range(0, 60, 9)]
+        rows = (BatchSource(parts, buffer_rows=20),)
+    loader = Loader(*rows, **{"batch_size": 13, **batch})
+    if "accumulated" in options:
+        loader.accumulate(options.pop("accumulated"))
     held_out = Loader(x[60:], y[60:], None if weight is None else weight[60:], batch_size="full")
     # Only rank 0's start counts: it is sent to the others.
-    network = Network((4, 9, 7, 1), dtype="float64", seed=ranks.rank if ranks else 0)
+    device = backend("cpu", "float64")
+    if options.pop("device", False):
+        device = dataclasses.replace(device, runtime=SumsByItself())
+    network = Network((4, 9, 7, 1), device=device, dtype="float64", seed=ranks.rank if ranks else 0)
     defaults = {"learning_rate": 0.01, "max_epochs": 6}
     *_, epoch = train(network, loader, validation=held_out, ranks=ranks, **defaults | options)
     history = epoch.training.history

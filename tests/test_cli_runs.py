@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from test_data_parallel import mpiexec
+from mpi import mpiexec
 
 from mlp_xp.cli import main
 from mlp_xp.cli.options import amount

@@ -1,8 +1,6 @@
 """How a run lasts: checkpoints and resuming, signals, and the processes that train together."""
 
 import contextlib
-import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,51 +11,41 @@ from mlp_xp.data_parallel import Ranks, under_mpi, world
 from mlp_xp.history import History
 from mlp_xp.training_loop import TrainingState
 
-SECONDS_FOR_RANK_0 = 2.0
-"""How long another rank waits with its error for rank 0, which may be about to say the same."""
 
-THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-
-
-def find_ranks(*, alone: bool) -> Ranks | None:
-    """The processes that a launcher of MPI started together, each with its part of the machine's cores.
+def find_ranks(*, alone: bool, all_reduce: str = "auto") -> Ranks | None:
+    """The processes that a launcher of MPI started together.
 
     Parameters
     ----------
     alone : bool
         Train as one process, whatever started it.
+    all_reduce : str
+        How gradients on GPUs are summed, of `cuda.ALL_REDUCES`.
     """
     ranks = None if alone else world()
-    if ranks is not None and not any(name in os.environ for name in THREAD_VARIABLES):
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        with contextlib.suppress(ModuleNotFoundError):
-            import threadpoolctl
-
-            threadpoolctl.threadpool_limits(max(1, cores // ranks.local_size))
+    if ranks is not None:
+        ranks.all_reduce = all_reduce
     return ranks
 
 
-def device_of(device: str, ranks: Ranks | None) -> str:
-    """The device of this rank: "cuda" means the card with its number on the machine."""
-    return f"cuda:{ranks.local_rank}" if device == "cuda" and ranks is not None else device
+def lowest_first(ranks: Ranks | None) -> contextlib.AbstractContextManager[None]:
+    """Where a file is written that all ranks on a machine read: one writes it, before the others look."""
+    return contextlib.nullcontext() if ranks is None else ranks.lowest_first()
 
 
 def end_all(message: str, status: int, given: Sequence[str]) -> None:
-    """Where this process is one of several, say its error and end all of them; else do nothing.
-
-    An error that all ranks have is said once: the others leave rank 0 the time to say it.
-    """
+    """Where this process is one of several, say its error and end all of them; else do nothing."""
     if not under_mpi() or "--no-mpi" in given:
         return
     ranks = world()
     if ranks is None:
         return
-    if ranks.rank:
-        time.sleep(SECONDS_FOR_RANK_0)
-    for line in message.splitlines():
-        options.say(f"mlp-xp: error: {line}" + (f" (rank {ranks.rank})" if ranks.rank else ""))
-    ranks.abort(status)
-    os._exit(status)  # nothing more is said while the others are being ended
+
+    def say() -> None:
+        for line in message.splitlines():
+            options.say(f"mlp-xp: error: {line}" + (f" (rank {ranks.rank})" if ranks.rank else ""))
+
+    ranks.end_all(say, status)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from mlp_xp.catalogue import describe, resolve
 from mlp_xp.checkpoint import Checkpoints, Every, Interruption
 from mlp_xp.cli import options
 from mlp_xp.cli.progress import Counted, Silence, duration, progress
-from mlp_xp.cli.run_control import controlled, device_of, find_ranks, history_of
+from mlp_xp.cli.run_control import controlled, find_ranks, history_of, lowest_first
 from mlp_xp.datasets import DATASETS
 from mlp_xp.dropout import resolve_dropout
 from mlp_xp.evaluation import evaluate
@@ -46,7 +46,7 @@ def _names(catalogue: Mapping[str, Any]) -> str:
 
 
 NOT_IN_CONFIGURATION = {
-    *("device", "out", "no_mpi", "cache_dir", "device_memory_limit", "cuda_graph"),
+    *("device", "out", "no_mpi", "all_reduce", "cache_dir", "device_memory_limit", "cuda_graph"),
     *("checkpoint_dir", "checkpoint_every", "checkpoint_errors", "resume", "override"),
     *("quiet", "as_json", "_debug"),
 }
@@ -271,6 +271,13 @@ def train(
         bool,
         typer.Option("--no-mpi", help="Train as one process, also under mpiexec.", show_default="off"),
     ] = False,
+    all_reduce: Annotated[
+        str,
+        typer.Option(
+            help="How ranks sum gradients on GPUs: 'auto' by NCCL where it is installed and else through the "
+            "host, 'nccl', 'host', or 'mpi' for an MPI that takes GPU memory."
+        ),
+    ] = "auto",
     quiet: options.Quiet = False,
     as_json: options.Json = False,
     _debug: options.Debug = False,
@@ -293,9 +300,9 @@ def train(
     """
     given = locals()
     configuration = {name: given[name] for name in given if name not in NOT_IN_CONFIGURATION}
-    ranks = find_ranks(alone=no_mpi)
+    ranks = find_ranks(alone=no_mpi, all_reduce=all_reduce)
     quiet = quiet or (ranks is not None and ranks.rank > 0)
-    device, is_first = device_of(device, ranks), ranks is None or ranks.rank == 0
+    device, is_first = device if ranks is None else ranks.own_device(device), ranks is None or ranks.rank == 0
     wrong = options.Problems()
     limit = wrong.reading(options.amount, "--memory-limit", memory_limit)
     wrong.reading(Every.parse, checkpoint_every)
@@ -336,6 +343,7 @@ def train(
         None if out is None else options.output_problem(out, [data, *where.target]),
         checks.one_of("--class-weight", class_weight, ("none", "balanced")),
         checks.whole("--accumulate", accumulate),
+        checks.one_of("--all-reduce", all_reduce, cuda.ALL_REDUCES),
         checks.one_of("--checkpoint-errors", checkpoint_errors, ("go on", "stop")),
         "--resume: say from where with --checkpoint-dir DIR." if resume and checkpoint_dir is None else None,
     )
@@ -345,7 +353,7 @@ def train(
         if rates is not None and seed >= 0:
             wrong.reading(resolve_dropout, rates[0] if len(rates) == 1 else rates, len(sizes), seed)
     wrong.refuse()
-    with options.reading(data, quiet=quiet) as reading:
+    with lowest_first(ranks), options.reading(data, quiet=quiet) as reading:
         where = dataclasses.replace(where, progress=reading, memory_limit=limit, cache_dir=cache_dir)
         table, about_task = for_task(open_table(where), task, own_loss)
         chosen = own_loss or resolve(

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.cuda import memory
+from mlp_xp.cuda import all_reduce, memory
 from mlp_xp.cuda.kit import Kit
 
 PART_BYTES = 2**20
@@ -120,6 +120,10 @@ class Streams:
         bounds = [n_rows * i // n_parts for i in range(n_parts + 1)]
         for _ in self._pool.map(fill, map(slice, bounds[:-1], bounds[1:])):
             pass
+
+    def all_reduce(self, ranks: Any) -> all_reduce.AllReduce:
+        """How vectors on this device are summed over processes; all of them ask together."""
+        return all_reduce.choose(ranks, self.index)
 
     def available(self) -> int:
         """Bytes of the device's memory that this process can still get."""

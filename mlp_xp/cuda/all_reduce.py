@@ -1,0 +1,174 @@
+"""Sums of gradients over processes, each with a GPU of its own.
+
+NCCL adds them up in the queue of the compute stream: no host waits for it. Where it is missing, or two
+processes share a card, they travel through a pinned buffer and MPI; an MPI that takes GPU memory is used if
+that is asked for, since none says of itself that it does.
+
+What no machine with fewer than two GPUs can confirm: that NCCL's sums are right, and how long they take.
+"""
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+ALL_REDUCES = ("auto", "nccl", "host", "mpi")
+"""Ways: NCCL where it can be used and else through the host; NCCL; through the host; by an MPI that takes
+GPU memory."""
+
+AllReduce = Callable[[Any, Sequence[float]], list[float]]
+"""`f(vector, numbers)` replaces all but the last len(numbers) elements of a vector on the device by their
+sums over all processes, in the current stream's order; it returns the sums of the numbers, the host's."""
+
+log = logging.getLogger(__name__)
+
+
+def choose(ranks: Any, index: int) -> AllReduce:
+    """The way that all processes can go; they must ask together.
+
+    Parameters
+    ----------
+    ranks : data_parallel.Ranks
+        Says with `all_reduce` which way is wanted.
+    index : int
+        N of this process's ``cuda:N``.
+
+    Raises
+    ------
+    RuntimeError
+        "nccl" is wanted, and cannot be used; the message says why.
+    """
+    if ranks.all_reduce == "mpi":
+        return ByMpi(ranks)
+    if ranks.all_reduce == "host":
+        return ThroughHost(ranks)
+    problem = nccl_problem(ranks, index)
+    if problem is None:
+        return ByNccl(ranks, index)
+    if ranks.all_reduce == "nccl":
+        raise RuntimeError(f"NCCL cannot sum gradients between these GPUs: {problem}")
+    if ranks.rank == 0:
+        log.warning("gradients are summed through the host's memory, since NCCL cannot be used: %s", problem)
+    return ThroughHost(ranks)
+
+
+def nccl_problem(ranks: Any, index: int) -> str | None:
+    """Why NCCL cannot be used, the same on all processes; None if it can."""
+    own = _library_problem() or _sharing_problem(ranks, index)
+    (n_problems,) = ranks.sum_numbers([float(own is not None)])
+    return own or (f"it is missing on {n_problems:.0f} of {ranks.size} ranks." if n_problems else None)
+
+
+def _library_problem() -> str | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # CuPy warns where the library is not found
+        from cupy.cuda import nccl, runtime
+    if nccl.available:
+        return None
+    major = runtime.runtimeGetVersion() // 1000
+    return f'the library is not installed (pip install "nvidia-nccl-cu{major}").'
+
+
+def _sharing_problem(ranks: Any, index: int) -> str | None:
+    """NCCL refuses two processes on one card, which a number does not tell: each may see other cards."""
+    import cupy
+
+    card = cupy.cuda.Device(index).pci_bus_id
+    cards = ranks.gather_on_machine(card)
+    return f"{cards.count(card)} ranks share the GPU {card}." if cards.count(card) > 1 else None
+
+
+class ByNccl:
+    """Sums in the compute stream's queue; the numbers go by MPI, while the GPU still computes the gradient.
+
+    Parameters
+    ----------
+    ranks : data_parallel.Ranks
+        The processes.
+    index : int
+        N of this process's ``cuda:N``.
+    """
+
+    def __init__(self, ranks: Any, index: int) -> None:
+        import cupy
+        from cupy.cuda import nccl
+
+        self.ranks = ranks
+        own = nccl.get_unique_id() if ranks.rank == 0 else None
+        with cupy.cuda.Device(index):
+            self._communicator = nccl.NcclCommunicator(ranks.size, ranks.bytes_from_first(own), ranks.rank)
+        self._types = {"float32": nccl.NCCL_FLOAT32, "float64": nccl.NCCL_FLOAT64}
+        self._add = nccl.NCCL_SUM
+
+    def __call__(self, vector: Any, numbers: Sequence[float]) -> list[float]:
+        """Enqueue the sum of a vector; return the sums of the numbers."""
+        import cupy
+
+        sums: list[float] = self.ranks.sum_numbers(numbers)
+        at, n = vector.data.ptr, vector.size - len(numbers)
+        stream = cupy.cuda.get_current_stream().ptr
+        self._communicator.allReduce(at, at, n, self._types[vector.dtype.name], self._add, stream)
+        return sums
+
+
+class ThroughHost:
+    """Sums in a pinned buffer, made once: to the host, MPI, and back, one message for vector and numbers.
+
+    Parameters
+    ----------
+    ranks : data_parallel.Ranks
+        The processes.
+    """
+
+    def __init__(self, ranks: Any) -> None:
+        self.ranks = ranks
+        self._buffers: dict[Any, tuple[Any, Any]] = {}
+
+    def __call__(self, vector: Any, numbers: Sequence[float]) -> list[float]:
+        """Wait for the vector, sum it, and enqueue its way back; return the sums of the numbers."""
+        import cupy
+
+        stream = cupy.cuda.get_current_stream()
+        host, sent = self._buffer(vector)
+        stream.wait_event(sent)  # on whichever stream that was
+        vector.get(stream=stream, out=host, blocking=False)
+        stream.synchronize()
+        host[len(host) - len(numbers) :] = numbers
+        self.ranks.add_up(host)
+        sums: list[float] = host[len(host) - len(numbers) :].tolist()
+        vector.set(host, stream=stream)
+        sent.record(stream)
+        return sums
+
+    def _buffer(self, vector: Any) -> tuple[Any, Any]:
+        """Pinned memory for such a vector, and the event after which its content has been sent."""
+        import cupy
+        import cupyx
+
+        key = (vector.size, vector.dtype.name)
+        if key not in self._buffers:
+            event = cupy.cuda.Event(disable_timing=True)
+            self._buffers[key] = cupyx.empty_pinned((vector.size,), vector.dtype), event
+        return self._buffers[key]
+
+
+class ByMpi:
+    """Sums by an MPI that reads and writes GPU memory.
+
+    Parameters
+    ----------
+    ranks : data_parallel.Ranks
+        The processes.
+    """
+
+    def __init__(self, ranks: Any) -> None:
+        self.ranks = ranks
+
+    def __call__(self, vector: Any, numbers: Sequence[float]) -> list[float]:
+        """Wait for the vector, and sum it; return the sums of the numbers."""
+        import cupy
+
+        sums: list[float] = self.ranks.sum_numbers(numbers)
+        cupy.cuda.get_current_stream().synchronize()  # MPI knows nothing of streams
+        self.ranks.add_up(vector[: vector.size - len(numbers)])
+        return sums

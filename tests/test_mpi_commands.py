@@ -1,0 +1,153 @@
+"""`mlp-xp` on several ranks: one voice, one file, and runs that go on after one of them has died."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from mpi import check_ended, environment, mpiexec
+
+from mlp_xp import load
+
+pytestmark = pytest.mark.needs("mpi4py")
+
+COMMAND = ("-m", "mlp_xp")
+TRAIN = (*COMMAND, "train", "--patience", "0", "--hidden", "8", "--batch-size", "50", "--dtype", "float64")
+
+
+def parameters(path):
+    return load(path).network.parameters.to_host()
+
+
+def test_a_run_goes_on_on_another_number_of_ranks(tmp_path):
+    """The model is that of an uninterrupted process, up to the rounding of sums."""
+    options = (*TRAIN, "--epochs", "6", "--json", "--quiet")
+    whole = tmp_path / "whole.safetensors"
+    subprocess.run([sys.executable, *options, "--out", whole], check=True, env=environment())
+    folder = ("--checkpoint-dir", tmp_path / "c", "--checkpoint-every", "7steps")
+    assert mpiexec(2, *options, *folder).returncode == 0
+    for path in sorted((tmp_path / "c").glob("checkpoint-*"))[1:]:
+        path.unlink()
+    done = mpiexec(3, *options, *folder, "--resume", "--out", tmp_path / "m.safetensors")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["resumed_from"] == {"epoch": 3, "step": 28}
+    assert (found["ranks"], found["steps_this_run"]) == (3, 20)
+    assert len(found["rows_gathered"]) == 3
+    assert sum(found["rows_gathered"]) == 398 * 6 - (3 * 398 + 4 * 50)
+    np.testing.assert_allclose(parameters(tmp_path / "m.safetensors"), parameters(whole), rtol=1e-10)
+
+
+@pytest.mark.needs("psutil")
+def test_a_rank_that_is_killed_ends_all_and_the_run_goes_on(tmp_path):
+    import psutil
+
+    folder = ("--checkpoint-dir", tmp_path / "c", "--checkpoint-every", "5steps")
+    run = mpiexec(3, *TRAIN, "--epochs", "1000000", "--quiet", *folder, start=subprocess.Popen)
+    while not list((tmp_path / "c").glob("checkpoint-*")):
+        assert run.poll() is None, run.communicate()
+        time.sleep(0.05)
+    children = psutil.Process(run.pid).children(recursive=True)
+    ranks = [each.pid for each in children if "mlp_xp" in each.cmdline()]
+    assert len(ranks) == 3
+    killed = time.time()
+    os.kill(ranks[1], signal.SIGKILL)
+    said = check_ended(run, ranks, lambda: killed)
+    assert "Traceback" not in said
+    assert "mlp-xp: error" not in said
+    latest = max(each.name for each in (tmp_path / "c").glob("checkpoint-*"))
+    epoch = int(latest.split("-")[1])
+    options = (*TRAIN, "--quiet", "--json", "--resume", "--override", "--epochs", epoch + 2)
+    done = mpiexec(2, *options, *folder)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["epochs"] == epoch + 2
+
+
+def test_an_error_of_one_rank_ends_all(tmp_path):
+    (tmp_path / "x.csv").write_text("a,y\n" + "1,2\n2,3\n" * 50)
+    good = (*COMMAND, "train", tmp_path / "x.csv", "--target", "y", "--epochs", "1000000", "--patience", "0")
+    done = mpiexec(2, list(good), [*good, "--optimizer", "adm"])
+    assert done.returncode != 0
+    assert done.stderr.count("mlp-xp: error: ") == 1
+    assert "unknown optimizer 'adm'" in done.stderr
+    assert "(rank 1)" in done.stderr
+
+
+COUNTED = """
+import os, sys, time
+from pathlib import Path
+from mlp_xp.sources import opening
+write, folder = opening.write_records, Path(sys.argv.pop(1))
+
+def counted(*arguments):
+    Path(folder, f"written-by-{os.getpid()}").touch()
+    time.sleep(0.2)
+    return write(*arguments)
+
+opening.write_records = counted
+from mlp_xp.cli import main
+main()
+"""
+
+
+@pytest.mark.needs("pyarrow")
+def test_one_rank_of_a_machine_converts_the_table(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(3000, 3))
+    np.savetxt(tmp_path / "big.csv", rows, delimiter=",", header="a,b,y", comments="")
+    (tmp_path / "program.py").write_text(COUNTED)
+    options = ("train", tmp_path / "big.csv", "--target", "y", "--memory-limit", "20kB", "--epochs", "2")
+    options += ("--cache-dir", tmp_path / "cache", "--json", "--quiet")
+    done = mpiexec(3, tmp_path / "program.py", tmp_path, *options)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["ranks"] == 3
+    assert len(list(tmp_path.glob("written-by-*"))) == 1
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_every_rank_alone_where_that_is_asked_for(tmp_path):
+    done = mpiexec(2, *TRAIN, "--epochs", "2", "--json", "--quiet", "--no-mpi")
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["ranks"] for line in done.stdout.splitlines()] == [1, 1]
+
+
+def devices(**further):
+    done = subprocess.run(
+        [sys.executable, *COMMAND, "devices"], capture_output=True, text=True, env=environment(**further)
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("mpi ")]
+    return line
+
+
+def test_devices_says_which_mpi_there_is():
+    alone, together = devices(), mpiexec(3, *COMMAND, "devices").stdout
+    assert alone.startswith("mpi     ready: ")
+    assert "1 rank (" in alone
+    (line,) = [line for line in together.splitlines() if line.startswith("mpi ")]
+    assert "3 ranks" in line
+    from mpi4py import __version__
+
+    for said in (alone, line):
+        assert f"mpi4py {__version__}" in said
+
+
+@pytest.mark.parametrize("further", [{}, {"PMI_SIZE": "1"}])
+def test_devices_says_that_there_is_no_mpi_library(further):
+    said = devices(MPI4PY_LIBMPI="/nowhere/libmpi.so", **further)
+    assert said.startswith("mpi     not usable: mpi4py finds no MPI library (")
+    assert said.endswith("): install one, such as MPICH.")
+
+
+def test_unknown_ways_to_sum_are_refused():
+    done = subprocess.run(
+        [sys.executable, *COMMAND, "train", "--all-reduce", "ring"],
+        capture_output=True,
+        text=True,
+        env=environment(),
+    )
+    assert done.returncode == 2
+    assert "unknown --all-reduce 'ring'; Known: auto, nccl, host, mpi." in done.stderr
