@@ -39,8 +39,11 @@ SIGNS_OF_MPI = (*SIZES_OF_MPI, "PMI_RANK", "PMIX_RANK")
 THREAD_SETTINGS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Variables with which a user says how many threads a process may have."""
 
-SECONDS_FOR_RANK_0 = 2.0
+SECONDS_FOR_RANK_0 = 3.0
 """How long another rank waits with its error for rank 0, which may be about to say the same."""
+
+SECONDS_TO_BE_HEARD = 1.0
+"""How long a launcher may take to pass on what was said: when it ends the processes, the rest is lost."""
 
 
 def under_mpi(environment: Mapping[str, str] = os.environ) -> bool:
@@ -290,6 +293,7 @@ class Ranks:
             time.sleep(SECONDS_FOR_RANK_0)
         say()
         sys.stderr.flush()
+        time.sleep(SECONDS_TO_BE_HEARD)
         self._communicator.Abort(status)
         os._exit(status)  # nothing more is said while the others are being ended
 
@@ -297,4 +301,5 @@ class Ranks:
         self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> NoReturn:
         """End all ranks for an error that nobody has caught; in the place of `sys.excepthook`."""
-        self.end_all(functools.partial(traceback.print_exception, kind, error, trace), 1)
+        text = "".join(traceback.format_exception(kind, error, trace))
+        self.end_all(lambda: sys.stderr.write(text), 1)
