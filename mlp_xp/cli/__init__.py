@@ -1,4 +1,4 @@
-"""The command line: `mlp-xp train`, `predict`, `evaluate`, `show`, `devices` and `cache`.
+"""The command line: `mlp-xp train`, `predict`, `evaluate`, `export`, `show`, `devices` and `cache`.
 
 Exit statuses: 0 done; 1 the training diverged; 2 something that was given is refused (the message says what
 was given, what is needed and what to do); 3 an error of mlp-xp itself; 130 interrupted; 143 terminated.
@@ -18,6 +18,7 @@ import mlp_xp
 from mlp_xp.cli.cache import cache
 from mlp_xp.cli.devices import devices
 from mlp_xp.cli.evaluate import evaluate
+from mlp_xp.cli.export import export
 from mlp_xp.cli.predict import predict
 from mlp_xp.cli.run_control import end_all
 from mlp_xp.cli.show import show
@@ -74,7 +75,7 @@ def carrying(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-COMMANDS: tuple[Callable[..., Any], ...] = (train, predict, evaluate, show, devices, cache)
+COMMANDS: tuple[Callable[..., Any], ...] = (train, predict, evaluate, export, show, devices, cache)
 
 for command in COMMANDS:
     app.command(help=unwrapped(command.__doc__ or ""))(carrying(command))

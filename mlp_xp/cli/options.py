@@ -149,7 +149,7 @@ def check_device(device: str, dtype: str = "float32") -> None:
     find_backend(device, dtype)
 
 
-def output_problem(out: Path, inputs: Iterable[str | Path | None] = ()) -> str | None:
+def output_problem(out: Path, inputs: Iterable[str | Path | None] = (), option: str = "--out") -> str | None:
     """Why a file cannot be written there, found out before any work; None if it can.
 
     Parameters
@@ -157,19 +157,21 @@ def output_problem(out: Path, inputs: Iterable[str | Path | None] = ()) -> str |
     out : Path
     inputs : paths
         What is read, and must not be overwritten.
+    option : str
+        Which names it.
     """
     folder = out.absolute().parent
     if not folder.is_dir():
-        return f"--out {out}: there is no folder {out.parent}. Make it first."
+        return f"{option} {out}: there is no folder {out.parent}. Make it first."
     if out.is_dir():
-        return f"--out {out} is a folder: name a file."
+        return f"{option} {out} is a folder: name a file."
     if out.exists() and not out.is_file():
-        return f"--out {out} is a device or a pipe: name a file."
+        return f"{option} {out} is a device or a pipe: name a file."
     for given in inputs:
         if given is not None and out.exists() and Path(given).exists() and out.samefile(given):
-            return f"--out {out} is a file that is read: name another."
+            return f"{option} {out} is a file that is read: name another."
     if not os.access(folder, os.W_OK) or (out.exists() and not os.access(out, os.W_OK)):
-        return f"--out {out} cannot be written: no permission. Name another place."
+        return f"{option} {out} cannot be written: no permission. Name another place."
     return None
 
 
