@@ -22,6 +22,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 OPTIONAL = (
     "autograd",
+    "chromium",
     "jax",
     "mpi4py",
     "matplotlib",

@@ -87,7 +87,7 @@ class TensorBoardLog:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
+        self.path = Path(folder)
         self._file: EventFile | None = None
 
     def add(self, epoch: dict[str, Any]) -> None:
@@ -99,7 +99,7 @@ class TensorBoardLog:
             The folder or the file cannot be written.
         """
         if self._file is None:
-            self._file = EventFile.in_folder(self.folder, time.time())
+            self._file = EventFile.in_folder(self.path, time.time())
         curves = {
             "loss/train": epoch["train_loss"],
             "loss/validation": epoch["validation_loss"],

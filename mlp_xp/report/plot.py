@@ -2,13 +2,12 @@
 
 import importlib.util
 import io
-import math
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 from mlp_xp.history import History
 from mlp_xp.model_file import write_whole
+from mlp_xp.report.drawing import spans_magnitudes
 
 SUFFIXES = (".png", ".svg")
 
@@ -65,9 +64,3 @@ def draw_curves(path: str | os.PathLike[str], history: History, loss: str) -> No
     with mpl.rc_context({"svg.hashsalt": "mlp-xp"}):
         figure.savefig(picture, format=kind, metadata={"Date": None} if kind == "svg" else None)
     write_whole(path, picture.getvalue())
-
-
-def spans_magnitudes(losses: Iterable[float]) -> bool:
-    """Whether a curve is better seen on a logarithmic axis."""
-    finite = [loss for loss in losses if math.isfinite(loss)]
-    return bool(finite) and min(finite) > 0 and max(finite) > 20 * min(finite)

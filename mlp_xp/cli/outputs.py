@@ -1,0 +1,167 @@
+"""What `mlp-xp train` writes beside the model: --log, --tensorboard, --plot and --report."""
+
+import dataclasses
+import math
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import mlp_xp
+from mlp_xp.cli import options
+from mlp_xp.history import History
+from mlp_xp.model_file import write_whole
+from mlp_xp.report.epochs import Log, TensorBoardLog, numbers_of
+from mlp_xp.report.page import Account, page
+from mlp_xp.report.plot import draw_curves, plot_problem
+from mlp_xp.tables.model import TableModel
+from mlp_xp.training_loop import Epoch
+
+Report = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Page about the training to write (.html): data, curves, errors, what each column is worth.",
+        show_default="none",
+    ),
+]
+Plot = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Picture of the curves to write (.png or .svg).", show_default="none"),
+]
+LogFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--log",
+        metavar="FILE",
+        help="File that gets one JSON object a line, as each epoch ends (.jsonl).",
+        show_default="none",
+    ),
+]
+TensorBoard = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder for TensorBoard's event files.", show_default="none"),
+]
+
+NOT_IN_COMMAND = {"config", "resume", "override", "_debug"}
+"""Options that a command which repeats a training does not have."""
+
+
+@dataclasses.dataclass
+class Outputs:
+    """The files that were asked for; those that were not are None.
+
+    Attributes
+    ----------
+    report, plot, log, tensorboard : path or None
+    """
+
+    report: Path | None = None
+    plot: Path | None = None
+    log: Path | None = None
+    tensorboard: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Prepare what is written while the training runs."""
+        self._written: list[Log | TensorBoardLog] = []
+        if self.log is not None:
+            self._written.append(Log(self.log))
+        if self.tensorboard is not None:
+            self._written.append(TensorBoardLog(self.tensorboard))
+        self._rates: dict[int, float] = {}
+
+    def problems(self, inputs: Sequence[str | Path | None]) -> list[str | None]:
+        """What is wrong with them, found out before any work.
+
+        Parameters
+        ----------
+        inputs : sequence of path or None
+            What is read, and must not be overwritten.
+        """
+        named = {"--report": self.report, "--plot": self.plot, "--log": self.log}
+        found = [
+            options.output_problem(path, inputs, option=option)
+            for option, path in named.items()
+            if path is not None
+        ]
+        if self.plot is not None:
+            found.append(plot_problem(self.plot))
+        if self.tensorboard is not None and self.tensorboard.exists() and not self.tensorboard.is_dir():
+            found.append(f"--tensorboard {self.tensorboard} is a file: name a folder.")
+        return found
+
+    def watch(self, run: Iterator[Epoch]) -> Iterator[Epoch]:
+        """A run's epochs, written down as they pass.
+
+        A file that cannot be written costs no training: that is said once, and the run goes on.
+        """
+        for epoch in run:
+            self._rates[epoch.number] = epoch.learning_rate
+            for file in self._written.copy():
+                try:
+                    file.add(numbers_of(epoch))
+                except OSError as error:
+                    self._written.remove(file)
+                    options.say(f"{file.path}: {error.strerror}; going on without it")
+            yield epoch
+
+    def finish(
+        self,
+        model: TableModel,
+        history: History,
+        result: Mapping[str, Any],
+        *,
+        training: Any,
+        held_out: Any | None,
+        source: str,
+        introduction: Sequence[str],
+        command: str,
+        seed: int,
+    ) -> None:
+        """Write the picture and the page.
+
+        Parameters
+        ----------
+        model : TableModel
+            As it was trained.
+        history : History
+        result : mapping
+            What ``--json`` prints.
+        training, held_out : source
+            Raw rows of both parts; held_out is None where there is none.
+        source : str
+            What the rows were read from.
+        introduction : sequence of str
+            What was said when the run began.
+        command : str
+            What to type to do it again (`command_line`).
+        seed : int
+        """
+        if self.plot is not None and history.train_losses:
+            draw_curves(self.plot, history, "loss")
+        if self.report is not None:
+            rates = [self._rates.get(n + 1, math.nan) for n in range(len(history.train_losses))]
+            account = Account(source, introduction, command, result, history, mlp_xp.__version__, rates, seed)
+            write_whole(self.report, page(account, model, training, held_out).encode("utf-8", "replace"))
+
+
+def command_line(context: typer.Context) -> str:
+    """What to type to do the same again: the command with every option that is not its default.
+
+    Wherever an option came from (the command line, a configuration), it is spelled out.
+    """
+    words = ["mlp-xp", context.info_name or "train"]
+    arguments = []
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        if parameter.name in NOT_IN_COMMAND or value is None or value == parameter.get_default(context):
+            continue
+        if parameter.param_type_name == "argument":
+            arguments.append(str(value))
+        elif isinstance(value, bool):
+            words += (parameter.opts if value else parameter.secondary_opts)[:1]
+        else:
+            words += [parameter.opts[0], str(value)]
+    return shlex.join([*words[:2], *arguments, *words[2:]])

@@ -1,0 +1,265 @@
+"""Charts as SVG, in the colours and the width of the page around them, without any library.
+
+What is drawn is plain text with numbers in it; every word that comes from outside goes through `escaped`.
+"""
+
+import html
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+WIDTH, HEIGHT = 360, 230
+LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 38
+"""Of a chart and of the margins around what is drawn, in units of the picture."""
+
+MOST_POINTS = 400
+"""Points of a curve that are drawn; more would not be seen."""
+
+
+def escaped(text: object) -> str:
+    """A text from outside as HTML that shows it and does nothing else."""
+    return html.escape(str(text))
+
+
+def number(value: float | None) -> str:
+    """A number for people.
+
+    Examples
+    --------
+    >>> [number(value) for value in (1.5e9, 12345.67, 0.00012345, None)]
+    ['1.5e+09', '12,346', '0.0001234', 'undefined']
+    """
+    if value is None or not math.isfinite(value):
+        return "undefined"
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:.4g}"
+
+
+def spans_magnitudes(values: Iterable[float]) -> bool:
+    """Whether a curve is better seen on a logarithmic axis."""
+    finite = [value for value in values if math.isfinite(value)]
+    return bool(finite) and min(finite) > 0 and max(finite) > 20 * min(finite)
+
+
+class Axis:
+    """Values of one direction of a chart, and where they are in it.
+
+    Parameters
+    ----------
+    values : iterable of float
+        What must have a place; those that are not finite need none.
+    start, stop : float
+        Where the lowest and the highest are.
+    log : bool
+        Equal factors instead of equal differences.
+    """
+
+    def __init__(self, values: Iterable[float], start: float, stop: float, *, log: bool = False) -> None:
+        finite = [float(value) for value in values if math.isfinite(value)] or [0.0, 1.0]
+        self.log, self._start, self._stop = log, start, stop
+        low, high = self._inner(min(finite)), self._inner(max(finite))
+        if not high - low > 1e-12 * max(abs(low), abs(high)):
+            low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
+        self._low, self._high = low, high
+
+    def _inner(self, value: float) -> float:
+        return math.log10(value) if self.log else value
+
+    def place(self, value: float) -> float:
+        """Where a value is."""
+        share = (self._inner(value) - self._low) / (self._high - self._low)
+        return self._start + share * (self._stop - self._start)
+
+    def ticks(self) -> list[float]:
+        """Some round values."""
+        if not self.log:
+            return round_values(self._low, self._high)
+        exponents = range(math.floor(self._low), math.floor(self._high) + 1)
+        each = (1, 2, 5) if self._high - self._low < 2.5 else (1,)
+        values = [float(f"{factor}e{exponent}") for exponent in exponents for factor in each]
+        within = [value for value in values if self._low <= math.log10(value) <= self._high]
+        return within[:: math.ceil(len(within) / 7)] if within else []
+
+
+def round_values(low: float, high: float, most: int = 5) -> list[float]:
+    """At most about `most` multiples of 1, 2 or 5 times a power of ten.
+
+    Examples
+    --------
+    >>> round_values(0.13, 1.9)
+    [0.5, 1.0, 1.5]
+    """
+    rough = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+    return [
+        float(f"{step * n:.12g}") for n in range(math.ceil(low / step), math.floor(high / step + 1e-9) + 1)
+    ]
+
+
+def _tick(value: float) -> str:
+    text = f"{value:.6g}"
+    return text.replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
+
+
+def chart(x: Axis, y: Axis, x_title: str, y_title: str, marks: Iterable[str], about: str) -> str:
+    """Axes with their titles, and what is drawn between them.
+
+    Parameters
+    ----------
+    x, y : Axis
+    x_title, y_title : str
+    marks : iterable of str
+        SVG elements.
+    about : str
+        What the chart shows, for those who do not see it.
+    """
+    bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
+    grid = [
+        *(f'<line x1="{LEFT}" x2="{right}" y1="{y.place(t):.1f}" y2="{y.place(t):.1f}"/>' for t in y.ticks()),
+        *(f'<line y1="{TOP}" y2="{bottom}" x1="{x.place(t):.1f}" x2="{x.place(t):.1f}"/>' for t in x.ticks()),
+    ]
+    turned = f"translate(10 {(TOP + bottom) / 2}) rotate(-90)"
+    texts = [
+        *(f'<text class="y" x="{LEFT - 5}" y="{y.place(t) + 3.5:.1f}">{_tick(t)}</text>' for t in y.ticks()),
+        *(f'<text class="x" x="{x.place(t):.1f}" y="{bottom + 14}">{_tick(t)}</text>' for t in x.ticks()),
+        f'<text class="x title" x="{(LEFT + right) / 2}" y="{HEIGHT - 6}">{escaped(x_title)}</text>',
+        f'<text class="x title" transform="{turned}">{escaped(y_title)}</text>',
+    ]
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escaped(about)}">'
+        f'<g class="grid">{"".join(grid)}</g>{"".join(marks)}<g class="words">{"".join(texts)}</g></svg>'
+    )
+
+
+def horizontal(values: Iterable[float]) -> Axis:
+    """The axis from left to right."""
+    return Axis(values, LEFT, WIDTH - RIGHT)
+
+
+def vertical(values: Iterable[float], *, log: bool = False) -> Axis:
+    """The axis from bottom to top."""
+    return Axis(values, HEIGHT - BOTTOM, TOP, log=log)
+
+
+def path(points: Iterable[tuple[float, float]], kind: str) -> str:
+    """A line through points of the chart; it has a gap where one is not finite."""
+    parts, pen = [], "M"
+    for x, y in points:
+        if math.isfinite(x) and math.isfinite(y):
+            parts.append(f"{pen}{x:.1f} {y:.1f}")
+            pen = "L"
+        else:
+            pen = "M"
+    return f'<path class="{kind}" d="{"".join(parts)}"/>'
+
+
+def curves(
+    named: Mapping[str, Sequence[float]], x_title: str, y_title: str, about: str, best: int = 0
+) -> str:
+    """Curves over 1, 2, 3, ...; the first is in the page's first colour, the second in its second.
+
+    Parameters
+    ----------
+    named : mapping of str to sequence of float
+        At most two curves; the legend is their names.
+    x_title, y_title, about : str
+        See `chart`.
+    best : int
+        A place to mark on the first axis; 0 for none.
+    """
+    values = [value for curve in named.values() for value in curve]
+    n_values = max(map(len, named.values()))
+    x, y = horizontal([1, n_values]), vertical(values, log=spans_magnitudes(values))
+    marks = []
+    if best:
+        at = f"{x.place(best):.1f}"
+        marks.append(
+            f'<line class="best" x1="{at}" x2="{at}" y1="{TOP}" y2="{HEIGHT - BOTTOM}">'
+            f"<title>best: epoch {best}</title></line>"
+        )
+    for kind, curve in zip(("first", "second"), named.values(), strict=False):
+        shown = np.unique(np.linspace(0, len(curve) - 1, MOST_POINTS).round().astype(int))
+        place = [
+            (x.place(n + 1), y.place(curve[n]) if math.isfinite(curve[n]) else math.nan)
+            for n in shown.tolist()
+        ]
+        marks.append(path(place, kind) if len(place) > 1 else _dots(place, f"{kind} dots large"))
+    legend = zip(("first", "second"), named, strict=False)
+    return chart(x, y, x_title, y_title, marks, about) + _legend(legend, best)
+
+
+def _legend(entries: Iterable[tuple[str, str]], best: int = 0) -> str:
+    words = [f'<span class="{kind}">{escaped(name)}</span>' for kind, name in entries]
+    if best:
+        words.append(f'<span class="best">best: epoch {best:,}</span>')
+    return f'<p class="legend">{" ".join(words)}</p>'
+
+
+def _dots(places: Iterable[tuple[float, float]], kind: str) -> str:
+    return f'<path class="{kind}" d="{"".join(f"M{x:.1f} {y:.1f}h0" for x, y in places)}"/>'
+
+
+def points(x: np.ndarray, y: np.ndarray, x_title: str, y_title: str, about: str, line: str = "same") -> str:
+    """A cloud of points, with the line on which they should be.
+
+    Parameters
+    ----------
+    x, y : arrays (n,)
+    x_title, y_title, about : str
+        See `chart`.
+    line : str
+        "same": y = x. "zero": y = 0.
+    """
+    reference = (min(x), max(x)) if line == "same" else (0.0, 0.0)
+    across, up = horizontal(x), vertical([*y, *reference])
+    dots = _dots(((across.place(a), up.place(b)) for a, b in zip(x, y, strict=True)), "first dots")
+    ends = [(across.place(a), up.place(b)) for a, b in zip((min(x), max(x)), reference, strict=True)]
+    return chart(across, up, x_title, y_title, [dots, path(ends, "ideal")], about)
+
+
+def histogram(values: np.ndarray, x_title: str, about: str, n_bars: int = 25) -> str:
+    """How often values occur."""
+    counts, edges = np.histogram(values, bins=n_bars)
+    x, y = horizontal(edges), vertical([0, counts.max()])
+    bars = []
+    for count, (low, high) in zip(counts.tolist(), itertools.pairwise(edges.tolist()), strict=True):
+        top, left, width = y.place(count), x.place(low), x.place(high) - x.place(low)
+        words = f"{number(low)} to {number(high)}: {count:,}"
+        bars.append(
+            f'<rect class="first" x="{left + 0.5:.1f}" y="{top:.1f}" width="{max(width - 1, 0.5):.1f}" '
+            f'height="{y.place(0) - top:.1f}"><title>{words}</title></rect>'
+        )
+    zero = [path([(x.place(0), y.place(0)), (x.place(0), TOP)], "ideal")] if edges[0] < 0 < edges[-1] else []
+    return chart(x, y, x_title, "rows", [*bars, *zero], about)
+
+
+def calibration(
+    said: Sequence[float],
+    found: Sequence[float],
+    counts: Sequence[int],
+    x_title: str,
+    y_title: str,
+    about: str,
+) -> str:
+    """What was said beside what was found, each from 0 to 1, as dots joined by a line."""
+    x, y = horizontal([0, 1]), vertical([0, 1])
+    places = [(x.place(a), y.place(b)) for a, b in zip(said, found, strict=True)]
+    dots = [
+        f'<circle class="first" cx="{a:.1f}" cy="{b:.1f}" r="3.5"><title>{count:,} rows</title></circle>'
+        for (a, b), count in zip(places, counts, strict=True)
+    ]
+    ideal = path([(x.place(0), y.place(0)), (x.place(1), y.place(1))], "ideal")
+    return chart(x, y, x_title, y_title, [ideal, path(places, "first"), *dots], about)
+
+
+def sparkline(counts: Sequence[int]) -> str:
+    """A histogram of at most twelve bars, as small as a word."""
+    most, width = max([*counts, 1]), 8
+    bars = [
+        f'<rect x="{n * width}" y="{24 - 23 * count / most:.1f}" width="{width - 1}" '
+        f'height="{23 * count / most + 1:.1f}"/>'
+        for n, count in enumerate(counts)
+    ]
+    return f'<svg class="spark" viewBox="0 0 {width * 12} 25" aria-hidden="true">{"".join(bars)}</svg>'

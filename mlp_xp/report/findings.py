@@ -1,0 +1,250 @@
+"""What a report finds out about data and model: columns, confusions, calibration, what columns are worth."""
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mlp_xp.evaluation import evaluate
+from mlp_xp.order import Sequential
+from mlp_xp.report.drawing import number
+from mlp_xp.tables.model import TableModel
+
+MOST_ROWS = 20_000
+"""Rows that are looked at; of more, so many are drawn at random."""
+
+REPEATS = 3
+"""Times that each column is permuted."""
+
+MOST_MULTIPLICATIONS = 3e10
+"""In all predictions for the importance of columns, which take seconds at most."""
+
+FEWEST_ROWS = 200
+"""Rows that the importance of columns is measured on where that many multiplications are too few."""
+
+BINS = 10
+"""Of the probabilities whose calibration is shown."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Raw rows in memory, gaps and all; a source.
+
+    Attributes
+    ----------
+    x, y : arrays (n_rows, n_columns), (n_rows, n_targets)
+    weight : array (n_rows,) or None
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    weight: np.ndarray | None
+
+    @property
+    def n_rows(self) -> int:
+        """Rows."""
+        return len(self.x)
+
+    @property
+    def n_features(self) -> int:
+        """Columns of x."""
+        return int(self.x.shape[1])
+
+    @property
+    def n_targets(self) -> int:
+        """Columns of y."""
+        return int(self.y.shape[1])
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether rows have weights."""
+        return self.weight is not None
+
+    def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
+        """Fill the arrays."""
+        x[...], y[...] = self.x[index], self.y[index]
+        if weight is not None and self.weight is not None:
+            weight[...] = self.weight[index]
+
+
+def sample(source: Any, seed: int, most: int = MOST_ROWS) -> Rows:
+    """Raw rows of a source in memory: all of them, or so many drawn at random; of a stream the first."""
+    order = getattr(source, "order", None)
+    if source.n_rows <= most or order is not None:
+        index = np.asarray((order or Sequential())(source.n_rows, 0, 0)[: min(most, source.n_rows)])
+    else:
+        index = np.sort(np.random.default_rng([seed, 2]).choice(source.n_rows, most, replace=False))
+    x, y = np.empty((len(index), source.n_features)), np.empty((len(index), source.n_targets))
+    weight = np.ones(len(index))
+    source.rows(index, x, y, weight if source.has_weights else None)
+    return Rows(x, y, weight if source.has_weights else None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """A column in a few words.
+
+    Attributes
+    ----------
+    name, kind : str
+    gaps : float
+        The share of rows without a value.
+    words : str
+        Numbers and dates: "mean 5, median 4, 0 to 12"; texts: the most frequent with their shares.
+    counts : list of int
+        A histogram; or how often each of the most frequent is.
+    """
+
+    name: str
+    kind: str
+    gaps: float
+    words: str
+    counts: list[int]
+
+
+def summary_of(name: str, kind: str, values: np.ndarray, levels: Sequence[str] | None = None) -> Summary:
+    """A column in a few words.
+
+    Parameters
+    ----------
+    name : str
+    kind : {"number", "date", "bool", "text"}
+    values : array (n,)
+        nan is a gap; of texts and booleans the numbers of their levels, and another for other texts.
+    levels : sequence of str, optional
+        Names of texts and booleans.
+    """
+    is_gap = np.isnan(values) if levels is None else ~(values >= 0)
+    known, gaps = values[~is_gap], float(is_gap.mean())
+    if not len(known):
+        return Summary(name, kind, gaps, "no values", [])
+    if levels is not None:
+        counts = collections.Counter(known.astype(int).tolist()).most_common()
+        shown = [f"{_level(levels, code)} {count / len(known):.0%}" for code, count in counts[:5]]
+        more = f" and {len(counts) - 5:,} more" if len(counts) > 5 else ""
+        return Summary(name, kind, gaps, ", ".join(shown) + more, [count for _, count in counts[:12]])
+    low, middle, high = np.quantile(known, [0, 0.5, 1]).tolist()
+    say = number if kind != "date" else functools.partial(_date, unit="m" if high - low < 10 else "D")
+    if low == high:
+        return Summary(name, kind, gaps, f"always {say(low)}", [])
+    words = f"median {say(middle)}, {say(low)} to {say(high)}"
+    if kind != "date":
+        words = f"mean {say(float(known.mean()))} ± {say(float(known.std()))}, {words}"
+    return Summary(name, kind, gaps, words, np.histogram(known, bins=12)[0].tolist())
+
+
+def _level(levels: Sequence[str], code: int) -> str:
+    return levels[code] if code < len(levels) else "(others)"
+
+
+def _date(days: float, unit: str) -> str:
+    """A moment to the minute ("m") or the day ("D")."""
+    moment = np.datetime64(round(days * 86_400), "s")
+    return str(moment.astype(f"datetime64[{unit}]")).replace("T", " ")
+
+
+def summaries(model: TableModel, rows: Rows) -> list[Summary]:
+    """All columns of the inputs in a few words, and the targets after them."""
+    found = [
+        summary_of(column.name, column.kind, rows.x[:, at], getattr(column, "levels", None))
+        for at, column in enumerate(model.inputs.columns)
+    ]
+    for at, name in enumerate(model.targets.names):
+        kind = "number" if model.levels is None else "text"
+        found.append(summary_of(name, f"target, {kind}", rows.y[:, at], model.levels))
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Importance:
+    """What shuffling a column costs.
+
+    Attributes
+    ----------
+    name : str
+        Of the column.
+    loss, spread : float
+        How much worse the metric gets: the mean over some shufflings, and their standard deviation.
+    """
+
+    name: str
+    loss: float
+    spread: float
+
+
+def importance_of_columns(model: TableModel, rows: Rows, seed: int) -> tuple[str, list[Importance]]:
+    """What each column is worth to a model: how much worse it predicts when the column's values are shuffled.
+
+    Parameters
+    ----------
+    model : TableModel
+    rows : Rows
+        Raw rows that the model was not trained on; *read*.
+    seed : int
+
+    Returns
+    -------
+    str, list of Importance
+        The metric ("log_loss", "pinball_loss" and "rmse" rise, "r2", of several targets, falls), and the
+        columns, the most important first.
+
+    References
+    ----------
+    Breiman, Random forests, Machine Learning 45, 2001, section 10.
+    """
+    generator = np.random.default_rng([seed, 3])
+    n_columns, n_weights = rows.n_features, model.network.n_weights
+    n_rows = int(max(FEWEST_ROWS, MOST_MULTIPLICATIONS / (REPEATS * n_columns * n_weights)))
+    x, weight = rows.x[:n_rows].copy(), rows.weight if rows.weight is None else rows.weight[:n_rows]
+    here = Rows(x, rows.y[:n_rows], weight)
+    before = evaluate(model, here)
+    metrics = ("log_loss", "pinball_loss", "r2" if len(model.targets.names) > 1 else "rmse")
+    metric = next(name for name in metrics if name in before)
+    sign = -1.0 if metric == "r2" else 1.0
+    found = []
+    for at, name in enumerate(model.inputs.names):
+        column, losses = x[:, at].copy(), []
+        for _ in range(REPEATS):
+            x[:, at] = generator.permutation(column)
+            losses.append(sign * (evaluate(model, here)[metric] - before[metric]))
+        x[:, at] = column
+        found.append(Importance(name, float(np.mean(losses)), float(np.std(losses))))
+    return metric, sorted(found, key=lambda each: -each.loss)
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """Whether things happen as often as they were said to: a value of each for every bin that has rows.
+
+    Attributes
+    ----------
+    said, found : list of float
+        The mean probability, and how often it was so.
+    counts : list of int
+        Predictions in the bin.
+    """
+
+    said: list[float]
+    found: list[float]
+    counts: list[int]
+
+
+def calibration_of(probabilities: np.ndarray, happened: np.ndarray) -> Calibration:
+    """Compare probabilities (n,) with what happened (n,), in bins of equal width."""
+    at = np.minimum((probabilities * BINS).astype(int), BINS - 1)
+    counts = np.bincount(at, minlength=BINS)
+    filled = np.flatnonzero(counts)
+    said, found = (
+        (np.bincount(at, weights=each, minlength=BINS)[filled] / counts[filled]).tolist()
+        for each in (probabilities.astype(float), happened.astype(float))
+    )
+    return Calibration(said, found, counts[filled].tolist())
+
+
+def confusions(true: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
+    """How often each class (a row) was taken for each (a column): (n_classes, n_classes) int."""
+    pairs = np.bincount(true.astype(np.int64) * n_classes + predicted, minlength=n_classes * n_classes)
+    return pairs.reshape(n_classes, n_classes)
