@@ -51,7 +51,7 @@ def evaluate(model: TableModel, source: Any) -> dict[str, float]:
 
 def _parts(model: TableModel, source: Any) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Targets (m, n_targets), predictions (m, n_outputs) and weights (m, 1), part by part."""
-    order = Sequential()(source.n_rows, 0, 0)
+    order = getattr(source, "sequential", Sequential())(source.n_rows, 0, 0)
     for start in range(0, source.n_rows, PREDICT_ROWS):
         index = np.asarray(order[start : start + PREDICT_ROWS])
         x, y = np.empty((len(index), source.n_features)), np.empty((len(index), source.n_targets))

@@ -215,7 +215,10 @@ def test_threads_share_an_order():
 def test_few_rows_are_drawn_as_many_are():
     # 8 bytes a row up to 2^19 rows, 4 above: the same draws of the same generator.
     n_rows = 2**19
-    few, more = stored_permutation(n_rows, 3, 4)[0:n_rows], stored_permutation(n_rows + 1, 3, 4)[0 : n_rows + 1]
+    few, more = (
+        stored_permutation(n_rows, 3, 4)[0:n_rows],
+        stored_permutation(n_rows + 1, 3, 4)[0 : n_rows + 1],
+    )
     generator = [np.random.default_rng(np.random.SeedSequence((3, 4, 0x0DE0))) for _ in range(2)]
     np.testing.assert_array_equal(few, generator[0].permutation(n_rows))
     np.testing.assert_array_equal(more, generator[1].permutation(n_rows + 1))

@@ -217,15 +217,6 @@ def test_places_without_data(tmp_path):
         open_source(tmp_path)
 
 
-def test_partitioned_folders_are_refused_as_a_column_would_be_lost(tmp_path):
-    folder = tmp_path / "year=2024"
-    folder.mkdir()
-    parquet.write_table(pa.table({"a": [1]}), folder / "1.parquet")
-    with pytest.raises(ValueError, match=r"is partitioned: the folder 'year=2024' is the value"):
-        open_source(tmp_path)
-    assert open_source(tmp_path / "**" / "*.parquet").n_rows == 1
-
-
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
 def test_no_permission(tmp_path):
     (tmp_path / "t.csv").write_text(ROWS)

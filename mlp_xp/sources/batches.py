@@ -12,6 +12,9 @@ from mlp_xp.sources.arrays import Array, ArraySource
 Batch = tuple[Array, Array | None, Array | None]
 """x (m, n_features), y (m, n_targets) and sample weights (m,)."""
 
+BUFFER_ROWS = 65_536
+"""Rows that are shuffled together if nothing else is said."""
+
 _NAMES = ("x", "y", "sample_weight")
 
 # As in mlp_xp.order: streams of random numbers of their own.
@@ -66,7 +69,7 @@ class BatchSource:
         batches: Any,
         *,
         n_rows: int | None = None,
-        buffer_rows: int = 65_536,
+        buffer_rows: int = BUFFER_ROWS,
         check: bool = True,
     ) -> None:
         checks.refuse(
@@ -81,6 +84,7 @@ class BatchSource:
         self._reader: _Reader | None = None
         self._lock = threading.Lock()
         self._sliced = threading.local()
+        self._parts: dict[tuple[float, int], tuple[BatchSource, BatchSource]] = {}
         counted = 0
         for batch in self._checked(None):
             self._first = self._first or _rows_of(batch, slice(0, 1))
@@ -104,13 +108,22 @@ class BatchSource:
         """Name, kind and levels of each column of y, where the stream knows them."""
         return getattr(self.batches, "targets", ())
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What is to be said about the stream, for people."""
+        return getattr(self.batches, "notes", ())
+
     def order(self, n_rows: int, seed: int, epoch: int) -> "StreamOrder":
-        """The only order in which the stream can be read: an epoch's positions from 0 on.
+        """The order in which the stream must be read for training: an epoch's positions from 0 on.
 
         Row numbers are those positions; a row number names another row in each epoch. `rows` reads
-        the epoch whose order the thread has sliced last.
+        the epoch whose order the thread has sliced last, and unshuffled rows before that.
         """
         return StreamOrder(self, n_rows, (seed, epoch))
+
+    def sequential(self, n_rows: int, seed: int, epoch: int) -> "StreamOrder":
+        """The order of the stream itself, unshuffled: row numbers are those of its rows, from 0."""
+        return StreamOrder(self, n_rows, None)
 
     def rows(self, index: Array, x: Array, y: Array | None, weight: Array | None) -> None:
         """Fill x, y and weight with the rows at the ascending positions that `order` gave."""
@@ -120,12 +133,12 @@ class BatchSource:
             raise ValueError(
                 "a stream of batches can only be read forwards: give the Loader order=source.order."
             )
-        epoch = getattr(self._sliced, "epoch", (0, 0))
+        epoch = getattr(self._sliced, "epoch", None)
         with self._lock:
             # Kept only if all goes well: after an error the stream is started anew.
             reader, self._reader = self._reader, None
             if reader is None or reader.epoch != epoch or index[0] < reader.position:
-                reader = _Reader(epoch, self._shuffled(*epoch))
+                reader = _Reader(epoch, self._shuffled(*epoch) if epoch else self._checked(None))
             reader.fill(index, x, y, weight)
             if reader.position == self.n_rows:
                 reader.check_end()
@@ -136,7 +149,8 @@ class BatchSource:
         """Two sources of the same stream, the second with about that part of its rows.
 
         Which of the two a row belongs to is a function of the seed and of its values x and y, as nothing else
-        names a row in each epoch: equal rows stay together. One pass counts them.
+        names a row in each epoch: equal rows stay together. One pass counts them; asked again, it gives the
+        same two.
 
         Parameters
         ----------
@@ -149,6 +163,8 @@ class BatchSource:
         ValueError
             One of the two would have no rows.
         """
+        if (known := self._parts.get((part, seed))) is not None:
+            return known
         key = int(np.random.SeedSequence((seed, _PART)).generate_state(1, np.uint64)[0])
         n_chosen = sum(int(_chosen(batch, part, key).sum()) for batch in self._checked(None))
         if not 0 < n_chosen < self.n_rows:
@@ -161,7 +177,9 @@ class BatchSource:
             rows = _PartOfStream(self, lambda batch: _chosen(batch, part, key) == chosen)
             return BatchSource(rows, n_rows=n_rows, buffer_rows=self.buffer_rows, check=False)
 
-        return of(self.n_rows - n_chosen, chosen=False), of(n_chosen, chosen=True)
+        two = of(self.n_rows - n_chosen, chosen=False), of(n_chosen, chosen=True)
+        self._parts[part, seed] = two
+        return two
 
     def check_unchanged(self) -> None:
         """Have the stream's own `check_unchanged` called, if it has one."""
@@ -300,9 +318,9 @@ def _as_batch(given: Any, check: bool) -> Batch | None:
 
 
 class StreamOrder:
-    """Positions of one epoch of a stream: `order[start:stop]` counts from start to stop."""
+    """Positions of one epoch of a stream, or of the stream itself: `order[start:stop]` counts them."""
 
-    def __init__(self, source: BatchSource, n_rows: int, epoch: tuple[int, int]) -> None:
+    def __init__(self, source: BatchSource, n_rows: int, epoch: tuple[int, int] | None) -> None:
         self._source, self._n_rows, self._epoch = source, n_rows, epoch
 
     def __len__(self) -> int:
@@ -318,7 +336,7 @@ class StreamOrder:
 class _Reader:
     """How far one epoch of a stream has been read."""
 
-    def __init__(self, epoch: tuple[int, int], batches: Iterator[Batch]) -> None:
+    def __init__(self, epoch: tuple[int, int] | None, batches: Iterator[Batch]) -> None:
         self.epoch, self.position = epoch, 0
         self._batches = batches
         self._batch: Batch = (np.empty((0, 0)), None, None)

@@ -41,7 +41,7 @@ class ClassWeighted:
         self.n_rows, self.n_features, self.n_targets = source.n_rows, source.n_features, 1
         self.has_weights = True
         if hasattr(source, "order"):  # a stream of batches can be read in no other
-            self.order = source.order
+            self.order, self.sequential = source.order, source.sequential
         given = class_weight if isinstance(class_weight, Mapping) else _balanced(source, class_weight)
         checks.refuse(
             [checks.whole("class", label, least=0) for label in given]
@@ -71,7 +71,7 @@ class ClassWeighted:
 def _balanced(source: Any, given: str) -> dict[int, float]:
     checks.refuse([checks.one_of("class_weight", given, ("balanced",))])
     counts: dict[int, int] = {}
-    order = Sequential()(source.n_rows, 0, 0)
+    order = getattr(source, "sequential", Sequential())(source.n_rows, 0, 0)
     for start in range(0, source.n_rows, ROWS):
         index = order[start : start + ROWS]
         x, y = np.empty((len(index), source.n_features)), np.empty((len(index), 1))

@@ -1,7 +1,7 @@
 """Which files a path means, and whether they are still what they were.
 
 A path is a file, a folder, a glob (`part-*.csv`, `**` included) or the address of a remote place
-that pyarrow knows (`s3://bucket/folder`, `gs://`, `hdfs://`, `file://`).
+that pyarrow knows (`s3://bucket/folder`, `gs://`, `hdfs://`, `file://`), where a glob has `*` alone.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 EXTRA = 'pip install "mlp-xp[files]"'
@@ -40,12 +40,15 @@ class File:
         Time of the last change, in nanoseconds since 1970.
     remote : tuple of (pyarrow filesystem, str), optional
         Where it is if it is not local, and its path there.
+    folders : tuple of str
+        Names of the folders between the one that was named and the file.
     """
 
     path: str
     size: int
     mtime_ns: int
     remote: tuple[Any, str] | None = dataclasses.field(default=None, compare=False, repr=False)
+    folders: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -137,9 +140,11 @@ def find_files(path: str | os.PathLike[str], suffixes: Sequence[str]) -> list[Fi
     if "://" in text:
         found = _find_remote(text, suffixes)
     elif Path(text).is_dir():
-        inside = [p for p in sorted(Path(text).rglob("*")) if _is_wanted(Path(text), p, suffixes)]
-        _refuse_partitions(Path(text), inside)
-        found = [local_file(each) for each in inside]
+        found = [
+            dataclasses.replace(local_file(each), folders=each.relative_to(text).parts[:-1])
+            for each in sorted(Path(text).rglob("*"))
+            if _is_wanted(each.relative_to(text).parts, suffixes) and each.is_file()
+        ]
     elif any(mark in text for mark in "*?[") and not Path(text).exists():
         pattern = Path(text).absolute()
         matches = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
@@ -153,42 +158,59 @@ def find_files(path: str | os.PathLike[str], suffixes: Sequence[str]) -> list[Fi
     return found
 
 
-def _is_wanted(folder: Path, path: Path, suffixes: Sequence[str]) -> bool:
-    hidden = any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
-    return not hidden and path.name.lower().endswith(tuple(suffixes)) and path.is_file()
+def _is_wanted(parts: Sequence[str], suffixes: Sequence[str]) -> bool:
+    """Whether a file in a folder is data, by its path there."""
+    hidden = any(part.startswith((".", "_")) for part in parts)
+    return not hidden and parts[-1].lower().endswith(tuple(suffixes))
 
 
-def _refuse_partitions(folder: Path, inside: Sequence[Path]) -> None:
-    """A folder such as year=2024 holds a column in its name: without a word it would be lost."""
-    for path in inside:
-        named = [part for part in path.relative_to(folder).parts[:-1] if "=" in part]
-        if named:
-            raise ValueError(
-                f"{str(folder)!r} is partitioned: the folder {named[0]!r} is the value of a column "
-                f"that its files do not hold, and such columns are not read. To do without them, "
-                f"name the files: {str(folder / '**' / ('*' + path.suffix))!r}."
-            )
+def file_system(address: str) -> tuple[Any, str]:
+    """The pyarrow file system that an address belongs to, and the path there."""
+    from pyarrow import fs
+
+    found: tuple[Any, str] = fs.FileSystem.from_uri(address)
+    return found
 
 
 def _find_remote(address: str, suffixes: Sequence[str]) -> list[File]:
-    pyarrow()
+    """The files that an address means: a file, a folder, or a glob (of `*` alone)."""
+    arrow = pyarrow()
     from pyarrow import fs
 
-    filesystem, place = fs.FileSystem.from_uri(address)
-    scheme = address.partition("://")[0] + "://"
-    top = filesystem.get_file_info(place)
-    if top.type == fs.FileType.NotFound:
-        raise FileNotFoundError(f"there is no file {address!r}.")
-    inside = [top]
-    if top.type == fs.FileType.Directory:
-        listed = filesystem.get_file_info(fs.FileSelector(place, recursive=True))
-        inside = [
-            each
-            for each in sorted(listed, key=lambda each: each.path)
-            if each.type == fs.FileType.File
-            and each.base_name.lower().endswith(tuple(suffixes))
-            and not each.base_name.startswith((".", "_"))
-        ]
-    return [
-        File(scheme + each.path, each.size, each.mtime_ns or 0, (filesystem, each.path)) for each in inside
-    ]
+    try:
+        filesystem, place = file_system(address)
+        base, pattern = _without_marks(place)
+        top = filesystem.get_file_info(base)
+        if top.type == fs.FileType.NotFound:
+            raise FileNotFoundError(f"there is no file {address!r}.")
+        inside = [top]
+        if top.type == fs.FileType.Directory:
+            listed = filesystem.get_file_info(fs.FileSelector(base, recursive=True))
+            inside = sorted(
+                (each for each in listed if each.type == fs.FileType.File), key=lambda each: each.path
+            )
+    except FileNotFoundError:
+        raise
+    except (arrow.ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"{address!r} can not be reached: {str(error).strip()}") from error
+    scheme, found = address.partition("://")[0] + "://", []
+    for each in inside:
+        parts = PurePosixPath(each.path).relative_to(base).parts
+        if pattern is not None:
+            if not (len(parts) == len(pattern.parts) and PurePosixPath(*parts).match(str(pattern))):
+                continue
+            parts = parts[-1:]  # as of local files, a glob names files rather than a folder
+        elif parts and not _is_wanted(parts, suffixes):
+            continue
+        remote = (filesystem, each.path)
+        found.append(File(scheme + each.path, each.size, each.mtime_ns or 0, remote, parts[:-1]))
+    return found
+
+
+def _without_marks(place: str) -> tuple[str, PurePosixPath | None]:
+    """The part of a path before the first name with a wildcard, and the rest; None if there is none."""
+    parts = PurePosixPath(place).parts
+    marked = [number for number, part in enumerate(parts) if any(mark in part for mark in "*?[")]
+    if not marked:
+        return place, None
+    return str(PurePosixPath(*parts[: marked[0]])), PurePosixPath(*parts[marked[0] :])

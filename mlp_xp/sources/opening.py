@@ -11,12 +11,13 @@ from mlp_xp import checks
 from mlp_xp.sources.arrays import Array, ArraySource
 from mlp_xp.sources.arrow_files import ARROW, ARROW_SUFFIXES, PARQUET, PARQUET_SUFFIXES, TypedTable
 from mlp_xp.sources.arrow_map import ArrowSource, is_mappable
-from mlp_xp.sources.batches import BatchSource
+from mlp_xp.sources.batches import BUFFER_ROWS, BatchSource
 from mlp_xp.sources.columns import PLURAL, select
 from mlp_xp.sources.csv_files import SUFFIXES as CSV_SUFFIXES
 from mlp_xp.sources.csv_files import CsvForm, CsvTable
 from mlp_xp.sources.files import File, find_files, pyarrow
 from mlp_xp.sources.numpy_files import open_npy, open_npz
+from mlp_xp.sources.partitions import PartitionedTable
 from mlp_xp.sources.records import Converter, Schema, schema_of
 from mlp_xp.sources.settling import Progress, Settled, Table, settle
 from mlp_xp.sources.table_cache import cache_folder, cache_path, open_records, write_records
@@ -56,6 +57,8 @@ def open_source(
     `.parquet`                  read by pyarrow; columns by name
     `.arrow`, `.feather`        read by pyarrow; columns by name
     ==========================  =================================================================
+
+    A folder's files are one table, with a column for each `NAME=VALUE` among its folders' names.
 
     A table whose rows fit `memory_limit` is kept in memory and leaves no file. A larger one is
     written once to a file of records in the cache folder, which is mapped into memory, so that any
@@ -129,6 +132,9 @@ def open_source(
     pyarrow()
     files = find_files(path, TABLE_SUFFIXES)
     table = _table(files, csv or CsvForm())
+    form = dataclasses.asdict(table.form) if isinstance(table, CsvTable) else None
+    if any("=" in folder for file in files for folder in file.folders):
+        table = PartitionedTable(table)
     where = os.fspath(path)
     selection = select(
         table.names,
@@ -144,7 +150,7 @@ def open_source(
         "dtype": dtype,
         "gaps": gaps,
         "kinds": dict(kinds or {}),
-        "csv": dataclasses.asdict(table.form) if isinstance(table, CsvTable) else None,
+        "csv": form,
     }
     kept_at = cache_path(cache_folder(cache_dir), files, options)
     if cache:
@@ -168,7 +174,12 @@ def open_source(
         notes.append(f"{settled.n_rows:,} rows are read where they are, by memory maps")
         return ArrowSource(files, schema, notes)
     if not cache:
-        return BatchSource(converted, n_rows=settled.n_rows, check=gaps == "refuse")
+        notes.append(
+            f"{settled.n_rows:,} rows are read from their files in each epoch: parts in random order, rows "
+            f"shuffled within {BUFFER_ROWS:,}; the cache would shuffle all of them, and be faster"
+        )
+        stream = TableStream(table, converted.converter, notes)
+        return BatchSource(stream, n_rows=settled.n_rows, check=gaps == "refuse")
     write_records(kept_at, schema, settled.n_rows, where, converted.records(progress))
     _release_memory()
     written = _from_cache(kept_at, files, notes)

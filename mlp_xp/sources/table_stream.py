@@ -22,10 +22,12 @@ class TableStream:
         The files.
     converter : Converter
         How their blocks become records.
+    notes : sequence of str
+        What is to be said about it, for people.
     """
 
-    def __init__(self, table: Table, converter: Converter) -> None:
-        self.table, self.converter = table, converter
+    def __init__(self, table: Table, converter: Converter, notes: Sequence[str] = ()) -> None:
+        self.table, self.converter, self.notes = table, converter, tuple(notes)
         self.columns: tuple[Column, ...] = converter.schema.features
         self.targets: tuple[Column, ...] = converter.schema.targets
 

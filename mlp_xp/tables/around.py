@@ -30,7 +30,7 @@ class Around:
         self.n_rows, self.n_features, self.n_targets = source.n_rows, source.n_features, source.n_targets
         self.has_weights = source.has_weights
         if hasattr(source, "order"):  # a stream can be read in no other
-            self.order = source.order
+            self.order, self.sequential = source.order, source.sequential
 
     def check_unchanged(self) -> None:
         """Raise RuntimeError if the data was changed since it was opened."""
@@ -170,7 +170,7 @@ class Prepared(Around):
 
 def parts(source: Any, n_rows: int = PART_ROWS) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Row numbers, raw inputs and raw targets (float64) of all rows, some thousands at a time."""
-    order = Sequential()(source.n_rows, 0, 0)
+    order = getattr(source, "sequential", Sequential())(source.n_rows, 0, 0)
     for start in range(0, source.n_rows, n_rows):
         index = np.asarray(order[start : start + n_rows])
         yield index, *read(source, index)
