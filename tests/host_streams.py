@@ -83,16 +83,27 @@ class DeviceArray:
     def __getitem__(self, index):
         return DeviceArray(self.values[index])
 
+    @property
+    def data(self):
+        return SimpleNamespace(ptr=self.values.ctypes.data)
+
     def set(self, host, stream):
-        assert host.shape == self.shape
-        assert host.dtype == self.dtype
-        # The bus reads the host's memory when it comes to it, half now and half later.
-        half = len(host) // 2
+        self._copy(host, self.values, stream)
+
+    def get(self, stream, out, blocking):
+        assert not blocking
+        self._copy(self.values, out, stream)
+
+    def _copy(self, source, target, stream):
+        """The bus reads memory when it comes to it, half now and half later."""
+        assert source.shape == target.shape
+        assert source.dtype == target.dtype
+        half = len(source) // 2
 
         def copy():
-            self.values[:half] = host[:half]
+            target[:half] = source[:half]
             time.sleep(0.0005)
-            self.values[half:] = host[half:]
+            target[half:] = source[half:]
 
         stream.enqueue(copy)
 
@@ -136,7 +147,7 @@ class Machine:
         class Device(contextlib.nullcontext):
             def __init__(self, index):
                 super().__init__()
-                self.id = index
+                self.id, self.pci_bus_id = index, "A"
 
             def use(self):
                 machine.used_by.add(threading.get_ident())

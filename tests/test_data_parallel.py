@@ -172,6 +172,45 @@ def test_cores_that_the_launcher_has_bound_are_not_divided_again():
     assert sorted(json.loads(done.stdout)[0]) == each, done.stderr
 
 
+MESSAGES = """
+import json
+from mlp_xp import cuda
+from mlp_xp.data_parallel import world
+
+ranks = world()
+cuda.devices = lambda: ["cards"] * 2
+found = {
+    "numbers": ranks.gather_numbers(ranks.rank * 1.5),
+    "texts": ranks.gather_on_machine(f"0000:0{ranks.rank}:00.0"),
+    "sums": ranks.sum_numbers([1.0, ranks.rank]),
+    "bytes": [each.decode() for each in (ranks.bytes_from_first(b"abc"), ranks.bytes_from_first(b""))],
+    "nothing": ranks.bytes_from_first(None if ranks.rank == 0 else b"mine"),
+    "first": ranks.from_first(7.0 + ranks.rank),
+    "devices": [ranks.own_device(name) for name in ("cpu", "cuda:3", "cuda")],
+}
+same = {name: each for name, each in found.items() if name != "devices"}
+assert ranks.bytes_from_first(json.dumps(same).encode()) == json.dumps(same).encode()
+total = ranks.sum_numbers([float(found["devices"][2][-1])])
+if ranks.rank == 0:
+    print(json.dumps(found | {"cards": total}))
+"""
+
+
+@pytest.mark.needs("mpi4py")
+def test_small_messages_and_devices():
+    done = mpiexec(3, "-c", MESSAGES)
+    assert json.loads(done.stdout) == {
+        "numbers": [0.0, 1.5, 3.0],
+        "texts": ["0000:00:00.0", "0000:01:00.0", "0000:02:00.0"],
+        "sums": [3.0, 3.0],
+        "bytes": ["abc", ""],
+        "nothing": None,
+        "first": 7.0,
+        "devices": ["cpu", "cuda:3", "cuda:0"],
+        "cards": [0.0 + 1.0 + 0.0],  # the third rank shares the first card
+    }, done.stderr
+
+
 def test_outside_of_mpi_nothing_is_imported_and_nothing_changes():
     program = (
         "import sys; from mlp_xp.data_parallel import world; "

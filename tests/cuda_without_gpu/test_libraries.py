@@ -3,8 +3,9 @@
 import cupy
 import pytest
 from cuda import pathfinder
+from cupy.cuda import nccl
 
-from mlp_xp.cuda import gemm
+from mlp_xp.cuda import all_reduce, gemm
 from mlp_xp.cuda.graph import Captured
 
 
@@ -29,8 +30,9 @@ INSTANCES = {
     cupy.cuda.Event: "record synchronize",
     cupy.cuda.Graph: "launch upload",
     cupy.cuda.MemoryPool: "malloc set_limit get_limit used_bytes free_bytes",
-    cupy.cuda.Device: "use synchronize compute_capability __enter__",
-    cupy.ndarray: "data set size strides itemsize flags mT",
+    cupy.cuda.Device: "use synchronize compute_capability pci_bus_id __enter__",
+    nccl.NcclCommunicator: "allReduce",
+    cupy.ndarray: "data set get size strides itemsize flags mT",
     cupy.cuda.MemoryHook: "malloc_preprocess __enter__",
 }
 
@@ -51,3 +53,23 @@ def test_a_capture_needs_a_driver():
 
     with pytest.raises(cupy.cuda.runtime.CUDARuntimeError):
         Captured(Stream(), lambda: None)
+
+
+def test_nccl_is_there_and_says_so_where_it_is_not(monkeypatch):
+    assert all_reduce._library_problem() is None
+    major = cupy.cuda.runtime.runtimeGetVersion() // 1000
+    monkeypatch.setattr(nccl, "available", False)
+    assert f'pip install "nvidia-nccl-cu{major}"' in all_reduce._library_problem()
+
+
+def test_nccl_takes_what_it_is_given():
+    """As far as its own checks of arguments, and its search for a GPU."""
+    identity = nccl.get_unique_id()
+    assert type(identity) is bytes  # what `Ranks.bytes_from_first` sends
+    assert len(identity) == 128
+    assert {nccl.NCCL_FLOAT32, nccl.NCCL_FLOAT64, nccl.NCCL_SUM} == {7, 8, 0}
+    with pytest.raises(nccl.NcclError, match="NCCL_ERROR"):
+        nccl.NcclCommunicator(2, identity, 0)
+    communicator = nccl.NcclCommunicator.__new__(nccl.NcclCommunicator)
+    with pytest.raises(TypeError):
+        communicator.allReduce("at", "at", 3, nccl.NCCL_FLOAT32, nccl.NCCL_SUM, 0)
