@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def screen(written):
 TRAIN = ("train", "--epochs", "100000", "--patience", "0", "--time-budget", "1")
 
 
-@pytest.mark.parametrize(("width", "n_lines"), [(120, 1), (60, 2), (24, 4)])
+@pytest.mark.parametrize(("width", "n_lines"), [(150, {1}), (60, {2, 3}), (24, {5, 6})])
 def test_a_bar_in_a_terminal(tmp_path, width, n_lines):
     written, status = in_a_terminal(tmp_path, width, *TRAIN)
     assert status == 0
@@ -79,9 +80,9 @@ def test_a_bar_in_a_terminal(tmp_path, width, n_lines):
     (first,) = [number for number, line in enumerate(left) if line.startswith("epoch ")]
     last = next(number for number, line in enumerate(left) if line.startswith("r2 (held-out)"))
     bar = left[first:last]
-    assert len(bar) == n_lines
+    assert len(bar) in n_lines
     assert all(len(line) <= width for line in bar)
-    for part in ("/100000", "━", "loss", "validation loss", "rows/s"):
+    for part in ("/100000", "━", "loss", "validation loss", "learning rate", "rows/s", "MB"):
         assert part in " ".join(bar)
     assert "at most" not in "\n".join(left)  # it is over
     assert "at most" in ESCAPES.sub("", written)
@@ -110,6 +111,7 @@ def epoch(number, stopped=None, *, validation_loss=0.25, is_best=True):
         "number": number,
         "train_loss": 0.5,
         "validation_loss": validation_loss,
+        "learning_rate": 1e-3,
         "is_best": is_best,
         "stopped": stopped,
     }
@@ -118,9 +120,10 @@ def epoch(number, stopped=None, *, validation_loss=0.25, is_best=True):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """`clock(seconds)` lets time pass."""
+    """`clock(seconds)` lets time pass; memory stays what it is."""
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(live, "memory_taken", lambda: 1_234_000_000)
 
     def sleep(seconds):
         now[0] += seconds
@@ -139,9 +142,14 @@ def test_plain_lines_are_few(capsys, clock):
             bar.passed(100)
             bar.show(epoch(number, "reached 10000 epochs" if number == 10_000 else None))
     said = lines(capsys)
-    assert said[0] == ("epoch 1/10000  loss 0.5  validation loss 0.25  1,000 rows/s  at most 16:40 min left")
+    assert said[0] == (
+        "epoch 1/10000  loss 0.5  validation loss 0.25  learning rate 0.001  1,000 rows/s  1,234 MB  "
+        "at most 16:40 min left"
+    )
     assert said[1].startswith("epoch 11/10000")  # a second later
-    assert said[-1] == "epoch 10000/10000  loss 0.5  validation loss 0.25  1,000 rows/s"
+    assert said[-1] == (
+        "epoch 10000/10000  loss 0.5  validation loss 0.25  learning rate 0.001  1,000 rows/s  1,234 MB"
+    )
     assert 50 < len(said) < 300  # of 1,000 seconds
 
 
@@ -152,9 +160,12 @@ def test_a_long_epoch_shows_how_far_it_is(capsys, clock):
             bar.passed(100)
         bar.show(epoch(1))
     said = lines(capsys)
-    assert said[0] == "epoch 1/4 at 30%  100 rows/s  at most 37 s left"
-    assert said[1] == "epoch 1/4 at 40%  100 rows/s  at most 36 s left"
-    assert said[-1] == "epoch 1/4  loss 0.5  validation loss 0.25  100 rows/s  at most 30 s left"
+    assert said[0] == "epoch 1/4 at 30%  100 rows/s  1,234 MB  at most 37 s left"
+    assert said[1] == "epoch 1/4 at 40%  100 rows/s  1,234 MB  at most 36 s left"
+    assert said[-1] == (
+        "epoch 1/4  loss 0.5  validation loss 0.25  learning rate 0.001  100 rows/s  1,234 MB  "
+        "at most 30 s left"
+    )
 
 
 def test_a_time_budget_bounds_the_time_left(capsys, clock):
@@ -162,7 +173,9 @@ def test_a_time_budget_bounds_the_time_left(capsys, clock):
         clock(1.0)
         bar.passed(10)
         bar.show(epoch(1, validation_loss=None))
-    assert lines(capsys) == ["epoch 1/1000  loss 0.5  10 rows/s  at most 4.0 s left"]
+    assert lines(capsys) == [
+        "epoch 1/1000  loss 0.5  learning rate 0.001  10 rows/s  1,234 MB  at most 4.0 s left"
+    ]
 
 
 def test_silence_counts(capsys, clock):
@@ -187,7 +200,23 @@ def test_the_bar_fits_any_width(width, clock):
         drawn = console.render_lines(bar._render(), pad=False)
         text = ["".join(segment.text for segment in line) for line in drawn]
         assert all(len(line) <= width for line in text)
-        assert len(text) <= 6
+        assert len(text) <= 8
+
+
+@pytest.mark.skipif(not live.MEMORY.exists(), reason="only Linux says how much memory a process takes")
+def test_memory_is_that_of_this_process():
+    before = live.memory_taken()
+    taken = np.ones(50_000_000, dtype=np.uint8)
+    assert 40e6 < live.memory_taken() - before < 60e6
+    assert taken[-1] == 1
+    peak = int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+    assert 0 < before < 1.02 * peak
+
+
+def test_memory_is_left_out_where_the_system_does_not_say(monkeypatch, tmp_path):
+    monkeypatch.setattr(live, "MEMORY", tmp_path / "statm")
+    assert live.memory_taken() is None
+    assert live.Silence(3, n_rows=10).facts() == ["0 rows/s"]
 
 
 def test_what_suits_the_place(capsys):

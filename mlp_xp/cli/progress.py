@@ -1,8 +1,10 @@
 """What a command shows while it works: live in a terminal, plain lines elsewhere, on standard error."""
 
+import mmap
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,6 +27,9 @@ SECONDS_UNTIL_SHARE = 2.0
 BAR_WIDTH = 20
 """Characters."""
 
+MEMORY = Path("/proc/self/statm")
+"""Where Linux says how much memory a process takes: in pages, of which the second number are in memory."""
+
 
 def duration(seconds: float) -> str:
     """A time for people: 0.4 s, 41 s, 3:05 min, 2:07 h.
@@ -42,6 +47,14 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}:{whole % 60:02} min"
     return f"{whole // 3600:,}:{whole % 3600 // 60:02} h"
+
+
+def memory_taken() -> int | None:
+    """Bytes of memory that this process takes; None where the system does not say."""
+    try:
+        return int(MEMORY.read_text(encoding="ascii").split()[1]) * mmap.PAGESIZE
+    except OSError:
+        return None
 
 
 class Counted(Around):
@@ -125,14 +138,18 @@ class Silence:
         return f"epoch {number + 1}/{self.max_epochs} at {self.share:.0%}"
 
     def facts(self) -> list[str]:
-        """Losses, speed and time left, as far as they are known."""
+        """Losses, learning rate, speed, memory and time left, as far as they are known."""
         epoch, seconds = self.epoch, max(time.monotonic() - self._began, 1e-9)
         facts = []
         if epoch is not None:
             facts.append(f"loss {epoch.train_loss:.5g}")
             if epoch.validation_loss is not None:
                 facts.append(f"validation loss {epoch.validation_loss:.5g}")
+            facts.append(f"learning rate {epoch.learning_rate:.3g}")
         facts.append(f"{self.rows_gathered / seconds:,.0f} rows/s")
+        memory = memory_taken()
+        if memory is not None:
+            facts.append(f"{memory / 1e6:,.0f} MB")
         left = self._left(seconds)
         return facts if left is None else [*facts, f"at most {duration(left)} left"]
 
