@@ -9,12 +9,13 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import re
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -197,8 +198,13 @@ class Checkpoints(Interruption):
             self.write(training)
 
     def write(self, training: Training) -> Path | None:
-        """Write the state now; the file's path, or None if it failed and the run goes on."""
+        """Write the state now; the file's path, or None if it failed and the run goes on.
+
+        A state that is not finite is not written: the run that got there is over.
+        """
         state = training.state()
+        if not is_finite(state):  # the run is about to end, and must not take good checkpoints with it
+            return None
         epoch, step = len(training.history.train_losses), training.history.step
         path = self.folder / f"checkpoint-{epoch:09d}-{step:012d}.safetensors"
         try:
@@ -305,9 +311,61 @@ def decode(content: bytes) -> tuple[TrainingState, dict[str, Any], str | None]:
         document = json.loads(text)
         if document["format"] > FORMAT:
             raise ValueError(f"its format {document['format']} is newer than this mlp_xp's {FORMAT}")
-        return TrainingState(arrays, document["numbers"]), document["configuration"], document["data"]
-    except (safetensors.SafetensorError, KeyError, TypeError) as error:
+        state = TrainingState(arrays, document["numbers"])
+        checks.refuse([_problem(state, document["configuration"], document["data"])])
+    except (safetensors.SafetensorError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
+    return state, document["configuration"], document["data"]
+
+
+def is_finite(state: TrainingState) -> bool:
+    """Whether a run can go on from there: weights and losses that are not finite spread."""
+    return all(np.isfinite(state.arrays[name]).all() for name in FINITE)
+
+
+def _problem(state: TrainingState, configuration: Any, data: Any) -> str | None:
+    """What in a state is not as `Training.state` gives it, whoever computed the checksum."""
+    arrays, numbers = state.arrays, state.numbers
+    if not isinstance(configuration, dict) or not isinstance(data, str | None):
+        return "its configuration or fingerprint is none"
+    if wrong := [name for name, is_one in NUMBERS.items() if not is_one(numbers[name])]:
+        return f"its {wrong[0]} can not be {str(numbers[wrong[0]])[:60]}"
+    n_epochs, n_steps = len(numbers["train_losses"]), numbers["steps_per_epoch"]
+    if numbers["step"] > (n_epochs + 1) * n_steps:
+        return f"it is at step {numbers['step']} after {n_epochs} epochs of {n_steps} steps"
+    if len(numbers["validation_losses"]) not in (0, n_epochs) or numbers["best_epoch"] > n_epochs:
+        return f"losses or best epoch do not fit {n_epochs} epochs"
+    values, steps, divisors = (arrays[f"epoch.{name}"] for name in ("values", "steps", "divisors"))
+    if values.ndim != 1 or steps.shape != values.shape or divisors.ndim != 1 or len(divisors) > n_steps:
+        return "the values of its epoch do not fit together"
+    if steps.dtype != np.int64 or (len(steps) and not 0 <= steps.min() <= steps.max() < len(divisors)):
+        return "the values of its epoch are of steps that there are not"
+    kinds = {name: array.dtype.kind for name, array in arrays.items() if name != "epoch.steps"}
+    if wrong := [name for name, kind in kinds.items() if kind != "f"]:
+        return f"its {wrong[0]} are no real numbers"
+    return None if is_finite(state) else "it has weights or losses that are nan or infinite"
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**62
+
+
+def _real(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
+NUMBERS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("step", "rows_at_epoch_start", "best_epoch", "t", "rollbacks"), _whole),
+    **dict.fromkeys(("steps_per_epoch", "max_epochs"), lambda value: _whole(value) and value > 0),
+    **dict.fromkeys(("seconds", "last_rate"), lambda value: _real(value) and value >= 0),
+    "train_losses": lambda value: isinstance(value, list) and all(map(_real, value)),
+    "validation_losses": lambda value: isinstance(value, list) and all(type(each) is float for each in value),
+    "best_loss": lambda value: _real(value) or value == math.inf,
+}
+"""Which values the numbers of a state can have."""
+
+FINITE = ("parameters", "last_good", "best", "epoch.values", "epoch.divisors")
+"""Arrays without which a run goes nowhere if they are not finite."""
 
 
 def fingerprint(source: Any) -> str:

@@ -173,7 +173,11 @@ class TypedTable:
     @functools.cached_property
     def parts(self) -> list[Part]:
         """What can be read on its own, in order."""
-        return [part for file in self.files for part in self.form.parts(file)]
+        found = [part for file in self.files for part in self.form.parts(file)]
+        for part in found:
+            if part.n_rows is not None and part.n_rows < 0:
+                raise ValueError(f"{part.file.path} is damaged: it says that it has {part.n_rows:,} rows.")
+        return found
 
     @property
     def n_rows(self) -> int | None:

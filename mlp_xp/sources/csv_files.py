@@ -122,7 +122,7 @@ def _delimiter(file: File, lines: Sequence[str]) -> str:
     if len(found) <= 1:
         return found[0] if found else ","
     # Several in the line of names: the one that cuts every line into as many values.
-    even = [each for each in found if len({len(row) for row in csv.reader(lines, delimiter=each)}) == 1]
+    even = [each for each in found if _cuts_evenly(lines, each)]
     if len(even) == 1:
         return even[0]
     if "," in even or not even:
@@ -131,6 +131,13 @@ def _delimiter(file: File, lines: Sequence[str]) -> str:
         f"{file.path} can be cut at any of {', '.join(map(repr, even))}; name the delimiter, e.g. "
         f"delimiter={even[0]!r}."
     )
+
+
+def _cuts_evenly(lines: Sequence[str], delimiter: str) -> bool:
+    try:
+        return len({len(row) for row in csv.reader(lines, delimiter=delimiter)}) == 1
+    except csv.Error:  # a line end inside a line, a value of more than 128 kB
+        return False
 
 
 class CsvTable:

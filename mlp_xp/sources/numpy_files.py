@@ -81,7 +81,7 @@ def read_header(stream: IO[bytes], name: str) -> Header:
             f"{name} holds Python objects, which are never loaded (they can run code). Save numbers: "
             f"np.save(file, array.astype('float64'))."
         )
-    if any(axis < 0 for axis in shape) or len(shape) > 32:
+    if any(type(axis) is not int or axis < 0 for axis in shape) or len(shape) > 32:
         raise ValueError(f"{name} is not a whole .npy file: its shape is {shape}.")
     return Header(shape, dtype, fortran_order, stream.tell())
 
