@@ -381,8 +381,8 @@ class SoftmaxCrossEntropy:
 
     y holds class numbers 0 … n_outputs − 1 (int32, one column). With label smoothing ε,
     t = (1 − ε) onehot(y) + ε / n_outputs. Written so that neither value nor δ loses digits at any z: with
-    d = z − max z, log Σ e^d is log1p of the terms besides the largest, and p_y − 1 is minus the sum of the
-    other probabilities.
+    d = z − max z, log Σ e^d is log1p of Σ_{j≠y} e^d_j + (e^d_y − 1), in which nothing cancels (where class y
+    does not lead, the sum is at least 1), and p_y − 1 is minus the sum of the other probabilities.
 
     Parameters
     ----------
@@ -433,12 +433,13 @@ class SoftmaxCrossEntropy:
     def __call__(self, backend: Backend, z: Array, y: Array, weight: Array | None) -> Array:
         """Return Σ s L; z becomes δ."""
         xp, dtype, smoothing, n_classes = backend.xp, backend.dtype, self.label_smoothing, z.shape[1]
-        hit = xp.astype(y == xp.reshape(backend.arange(n_classes), (1, n_classes)), dtype)
+        hit = xp.astype(y == backend.arange(n_classes), dtype)
         z -= xp.max(z, axis=-1, keepdims=True)
-        largest = xp.astype(z == 0.0, dtype)
         e = xp.exp(z)
-        rest = _row_sums(backend, e - largest)  # Σ e^d over all but the largest
-        rest += _row_sums(backend, largest) - 1.0  # and over those that tie with it
+        of_class = hit * e
+        e -= of_class  # those of the other classes
+        others = _row_sums(backend, e)
+        rest = others + (_row_sums(backend, of_class) - 1.0)
         target = hit if not smoothing else (1.0 - smoothing) * hit + smoothing / n_classes
         if self.eps and smoothing:
             (minus_log_p,) = _bounded(backend, self.eps, xp.log1p(rest) - z)
@@ -446,9 +447,8 @@ class SoftmaxCrossEntropy:
         else:
             (per_row,) = _bounded(backend, self.eps, xp.log1p(rest) - _row_sums(backend, target * z))
         value = _total(backend, per_row, weight)
-        p = e / (1.0 + rest)
-        other = p * (1.0 - hit)
-        z[...] = other - hit * _row_sums(backend, other)
+        e -= hit * others
+        backend.into(z, xp.divide, e, 1.0 + rest)
         if smoothing:
             z += smoothing * (hit - 1.0 / n_classes)
         _weigh(z, weight)

@@ -83,7 +83,7 @@ def differentiate(
 
 @in_any_order
 def _softmax(c: float, z: Any, labels: Any, weight: Any, factor: float, rest: Any) -> float:
-    """As `SoftmaxCrossEntropy`, which says why: d = z − max z, rest = Σ e^d but for the largest."""
+    """As `SoftmaxCrossEntropy`, no digits lost: d = z − max z, rest = Σ e^d but for the largest."""
     n_outputs, n_rows = z.shape
     total = 0.0
     for i in range(n_rows):
