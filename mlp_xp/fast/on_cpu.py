@@ -117,6 +117,8 @@ class CpuUpdate(Update):
         super().__init__(objective, optimizer, clip_norm)
         self.is_known = rule_numbers(optimizer.rule, 1, 1.0) is not None
         self.is_compiled = False
+        sizes, parameters = objective.network.layer_sizes, optimizer.parameters
+        self.first_compiled = first_compiled_step(sum(sizes[1:]), parameters.size)
         self.plan: Plan | None = None
         self._memory = np.empty(0, dtype=objective.network.backend.dtype_name)
 
@@ -124,8 +126,7 @@ class CpuUpdate(Update):
         """Whether the step of this number is compiled; load what it needs, when it is the first."""
         if self.is_compiled or not self.is_known:
             return self.is_compiled
-        network = self.objective.network
-        if number >= first_compiled_step(sum(network.layer_sizes[1:]), network.parameters.size):
+        if number >= self.first_compiled:
             self.is_compiled = self.is_known = compiled.problem() is None
             self.plan = plan_of(self.objective) if self.is_compiled else None
         return self.is_compiled
