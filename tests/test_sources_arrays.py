@@ -207,3 +207,33 @@ def test_the_owner_of_a_map_may_write_it(tmp_path):
     out = np.empty((1, 2), np.float32)
     source.rows(np.array([2]), out, None, None)
     assert out.tolist() == [[3, 3]]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("where", "place"), [("x", (7, 2)), ("y", (7,)), ("weight", (7,))])
+@pytest.mark.parametrize("value", [np.nan, -np.inf, np.inf])
+def test_rows_of_a_map_are_checked_when_they_are_gathered(tmp_path, dtype, where, place, value):
+    arrays = {"x": np.ones((9, 3), dtype), "y": np.ones(9, dtype), "weight": np.ones(9, dtype)}
+    arrays[where][place] = value
+    for name, array in arrays.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    if where == "weight" and value < 0:
+        with pytest.raises(ValueError, match=r"sample_weight\[7\]=-inf is negative"):
+            ArraySource(*(np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in arrays))
+        return
+    source = ArraySource(*(np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in arrays))
+    x, y, weight = np.empty((4, 3), np.float32), np.empty((4, 1), np.float32), np.empty(4, np.float32)
+    source.rows(np.array([0, 8, 2, 3]), x, y, weight)
+    column = ", column 2" if where == "x" else ", column 0" if where == "y" else ""
+    with pytest.raises(
+        ValueError, match=rf"{where}\.npy\[7.*\] is -?(nan|inf) \(row 7{column}, counted from 0\)"
+    ):
+        source.rows(np.array([1, 7, 4]), x[:3], y[:3], weight[:3])
+
+
+def test_large_numbers_whose_sum_overflows_are_no_mistake(tmp_path):
+    np.save(tmp_path / "x.npy", np.full((9, 3), 3e38, np.float32))
+    source = ArraySource(np.load(tmp_path / "x.npy", mmap_mode="r"))
+    x = np.empty((9, 3), np.float32)
+    source.rows(np.arange(9), x, None, None)
+    assert (x == np.float32(3e38)).all()

@@ -128,7 +128,7 @@ def test_records_hold_every_column_by_kind(tmp_path):
 def test_large_arrow_files_are_used_where_they_are(tmp_path):
     generator = np.random.default_rng(0)
     table = pd.DataFrame(generator.normal(size=(5_000, 6)), columns=list("abcdef"))
-    table["b"] = table["b"].astype("float32")
+    table["b"] = table["b"].abs().astype("float32")
     table["c"] = generator.integers(-9, 9, 5_000).astype("int16")
     for number, part in enumerate([table.iloc[:3_000], table.iloc[3_000:]]):
         feather.write_feather(part, tmp_path / f"{number}.arrow", compression="uncompressed", chunksize=700)
@@ -159,6 +159,40 @@ def test_not_a_number_in_a_mapped_arrow_file_is_found(tmp_path):
     feather.write_feather(table, tmp_path / "t.arrow", compression="uncompressed")
     with pytest.raises(ValueError, match=r"t\.arrow, row 3, column 'a' is inf"):
         open_source(tmp_path / "t.arrow", memory_limit=0).check_finite()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("a", np.nan, "column 'a' is nan; finite numbers are needed"),
+        ("a", np.inf, "column 'a' is inf; finite numbers are needed"),
+        ("y", -np.inf, "column 'y' is -inf; finite numbers are needed"),
+        ("y", np.nan, "column 'y' is nan; finite numbers are needed"),
+        ("w", np.nan, "column 'w' is nan; sample weights are finite numbers >= 0"),
+        ("w", -1.0, "column 'w' is -1.0; sample weights are finite numbers >= 0"),
+    ],
+)
+@pytest.mark.parametrize("gaps", ["refuse", "keep"])
+def test_rows_of_a_mapped_arrow_file_are_checked_when_they_are_gathered(
+    tmp_path, column, value, message, gaps
+):
+    for number in range(2):
+        columns = {name: np.ones(40) for name in ("a", "b", "y", "w")}
+        if number:
+            columns[column][17] = value
+        path = tmp_path / f"{number}.arrow"
+        feather.write_feather(pa.table(columns), path, compression="uncompressed", chunksize=15)
+    source = open_source(tmp_path, "y", weight_column="w", memory_limit=0, gaps=gaps)
+    assert isinstance(source, ArrowSource)
+    x, y, weight = np.empty((5, 2)), np.empty((5, 1)), np.empty(5)
+    source.rows(np.arange(5, 10), x, y, weight)
+    index = np.array([3, 57, 4, 5, 6])
+    if gaps == "keep" and column == "a" and np.isnan(value):
+        source.rows(index, x, y, weight)
+        assert np.isnan(x[1, 0])
+    else:
+        with pytest.raises(ValueError, match=rf"1\.arrow, row 18, {message}"):
+            source.rows(index, x, y, weight)
 
 
 numbers = st.floats(-1e6, 1e6, width=32)

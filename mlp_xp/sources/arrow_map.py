@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.sources.arrays import Array
+from mlp_xp.sources.arrays import Array, find_in_batch
 from mlp_xp.sources.columns import Column
 from mlp_xp.sources.files import File, reading
 from mlp_xp.sources.records import Schema
@@ -49,10 +49,15 @@ class ArrowSource:
         The columns.
     notes : sequence of str
         For people.
+    gaps : {"refuse", "keep"}
+        What to do with NaN among the features: an error when the row is gathered, or nothing.
     """
 
-    def __init__(self, files: Sequence[File], schema: Schema, notes: Sequence[str] = ()) -> None:
+    def __init__(
+        self, files: Sequence[File], schema: Schema, notes: Sequence[str] = (), gaps: str = "refuse"
+    ) -> None:
         self.files, self.schema, self.notes = tuple(files), schema, tuple(notes)
+        self._gaps = gaps == "keep"
         self.columns: tuple[Column, ...] = schema.features
         self.targets: tuple[Column, ...] = schema.targets
         self.weight: Column | None = schema.weight
@@ -78,35 +83,48 @@ class ArrowSource:
             weight[...] = 1
         if len(self._mapped) == 1:
             _gather(self._mapped[0], index, slice(None), outs)
-            return
-        of_file = np.searchsorted(self._first_rows, index, side="right") - 1
-        for number in np.unique(of_file):
-            here = np.flatnonzero(of_file == number)
-            _gather(self._mapped[number], index[here] - self._first_rows[number], here, outs)
+        else:
+            of_file = np.searchsorted(self._first_rows, index, side="right") - 1
+            for number in np.unique(of_file):
+                here = np.flatnonzero(of_file == number)
+                _gather(self._mapped[number], index[here] - self._first_rows[number], here, outs)
+        for values, first in ((x, 0), (y, self.n_features)):
+            if values is not None and find_in_batch(values) is not None:
+                for at, column in enumerate(values.T, start=first):
+                    self._check(index, column, at, gaps=self._gaps)
+        if self.has_weights and weight is not None:
+            self._check(index, weight, len(outs) - 1, gaps=False)
+
+    def _check(self, index: Array, values: Array, number: int, *, gaps: bool) -> None:
+        """Refuse what is not finite in a column, and weights below 0; with `gaps`, features may be NaN."""
+        column = self.schema.columns[number]
+        bad = np.isinf(values) if gaps and number < self.n_features else ~np.isfinite(values)
+        needed = "finite numbers are needed"
+        if column is self.weight:
+            bad |= values < 0
+            needed = "sample weights are finite numbers >= 0"
+        if bad.any():
+            at = int(np.argmax(bad))
+            of_file = int(np.searchsorted(self._first_rows, index[at], side="right")) - 1
+            raise ValueError(
+                f"{self.files[of_file].path}, row {index[at] - self._first_rows[of_file] + 1:,}, column "
+                f"{column.name!r} is {values[at]}; {needed}. Fill the gaps or leave these rows out."
+            )
 
     def check_finite(self, *, gaps: bool = False) -> None:
         """Raise ValueError that names file, row and column of the first NaN or infinity, if any.
 
         With `gaps`, NaN among features is fine.
         """
-        names = [column.name for column in self.schema.columns]
-        for mapped in self._mapped:
+        for before, mapped in zip(self._first_rows, self._mapped, strict=False):
             for start in range(0, mapped.n_rows, 65_536):
                 index = np.arange(start, min(start + 65_536, mapped.n_rows))
-                for number, name in enumerate(names):
+                for number in range(len(self.schema.columns)):
                     values = np.empty(len(index))
-                    outs: list[Array | None] = [None] * len(names)
+                    outs: list[Array | None] = [None] * len(self.schema.columns)
                     outs[number] = values
                     _gather(mapped, index, slice(None), outs)
-                    is_gap = gaps and number < self.n_features
-                    bad = np.isinf(values) if is_gap else ~np.isfinite(values)
-                    if bad.any():
-                        at = int(np.argmax(bad))
-                        raise ValueError(
-                            f"{mapped.file.path}, row {start + at + 1:,}, column {name!r} is "
-                            f"{values[at]}; finite numbers are needed. Fill the gaps or leave these "
-                            f"rows out."
-                        )
+                    self._check(before + index, values, number, gaps=gaps)
 
     def check_unchanged(self) -> None:
         """Raise RuntimeError if a file was changed, truncated or deleted since it was opened."""

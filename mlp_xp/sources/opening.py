@@ -24,6 +24,7 @@ from mlp_xp.sources.table_cache import cache_folder, cache_path, open_records, w
 from mlp_xp.sources.table_source import TableSource
 from mlp_xp.sources.table_stream import TableStream
 from mlp_xp.sources.text_values import is_number
+from mlp_xp.sources.trial import read_on_trial
 
 MEMORY_LIMIT = 1 << 30
 """Bytes that a table may take in memory if nothing else is said: 1 GiB."""
@@ -158,6 +159,8 @@ def open_source(
         if source is not None:
             _refuse_text(source.schema, where, text, {}, kinds)
             return source
+    if isinstance(table, TypedTable):
+        read_on_trial(table, selection.names)
     settled = settle(table, selection.names, progress, kinds)
     _refuse_other_kinds(settled, kinds or {}, where)
     notes += _readings_that_surprise(settled)
@@ -172,7 +175,7 @@ def open_source(
         return TableSource(records, schema, files, notes)
     if isinstance(table, TypedTable) and table.form is ARROW and is_mappable(files, selection.names):
         notes.append(f"{settled.n_rows:,} rows are read where they are, by memory maps")
-        return ArrowSource(files, schema, notes)
+        return ArrowSource(files, schema, notes, gaps)
     if not cache:
         notes.append(
             f"{settled.n_rows:,} rows are read from their files in each epoch: parts in random order, rows "

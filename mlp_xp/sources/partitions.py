@@ -1,7 +1,7 @@
 """Folders whose names hold a column, as Hive writes them: `year=2024/month=1/part.parquet`.
 
-Each `NAME=VALUE` between the folder that was named and a file is a column with that value in all of the file's
-rows. Numbers are told from text over all files; `__HIVE_DEFAULT_PARTITION__` stands for nothing.
+Each `NAME=VALUE` between the folder that was named and a file is a column with that value in all of the
+file's rows. Numbers are told from text over all files; `__HIVE_DEFAULT_PARTITION__` stands for nothing.
 """
 
 import dataclasses
