@@ -1,21 +1,40 @@
 """`mlp-xp devices`: what this machine can train on, and why not on the rest."""
 
+import json
 import platform
+from collections.abc import Iterator
+from typing import Any
 
 from mlp_xp import cuda, data_parallel, fast
+from mlp_xp.cli import options
 
 
-def devices() -> None:
+def devices(as_json: options.Json = False, _debug: options.Debug = False) -> None:
     """List what this machine can train on, and for each device that it can't, reason and remedy."""
     ranks = data_parallel.world()
     if ranks is not None and ranks.rank > 0:
         return
-    print(f"cpu     ready: {platform.processor() or platform.machine()}, NumPy, {fast.describe()}")
+    found, mpi = list(_found()), data_parallel.describe()
+    if as_json:
+        print(json.dumps({"devices": found, "mpi": mpi}))
+        return
+    for each in found:
+        state = "ready" if each["problem"] is None else f"not usable: {each['problem']}"
+        print(f"{each['device']:7} {state}{': ' * bool(each['about'])}{each['about']}")
+    print(f"mpi     {mpi}")
+
+
+def _found() -> Iterator[dict[str, Any]]:
+    """Name, description and problem (None where there is none) of each device."""
+    cpu = f"{platform.processor() or platform.machine()}, NumPy, {fast.describe()}"
+    yield {"device": "cpu", "about": cpu, "problem": None}
     gpus = cuda.devices()
     for gpu in gpus:
-        problem = cuda.problem(gpu.index)
-        state = f"not usable: {problem}" if problem else "ready"
-        print(f"cuda:{gpu.index}  {state}: {gpu.name}, {gpu.memory / 2**30:.1f} GiB")
+        about = f"{gpu.name}, {gpu.memory / 2**30:.1f} GiB"
+        yield {"device": f"cuda:{gpu.index}", "about": about, "problem": _text(cuda.problem(gpu.index))}
     if not gpus:
-        print(f"cuda    not usable: {cuda.problem()}")
-    print(f"mpi     {data_parallel.describe()}")
+        yield {"device": "cuda", "about": "", "problem": _text(cuda.problem())}
+
+
+def _text(problem: object) -> str | None:
+    return None if problem is None else str(problem)

@@ -20,6 +20,13 @@ def evaluate(
     target: options.Target = "",
     weight_column: options.WeightColumn = None,
     exclude: options.Exclude = "",
+    delimiter: options.Delimiter = None,
+    decimal: options.Decimal = None,
+    encoding: options.Encoding = None,
+    null: options.Null = "",
+    date_format: options.DateFormat = None,
+    cache: options.Cache = True,
+    cache_dir: options.CacheDir = None,
     device: options.Device = "cpu",
     quiet: options.Quiet = False,
     as_json: options.Json = False,
@@ -37,26 +44,36 @@ def evaluate(
       mlp-xp evaluate digits.safetensors --dataset digits --json
     """
     wrong = options.Problems()
-    where = options.place(data, dataset, target, weight_column, exclude)
+    form = wrong.reading(options.csv_form, delimiter, decimal, encoding, null, date_format)
     wrong.add("DATA is missing: name a file, or a --dataset." if data is None and dataset is None else None)
-    wrong.add(where.problem())
-    if dataset is not None:
-        wrong.add(checks.one_of("--dataset", dataset, DATASETS))
+    wrong.add(None if dataset is None else checks.one_of("--dataset", dataset, DATASETS))
     wrong.reading(options.check_device, device)
-    wrong.refuse()
-    loaded = load(model, device)
-    with options.reading(data, quiet=quiet) as reading:
-        where = dataclasses.replace(where, progress=reading)
-        if isinstance(loaded, TableModel):
-            fitted, table = loaded, _open(loaded, where)
-        else:
-            table = open_table(where, columns=known_names(loaded, where), numbers_alone=True)
-            fitted = around(loaded, table)
-        table = for_model(table, fitted)
-    metrics = {
-        name: value if math.isfinite(value) else None
-        for name, value in evaluation.evaluate(fitted, table.source).items()
-    }
+    with options.given_data(data) as path:
+        where = Place(
+            path,
+            dataset,
+            options.names(target),
+            weight_column,
+            exclude=options.names(exclude),
+            form=form,
+            cache=cache,
+            cache_dir=cache_dir,
+        )
+        wrong.add(where.problem())
+        wrong.refuse()
+        loaded = load(model, device)
+        with options.reading(data, quiet=quiet) as reading:
+            where = dataclasses.replace(where, progress=reading)
+            if isinstance(loaded, TableModel):
+                fitted, table = loaded, _open(loaded, where)
+            else:
+                table = open_table(where, columns=known_names(loaded, where), numbers_alone=True)
+                fitted = around(loaded, table)
+            table = for_model(table, fitted)
+        metrics = {
+            name: value if math.isfinite(value) else None
+            for name, value in evaluation.evaluate(fitted, table.source).items()
+        }
     if as_json:
         print(json.dumps({"metrics": metrics, "rows_measured": table.source.n_rows, "model": str(model)}))
         return

@@ -1,12 +1,14 @@
 """Options that several commands share, how their texts are read, and what may be written where."""
 
+import contextlib
 import csv
 import os
 import re
 import shutil
 import sys
+import tempfile
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,50 +18,7 @@ from mlp_xp import checks
 from mlp_xp.array_api import backend as find_backend
 from mlp_xp.cli.progress import Reading
 from mlp_xp.datasets import DATASETS
-from mlp_xp.tables.reading import Place
-
-FILES = (
-    "A .csv, .parquet, .arrow or .feather file, a folder or glob of them, an .npz that holds x and y, or an "
-    "x.npy."
-)
-
-Data = Annotated[
-    str | None,
-    typer.Argument(metavar="DATA", help=f"{FILES} Without it: --dataset.", show_default=False),
-]
-Dataset = Annotated[
-    str | None,
-    typer.Option(help=f"Real data that comes along: {', '.join(DATASETS)}.", show_default=False),
-]
-Target = Annotated[
-    str,
-    typer.Option(
-        help="Column to predict, or several with commas (a name with a comma in double quotes). For an x.npy "
-        "the file with y; for an .npz the array, if it is not y.",
-        show_default="none",
-    ),
-]
-WeightColumn = Annotated[
-    str | None,
-    typer.Option(
-        help="Column with sample weights, numbers >= 0. For an x.npy a file; for an .npz the array, if it is "
-        "not sample_weight or weight.",
-        show_default="every row counts 1",
-    ),
-]
-Exclude = Annotated[str, typer.Option(help="Columns to leave out, with commas.", show_default="none")]
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file (.safetensors).")]
-Device = Annotated[
-    str, typer.Option(help="Where to compute: cpu, cuda or cuda:N (`mlp-xp devices` lists them).")
-]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.", show_default="off")]
-Json = Annotated[
-    bool,
-    typer.Option(
-        "--json", help="One JSON document on standard output instead of the table.", show_default="off"
-    ),
-]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", show_default="off")]
+from mlp_xp.sources import CsvForm
 
 
 def whole(text: str) -> int:
@@ -76,6 +35,120 @@ def real(text: str) -> float:
         return float(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a number.") from None
+
+
+WHOLE = {"parser": whole, "metavar": "INT"}
+REAL = {"parser": real, "metavar": "FLOAT"}
+"""Options that are numbers; what is none is refused in our words."""
+
+
+def option(panel: str, text: str, *names: str, default: str | bool = True, **more: Any) -> Any:
+    """An option of a command.
+
+    Parameters
+    ----------
+    panel : str
+        The heading that it stands under in the help.
+    text : str
+        What it is.
+    *names : str
+        What it is given as, where that does not follow from the parameter's name.
+    default : str or bool
+        What stands for the default in the help, where that is not the value itself.
+    **more
+        As for `typer.Option`.
+    """
+    return typer.Option(*names, help=text, show_default=default, rich_help_panel=panel, **more)
+
+
+FILES = (
+    "A .csv, .parquet, .arrow or .feather file, a folder or glob of them, an .npz that holds x and y, an "
+    "x.npy, or '-' for standard input."
+)
+
+DATA, CSV, MEMORY, GENERAL = "Data", "CSV files", "Memory and cache", "General"
+"""Headings in the help."""
+
+Data = Annotated[
+    str | None,
+    typer.Argument(metavar="DATA", help=f"{FILES} Without it: --dataset.", show_default=False),
+]
+Dataset = Annotated[
+    str | None,
+    option(DATA, f"Real data that comes along: {', '.join(DATASETS)}.", default=False),
+]
+Target = Annotated[
+    str,
+    option(
+        DATA,
+        "Column to predict, or several with commas (a name with a comma in double quotes). For an x.npy "
+        "the file with y; for an .npz the array, if it is not y.",
+        default="none",
+    ),
+]
+WeightColumn = Annotated[
+    str | None,
+    option(
+        DATA,
+        "Column with sample weights, numbers >= 0. For an x.npy a file; for an .npz the array, if it is "
+        "not sample_weight or weight.",
+        default="every row counts 1",
+    ),
+]
+Exclude = Annotated[
+    str,
+    option(DATA, "Columns to leave out, with commas.", default="none"),
+]
+Text = Annotated[
+    str,
+    option(
+        DATA, "Columns that are names of groups though they look like numbers, with commas.", default="none"
+    ),
+]
+Delimiter = Annotated[
+    str | None,
+    option(CSV, "Between values: one character, or 'tab'.", default="recognised, and said"),
+]
+Decimal = Annotated[
+    str | None,
+    option(CSV, "Decimal mark: . or ,", default="recognised, and said"),
+]
+Encoding = Annotated[
+    str | None,
+    option(CSV, "Of the text, such as latin-1.", default="utf-8, or what a byte order mark says"),
+]
+Null = Annotated[
+    str,
+    option(
+        CSV, "What stands for a gap too, with commas.", default="nothing, ?, NA, NaN, null, None and the like"
+    ),
+]
+DateFormat = Annotated[
+    str | None,
+    option(CSV, "How 01/02/2024 is read: 'day first' or 'month first'.", default="recognised, and said"),
+]
+Cache = Annotated[
+    bool,
+    option(
+        MEMORY,
+        "Whether a table above the memory limit is kept in the cache folder; if not it is streamed.",
+        "--cache/--no-cache",
+    ),
+]
+CacheDir = Annotated[
+    Path | None,
+    option(MEMORY, "The cache folder.", default="the user's own", metavar="DIR"),
+]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file (.safetensors).")]
+Device = Annotated[
+    str, option(GENERAL, "Where to compute: cpu, cuda or cuda:N (`mlp-xp devices` lists them).")
+]
+Quiet = Annotated[bool, option(GENERAL, "Say nothing but errors.", "--quiet", default="off")]
+Json = Annotated[
+    bool,
+    option(GENERAL, "One JSON document on standard output instead of the table.", "--json", default="off"),
+]
+Debug = Annotated[bool, option(GENERAL, "Show the traceback of an error.", "--debug", default="off")]
 
 
 def amount(option: str, text: str) -> int:
@@ -133,15 +206,38 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for row in rows for name in row if name.strip())
 
 
-def place(
-    data: str | None,
-    dataset: str | None,
-    target: str = "",
-    weight_column: str | None = None,
-    exclude: str = "",
-) -> Place:
-    """Where the data is, by a command's options."""
-    return Place(data, dataset, names(target), weight_column, exclude=names(exclude))
+def csv_form(
+    delimiter: str | None, decimal: str | None, encoding: str | None, null: str, date_format: str | None
+) -> CsvForm:
+    """How CSV files are written, by a command's options.
+
+    Raises
+    ------
+    ValueError
+        What is no delimiter, decimal mark, encoding or order of dates.
+    """
+    character = {"tab": "\t", "\\t": "\t"}.get(delimiter or "", delimiter)
+    return CsvForm(character, decimal, encoding, names(null), date_format)
+
+
+@contextlib.contextmanager
+def given_data(data: str | None) -> Iterator[str | None]:
+    """The path of the data: of a file that standard input was written to, for '-'."""
+    if data != "-":
+        yield data
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        first = sys.stdin.buffer.read(len(max(FIRST_BYTES, key=len)))
+        suffix = next((suffix for mark, suffix in FIRST_BYTES.items() if first.startswith(mark)), ".csv")
+        path = Path(folder) / f"standard input{suffix}"
+        with path.open("wb") as file:
+            file.write(first)
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        yield str(path)
+
+
+FIRST_BYTES = {b"PAR1": ".parquet", b"ARROW1": ".arrow"}
+"""How files begin that are no text."""
 
 
 def check_device(device: str, dtype: str = "float32") -> None:
@@ -149,7 +245,9 @@ def check_device(device: str, dtype: str = "float32") -> None:
     find_backend(device, dtype)
 
 
-def output_problem(out: Path, inputs: Iterable[str | Path | None] = (), option: str = "--out") -> str | None:
+def output_problem(
+    out: Path, inputs: Iterable[str | Path | None] = (), *, option: str = "--out"
+) -> str | None:
     """Why a file cannot be written there, found out before any work; None if it can.
 
     Parameters
@@ -158,7 +256,7 @@ def output_problem(out: Path, inputs: Iterable[str | Path | None] = (), option: 
     inputs : paths
         What is read, and must not be overwritten.
     option : str
-        Which names it.
+        What names it, for messages.
     """
     folder = out.absolute().parent
     if not folder.is_dir():

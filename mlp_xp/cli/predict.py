@@ -4,20 +4,21 @@ import contextlib
 import csv
 import dataclasses
 import io
+import itertools
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-import typer
-
 from mlp_xp import checks
 from mlp_xp.cli import options
+from mlp_xp.cli.options import DATA, GENERAL, option
 from mlp_xp.datasets import DATASETS
 from mlp_xp.losses import GroupedSoftmaxLink, LogisticLink
 from mlp_xp.model_file import load, whole_file
 from mlp_xp.network import Network
+from mlp_xp.sources import written_rows
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.reading import Place, Table, open_inputs, open_table
 
@@ -29,11 +30,24 @@ def predict(
     data: options.Data = None,
     dataset: options.Dataset = None,
     exclude: options.Exclude = "",
-    out: Annotated[
-        str, typer.Option(metavar="FILE", help="CSV file to write; '-' for standard output.")
-    ] = "-",
+    keep: Annotated[
+        str,
+        option(DATA, "Columns of the data to write before the predictions, with commas.", default="none"),
+    ] = "",
+    delimiter: options.Delimiter = None,
+    decimal: options.Decimal = None,
+    encoding: options.Encoding = None,
+    null: options.Null = "",
+    date_format: options.DateFormat = None,
+    cache_dir: options.CacheDir = None,
+    proba: Annotated[
+        bool,
+        option(GENERAL, "Whether the probability of each class is written too.", "--proba/--no-proba"),
+    ] = True,
+    out: Annotated[str, option(GENERAL, "CSV file to write; '-' for standard output.", metavar="FILE")] = "-",
     device: options.Device = "cpu",
     quiet: options.Quiet = False,
+    as_json: options.Json = False,
     _debug: options.Debug = False,
 ) -> None:
     """Predict with a model, and write CSV: a line a row, in the order of the data.
@@ -46,13 +60,19 @@ def predict(
 
       mlp-xp predict houses.safetensors new.csv --out prices.csv
 
+      mlp-xp predict iris.safetensors new.csv --keep id,owner --no-proba
+
       mlp-xp predict digits.safetensors --dataset digits
+
+      cat new.csv | mlp-xp predict houses.safetensors -
     """
     wrong = options.Problems()
-    where = options.place(data, dataset, exclude=exclude)
-    wrong.add(_no_data(data, dataset), where.problem())
-    if dataset is not None:
-        wrong.add(checks.one_of("--dataset", dataset, DATASETS))
+    form = wrong.reading(options.csv_form, delimiter, decimal, encoding, null, date_format)
+    kept = options.names(keep)
+    wrong.add(
+        "DATA is missing: name a file, or a --dataset." if data is None and dataset is None else None,
+        None if dataset is None else checks.one_of("--dataset", dataset, DATASETS),
+    )
     if out != "-":
         wrong.add(
             options.output_problem(Path(out), [data, model]),
@@ -61,17 +81,24 @@ def predict(
             else None,
         )
     wrong.reading(options.check_device, device)
-    wrong.refuse()
-    loaded = load(model, device)
-    with options.reading(data, quiet=quiet) as reading:
-        fitted, table = with_inputs(loaded, dataclasses.replace(where, progress=reading))
-    n_rows = write_predictions(fitted, table, out)
-    if not quiet and out != "-":
+    with options.given_data(data) as path:
+        where = Place(path, dataset, exclude=options.names(exclude), form=form, cache_dir=cache_dir)
+        wrong.add(where.problem())
+        if kept and (path is None or not where.has_names):
+            wrong.add(f"--keep {keep}: only a table has columns with names of its own.")
+        wrong.refuse()
+        loaded = load(model, device)
+        rows = written_rows(path, kept, form) if kept and path is not None else None
+        with options.reading(data, quiet=quiet) as reading:
+            fitted, table = with_inputs(loaded, dataclasses.replace(where, progress=reading))
+        written = Predictions(fitted, table, proba=proba, kept=kept, kept_rows=rows)
+        n_rows = written.write_json() if as_json and out == "-" else written.write_csv(out)
+    if as_json and out != "-":
+        print(
+            json.dumps({"predictions": n_rows, "columns": written.columns, "out": out, "model": str(model)})
+        )
+    elif not quiet and out != "-":
         options.say(f"{out}: {n_rows:,} predictions")
-
-
-def _no_data(data: str | None, dataset: str | None) -> str | None:
-    return "DATA is missing: name a file, or a --dataset." if data is None and dataset is None else None
 
 
 def with_inputs(model: Any, where: Place) -> tuple[TableModel, Table]:
@@ -113,33 +140,77 @@ def around(model: Any, table: Table) -> TableModel:
     return TableModel.around(network, table.feature_names, table.target_names or None, levels)
 
 
-def prediction_columns(model: TableModel) -> list[str]:
-    """The names of the columns that are written."""
-    names = model.output_names
-    if model.levels is not None:
-        return [*(f"probability_{name}" for name in names), "prediction"]
-    return ["prediction"] if len(names) == 1 else [f"prediction_{name}" for name in names]
+class Predictions:
+    """What is written of a model's predictions for a table, made some thousand rows at a time.
 
+    Parameters
+    ----------
+    model : TableModel
+    table : Table
+    proba : bool
+        Whether the probability of each class is written too.
+    kept : sequence of str
+        Names of columns that are copied from the data.
+    kept_rows : iterator of list of str, optional
+        Their values, row by row.
+    """
 
-def write_predictions(model: TableModel, table: Table, out: str) -> int:
-    """Write the predictions for all rows, in bounded memory; how many there are."""
-    n_rows = 0
-    with _text(out) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(prediction_columns(model))
-        for predicted in model.predict_parts(table.source):
-            writer.writerows(_cells(model, predicted))
-            n_rows += len(predicted)
-    return n_rows
+    def __init__(
+        self,
+        model: TableModel,
+        table: Table,
+        *,
+        proba: bool = True,
+        kept: Sequence[str] = (),
+        kept_rows: Iterator[list[str]] | None = None,
+    ) -> None:
+        self.model, self.table = model, table
+        self._proba, self._kept, self._kept_rows = proba, kept, kept_rows
 
+    @property
+    def columns(self) -> list[str]:
+        """The names of what is written."""
+        names = self.model.output_names
+        if self.model.levels is None:
+            predicted = ["prediction"] if len(names) == 1 else [f"prediction_{name}" for name in names]
+        else:
+            predicted = [*(f"probability_{name}" for name in names if self._proba), "prediction"]
+        return [*self._kept, *predicted]
 
-def _cells(model: TableModel, predicted: np.ndarray) -> Iterator[list[Any]]:
-    """Rows of text: as many digits as the network computes with."""
-    digits = ".9g" if model.network.backend.dtype_name == "float32" else ".17g"
-    chosen = None if model.levels is None else model.choose(predicted)
-    for number, row in enumerate(predicted.tolist()):
-        cells = [format(value, digits) for value in row]
-        yield cells if chosen is None else [*cells, chosen[number]]
+    def _rows(self) -> Iterator[tuple[list[str], list[Any]]]:
+        """For each row what is kept, and its predictions."""
+        kept_rows = itertools.repeat([]) if self._kept_rows is None else self._kept_rows
+        for predicted in self.model.predict_parts(self.table.source):
+            rows = predicted.tolist()
+            if self.model.levels is not None:
+                chosen = self.model.choose(predicted)
+                rows = [[*(row if self._proba else []), name] for row, name in zip(rows, chosen, strict=True)]
+            yield from zip(itertools.islice(kept_rows, len(rows)), rows, strict=True)
+
+    def write_csv(self, out: str) -> int:
+        """Write them to a file, or to standard output for '-'; how many rows."""
+        # As many digits as the network computes with.
+        digits = ".9g" if self.model.network.backend.dtype_name == "float32" else ".17g"
+        n_rows = 0
+        with _text(out) as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(self.columns)
+            for kept, row in self._rows():
+                n_rows += 1
+                writer.writerow(
+                    [*kept, *(one if isinstance(one, str) else format(one, digits) for one in row)]
+                )
+        return n_rows
+
+    def write_json(self) -> int:
+        """Write them to standard output as one document: names of columns, and rows; how many."""
+        print(f'{{"columns": {json.dumps(self.columns)}, "rows": [', end="")
+        n_rows = 0
+        for kept, row in self._rows():
+            print(", " * (n_rows > 0) + json.dumps([*kept, *row]), end="")
+            n_rows += 1
+        print("]}")
+        return n_rows
 
 
 @contextlib.contextmanager

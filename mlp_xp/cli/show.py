@@ -126,7 +126,7 @@ def treatment(column: Column) -> str:
     if isinstance(column, Date):
         what = "date, days since 1970: "
         cycles = "".join(f", sin and cos of {cycle}" for cycle in column.cycles)
-    filled = f", gaps {column.median:.6g}" if column.gaps else ""
+    filled = f", gaps as {column.median:.6g}" if column.gaps else ""
     return f"{what}{_scaled(column.centre, column.scale)}{clip}{filled}{gaps}{cycles}"
 
 

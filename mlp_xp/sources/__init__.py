@@ -11,6 +11,7 @@ from mlp_xp.sources.arrow_map import ArrowSource
 from mlp_xp.sources.batches import BatchSource
 from mlp_xp.sources.class_weights import ClassWeighted
 from mlp_xp.sources.columns import Column
+from mlp_xp.sources.copying import written_rows
 from mlp_xp.sources.csv_files import CsvForm
 from mlp_xp.sources.opening import MEMORY_LIMIT, open_source
 from mlp_xp.sources.table_cache import Cached, cache_folder, cached, clear_cache
@@ -30,4 +31,5 @@ __all__ = [
     "cached",
     "clear_cache",
     "open_source",
+    "written_rows",
 ]

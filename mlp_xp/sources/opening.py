@@ -132,10 +132,7 @@ def open_source(
 
     pyarrow()
     files = find_files(path, TABLE_SUFFIXES)
-    table = _table(files, csv or CsvForm())
-    form = dataclasses.asdict(table.form) if isinstance(table, CsvTable) else None
-    if any("=" in folder for file in files for folder in file.folders):
-        table = PartitionedTable(table)
+    form, table = table_of(files, csv or CsvForm())
     where = os.fspath(path)
     selection = select(
         table.names,
@@ -151,7 +148,7 @@ def open_source(
         "dtype": dtype,
         "gaps": gaps,
         "kinds": dict(kinds or {}),
-        "csv": form,
+        "csv": None if form is None else dataclasses.asdict(form),
     }
     kept_at = cache_path(cache_folder(cache_dir), files, options)
     if cache:
@@ -201,6 +198,14 @@ def _one_name(target: str | os.PathLike[str] | Sequence[str] | None) -> str | No
 
 def _names(target: str | os.PathLike[str] | Sequence[str] | None) -> str | Sequence[str] | None:
     return os.fspath(target) if isinstance(target, os.PathLike) else target
+
+
+def table_of(files: Sequence[File], given: CsvForm) -> tuple[CsvForm | None, Table]:
+    """How CSV files are written, and the files as one table, with the columns that folders' names hold."""
+    table = _table(files, given)
+    form = table.form if isinstance(table, CsvTable) else None
+    has_partitions = any("=" in folder for file in files for folder in file.folders)
+    return form, PartitionedTable(table) if has_partitions else table
 
 
 def _table(files: Sequence[File], form: CsvForm) -> Table:

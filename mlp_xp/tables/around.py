@@ -78,6 +78,11 @@ class Coded(Around):
             )
         y[...] = self._numbers[at]
 
+    def split(self, part: float, seed: int) -> tuple["Coded", "Coded"]:
+        """Both parts of a stream (`BatchSource.split`), with class numbers."""
+        training, held_out = self.source.split(part, seed)
+        return Coded(training, self.numbers, self.name), Coded(held_out, self.numbers, self.name)
+
 
 class Subset(Around):
     """Some rows of a source, as a source.

@@ -51,8 +51,8 @@ class Table:
         Names of the classes.
     notes : tuple of str
         What was recognised in the file, for people.
-    beside : (source, int) or None
-        Where `Place.beside` is: a source with all columns that were read, and the number of that one.
+    beside : (source, int, str) or None
+        Where `Place.beside` is: a source with all columns that were read, the number of that one, its kind.
     """
 
     name: str
@@ -61,21 +61,22 @@ class Table:
     target_names: tuple[str, ...]
     levels: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
-    beside: tuple[Any, int] | None = None
+    beside: tuple[Any, int, str] | None = None
 
     @property
     def feature_names(self) -> tuple[str, ...]:
         """Names of the columns of x."""
         return tuple(column.name for column in self.columns)
 
-    def recoded(self, inputs: Inputs) -> Any:
-        """The source with the codes that prepared columns know texts by."""
-        codes = {
-            at: known.codes(column.levels)
-            for at, (column, known) in enumerate(zip(self.columns, inputs.columns, strict=True))
-            if isinstance(known, Category) and column.kind == "text"
-        }
-        return Recoded(self.source, codes) if codes else self.source
+
+def recoded(source: Any, columns: Sequence[Column], inputs: Inputs) -> Any:
+    """A source of raw rows with the codes that prepared columns know texts by."""
+    codes = {
+        at: known.codes(column.levels)
+        for at, (column, known) in enumerate(zip(columns, inputs.columns, strict=True))
+        if isinstance(known, Category) and column.kind == "text"
+    }
+    return Recoded(source, codes) if codes else source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +100,9 @@ class Place:
     text : tuple of str
         Columns that are taken as text, whatever they look like.
     beside : str or None
-        A column that is read besides, to split the rows by; an input only if it is named in `columns` too.
+        A column that is read besides, to split the rows by. It is an input too if `columns` names it.
+    beside_is_input : bool
+        Whether it is one where no columns are named, unless it is excluded.
     form : CsvForm or None
         How a CSV file is written, as far as that is known.
     cache : bool
@@ -120,6 +123,7 @@ class Place:
     exclude: tuple[str, ...] = ()
     text: tuple[str, ...] = ()
     beside: str | None = None
+    beside_is_input: bool = False
     form: CsvForm | None = None
     cache: bool = True
     progress: Any = None
@@ -215,22 +219,26 @@ def open_table(
     targets = tuple(column.name for column in source.targets)
     notes = tuple(getattr(source, "notes", ()))
     table = Table(path.name, source, tuple(source.columns), targets, notes=notes)
-    return _without_beside(dataclasses.replace(table, levels=_levels(table)), place)
-
-
-def _without_beside(table: Table, place: Place) -> Table:
-    """The table whose inputs are those that were asked for, and where the column beside them is."""
+    table = dataclasses.replace(table, levels=_levels(table))
     if place.beside is None:
         return table
+    by_default = place.beside_is_input and place.beside not in place.exclude
+    is_input = place.beside in columns if columns else by_default
+    return _beside(table, place.beside, is_input)
+
+
+def _beside(table: Table, name: str, is_input: bool) -> Table:
+    """The table that says where a column is to split by, and whose inputs are the others if it is none."""
     names = table.feature_names
-    used = [at for at, name in enumerate(names) if name != place.beside or name in place.columns]
+    at = names.index(name)
+    used = [number for number in range(len(names)) if number != at or is_input]
     if not used:
-        raise ValueError(f"no column of {table.name} is left as a feature beside {place.beside!r}.")
+        raise ValueError(f"no column of {table.name} is left as a feature beside {name!r}.")
     return dataclasses.replace(
         table,
         source=table.source if len(used) == len(names) else Selected(table.source, used),
-        columns=tuple(table.columns[at] for at in used),
-        beside=(table.source, names.index(place.beside)),
+        columns=tuple(table.columns[number] for number in used),
+        beside=(table.source, at, table.columns[at].kind),
     )
 
 
@@ -263,7 +271,7 @@ def open_for(place: Place, model: TableModel, *, targets_needed: bool = True) ->
             f"{table.name} has {table.source.n_features} columns, but the model needs {len(known)}: "
             f"{', '.join(model.inputs.names[:20])}{' ...' * (len(known) > 20)}."
         )
-    return dataclasses.replace(table, source=table.recoded(model.inputs))
+    return dataclasses.replace(table, source=recoded(table.source, table.columns, model.inputs))
 
 
 def _shipped(name: str, columns: Sequence[str]) -> Table:

@@ -1,0 +1,180 @@
+"""A table in two parts, one to train on and one held out, raw and as a network sees them."""
+
+import dataclasses
+import itertools
+from typing import Any
+
+from mlp_xp.sources import ClassWeighted
+from mlp_xp.tables.around import Prepared, Subset
+from mlp_xp.tables.holding_out import at_random, latest, values_of, whole_groups
+from mlp_xp.tables.model import TableModel
+from mlp_xp.tables.preparation import Constant, Inputs, Targets
+from mlp_xp.tables.reading import Table, recoded
+from mlp_xp.tables.statistics import MAX_LEVELS, measure
+
+WAYS = ("random", "group", "time")
+
+
+@dataclasses.dataclass(frozen=True)
+class HoldOut:
+    """Which rows are held out.
+
+    Attributes
+    ----------
+    part : float in [0, 1)
+        Of the rows.
+    by : {"random", "group", "time"}
+        Single rows; whole groups, rows with the same value of a column; or the latest rows by a column.
+    column : str or None
+        Which, where there is one.
+    seed : int
+        Of what is drawn.
+    """
+
+    part: float
+    by: str = "random"
+    column: str | None = None
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """A table in two parts.
+
+    Attributes
+    ----------
+    raw_training, raw_held_out : source
+        Raw rows with the codes of `inputs`; the second is None where nothing is held out.
+    inputs, targets : Inputs, Targets
+        What is done with the columns.
+    class_weight : str
+        What training rows weigh: "none" or "balanced".
+    """
+
+    raw_training: Any
+    raw_held_out: Any | None
+    inputs: Inputs
+    targets: Targets
+    class_weight: str = "none"
+
+    @property
+    def training(self) -> Any:
+        """The rows to train on, as a network sees them."""
+        raw = self.raw_training
+        weighted = raw if self.class_weight == "none" else ClassWeighted(raw, self.class_weight)
+        return Prepared(weighted, self.inputs, self.targets)
+
+    @property
+    def held_out(self) -> Any | None:
+        """The rows held out, as a network sees them."""
+        raw = self.raw_held_out
+        return None if raw is None else Prepared(raw, self.inputs, self.targets)
+
+    @property
+    def unused(self) -> list[str]:
+        """Columns that say nothing."""
+        return [column.name for column in self.inputs.columns if isinstance(column, Constant)]
+
+
+def split(
+    table: Table,
+    hold_out: HoldOut,
+    *,
+    scaling: str = "standard",
+    max_levels: int = MAX_LEVELS,
+    standardise_targets: bool = True,
+    class_weight: str = "none",
+) -> Split:
+    """Hold rows out and measure the columns of the others.
+
+    Parameters
+    ----------
+    table : Table
+    hold_out : HoldOut
+    scaling, max_levels : str, int
+        As in `statistics.measure`.
+    standardise_targets : bool
+        Whether targets are, or are left as they are.
+    class_weight : {"none", "balanced"}
+
+    Raises
+    ------
+    ValueError
+        A part has no rows, a target has a single value, there are no classes to weigh.
+    """
+    training, held_out = _divide(table, hold_out)
+    inputs, targets = measure(
+        training,
+        table.columns,
+        table.target_names,
+        scaling=scaling,
+        max_levels=max_levels,
+        seed=hold_out.seed,
+    )
+    constant = ", ".join(itertools.compress(targets.names, targets.constant))
+    if constant:
+        raise ValueError(
+            f"target {constant} has a single value in the {training.n_rows:,} rows to train on: there is "
+            "nothing to learn. Choose another target, or give more rows."
+        )
+    if not standardise_targets:
+        targets = Targets.unscaled(targets.names)
+    _check_class_weight(table, class_weight)
+    training, held_out = (
+        None if part is None else recoded(part, table.columns, inputs) for part in (training, held_out)
+    )
+    return Split(training, held_out, inputs, targets, class_weight)
+
+
+def split_for(table: Table, model: TableModel, hold_out: HoldOut, *, class_weight: str = "none") -> Split:
+    """Hold rows out of a table that was opened for a model, whose statistics stay as they are.
+
+    Raises
+    ------
+    ValueError
+        A part has no rows, there are no classes to weigh.
+    """
+    _check_class_weight(table, class_weight)
+    return Split(*_divide(table, hold_out), model.inputs, model.targets, class_weight)
+
+
+def _check_class_weight(table: Table, class_weight: str) -> None:
+    if class_weight != "none" and table.levels is None:
+        raise ValueError(f"--class-weight {class_weight}: the target has no classes (regression).")
+
+
+def _divide(table: Table, hold_out: HoldOut) -> tuple[Any, Any | None]:
+    """The rows of a table in two parts, each a source; the second is None where nothing is held out."""
+    source, part = table.source, hold_out.part
+    if hasattr(source, "order"):  # a stream: no row has a number
+        return _divide_stream(source, hold_out)
+    if hold_out.by == "random" or not part:
+        training, held_out = at_random(source.n_rows, part, hold_out.seed)
+    else:
+        training, held_out = _divide_by(table, hold_out)
+    return Subset(source, training), Subset(source, held_out) if len(held_out) else None
+
+
+def _divide_by(table: Table, hold_out: HoldOut) -> tuple[Any, Any]:
+    if table.beside is None or hold_out.column is None:
+        raise ValueError(f"--{hold_out.by}: {table.name} has no column to split by.")
+    source, column, kind = table.beside
+    name, option = hold_out.column, f"--{hold_out.by}"
+    if hold_out.by == "time" and kind not in ("date", "number"):
+        raise ValueError(f"--time {name}: it holds {kind}, and a time is a date or a number.")
+    values = values_of(source, column, option, name, is_text=kind == "text")
+    if hold_out.by == "time":
+        return latest(values, hold_out.part, name)
+    return whole_groups(values, hold_out.part, hold_out.seed, name)
+
+
+def _divide_stream(source: Any, hold_out: HoldOut) -> tuple[Any, Any | None]:
+    if not hold_out.part:
+        return source, None
+    if hold_out.by != "random":
+        raise ValueError(
+            f"--{hold_out.by}: a table that is streamed is split at random alone. Let it be kept in the "
+            "cache folder, or raise --memory-limit."
+        )
+    training, held_out = source.split(hold_out.part, hold_out.seed)
+    return training, held_out
