@@ -19,30 +19,35 @@ from mlp_xp.report.plot import draw_curves, plot_problem
 from mlp_xp.tables.model import TableModel
 from mlp_xp.training_loop import Epoch
 
+OUTPUT = "Output"
+"""Their heading in the help, and that of the model."""
+
 Report = Annotated[
     Path | None,
-    typer.Option(
+    options.option(
+        OUTPUT,
+        "Page about the training to write (.html): data, curves, errors, what each column is worth.",
+        default="none",
         metavar="FILE",
-        help="Page about the training to write (.html): data, curves, errors, what each column is worth.",
-        show_default="none",
     ),
 ]
 Plot = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Picture of the curves to write (.png or .svg).", show_default="none"),
+    options.option(OUTPUT, "Picture of the curves to write (.png or .svg).", default="none", metavar="FILE"),
 ]
 LogFile = Annotated[
     Path | None,
-    typer.Option(
+    options.option(
+        OUTPUT,
+        "File that gets one JSON object a line, as each epoch ends (.jsonl).",
         "--log",
+        default="none",
         metavar="FILE",
-        help="File that gets one JSON object a line, as each epoch ends (.jsonl).",
-        show_default="none",
     ),
 ]
 TensorBoard = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Folder for TensorBoard's event files.", show_default="none"),
+    options.option(OUTPUT, "Folder for TensorBoard's event files.", default="none", metavar="DIR"),
 ]
 
 NOT_IN_COMMAND = {"config", "resume", "override", "_debug"}
@@ -156,7 +161,7 @@ def command_line(context: typer.Context) -> str:
     arguments = []
     for parameter in context.command.params:
         value = context.params.get(parameter.name or "")
-        if parameter.name in NOT_IN_COMMAND or value is None or value == parameter.get_default(context):
+        if parameter.name in NOT_IN_COMMAND or value is None or value == parameter.default:
             continue
         if parameter.param_type_name == "argument":
             arguments.append(str(value))

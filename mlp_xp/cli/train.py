@@ -14,7 +14,7 @@ from mlp_xp.activations import ACTIVATIONS
 from mlp_xp.cli import configuration, options, stages
 from mlp_xp.cli.configuration import Config
 from mlp_xp.cli.options import DATA, MEMORY, REAL, WHOLE, option
-from mlp_xp.cli.outputs import LogFile, Outputs, Plot, Report, TensorBoard, command_line
+from mlp_xp.cli.outputs import OUTPUT, LogFile, Outputs, Plot, Report, TensorBoard, command_line
 from mlp_xp.cli.plan import plan_of
 from mlp_xp.cli.run_control import find_ranks, lowest_first
 from mlp_xp.datasets import DATASETS
@@ -40,7 +40,7 @@ NOT_IN_CONFIGURATION = {
 """Options that a run may be resumed with others of: the result does not depend on them."""
 
 NETWORK, TRAINING, END = "Network", "Training", "Held-out part and when it stops"
-CHECKPOINTS, MACHINE, OUTPUT = "Checkpoints", "Machine", "Output"
+CHECKPOINTS, MACHINE = "Checkpoints", "Machine"
 """Headings in the help."""
 
 PARAMETERS = "with parameters as NAME:PARAMETER=VALUE,... (a list is written 0.1/0.5/0.9)"

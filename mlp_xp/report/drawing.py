@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 WIDTH, HEIGHT = 360, 230
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 38
+LEFT, RIGHT, TOP, BOTTOM = 58, 12, 10, 38
 """Of a chart and of the margins around what is drawn, in units of the picture."""
 
 MOST_POINTS = 400
@@ -39,7 +39,7 @@ def number(value: float | None) -> str:
 def spans_magnitudes(values: Iterable[float]) -> bool:
     """Whether a curve is better seen on a logarithmic axis."""
     finite = [value for value in values if math.isfinite(value)]
-    return bool(finite) and min(finite) > 0 and max(finite) > 20 * min(finite)
+    return bool(finite) and min(finite) > 0 and max(finite) > 10 * min(finite)
 
 
 class Axis:

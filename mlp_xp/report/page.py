@@ -298,7 +298,11 @@ def _facts(account: Account, model: TableModel) -> str:
     rows = [
         ("layers", "-".join(map(str, network.layer_sizes))),
         ("parameters", f"{network.parameters.size:,}"),
-        *((name.replace("_", " "), _value(value)) for name, value in summary.items() if name != "metrics"),
+        *(
+            (name.replace("_", " "), _value(value))
+            for name, value in summary.items()
+            if name not in ("metrics", "metrics_on")
+        ),
         ("device", account.result["device"]),
         ("dtype", account.result["dtype"]),
         ("processes", str(account.result["ranks"])),
