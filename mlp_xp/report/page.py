@@ -283,7 +283,7 @@ def _columns(model: TableModel, rows: findings.Rows, n_rows: int) -> str:
         f"<td>{drawing.sparkline(each.counts)}</td><td>{escaped(each.words)}</td></tr>"
         for each in shown
     ]
-    drawn = f" (of {rows.n_rows:,} of its {n_rows:,} rows, drawn at random)" if rows.n_rows < n_rows else ""
+    drawn = f" (of {rows.n_rows:,} of its {n_rows:,} rows)" if rows.n_rows < n_rows else ""
     more = n_inputs - MOST_COLUMNS
     return (
         f"<p>{n_inputs:,} columns and {len(found) - n_inputs:,} to predict{drawn}.</p>"
