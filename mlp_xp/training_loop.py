@@ -249,7 +249,13 @@ def train(
         scipy_minimize()  # refused here, before anything changes
     vectors = 4 + len(rule.state)  # parameters, gradient, last good and best, and the optimizer's
     number = network.backend.xp.finfo(network.backend.dtype).bits // 8
-    loader.fit_memory(Memo.bytes_per_row(network), vectors * network.parameters.size * number)
+    runtime = network.backend.runtime
+    loader.fit_memory(
+        Memo.bytes_per_row(network),
+        vectors * network.parameters.size * number,
+        # What a CPU has free differs from run to run, and what GPUs have from rank to rank.
+        runtime.available() if runtime.overlaps and ranks is None else None,
+    )
     objective = Objective(network, loss, regularizer, dropout_masks, reduction, ranks)
     stopping = Stopping(max_epochs, patience, tolerance, loss_below, time_budget)
     history = History(steps_per_epoch=loader.steps_per_epoch, max_epochs=max_epochs)

@@ -133,6 +133,22 @@ def _batch_is_too_large(plan: Plan, n_rows: int) -> bool:
     return isinstance(size, int) and size > n_rows and not isinstance(plan.rule, LBFGS)
 
 
+BOUNDS = {
+    "4,096": "the most that 'auto' takes",
+    "rows / 32": "the power of two that makes 32 steps an epoch or more",
+    "memory": "the power of two whose step fits the memory there is",
+}
+"""What decided an "auto" batch size, by `Loader.batch_bound`."""
+
+
+def _about_batches(loader: Loader) -> list[str]:
+    """Which bound decided the batch size, where a bound did."""
+    if loader.batch_bound not in BOUNDS:
+        return []
+    rows = f"{loader.batch_size:,} row{'s' * (loader.batch_size > 1)}"
+    return [f"--batch-size auto: {rows} a step, {BOUNDS[loader.batch_bound]}"]
+
+
 def _loader_for(plan: Plan, parts: Split, bar: Silence) -> Loader:
     source = Counted(parts.training, bar.passed)
     takes_all = _batch_is_too_large(plan, source.n_rows) or isinstance(plan.rule, LBFGS)
@@ -236,7 +252,7 @@ def carry_out(
             seed=asked.seed,
         )
         if not asked.quiet:
-            for line in introduction(plan, data, network):
+            for line in [*introduction(plan, data, network), *_about_batches(loader)]:
                 options.say(line)
         try:
             interrupted = _follow(asked.outputs.watch(run), bar, control)

@@ -156,8 +156,9 @@ def open_source(
         if source is not None:
             _refuse_text(source.schema, where, text, {}, kinds)
             return source
-    if isinstance(table, TypedTable):
-        read_on_trial(table, selection.names)
+    in_files = table.table if isinstance(table, PartitionedTable) else table
+    if isinstance(in_files, TypedTable):
+        read_on_trial(in_files, [name for name in selection.names if name in in_files.names])
     settled = settle(table, selection.names, progress, kinds)
     _refuse_other_kinds(settled, kinds or {}, where)
     notes += _readings_that_surprise(settled)
