@@ -10,7 +10,7 @@ import numpy as np
 
 from mlp_xp.activations import ACTIVATIONS
 from mlp_xp.array_api import backend as find_backend
-from mlp_xp.losses import SoftmaxCrossEntropy
+from mlp_xp.losses import GroupedCrossEntropy
 from mlp_xp.regularizers import ElasticNet
 
 PARAMETERS = {"leaky_relu": "slope", "elu": "alpha"}
@@ -62,12 +62,22 @@ class StandInKit:
         self.calls.append("chain")
         delta *= self._activation(name, c).derivative(self.backend, kept.copy())
 
-    def cross_entropy(self, z, y, weight, smoothing, eps, per_row):
+    def cross_entropy(self, z, y, weight, groups, smoothing, eps, per_row):
         self.calls.append("cross_entropy")
+        loss = GroupedCrossEntropy(groups, smoothing, eps)
         for row in range(len(z)):
             part = slice(row, row + 1)
             s = None if weight is None else weight[part]
-            per_row[row] = SoftmaxCrossEntropy(smoothing, eps)(self.backend, z[part], y[part], s)
+            per_row[row] = loss(self.backend, z[part], y[part], s)
+
+    def pinball(self, z, y, weight, quantiles, per_output):
+        self.calls.append("pinball")
+        s = 1.0 if weight is None else weight
+        for column in range(z.shape[1]):
+            q = quantiles[column % len(quantiles)]
+            r = y[:, column // len(quantiles), None] - z[:, column, None]
+            per_output[:, column, None] = s * np.maximum(q * r, (q - 1) * r)
+            z[:, column, None] = s * np.where(r > 0, -q, np.where(r < 0, 1 - q, 0))
 
     def penalty(self, w, l1, l2):
         self.calls.append("penalty")

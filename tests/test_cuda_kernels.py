@@ -25,7 +25,7 @@ from mlp_xp.dropout import Dropout
 from mlp_xp.fast.on_cuda import CudaUpdate
 from mlp_xp.fast.rule_numbers import rule_numbers
 from mlp_xp.loader import Loader
-from mlp_xp.losses import SoftmaxCrossEntropy
+from mlp_xp.losses import GroupedCrossEntropy, Pinball, SoftmaxCrossEntropy
 from mlp_xp.network import Network
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer, clip_by_global_norm
 from mlp_xp.parameters import Parameters
@@ -122,17 +122,54 @@ def test_cross_entropy(n_classes, smoothing, eps, dtype, rng):
     kit = object.__new__(Kit)
     for s in (None, weight):
         delta, expected, per_row = z.copy(), z.copy(), np.empty(n_rows, dtype)
-        kit.cross_entropy(delta, y, s, smoothing, eps, per_row)
+        kit.cross_entropy(delta, y, s, (n_classes,), smoothing, eps, per_row)
         value = loss(backend, expected, y, s)
         close(per_row.sum(), value, dtype, factor=10)
         close(delta, expected, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("groups", [(3,), (2, 40, 3), (5, 2)])
+@pytest.mark.parametrize(("smoothing", "eps"), [(0.0, 0.0), (0.1, 0.0), (0.2, 1e-3)])
+def test_cross_entropy_of_several_targets(groups, smoothing, eps, dtype, rng):
+    backend, n_rows = find_backend("cpu", dtype), 6
+    z = (3 * rng.normal(size=(n_rows, sum(groups)))).astype(dtype)
+    y = np.stack([rng.integers(0, size, n_rows) for size in groups], axis=1).astype(np.int32)
+    weight = rng.uniform(0.5, 2, (n_rows, 1)).astype(dtype)
+    loss, kit = GroupedCrossEntropy(groups, smoothing, eps), object.__new__(Kit)
+    for s in (None, weight):
+        delta, expected, per_row = z.copy(), z.copy(), np.full(n_rows, np.nan, dtype)
+        kit.cross_entropy(delta, y, s, groups, smoothing, eps, per_row)
+        value = loss(backend, expected, y, s)
+        close(per_row.sum(), value, dtype, factor=10)
+        close(delta, expected, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("quantiles", [(0.5,), (0.1, 0.5, 0.95)])
+@pytest.mark.parametrize("n_targets", [1, 3])
+def test_pinball(n_targets, quantiles, dtype, rng):
+    backend, n_rows, loss = find_backend("cpu", dtype), 9, Pinball(quantiles)
+    z = rng.normal(size=(n_rows, n_targets * len(quantiles))).astype(dtype)
+    y, weight = (rng.uniform(0.5, 2, (n_rows, n)).astype(dtype) for n in (n_targets, 1))
+    z[0] = np.repeat(y[0], len(quantiles))  # exactly met: the derivative is 0
+    for s in (None, weight):
+        delta, expected, per_output = z.copy(), z.copy(), np.full_like(z, np.nan)
+        kernels.pinball(delta, y, s, np.array(quantiles, dtype), per_output)
+        value = loss(backend, expected, y, s)
+        close(per_output.sum(), value, dtype, factor=10)
+        close(delta, expected, dtype)
+        assert not delta[0].any()
+    z[1, 0] = np.nan
+    kernels.pinball(z, y, None, np.array(quantiles, dtype), per_output)
+    assert np.flatnonzero(np.isnan(per_output).any(axis=1)).tolist() == [1]
 
 
 def test_cross_entropy_keeps_what_is_not_a_number():
     z = np.zeros((3, 4), "float64")
     z[1, 2] = np.nan
     y, per_row = np.zeros((3, 1), np.int32), np.empty(3)
-    kernels.cross_entropy(z, y, None, 0.0, None, per_row)
+    kernels.cross_entropy(z, y, None, (4,), 0.0, None, per_row)
     np.testing.assert_array_equal(np.isnan(per_row), [False, True, False])
     np.testing.assert_array_equal(np.isnan(z).all(axis=1), [False, True, False])
 

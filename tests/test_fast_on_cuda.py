@@ -17,7 +17,7 @@ from mlp_xp.fast.on_cpu import CpuUpdate
 from mlp_xp.fast.on_cuda import EAGER_STEPS, CudaUpdate
 from mlp_xp.fast.rule_numbers import rule_numbers
 from mlp_xp.loader import Loader
-from mlp_xp.losses import LOSSES
+from mlp_xp.losses import LOSSES, GroupedCrossEntropy, Pinball
 from mlp_xp.network import Network
 from mlp_xp.optimizers import LBFGS, OPTIMIZERS, SGD
 from mlp_xp.regularizers import ElasticNet
@@ -113,7 +113,38 @@ def test_an_activation_on_the_last_layer_and_a_users_own(with_kit):
 def test_every_loss(loss, weighted, with_kit):
     kit = with_kit(StandInKit())
     check_equal(kit, loss, weighted=weighted)
-    assert ("cross_entropy" in kit.calls) == (loss == "softmax_cross_entropy")
+    for kernel, its_loss in (("cross_entropy", "softmax_cross_entropy"), ("pinball", "pinball")):
+        assert (kernel in kit.calls) == (loss == its_loss)
+
+
+SEVERAL = {
+    "pinball": (Pinball((0.1, 0.5, 0.9)), 2, 6),
+    "cross_entropy": (GroupedCrossEntropy((3, 2), label_smoothing=0.1), 2, 5),
+}
+"""Losses whose kernel sees several targets: the loss, targets and outputs."""
+
+
+@pytest.mark.parametrize("kernel", SEVERAL)
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("chunk_rows", [4096, 4])
+def test_losses_of_several_targets(kernel, weighted, chunk_rows, with_kit, caplog, monkeypatch):
+    monkeypatch.setitem(LOSSES, "grouped", GroupedCrossEntropy)  # the estimators' own
+    loss, n_targets, n_outputs = SEVERAL[kernel]
+    x, _, weight = rows("squared_error")
+    rng = np.random.default_rng(4)
+    y = rng.integers(0, 2, (N_ROWS, n_targets)) if loss.labels else rng.normal(size=(N_ROWS, n_targets))
+    kit, found = with_kit(StandInKit()), []
+    for way in ("plain", "fast"):
+        network = Network((4, 5, n_outputs), dtype="float64", seed=1)
+        own = weight if weighted else None
+        loader = Loader(x, y, own, batch_size=BATCH, chunk_rows=chunk_rows, seed=2)
+        epochs = train(network, loader, loss=loss, max_epochs=EPOCHS, learning_rate=0.01, way=way)
+        found.append(([epoch.train_loss for epoch in epochs], host(network.parameters.flat)))
+    np.testing.assert_allclose(found[1][0], found[0][0], rtol=1e-11)
+    np.testing.assert_allclose(found[1][1], found[0][1], rtol=1e-9, atol=1e-12)
+    assert kernel in kit.calls
+    assert kit.graphs == (chunk_rows > BATCH)
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("rule", RULES)

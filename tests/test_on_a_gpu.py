@@ -10,7 +10,7 @@ from mlp_xp.activations import ACTIVATIONS
 from mlp_xp.array_api import backend as find_backend
 from mlp_xp.cuda import graph, memory
 from mlp_xp.loader import Loader
-from mlp_xp.losses import LOSSES
+from mlp_xp.losses import LOSSES, GroupedCrossEntropy, Pinball
 from mlp_xp.network import Network
 from mlp_xp.optimizers import LBFGS, OPTIMIZERS
 from mlp_xp.regularizers import ElasticNet
@@ -21,9 +21,10 @@ TOLERANCE = {"float64": 1e-9, "float32": 2e-3}  # the rounding of some thirty st
 
 
 @pytest.fixture
-def gpu(device):
+def gpu(device, monkeypatch):
     if device == "cpu":
         pytest.skip("needs a GPU: --device cuda")
+    monkeypatch.setitem(LOSSES, "grouped", GroupedCrossEntropy)  # the estimators' own
     return device
 
 
@@ -42,9 +43,12 @@ def run(
     """Losses and parameters of a training on the GPU."""
     rng = np.random.default_rng(6)
     x, weight = rng.normal(size=(n_rows, 20)), rng.uniform(0.5, 2, n_rows)
-    y = rng.integers(0, 5, n_rows) if LOSSES[loss].labels else rng.uniform(size=n_rows)
+    loss = LOSSES[loss]() if isinstance(loss, str) else loss
+    n_targets, n_outputs = named.pop("n_targets", 1), named.pop("n_outputs", 5 if loss.labels else 1)
+    shape = (n_rows, n_targets)
+    y = rng.integers(0, n_outputs // n_targets, shape) if loss.labels else rng.uniform(size=shape)
     network = Network(
-        (20, 33, 17, 5 if LOSSES[loss].labels else 1),
+        (20, 33, 17, n_outputs),
         activation=named.pop("activation", "relu"),
         device=gpu,
         dtype=dtype,
@@ -53,7 +57,7 @@ def run(
     data = tuple(map(readonly, (x, y, weight)))
     if resident:
         asarray = network.backend.asarray
-        data = asarray(x), asarray(y, "int32" if LOSSES[loss].labels else None), asarray(weight)
+        data = asarray(x), asarray(y, "int32" if loss.labels else None), asarray(weight)
     loader = Loader(*data, batch_size=batch, seed=3, chunk_rows=named.pop("chunk_rows", 4096))
     losses = [
         epoch.train_loss
@@ -92,6 +96,13 @@ def test_fused_losses_are_the_plain_ones(loss, dtype, gpu):
     check_close(run(gpu, "fused", **named), run(gpu, "plain", **named), dtype)
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("name", ["quantiles", "several targets"])
+def test_fused_losses_of_several_outputs_are_the_plain_ones(name, dtype, gpu):
+    named = CAPTURED[name] | {"dtype": dtype}
+    check_close(run(gpu, "fused", **named), run(gpu, "plain", **named), dtype)
+
+
 def test_the_gpu_trains_as_the_cpu_does(gpu):
     named = {"loss": "softmax_cross_entropy", "regularizer": ElasticNet(1e-3, 1e-3), "dropout": 0.2}
     check_close(run(gpu, "fast", **named), run("cpu", "plain", **named), "float64")
@@ -112,6 +123,8 @@ CAPTURED = {
     "huber": {"loss": "huber", "optimizer": "nesterov"},
     "poisson": {"loss": "poisson", "optimizer": "rmsprop"},
     "binary": {"loss": "binary_cross_entropy", "optimizer": "nadam", "activation": "silu"},
+    "quantiles": {"loss": Pinball((0.1, 0.5, 0.9)), "n_outputs": 3},
+    "several targets": {"loss": GroupedCrossEntropy((3, 2)), "n_outputs": 5, "n_targets": 2},
 }
 
 

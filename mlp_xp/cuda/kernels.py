@@ -210,7 +210,7 @@ extern "C" __global__ void finish_sums(
 
 @functools.cache
 def _cross_entropy_kernel(real: Real) -> Any:
-    """A row's loss, and δ in the place of z; a warp of 32 threads a row."""
+    """A row's loss over some classes, and δ in the place of their z; a warp of 32 threads a row."""
     import cupy
 
     return cupy.RawKernel(
@@ -221,13 +221,13 @@ __device__ T sum_of_warp(T x) {{
     return x;
 }}
 extern "C" __global__ void cross_entropy(
-    T *z, const int *y, const T *weight, int weighted, int n_rows, int n_classes,
-    T smoothing, T least, T most, int bounded, T *per_row
+    T *z, int n_outputs, int first, int n_classes, const int *y, int n_targets, int target,
+    const T *weight, int weighted, int n_rows, T smoothing, T least, T most, int bounded, int add, T *per_row
 ) {{
     int row = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
     if (row >= n_rows) return;
-    T *d = z + (long long)row * n_classes;
-    int label = y[row];
+    T *d = z + (long long)row * n_outputs + first;
+    int label = y[(long long)row * n_targets + target];
     T s = weighted ? weight[row] : (T)1;
     T largest = d[0];
     bool broken = false;
@@ -250,14 +250,14 @@ extern "C" __global__ void cross_entropy(
     rest = sum_of_warp(rest) + (sum_of_warp(ties) - 1);
     T log_sum = log1p(rest), value = 0, others = 0;
     for (int j = lane; j < n_classes; j += 32) {{
-        T target = smoothing / n_classes + (j == label ? (T)1 - smoothing : (T)0);
+        T aim = smoothing / n_classes + (j == label ? (T)1 - smoothing : (T)0);
         T minus_log_p = log_sum - d[j];
         if (bounded) {{
             if (minus_log_p < least) minus_log_p = least;
             if (minus_log_p > most) minus_log_p = most;
-            value += target * minus_log_p;
+            value += aim * minus_log_p;
         }} else {{
-            value -= target * d[j];
+            value -= aim * d[j];
         }}
         if (j != label) others += exp(d[j]) / ((T)1 + rest);
     }}
@@ -268,10 +268,27 @@ extern "C" __global__ void cross_entropy(
         delta += smoothing * ((j == label ? (T)1 : (T)0) - (T)1 / n_classes);
         d[j] = s * delta;
     }}
-    if (lane == 0) per_row[row] = s * value;
+    if (lane == 0) per_row[row] = (add ? per_row[row] : (T)0) + s * value;
 }}
 """,
         "cross_entropy",
+    )
+
+
+@functools.cache
+def _pinball_kernel() -> Any:
+    """An output's loss, and δ in the place of z; outputs are grouped by target, each with all quantiles."""
+    import cupy
+
+    return cupy.ElementwiseKernel(
+        "raw T y, raw T quantiles, raw T weight, int32 n_quantiles, int32 n_outputs, int32 weighted",
+        "T z, T value",
+        "unsigned int at = i; T q = quantiles[at % (unsigned int)n_quantiles];"
+        "T r = y[at / (unsigned int)n_quantiles] - z;"
+        "T s = weighted ? weight[at / (unsigned int)n_outputs] : (T)1;"
+        "value = s * (r > 0 ? q * r : (q - (T)1) * r);"
+        "z = s * (r > 0 ? -q : r < 0 ? (T)1 - q : (T)0)",
+        "mlp_xp_pinball",
     )
 
 
@@ -445,18 +462,26 @@ def penalty_gradient(w: Any, g: Any, scale: Any, l1: float, l2: float) -> None:
 
 
 def cross_entropy(
-    z: Any, y: Any, weight: Any, smoothing: float, bounds: tuple[float, float] | None, per_row: Any
+    z: Any,
+    y: Any,
+    weight: Any,
+    groups: tuple[int, ...],
+    smoothing: float,
+    bounds: tuple[float, float] | None,
+    per_row: Any,
 ) -> None:
-    """Softmax cross-entropy: per_row ← s L, and z becomes δ.
+    """Softmax cross-entropy, summed over targets: per_row ← s L, and z becomes δ; a launch for each target.
 
     Parameters
     ----------
-    z : array (n_rows, n_classes)
+    z : array (n_rows, n_outputs)
         Without gaps; filled.
-    y : int32 array (n_rows, 1)
-        Read.
+    y : int32 array (n_rows, n_targets)
+        Without gaps; read.
     weight : array (n_rows, 1) or None
         Read.
+    groups : tuple of int
+        Classes of each target, whose outputs lie side by side.
     smoothing : float
         ε of label smoothing.
     bounds : pair of float, optional
@@ -464,13 +489,39 @@ def cross_entropy(
     per_row : array (n_rows,)
         Filled.
     """
-    real, (n_rows, n_classes) = z.dtype.type, z.shape
+    real, (n_rows, n_outputs), first = z.dtype.type, z.shape, 0
     least, most = bounds or (0.0, 0.0)
-    arguments = (
-        z, y, z if weight is None else weight, np.int32(weight is not None), np.int32(n_rows),
-        np.int32(n_classes), real(smoothing), real(least), real(most), np.int32(bounds is not None), per_row,
-    )  # fmt: skip
-    _cross_entropy_kernel(_real(z))(((n_rows + 3) // 4,), (128,), arguments)
+    for target, n_classes in enumerate(groups):
+        arguments = (
+            z, np.int32(n_outputs), np.int32(first), np.int32(n_classes),
+            y, np.int32(len(groups)), np.int32(target),
+            z if weight is None else weight, np.int32(weight is not None), np.int32(n_rows),
+            real(smoothing), real(least), real(most), np.int32(bounds is not None),
+            np.int32(target > 0), per_row,
+        )  # fmt: skip
+        _cross_entropy_kernel(_real(z))(((n_rows + 3) // 4,), (128,), arguments)
+        first += n_classes
+
+
+def pinball(z: Any, y: Any, weight: Any, quantiles: Any, per_output: Any) -> None:
+    """Pinball loss: per_output ← s L, and z becomes δ.
+
+    Parameters
+    ----------
+    z : array (n_rows, n_targets · n_quantiles)
+        Without gaps; filled.
+    y : array (n_rows, n_targets)
+        Without gaps; read.
+    weight : array (n_rows, 1) or None
+        Read.
+    quantiles : array (n_quantiles,)
+        Read.
+    per_output : array like z
+        Filled.
+    """
+    weighted = weight is not None
+    numbers = (quantiles.size, z.shape[1], int(weighted))
+    _pinball_kernel()(y, quantiles, weight if weighted else y, *numbers, z, per_output)
 
 
 def dropout_mask(

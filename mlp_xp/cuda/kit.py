@@ -31,6 +31,7 @@ class Kit:
     activations = kernels.ACTIVATIONS
     activate = staticmethod(kernels.activate)
     chain = staticmethod(kernels.chain)
+    pinball = staticmethod(kernels.pinball)
     penalty_gradient = staticmethod(kernels.penalty_gradient)
 
     def __init__(self, streams: Any, dtype: Any) -> None:
@@ -107,10 +108,12 @@ class Kit:
         """Apply a rule with the step's numbers."""
         kernels.update(rule, g, self.scalars, n_weights, p, state)
 
-    def cross_entropy(self, z: Any, y: Any, weight: Any, smoothing: float, eps: float, per_row: Any) -> None:
-        """Softmax cross-entropy per row; z becomes δ."""
+    def cross_entropy(
+        self, z: Any, y: Any, weight: Any, groups: tuple[int, ...], smoothing: float, eps: float, per_row: Any
+    ) -> None:
+        """Softmax cross-entropy per row, summed over groups of classes; z becomes δ."""
         bounds = (-math.log1p(-eps), -math.log(eps)) if eps else None
-        kernels.cross_entropy(z, y, weight, smoothing, bounds, per_row)
+        kernels.cross_entropy(z, y, weight, groups, smoothing, bounds, per_row)
 
     def dropout_mask(
         self, mask: Any, seed: int, layer: int, first_row: int, threshold: int, factor: float

@@ -17,7 +17,7 @@ from mlp_xp.catalogue import name_of
 from mlp_xp.dropout import Dropout
 from mlp_xp.fast.rule_numbers import rule_numbers
 from mlp_xp.loader import Step
-from mlp_xp.losses import SoftmaxCrossEntropy
+from mlp_xp.losses import GroupedCrossEntropy, Pinball, SoftmaxCrossEntropy
 from mlp_xp.network import Network
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
@@ -58,9 +58,9 @@ class FusedActivation(Activation):
 
 
 class FusedCrossEntropy:
-    """Softmax cross-entropy, value and δ, by one kernel and a sum."""
+    """Softmax cross-entropy, value and δ, by one kernel for each target and a sum."""
 
-    def __init__(self, plain: SoftmaxCrossEntropy, kit: Any) -> None:
+    def __init__(self, plain: SoftmaxCrossEntropy | GroupedCrossEntropy, kit: Any) -> None:
         self.plain, self.kit = plain, kit
         self.labels, self.link, self.check_targets = plain.labels, plain.link, plain.check_targets
 
@@ -68,9 +68,27 @@ class FusedCrossEntropy:
         """Return Σ s L; z becomes δ."""
         if not self.kit.handles(z):
             return self.plain(backend, z, y, weight)
-        per_row = backend.empty((z.shape[0],))
-        self.kit.cross_entropy(z, y, weight, self.plain.label_smoothing, self.plain.eps, per_row)
+        plain, per_row = self.plain, backend.empty((z.shape[0],))
+        groups = plain.groups if isinstance(plain, GroupedCrossEntropy) else (z.shape[1],)
+        self.kit.cross_entropy(z, y, weight, groups, plain.label_smoothing, plain.eps, per_row)
         return backend.xp.sum(per_row)
+
+
+class FusedPinball:
+    """The pinball loss, value and δ, by one kernel and a sum."""
+
+    def __init__(self, plain: Pinball, kit: Any, backend: Backend) -> None:
+        self.plain, self.kit = plain, kit
+        self.labels, self.link, self.check_targets = plain.labels, plain.link, plain.check_targets
+        self.quantiles = backend.asarray(plain.quantiles)
+
+    def __call__(self, backend: Backend, z: Array, y: Array, weight: Array | None) -> Array:
+        """Return Σ s L; z becomes δ."""
+        if not self.kit.handles(z):
+            return self.plain(backend, z, y, weight)
+        per_output = backend.empty(z.shape)
+        self.kit.pinball(z, y, weight, self.quantiles, per_output)
+        return backend.xp.sum(per_output)
 
 
 class FusedPenalty:
@@ -164,10 +182,18 @@ class CudaUpdate(Update):
         dropout = plain_of(objective.dropout)
         return (
             network,
-            FusedCrossEntropy(loss, kit) if type(loss) is SoftmaxCrossEntropy else loss,
+            self._fused_loss(loss),
             FusedPenalty(penalty, kit) if type(penalty) in (L1, L2, ElasticNet) else penalty,
             FusedDropout(dropout, kit) if type(dropout) is Dropout else dropout,
         )
+
+    def _fused_loss(self, loss: Any) -> Any:
+        """The loss by a kernel of its own, where it makes many passes; others are captured as they are."""
+        if type(loss) in (SoftmaxCrossEntropy, GroupedCrossEntropy):
+            return FusedCrossEntropy(loss, self.kit)
+        if type(loss) is Pinball:
+            return FusedPinball(loss, self.kit, self.objective.network.backend)
+        return loss
 
     def _is_fused(self, activation: Any) -> bool:
         return (
