@@ -245,6 +245,13 @@ def test_curves_of_odd_values_are_drawn(values):
     assert Reader(svg).tags >= {"svg", "text"}
 
 
+def test_epochs_have_no_halves():
+    svg = drawing.curves({"a": [1.0, 2.0]}, "x", "y", "about")
+    assert re.findall(r'<text class="x" [^>]*>([^<]*)<', svg) == ["1", "2"]
+    svg = drawing.curves({"a": [1.0]}, "x", "y", "about")
+    assert re.findall(r'<text class="x" [^>]*>([^<]*)<', svg) == ["1"]
+
+
 @pytest.mark.parametrize(("low", "high"), [(0.13, 1.9), (-1000, 1000), (1e-12, 3e-12), (999_999, 1_000_001)])
 def test_ticks_are_round_and_within(low, high):
     ticks = drawing.round_values(low, high)

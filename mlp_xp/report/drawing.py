@@ -53,11 +53,15 @@ class Axis:
         Where the lowest and the highest are.
     log : bool
         Equal factors instead of equal differences.
+    whole : bool
+        Whether what is counted has no halves.
     """
 
-    def __init__(self, values: Iterable[float], start: float, stop: float, *, log: bool = False) -> None:
+    def __init__(
+        self, values: Iterable[float], start: float, stop: float, *, log: bool = False, whole: bool = False
+    ) -> None:
         finite = [float(value) for value in values if math.isfinite(value)] or [0.0, 1.0]
-        self.log, self._start, self._stop = log, start, stop
+        self.log, self.whole, self._start, self._stop = log, whole, start, stop
         low, high = self._inner(min(finite)), self._inner(max(finite))
         if not high - low > 1e-12 * max(abs(low), abs(high)):
             low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
@@ -74,7 +78,7 @@ class Axis:
     def ticks(self) -> list[float]:
         """Some round values."""
         if not self.log:
-            return round_values(self._low, self._high)
+            return round_values(self._low, self._high, 1.0 if self.whole else 0.0)
         exponents = range(math.floor(self._low), math.floor(self._high) + 1)
         each = (1, 2, 5) if self._high - self._low < 2.5 else (1,)
         values = [float(f"{factor}e{exponent}") for exponent in exponents for factor in each]
@@ -82,15 +86,15 @@ class Axis:
         return within[:: math.ceil(len(within) / 7)] if within else []
 
 
-def round_values(low: float, high: float, most: int = 5) -> list[float]:
-    """At most about `most` multiples of 1, 2 or 5 times a power of ten.
+def round_values(low: float, high: float, least_step: float = 0.0) -> list[float]:
+    """About five multiples of 1, 2 or 5 times a power of ten, `least_step` apart or more.
 
     Examples
     --------
     >>> round_values(0.13, 1.9)
     [0.5, 1.0, 1.5]
     """
-    rough = (high - low) / most
+    rough = max((high - low) / 5, least_step)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
     return [
@@ -133,14 +137,14 @@ def chart(x: Axis, y: Axis, x_title: str, y_title: str, marks: Iterable[str], ab
     )
 
 
-def horizontal(values: Iterable[float]) -> Axis:
+def horizontal(values: Iterable[float], *, whole: bool = False) -> Axis:
     """The axis from left to right."""
-    return Axis(values, LEFT, WIDTH - RIGHT)
+    return Axis(values, LEFT, WIDTH - RIGHT, whole=whole)
 
 
-def vertical(values: Iterable[float], *, log: bool = False) -> Axis:
+def vertical(values: Iterable[float], *, log: bool = False, whole: bool = False) -> Axis:
     """The axis from bottom to top."""
-    return Axis(values, HEIGHT - BOTTOM, TOP, log=log)
+    return Axis(values, HEIGHT - BOTTOM, TOP, log=log, whole=whole)
 
 
 def path(points: Iterable[tuple[float, float]], kind: str) -> str:
@@ -171,7 +175,7 @@ def curves(
     """
     values = [value for curve in named.values() for value in curve]
     n_values = max(map(len, named.values()))
-    x, y = horizontal([1, n_values]), vertical(values, log=spans_magnitudes(values))
+    x, y = horizontal([1, n_values], whole=True), vertical(values, log=spans_magnitudes(values))
     marks = []
     if best:
         at = f"{x.place(best):.1f}"
@@ -222,7 +226,7 @@ def points(x: np.ndarray, y: np.ndarray, x_title: str, y_title: str, about: str,
 def histogram(values: np.ndarray, x_title: str, about: str, n_bars: int = 25) -> str:
     """How often values occur."""
     counts, edges = np.histogram(values, bins=n_bars)
-    x, y = horizontal(edges), vertical([0, counts.max()])
+    x, y = horizontal(edges), vertical([0, counts.max()], whole=True)
     bars = []
     for count, (low, high) in zip(counts.tolist(), itertools.pairwise(edges.tolist()), strict=True):
         top, left, width = y.place(count), x.place(low), x.place(high) - x.place(low)
@@ -243,11 +247,12 @@ def calibration(
     y_title: str,
     about: str,
 ) -> str:
-    """What was said beside what was found, each from 0 to 1, as dots joined by a line."""
+    """What was said beside what was found, each from 0 to 1, as dots that are larger for more rows."""
     x, y = horizontal([0, 1]), vertical([0, 1])
     places = [(x.place(a), y.place(b)) for a, b in zip(said, found, strict=True)]
     dots = [
-        f'<circle class="first" cx="{a:.1f}" cy="{b:.1f}" r="3.5"><title>{count:,} rows</title></circle>'
+        f'<circle class="first" cx="{a:.1f}" cy="{b:.1f}" r="{2.5 + 3 * math.sqrt(count / max(counts)):.1f}">'
+        f"<title>{count:,} rows</title></circle>"
         for (a, b), count in zip(places, counts, strict=True)
     ]
     ideal = path([(x.place(0), y.place(0)), (x.place(1), y.place(1))], "ideal")
