@@ -213,6 +213,12 @@ def test_memory_is_that_of_this_process():
     assert 0 < before < 1.02 * peak
 
 
+def test_the_memory_of_a_gpu(monkeypatch, clock):
+    monkeypatch.setattr(live.cuda, "memory_taken", {0: 5_000_000, 3: 7_000_000}.__getitem__)
+    for device, expected in (("cpu", []), ("cuda:3", ["7 MB on the GPU"]), ("cuda:0", ["5 MB on the GPU"])):
+        assert live.Silence(3, n_rows=10, device=device).facts() == ["0 rows/s", "1,234 MB", *expected]
+
+
 def test_memory_is_left_out_where_the_system_does_not_say(monkeypatch, tmp_path):
     monkeypatch.setattr(live, "MEMORY", tmp_path / "statm")
     assert live.memory_taken() is None

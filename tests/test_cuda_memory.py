@@ -50,6 +50,9 @@ class Pool:
     def free_bytes(self):
         return self.cached
 
+    def total_bytes(self):
+        return self.used + self.cached
+
 
 @pytest.fixture
 def pool(monkeypatch):
@@ -87,3 +90,8 @@ def test_allocations_are_counted(pool):
         count.malloc_preprocess(device_id=0, size=10, mem_size=512)
         count.malloc_preprocess(device_id=0, size=600, mem_size=1024)
     assert (count.n_blocks, count.n_bytes) == (2, 1536)
+
+
+def test_what_is_taken(pool):
+    assert memory.taken(2) == 350
+    assert pool.devices == [2]

@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from mlp_xp import cuda
 from mlp_xp.tables.around import Around
 from mlp_xp.training_loop import Epoch
 
@@ -88,9 +89,14 @@ class Silence:
         Rows an epoch.
     time_budget : float, optional
         Seconds at most.
+    device : str
+        Where the network is; "cuda:N" has memory of its own.
     """
 
-    def __init__(self, max_epochs: int, n_rows: int, time_budget: float | None = None) -> None:
+    def __init__(
+        self, max_epochs: int, n_rows: int, time_budget: float | None = None, device: str = "cpu"
+    ) -> None:
+        self.device = device
         self.max_epochs, self.n_rows, self.time_budget = max_epochs, n_rows, time_budget
         self.epoch: Epoch | None = None
         self.best: Epoch | None = None
@@ -150,6 +156,9 @@ class Silence:
         memory = memory_taken()
         if memory is not None:
             facts.append(f"{memory / 1e6:,.0f} MB")
+        kind, _, index = self.device.partition(":")
+        if kind == "cuda":
+            facts.append(f"{cuda.memory_taken(int(index or 0)) / 1e6:,.0f} MB on the GPU")
         left = self._left(seconds)
         return facts if left is None else [*facts, f"at most {duration(left)} left"]
 
@@ -198,8 +207,10 @@ class PlainLines(Silence):
 class LiveBar(Silence):
     """A bar with the facts beside it, or below it where the terminal is narrow; redrawn in place."""
 
-    def __init__(self, max_epochs: int, n_rows: int, time_budget: float | None, console: Console) -> None:
-        super().__init__(max_epochs, n_rows, time_budget)
+    def __init__(
+        self, max_epochs: int, n_rows: int, time_budget: float | None, console: Console, device: str = "cpu"
+    ) -> None:
+        super().__init__(max_epochs, n_rows, time_budget, device)
         self._console = console
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=8)
 
@@ -249,14 +260,16 @@ def fill_lines(parts: list[str], width: int) -> list[str]:
     return lines
 
 
-def progress(max_epochs: int, n_rows: int, time_budget: float | None, *, quiet: bool) -> Silence:
-    """What suits the place where standard error goes."""
+def progress(
+    max_epochs: int, n_rows: int, time_budget: float | None, *, quiet: bool, device: str = "cpu"
+) -> Silence:
+    """What suits the place where standard error goes; for the rest see `Silence`."""
     if quiet:
-        return Silence(max_epochs, n_rows, time_budget)
+        return Silence(max_epochs, n_rows, time_budget, device)
     console = Console(stderr=True)
     if console.is_terminal and not console.is_dumb_terminal:
-        return LiveBar(max_epochs, n_rows, time_budget, console)
-    return PlainLines(max_epochs, n_rows, time_budget)
+        return LiveBar(max_epochs, n_rows, time_budget, console, device)
+    return PlainLines(max_epochs, n_rows, time_budget, device)
 
 
 class Reading:

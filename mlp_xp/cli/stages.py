@@ -209,7 +209,8 @@ def carry_out(
         It diverged; the last good weights are saved.
     """
     asked, network = plan.asked, model.network
-    bar = progress(asked.epochs, data.parts.raw_training.n_rows, asked.time_budget, quiet=asked.quiet)
+    n_rows, where = data.parts.raw_training.n_rows, network.backend.name
+    bar = progress(asked.epochs, n_rows, asked.time_budget, quiet=asked.quiet, device=where)
     loader = _loader_for(plan, data.parts, bar)
     stopping: dict[str, Any] = {
         "max_epochs": asked.epochs,

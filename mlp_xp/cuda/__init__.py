@@ -13,6 +13,7 @@ from mlp_xp.cuda.feeding import streams
 from mlp_xp.cuda.gemm import allow_tf32
 from mlp_xp.cuda.memory import limit as limit_memory
 from mlp_xp.cuda.memory import parse_limit
+from mlp_xp.cuda.memory import taken as memory_taken
 
 __all__ = [
     "ALL_REDUCES",
@@ -21,6 +22,7 @@ __all__ = [
     "allow_tf32",
     "devices",
     "limit_memory",
+    "memory_taken",
     "namespace",
     "parse_limit",
     "problem",

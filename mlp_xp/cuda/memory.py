@@ -63,6 +63,14 @@ def available(index: int) -> int:
         return int(min(found, most - pool.used_bytes()) if most else found)
 
 
+def taken(index: int) -> int:
+    """Bytes of ``cuda:index`` that this process holds in CuPy's pool, in use or kept for later."""
+    import cupy
+
+    with cupy.cuda.Device(index):
+        return int(cupy.get_default_memory_pool().total_bytes())
+
+
 def allocations() -> Any:
     """A context manager that counts what is taken from CuPy's pool inside: `n_blocks`, `n_bytes`."""
     import cupy
