@@ -149,6 +149,11 @@ class Encoded:
                 weight *= self.class_weight[numbers_of(given[:, 0], self.classes)]
 
 
+def is_streamed(X: Any) -> bool:
+    """Whether X names, is or has a source, rather than being data."""
+    return isinstance(X, str | os.PathLike | Loader) or (hasattr(X, "rows") and hasattr(X, "n_rows"))
+
+
 def source_given(X: Any, y: Any, dtype: str | None) -> Any:
     """The source that X names, is or has; None where X is data.
 
@@ -159,12 +164,11 @@ def source_given(X: Any, y: Any, dtype: str | None) -> Any:
     """
     if isinstance(X, str | os.PathLike):
         return open_source(X, y, dtype=dtype or "float32")
-    source = X.source if isinstance(X, Loader) else X
-    if not (hasattr(source, "rows") and hasattr(source, "n_rows")):
+    if not is_streamed(X):
         return None
     if y is not None:
         raise ValueError("a source or a loader brings its own targets: leave y out.")
-    return source
+    return X.source if isinstance(X, Loader) else X
 
 
 def dtype_of(source: Any) -> str:

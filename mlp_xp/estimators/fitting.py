@@ -16,14 +16,23 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from mlp_xp.catalogue import resolve
+from mlp_xp.data_parallel import Ranks, world
 from mlp_xp.dropout import resolve_dropout
 from mlp_xp.estimators import parameters
 from mlp_xp.estimators.callbacks import Listeners
-from mlp_xp.estimators.data import InMemory, Streamed, dtype_of, names_of, source_given
+from mlp_xp.estimators.data import InMemory, Streamed, dtype_of, is_streamed, names_of, source_given
 from mlp_xp.estimators.drawing import CountedOrder, DrawnOrder, draw_validation, draw_weights
 from mlp_xp.estimators.homes import HOST, device_for, home_of, on_host
 from mlp_xp.estimators.rows import Part
-from mlp_xp.estimators.training import OF_SKLEARN, Continuation, Descent, Progress, Validation, new_rates
+from mlp_xp.estimators.training import (
+    OF_SKLEARN,
+    Continuation,
+    Descent,
+    Progress,
+    Validation,
+    agreed,
+    new_rates,
+)
 from mlp_xp.full_batch import lbfgs
 from mlp_xp.initializers import INITIALIZERS, Given
 from mlp_xp.loader import Loader
@@ -109,7 +118,9 @@ def _fit(
     first = not hasattr(e, "coefs_") or (not e.warm_start and not incremental)
     going_on = not first and (incremental or parameters.is_continue(e.warm_start))
     sizes = parameters.hidden_sizes(e)
-    given = source_given(X, y, e.dtype)
+    ranks = world() if is_streamed(X) else None
+    with contextlib.nullcontext() if ranks is None else ranks.lowest_first():
+        given = source_given(X, y, e.dtype)
     home = HOST if given is not None else home_of(X)
     if not first and home != e._home():
         raise ValueError(
@@ -130,7 +141,7 @@ def _fit(
     else:
         data, dtype = _opened(e, given, first)
     validation = _checked_held(e, held, y if isinstance(X, str | os.PathLike) else None, dtype)
-    random_state = check_random_state(e.random_state)
+    random_state = check_random_state(_shared(e.random_state, ranks))
     e.n_outputs_ = e._n_outputs(data.source.n_targets)
     layer_sizes = [e.n_features_in_, *map(int, sizes), e.n_outputs_]
     if first:
@@ -152,15 +163,18 @@ def _fit(
         undo.append(lambda: network.parameters.flat.__setitem__(..., flat))
         if start != (None, None):
             _set(network, start)
+    if ranks is not None:
+        ranks.broadcast(network.parameters.flat, network.backend)
     listeners = Listeners(e, network, e.max_iter, X, y, _metadata(sample_weight))
     listeners.begin()
     if parameters.is_stochastic(e):
         visits = X if isinstance(X, Loader) else None
         _descend(
-            e, network, data, validation, random_state, listeners, visits, first, going_on, incremental, undo
-        )
+            e, network, data, validation, random_state, listeners, visits, first, going_on, incremental, undo,
+            ranks,
+        )  # fmt: skip
     else:
-        _lbfgs(e, network, data, validation, listeners)
+        _lbfgs(e, network, data, validation, listeners, ranks)
     if not np.isfinite(network.parameters.to_host()).all():
         raise ValueError(
             "Solver produced non-finite parameter weights. The input data may contain large values and "
@@ -317,6 +331,7 @@ def _descend(
     going_on: bool,
     incremental: bool,
     undo: list[Callable[[], None]],
+    ranks: Ranks | None,
 ) -> None:
     """Train step by step."""
     training, keeps = vars(e).get("_training"), parameters.is_continue(e.warm_start)
@@ -370,7 +385,11 @@ def _descend(
     loader = Loader(source, batch_size=batch, order=training.order, prefetch=data.prefetch)
     _start_history(e, validation is not None, undo)
     objective = Objective(
-        network, e._loss(network.backend.dtype_name), parameters.regularizer_of(e), training.dropout
+        network,
+        e._loss(network.backend.dtype_name),
+        parameters.regularizer_of(e),
+        training.dropout,
+        ranks=ranks,
     )
     watch = None
     if validation is not None:
@@ -394,6 +413,13 @@ def _descend(
 def _whole(rows: Rows) -> Loader:
     """All rows at once, in the order in which they can be read."""
     return Loader(rows.source, batch_size="full", order=getattr(rows.source, "order", "sequential"))
+
+
+def _shared(random_state: Any, ranks: Ranks | None) -> Any:
+    """What to draw from: where it is left to chance, the same on all ranks."""
+    if ranks is None or random_state is not None:
+        return random_state
+    return int(ranks.from_first(float(np.random.default_rng().integers(2**31))))
 
 
 def _seed(e: Any, random_state: np.random.RandomState) -> int:
@@ -438,10 +464,17 @@ def _score(e: Any, network: Network, data: Rows) -> Callable[[], float]:
     return lambda: float(scorer(e.snapshot_of(network), data.x, y, **more))
 
 
-def _lbfgs(e: Any, network: Network, data: Rows, validation: Rows | None, listeners: Listeners) -> None:
+def _lbfgs(
+    e: Any,
+    network: Network,
+    data: Rows,
+    validation: Rows | None,
+    listeners: Listeners,
+    ranks: Ranks | None,
+) -> None:
     """Train by L-BFGS over all rows."""
     loss, scale = e._loss(network.backend.dtype_name), e._loss_scale()
-    objective = Objective(network, loss, parameters.regularizer_of(e))
+    objective = Objective(network, loss, parameters.regularizer_of(e), ranks=ranks)
     loader = _whole(data)
     passes = lbfgs(objective, loader, parameters.rule_of(e), e.max_iter)
     start = network.parameters.to_host()
@@ -462,8 +495,8 @@ def _lbfgs(e: Any, network: Network, data: Rows, validation: Rows | None, listen
                 if e.verbose:
                     sys.stdout.write(f"Iteration {e.n_iter_}, loss = {e.loss_:.8f}\n")
                 if score is not None and whole_val is not None:
-                    e.validation_loss_curve_.append(scale * mean_loss(network, whole_val, loss))
-                    e.validation_scores_.append(score())
+                    e.validation_loss_curve_.append(scale * mean_loss(network, whole_val, loss, ranks))
+                    e.validation_scores_.append(score() if ranks is None else ranks.from_first(score()))
                 seconds = time.perf_counter() - began
                 progress = Progress(
                     e.n_iter_,
@@ -474,7 +507,8 @@ def _lbfgs(e: Any, network: Network, data: Rows, validation: Rows | None, listen
                     seconds,
                     lambda: e.snapshot_of(network),
                 )
-                if listeners.end_epoch(progress):
+                wishes, seconds = agreed(ranks, listeners.end_epoch(progress), seconds)
+                if wishes:
                     stopped = stopped or "stopped by a callback"
                 if e.time_budget is not None and seconds >= e.time_budget:
                     stopped = stopped or f"time budget of {e.time_budget:g} seconds used"
@@ -496,7 +530,7 @@ def _lbfgs(e: Any, network: Network, data: Rows, validation: Rows | None, listen
             )
     if scale != 1.0:
         objective.regularizer, penalty = None, objective.regularizer
-        e.loss_ = scale * mean_loss(network, loader, loss)
+        e.loss_ = scale * mean_loss(network, loader, loss, ranks)
         if penalty is not None:
             weights = network.parameters.flat_weights
             e.loss_ += float(penalty.value(network.backend, weights)) / data.divisor

@@ -219,7 +219,8 @@ class MLPRegressor(RegressorMixin, Perceptron):
         X : {array-like, sparse matrix} of shape (n_samples, n_features), path, source or Loader
             The input data; read. From a path (a table, .npy or .npz; see `mlp_xp.sources.open_source`), a
             source or a `Loader` rows are gathered step by step, in the core's order, and never held as a
-            whole; a Loader brings its batches and order along.
+            whole; a Loader brings its batches and order along. Processes that mpiexec started share them out
+            and fit the same model together (`mlp_xp.data_parallel`); arrays are each process's own.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Targets. With a path the name of the target column (or a list of them); with a source or a
             Loader left out.

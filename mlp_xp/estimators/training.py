@@ -14,6 +14,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from mlp_xp.array_api import Array
+from mlp_xp.data_parallel import Ranks
 from mlp_xp.dropout import Dropout
 from mlp_xp.estimators.callbacks import Listeners
 from mlp_xp.estimators.drawing import CountedOrder, DrawnOrder
@@ -28,6 +29,14 @@ from mlp_xp.training_loop import Rates, descend
 OF_SKLEARN = 5
 """Frames from `fitting._descend` up to scikit-learn's wrapper of `fit`: warnings seem to come from there, so
 that filters that people have (``module="sklearn"``) match."""
+
+
+def agreed(ranks: Ranks | None, wishes: bool, seconds: float) -> tuple[bool, float]:
+    """Whether any rank's callback wishes to stop, and the first one's seconds: all must decide alike."""
+    if ranks is None:
+        return wishes, seconds
+    (n_wishes,) = ranks.sum_numbers([float(bool(wishes))])
+    return n_wishes > 0, ranks.from_first(seconds)
 
 
 class Continuation:
@@ -281,10 +290,12 @@ class Descent:
         self._say(f"Iteration {e.n_iter_}, loss = {e.loss_:.8f}")
         loss = score = None
         if self.validation is not None:
-            loss = self.loss_scale * mean_loss(network, self.validation.loader, self.objective.loss)
+            ranks = self.objective.ranks
+            loss = self.loss_scale * mean_loss(network, self.validation.loader, self.objective.loss, ranks)
             e.validation_loss_curve_.append(loss)
             if not self.validation.on_loss or not self.early:
                 score = self.validation.score()
+                score = score if ranks is None else ranks.from_first(score)
                 e.validation_scores_.append(score)
                 self._say(f"Validation score: {score:f}")
         history = self.training.rates.history
@@ -320,9 +331,11 @@ class Descent:
                 small = " Learning rate too small." if self.adaptive else ""
                 self._say(f"{reason}{small} Stopping.")
                 self.stopped = reason
-        if listeners.end_epoch(progress):
+        seconds = time.perf_counter() - self.began
+        wishes, seconds = agreed(self.objective.ranks, listeners.end_epoch(progress), seconds)
+        if wishes:
             self.stopped = self.stopped or "stopped by a callback"
-        if e.time_budget is not None and time.perf_counter() - self.began >= e.time_budget:
+        if e.time_budget is not None and seconds >= e.time_budget:
             self.stopped = self.stopped or f"time budget of {e.time_budget:g} seconds used"
         if not (self.early or math.isfinite(progress.loss)):
             flat = self.objective.network.parameters.flat
