@@ -24,7 +24,7 @@ import safetensors
 import safetensors.numpy
 
 from mlp_xp import checks
-from mlp_xp.model_file import checksum, write_whole
+from mlp_xp.model_file import PART, checksum, write_whole
 from mlp_xp.training_loop import Training, TrainingState
 
 FORMAT = 1
@@ -33,8 +33,11 @@ FORMAT = 1
 KEPT = 3
 """Checkpoints that stay in the folder; older ones are deleted."""
 
+FINGERPRINT_BYTES = 64 << 20
+"""A data set that takes no more, as float64, is looked at whole for its fingerprint; of a larger one"""
+
 FINGERPRINT_ROWS = 1024
-"""Rows that stand for a data set in its fingerprint, evenly spread."""
+"""so many rows, evenly spread, stand for it."""
 
 NAME = re.compile(r"checkpoint-(\d{9})-(\d{12})\.safetensors")
 
@@ -153,8 +156,16 @@ class Checkpoints(Interruption):
         self.configuration = json.loads(json.dumps(dict(configuration or {})))
         self.data = data
         self.on_error = on_error
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self.folder / "lock")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(self.folder / "lock")
+        except OSError as error:
+            raise OSError(
+                f"the checkpoint folder {self.folder} cannot be written to: {error.strerror or error}. Name "
+                "another one."
+            ) from error
+        for unfinished in self.folder.glob(PART):  # of a run that was killed while it wrote
+            unfinished.unlink(missing_ok=True)
         self._written_at = time.monotonic()
         self._written_after = 0.0
         self.resumed_from: dict[str, int] | None = None
@@ -207,8 +218,8 @@ class Checkpoints(Interruption):
             return None
         epoch, step = len(training.history.train_losses), training.history.step
         path = self.folder / f"checkpoint-{epoch:09d}-{step:012d}.safetensors"
+        self._make_folder_again()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             write_whole(path, encode(state, self.configuration, self.data))
             for old in self.paths()[KEPT:]:
                 old.unlink(missing_ok=True)
@@ -221,6 +232,19 @@ class Checkpoints(Interruption):
         finally:
             self._written_at = time.monotonic()
         return path
+
+    def _make_folder_again(self) -> None:
+        """Where the folder was deleted under way, go on as configured."""
+        if (self.folder / "lock").exists():
+            return
+        message = f"the checkpoint folder {self.folder} was deleted under way"
+        if self.on_error == "stop":
+            raise OSError(f"{message}.")
+        warnings.warn(f"{message}: it is made again, without the earlier checkpoints.", stacklevel=3)
+        self._lock.close()
+        with contextlib.suppress(OSError):  # said when the checkpoint cannot be written
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(self.folder / "lock")
 
     def paths(self) -> list[Path]:
         """Files of checkpoints, the latest first."""
@@ -369,15 +393,20 @@ FINITE = ("parameters", "last_good", "best", "epoch.values", "epoch.divisors")
 
 
 def fingerprint(source: Any) -> str:
-    """A checksum of a source's sizes and of up to 1,024 of its rows, evenly spread."""
+    """A checksum of a source's sizes and of its rows: all, or where they are many, 1,024 evenly spread."""
+    n_columns = source.n_features + source.n_targets + 1
     digest = hashlib.sha256(f"{source.n_rows} {source.n_features} {source.n_targets}".encode())
-    index = np.unique(np.linspace(0, source.n_rows - 1, FINGERPRINT_ROWS).astype(np.int64))
-    x, y = np.zeros((len(index), source.n_features)), np.zeros((len(index), source.n_targets))
-    weight = np.zeros(len(index)) if getattr(source, "has_weights", False) else None
-    source.rows(index, x, y, weight)
-    for part in (x, y, weight):
-        if part is not None:
-            digest.update(part.tobytes())
+    index = np.arange(source.n_rows)
+    if source.n_rows * n_columns * 8 > FINGERPRINT_BYTES:
+        index = np.unique(np.linspace(0, source.n_rows - 1, FINGERPRINT_ROWS).astype(np.int64))
+    for first in range(0, len(index), FINGERPRINT_ROWS):
+        part = index[first : first + FINGERPRINT_ROWS]
+        x, y = np.zeros((len(part), source.n_features)), np.zeros((len(part), source.n_targets))
+        weight = np.zeros(len(part)) if getattr(source, "has_weights", False) else None
+        source.rows(part, x, y, weight)
+        for values in (x, y, weight):
+            if values is not None:
+                digest.update(values.data)
     return digest.hexdigest()
 
 

@@ -33,6 +33,9 @@ FORMAT = 2
 
 METADATA_KEY = "mlp_xp"
 
+PART = ".mlp-xp-*.part"
+"""Names of files that are being written."""
+
 KINDS = ("network", "table", "estimator")
 
 
@@ -380,7 +383,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file():
         raise OSError(f"{path} is a {'folder' if path.is_dir() else 'device or pipe'}: name a file.")
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    temporary = path.with_name(PART.replace("*", secrets.token_hex(8)))
     try:
         with temporary.open("xb") as file:
             yield file

@@ -244,6 +244,12 @@ class Objective:
         self.values.flush()
         if self.values.broken:
             return math.nan
+        try:
+            return self._mean_or_sum()
+        except OverflowError:  # each is finite, their sum is not
+            return math.inf
+
+    def _mean_or_sum(self) -> float:
         if self.reduction == "sum":
             losses, penalties, divisors = zip(*self.step_terms(), strict=True)
             return math.fsum(losses) + math.fsum(penalties) / max(1, sum(map(bool, divisors)))

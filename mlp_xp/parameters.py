@@ -99,6 +99,11 @@ class Parameters:
         if biases is not None and self.bias:
             self.biases[layer][...] = self.backend.asarray(biases)
 
+    def are_finite(self) -> bool:
+        """Whether none is infinite or nan; reads the device."""
+        xp = self.backend.xp
+        return bool(xp.all(xp.isfinite(self.flat)))
+
     def to_host(self) -> np.ndarray:
         """The vector as a host array of its own."""
         return to_host(self.flat).copy()

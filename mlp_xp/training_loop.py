@@ -186,7 +186,7 @@ def train(
         Of dropout. (The loader has the seed of the order, the network that of its starting weights.)
     state : TrainingState, optional
         Go on from here (`Epoch.state`), with the same other arguments. L-BFGS goes on from its weights with
-        an empty memory of gradients.
+        an empty memory of gradients. With other batches the epoch under way begins anew.
 
     Yields
     ------
@@ -199,6 +199,20 @@ def train(
     FloatingPointError
         The loss or the weights became infinite or nan. The message names epoch and step; the network has the
         weights of the last good epoch.
+
+    Notes
+    -----
+    The same seeds and arguments give the same bits again: in another process, gone on with from any step,
+    with any prefetching. What a result depends on beside them, by rounding alone, is the machine and what is
+    installed:
+
+    - the matrix products: NumPy's BLAS, its version, the kernels that it has for the processor
+      (`OPENBLAS_CORETYPE` pins them) and its number of threads (`OPENBLAS_NUM_THREADS`);
+    - exp, tanh and log: NumPy's version and the processor's vector instructions;
+    - the device, and on GPUs CuPy, cuBLAS and TF32; the number of `ranks`;
+    - `way`: compiled steps, which long trainings turn to where Numba is installed, sum in another order;
+    - memory that runs out, which makes chunks smaller (`loader.ran_out_of_memory`);
+    - time, where `time_budget` ends the run.
 
     Examples
     --------
@@ -506,8 +520,9 @@ class Training:
                     if may_roll_back and history.rollbacks < MOST_ROLLBACKS:
                         self._roll_back()
                         continue
+                    message = _divergence(objective, history, self.rates)
                     self.parameters.flat[...] = self.last_good
-                    raise FloatingPointError(_divergence(objective, history, self.rates))
+                    raise FloatingPointError(message)
                 self.last_good[...] = self.parameters.flat
                 history.train_losses.append(train_loss)
                 validation_loss = None
@@ -547,8 +562,7 @@ class Training:
                 yield epoch
 
     def _is_finite(self, train_loss: float) -> bool:
-        xp = self.parameters.backend.xp
-        return math.isfinite(train_loss) and bool(xp.all(xp.isfinite(self.parameters.flat)))
+        return math.isfinite(train_loss) and self.parameters.are_finite()
 
     def state(self) -> TrainingState:
         """Everything that the run needs to go on from here, as host arrays and numbers, copied."""
@@ -590,9 +604,13 @@ class Training:
         for field in dataclasses.fields(History):
             value = state.numbers[field.name]
             setattr(self.history, field.name, list(value) if isinstance(value, list) else value)
+        same_steps = self.history.steps_per_epoch == kept[0]
         self.history.steps_per_epoch, self.history.max_epochs = kept
-        self.objective.restore_epoch(state.arrays)
         steps_done = len(self.history.train_losses) * self.history.steps_per_epoch
+        if same_steps:
+            self.objective.restore_epoch(state.arrays)
+        else:  # other batches: the epoch under way begins anew
+            self.history.step = steps_done
         self.goes_on_inside_an_epoch = not isinstance(self.rule, LBFGS) and self.history.step > steps_done
 
 
@@ -624,11 +642,15 @@ def _divergence(objective: Objective, history: History, rates: Rates) -> str:
     epoch = len(history.train_losses) + 1
     step = objective.first_failure()
     steps = history.steps_per_epoch
-    where = f"step {step + 1} of {steps}" if step is not None else f"the last of {steps} steps"
-    what = "training loss" if step is not None else "weights"
+    if step is not None:
+        what, where = "training loss", f"step {step + 1} of {steps}"
+        by = ", by this step's loss or by the update before it" if step else ""
+    else:
+        what = "weights" if not objective.network.parameters.are_finite() else "sum of training losses"
+        where, by = f"the last of {steps} steps", ""
     kept = f"of epoch {epoch - 1}" if epoch > 1 else "before the first epoch"
     return (
-        f"the {what} became infinite or nan in epoch {epoch}, {where} (learning_rate={rates.last:g}). Lower "
-        f"the learning rate, clip the gradient (clip_norm) or standardise the inputs; the parameters {kept} "
-        "are kept."
+        f"the {what} became infinite or nan in epoch {epoch}, {where} (learning_rate={rates.last:g}){by}. "
+        "Lower the learning rate, clip the gradient (clip_norm) or standardise the inputs; the parameters "
+        f"{kept} are kept."
     )

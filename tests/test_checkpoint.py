@@ -1,7 +1,11 @@
 """A run goes on from its last checkpoint to the very same model, however it was cut off."""
 
+import dataclasses
 import errno
 import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -12,7 +16,10 @@ from arrays import readonly
 
 from mlp_xp import Loader, Network, train
 from mlp_xp.checkpoint import KEPT, Checkpoints, Every, decode, encode, fingerprint
+from mlp_xp.model_file import PART
 from mlp_xp.sources import ArraySource
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /sys")
 
 WAYS = {
     "adam with dropout": {"optimizer": "adam", "dropout": 0.2, "schedule": "cosine"},
@@ -186,26 +193,117 @@ def test_two_runs_in_one_folder(tmp_path):
     Checkpoints(tmp_path).close()
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO])
 @pytest.mark.parametrize("on_error", ["go on", "stop"])
-def test_a_full_disk(on_error, rows, device, tmp_path, monkeypatch):
+def test_a_disk_that_is_full_or_read_only_or_broken(on_error, number, rows, device, tmp_path, monkeypatch):
     _, checkpoints = run_into(tmp_path, rows, device, epochs=2)
     content = [path.read_bytes() for path in checkpoints.paths()]
 
     def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", full)
     if on_error == "stop":
         with pytest.raises(OSError, match="Earlier checkpoints are untouched"):
             run_into(tmp_path, rows, device, on_error=on_error)
     else:
-        with pytest.warns(UserWarning, match="No space left"):
+        with pytest.warns(UserWarning, match=re.escape(os.strerror(number))):
             run_into(tmp_path, rows, device, on_error=on_error)
     assert [path.read_bytes() for path in checkpoints.paths()] == content
     assert {path.name for path in tmp_path.iterdir()} == {
         "lock",
         *(path.name for path in checkpoints.paths()),
     }
+
+
+@pytest.mark.parametrize("folder", ["file/run", pytest.param("/sys/mlp-xp", marks=linux)])
+def test_a_folder_that_cannot_be_written_to(folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"the checkpoint folder .* cannot be written to: .* Name another one"):
+        Checkpoints(tmp_path / folder)
+
+
+@pytest.mark.parametrize("on_error", ["go on", "stop"])
+def test_a_folder_that_is_deleted_under_way(on_error, rows, device, tmp_path):
+    network, loader, options = start(rows, device)
+    with Checkpoints(tmp_path / "run", "1epoch", on_error=on_error) as checkpoints:
+        epochs = train(network, loader, checkpoints=checkpoints, **options)
+        next(epochs)
+        shutil.rmtree(tmp_path / "run")
+        if on_error == "stop":
+            with pytest.raises(OSError, match="run was deleted under way"):
+                next(epochs)
+            return
+        with pytest.warns(UserWarning, match="run was deleted under way: it is made again"):
+            next(epochs)
+        with pytest.raises(RuntimeError, match="another run"):
+            Checkpoints(tmp_path / "run")
+        list(epochs)
+        assert len(checkpoints.latest().numbers["train_losses"]) == 5
+
+
+def test_what_a_killed_run_had_not_finished_is_taken_away(tmp_path):
+    (tmp_path / PART.replace("*", "0123")).write_bytes(b"half of a checkpoint")
+    Checkpoints(tmp_path).close()
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
+def test_a_run_that_diverges_takes_no_good_checkpoint_with_it(device, tmp_path):
+    x = np.linspace(-1, 1, 400).reshape(-1, 1)
+
+    def run(state, **options):
+        network = Network((1, 1), device=device)
+        loader = Loader(x, 3 * x, batch_size=4)
+        return train(network, loader, optimizer="sgd", checkpoints=checkpoints, state=state, **options)
+
+    with Checkpoints(tmp_path, "1steps") as checkpoints:
+        next(run(None, learning_rate=0.1))
+        with pytest.raises(FloatingPointError, match="became infinite or nan in epoch 2"):
+            list(run(checkpoints.latest(), learning_rate=1e30))
+        assert len(checkpoints.paths()) == KEPT
+        state = checkpoints.latest()
+        assert all(np.isfinite(array).all() for array in state.arrays.values())
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"step": -1}, "step can not be -1"),
+        ({"step": 10**9}, "at step 1000000000 after 1 epochs of 5"),
+        ({"step": True}, "step can not be True"),
+        ({"train_losses": "x"}, "train_losses can not be x"),
+        ({"train_losses": [float("nan")]}, "train_losses"),
+        ({"validation_losses": [1.0, 2.0]}, "do not fit 1 epochs"),
+        ({"best_epoch": 2}, "do not fit 1 epochs"),
+        ({"last_rate": None}, "last_rate can not be None"),
+        ({"steps_per_epoch": 0}, "steps_per_epoch can not be 0"),
+        ({"t": 10**30}, "t can not be"),
+    ],
+)
+def test_a_checkpoint_that_lies_with_the_right_checksum(changed, said, rows, device):
+    network, loader, options = start(rows, device)
+    state = next(train(network, loader, **options)).state()
+    decode(encode(state, {}, None))
+    with pytest.raises(ValueError, match=said):
+        decode(encode(dataclasses.replace(state, numbers=state.numbers | changed), {}, None))
+
+
+def test_with_other_batches_the_epoch_under_way_begins_anew(rows, device, tmp_path):
+    x, y = rows
+    options = {"max_epochs": 4, "learning_rate": 0.01}
+    with Checkpoints(tmp_path, "1steps") as checkpoints:
+        network, loader = Network((3, 8, 1), device=device), Loader(x, y, batch_size=10)
+        epochs = train(network, loader, checkpoints=checkpoints, **options)
+        next(epochs)
+        checkpoints.interrupt(2)
+        with pytest.raises(KeyboardInterrupt):
+            next(epochs)
+        state = checkpoints.latest()
+    assert state.numbers["step"] == 16
+    network = Network((3, 8, 1), device=device)
+    *_, last = train(network, Loader(x, y, batch_size=50), state=state, **options)
+    history = last.training.history
+    assert (history.step, len(history.train_losses)) == (1 * 3 + 3 * 3, 4)
 
 
 def test_an_interruption_ends_after_the_step_with_a_checkpoint(rows, device, tmp_path):
@@ -238,7 +336,9 @@ def test_the_fingerprint_sees_every_kind_of_change(rng):
         of.add(fingerprint(ArraySource(readonly(x), readonly(y))))
     of.add(fingerprint(ArraySource(readonly(x), readonly(y), readonly(np.ones(50)))))
     of.add(fingerprint(ArraySource(readonly(x[:49]), readonly(y[:49]))))
-    assert len(of) == 5
+    x[17, 1] += 1e-12  # a row among many
+    of.add(fingerprint(ArraySource(readonly(x), readonly(y))))
+    assert len(of) == 6
     assert fingerprint(ArraySource(readonly(x), readonly(y))) in of
 
 
@@ -253,6 +353,37 @@ def test_rollback_goes_on_with_half_the_rate(device):
     assert last.training.history.rollbacks >= 1
     assert last.learning_rate == 40.0 * 0.5**last.training.history.rollbacks
     assert last.train_loss < 1e-3
+
+
+TWICE = """
+    import sys, time
+    from mlp_xp import Loader, Network, train
+    from mlp_xp.checkpoint import Checkpoints, interruptible
+
+    class Slow:
+        n_rows, n_features, n_targets, has_weights = 8, 1, 1, False
+        def rows(self, index, x, y, weight):
+            print("gathering", flush=True)
+            time.sleep(600)
+
+    with Checkpoints(sys.argv[1]) as checkpoints, interruptible(checkpoints):
+        list(train(Network((1, 1)), Loader(Slow()), checkpoints=checkpoints))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM that a process can handle")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_second_signal_leaves_at_once(number, status, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(TWICE), tmp_path], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "gathering\n"
+    process.send_signal(number)
+    with pytest.raises(subprocess.TimeoutExpired):  # the first one waits for the step under way
+        process.wait(timeout=0.5)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == status
 
 
 SIGNALLED = """

@@ -190,9 +190,11 @@ def _choose(
 
 
 def _read_member_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Header:
+    if member.compress_type not in _GROWTH:
+        raise ValueError(f"{name} is compressed in a way that NumPy does not write: use np.savez_compressed.")
     with archive.open(member) as stream:
         header = read_header(stream, name)
-    possible = member.compress_size * _GROWTH.get(member.compress_type, 0)
+    possible = member.compress_size * _GROWTH[member.compress_type]
     if header.offset + header.n_bytes > min(member.file_size, possible):
         raise ValueError(
             f"{name} is cut short: its header promises {header.n_bytes:,} bytes of values "
