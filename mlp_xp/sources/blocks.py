@@ -9,7 +9,7 @@ from mlp_xp.sources.files import File
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """What a reader can start at: a CSV or Arrow file, a row group of a Parquet file.
+    """What a reader can start at: a file, some lines of a CSV file, a row group of a Parquet file.
 
     Parameters
     ----------
@@ -21,12 +21,16 @@ class Part:
         Its rows, where the file says so.
     group : int
         Number of the row group.
+    start, stop : int
+        The first byte and that after the last; all of the file if stop is None.
     """
 
     file: File
     first_row: int = 1
     n_rows: int | None = None
     group: int = 0
+    start: int = 0
+    stop: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

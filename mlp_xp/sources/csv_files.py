@@ -9,6 +9,7 @@ import codecs
 import contextlib
 import csv
 import dataclasses
+import functools
 import io
 import re
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 
 from mlp_xp import checks
 from mlp_xp.sources.blocks import Block, Part
+from mlp_xp.sources.csv_parts import PartOfFile, parts_of
 from mlp_xp.sources.files import File, reading
 from mlp_xp.sources.text_values import GAPS, READINGS
 
@@ -180,7 +182,8 @@ class CsvTable:
         """What was recognised, for people."""
         return f"delimiter {self.form.delimiter!r}, encoding {self.form.encoding}"
 
-    def _open(self, stream: Any, names: Sequence[str] | None) -> Any:
+    def _open(self, stream: Any, names: Sequence[str] | None, known: Sequence[str] | None = None) -> Any:
+        """A reader of the columns `names`; those of the stream are `known`, or are its first line."""
         from pyarrow import binary
         from pyarrow import csv as arrow_csv
 
@@ -196,7 +199,10 @@ class CsvTable:
             stream,
             # One thread, for with several pyarrow does not say in which row a mistake is.
             read_options=arrow_csv.ReadOptions(
-                use_threads=False, block_size=self._block_bytes, encoding=self.form.encoding
+                use_threads=False,
+                block_size=self._block_bytes,
+                encoding=self.form.encoding,
+                column_names=known,
             ),
             parse_options=arrow_csv.ParseOptions(delimiter=self.form.delimiter, newlines_in_values=True),
             convert_options=convert,
@@ -209,8 +215,8 @@ class CsvTable:
         return self._known[file]
 
     @contextlib.contextmanager
-    def _reading(self, file: File) -> Iterator[None]:
-        """Like `reading`, with the row of what is no CSV."""
+    def _reading(self, file: File, first_row: int = 0) -> Iterator[None]:
+        """Like `reading`, with the row of what is no CSV; a stream starts with the names, or with a row."""
         import pyarrow as pa
 
         with reading(file):
@@ -223,7 +229,9 @@ class CsvTable:
                 ) from None
             except pa.ArrowInvalid as error:
                 if wrong := _WRONG_ROW.search(str(error)):
-                    raise ValueError(self._wrong_row(file, *wrong.groups())) from None
+                    number, *others = wrong.groups()
+                    row = first_row + int(number) - 1
+                    raise ValueError(self._wrong_row(file, row, *others)) from None
                 if "straddl" in str(error):
                     raise ValueError(
                         f"{file.path}: a line, or a quoted text that is never closed, is longer "
@@ -231,23 +239,25 @@ class CsvTable:
                     ) from None
                 raise
 
-    @property
+    @functools.cached_property
     def parts(self) -> list[Part]:
-        """What can be read on its own: each file."""
-        return [Part(file) for file in self.files]
+        """What can be read on its own: each file, or some lines of it."""
+        if not _same(self.form.encoding, "utf-8"):
+            return [Part(file) for file in self.files]
+        return [part for file in self.files for part in parts_of(file, self._block_bytes)]
 
     def blocks(self, names: Sequence[str], parts: Sequence[Part] | None = None) -> Iterator[Block]:
         """The rows of the columns `names` as strings, file by file (of `parts`, if given)."""
-        files = self.files if parts is None else [part.file for part in parts]
-        asked, before = max(1, sum(file.size for file in files)), 0
-        for file in files:
-            for block in self._blocks_of(file, names):
-                done = before + block.share * file.size
+        parts = [Part(file) for file in self.files] if parts is None else parts
+        asked, before = max(1, sum(map(_n_bytes, parts))), 0
+        for part in parts:
+            for block in self._blocks_of(part, names):
+                done = before + block.share * _n_bytes(part)
                 yield dataclasses.replace(block, share=min(1.0, done / asked))
-            before += file.size
+            before += _n_bytes(part)
 
-    def _blocks_of(self, file: File, names: Sequence[str]) -> Iterator[Block]:
-        known = self._names(file)
+    def _blocks_of(self, part: Part, names: Sequence[str]) -> Iterator[Block]:
+        file, known = part.file, self._names(part.file)
         if missing := [name for name in names if name not in known]:
             raise ValueError(
                 f"{file.path} has no column {missing[0]!r}, which {self.files[0].path} has; its "
@@ -256,17 +266,19 @@ class CsvTable:
         # The last column as well: a quote that is never closed shows in its last value alone.
         read = list(dict.fromkeys((*names, known[-1])))
         n_rows, last_value = 0, b""
-        with self._reading(file), file.open_stream() as stream:
-            for number, batch in enumerate(self._open(stream, read), start=1):
+        is_first = part.start == 0
+        with self._reading(file, 0 if is_first else part.first_row), _stream(part) as stream:
+            batches = self._open(stream, read, None if is_first else known)
+            for number, batch in enumerate(batches, start=1):
                 if not batch.num_rows:
                     continue
-                share = min(1.0, number * self._block_bytes / max(1, file.size))
+                share = min(1.0, number * self._block_bytes / max(1, _n_bytes(part)))
                 last_value = batch.column(known[-1])[-1].as_py() or b""
                 chosen = batch.select(list(names))
-                block = Block(file, n_rows + 1, chosen, share, self._line_counter(file))
+                block = Block(file, part.first_row + n_rows, chosen, share, self._line_counter(file))
                 yield dataclasses.replace(block, batch=self._as_text(block))
                 n_rows += batch.num_rows
-        if n_rows == 0:
+        if n_rows == 0 and part.stop is None:
             raise ValueError(f"{file.path} has a line of column names and no rows below it.")
         if b"\n" in last_value and not self._is_closed(file):
             raise ValueError(
@@ -290,10 +302,9 @@ class CsvTable:
                 ) from None
         return pa.RecordBatch.from_arrays(columns, names=block.batch.schema.names)
 
-    def _wrong_row(self, file: File, number: str, expected: str, actual: str, text: str) -> str:
+    def _wrong_row(self, file: File, row: int, expected: str, actual: str, text: str) -> str:
         with file.open_stream() as stream:
             names: list[str] = next(self._lines(stream), [])
-        row = int(number) - 1
         line = self._line_counter(file)(row)
         missing = names[int(actual)] if int(actual) < len(names) else None
         return (
@@ -337,6 +348,14 @@ class CsvTable:
             except csv.Error as error:
                 return "end of data" not in str(error)
         return True
+
+
+def _stream(part: Part) -> Any:
+    return part.file.open_stream() if part.stop is None else PartOfFile(part.file, part.start, part.stop)
+
+
+def _n_bytes(part: Part) -> int:
+    return part.file.size if part.stop is None else part.stop - part.start
 
 
 def _same(encoding: str | None, other: str) -> bool:
