@@ -128,8 +128,8 @@ Run = Callable[[], object]
 Weights = Callable[[], list[np.ndarray]]
 
 
-def mlp_xp(task: Task, way: str = "plain") -> tuple[Run, Weights]:
-    """An epoch of `train` over the task's rows in their order."""
+def mlp_xp(task: Task, way: str = "plain", ranks: Any = None) -> tuple[Run, Weights]:
+    """An epoch of `train` over the task's rows in their order, perhaps shared out over ranks."""
     from mlp_xp import Loader, Network, train
     from mlp_xp.fast import on_cpu
     from mlp_xp.initializers import Given
@@ -146,6 +146,7 @@ def mlp_xp(task: Task, way: str = "plain") -> tuple[Run, Weights]:
         learning_rate=task.rate,
         max_epochs=10**9,
         way=way,
+        ranks=ranks,
     )
     layers = zip(network.parameters.weights, network.parameters.biases, strict=True)
     return functools.partial(next, epochs), lambda: [part for layer in layers for part in layer]
