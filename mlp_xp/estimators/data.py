@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
+from mlp_xp.array_api import to_host
 from mlp_xp.estimators.rows import Part, SparseSource, dense_pieces
 from mlp_xp.estimators.targets import Labels, numbers_of
 from mlp_xp.loader import Loader
 from mlp_xp.network import Network
 from mlp_xp.order import Sequential
 from mlp_xp.sources import ArraySource, open_source
+from mlp_xp.sources.resident import ResidentSource, is_elsewhere, take_rows
 
 CHUNK_ROWS = 4096
 """Rows of a source that are looked at together."""
@@ -25,7 +27,7 @@ Scored = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
 @dataclasses.dataclass(frozen=True)
 class InMemory:
-    """Rows on the host, checked, with targets as the core's losses read them."""
+    """Rows on the host or on a GPU, checked, with targets (on the host) as the core's losses read them."""
 
     x: Any
     y: np.ndarray
@@ -36,7 +38,7 @@ class InMemory:
         """The rows as a source."""
         if scipy.sparse.issparse(self.x):
             return SparseSource(self.x.tocsr(), self.y, self.weight)
-        return ArraySource(self.x, self.y, self.weight)
+        return (ResidentSource if is_elsewhere(self.x) else ArraySource)(self.x, self.y, self.weight)
 
     @property
     def prefetch(self) -> str:
@@ -46,11 +48,12 @@ class InMemory:
     def part(self, rows: np.ndarray) -> "InMemory":
         """Some rows, copied."""
         weight = None if self.weight is None else self.weight[rows]
-        return InMemory(self.x[rows], self.y[rows], weight)
+        x = take_rows(self.x, rows) if is_elsewhere(self.x) else self.x[rows]
+        return InMemory(x, self.y[rows], weight)
 
     def outputs(self, network: Network) -> Scored:
         """What a network says to all rows."""
-        parts = [network.predict(rows) for _, rows in dense_pieces(self.x)]
+        parts = [to_host(network.predict(rows)) for _, rows in dense_pieces(self.x)]
         return self.y, parts[0] if len(parts) == 1 else np.concatenate(parts), self.weight
 
     @property

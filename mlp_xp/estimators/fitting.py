@@ -22,7 +22,7 @@ from mlp_xp.estimators import parameters
 from mlp_xp.estimators.callbacks import Listeners
 from mlp_xp.estimators.data import InMemory, Streamed, dtype_of, is_streamed, names_of, source_given
 from mlp_xp.estimators.drawing import CountedOrder, DrawnOrder, draw_validation, draw_weights
-from mlp_xp.estimators.homes import HOST, device_for, home_of, on_host
+from mlp_xp.estimators.homes import HOST, device_for, home_of, on_host, seen_by_host, stays
 from mlp_xp.estimators.rows import Part
 from mlp_xp.estimators.training import (
     OF_SKLEARN,
@@ -145,7 +145,7 @@ def _fit(
     e.n_outputs_ = e._n_outputs(data.source.n_targets)
     layer_sizes = [e.n_features_in_, *map(int, sizes), e.n_outputs_]
     if first:
-        e.device_, e._home_marker = device, home.send(np.empty(0))
+        e.device_, e._home_marker = device, home.send(np.empty(0, dtype=dtype))
         network = _new_network(e, layer_sizes, device, dtype, random_state, start)
         e.n_iter_, e.t_, e.n_layers_, e.out_activation_ = 0, 0, len(layer_sizes), e._out_activation()
         vars(e).pop("_training", None)
@@ -202,24 +202,30 @@ def _metadata(sample_weight: Any) -> dict[str, Any] | None:
 
 def _checked(e: Any, X: Any, y: Any, sample_weight: Any, first: bool, incremental: bool) -> tuple[Rows, str]:
     """Data, and the dtype to compute in."""
-    X, y, sample_weight = (on_host(each) for each in (X, y, sample_weight))
-    X, y = validate_data(
-        e,
-        X,
-        y,
-        accept_sparse=["csr", "csc"],
-        multi_output=True,
-        y_numeric=e._y_numeric,
-        dtype=(np.float64, np.float32),
-        order="C",  # rows that lie in one piece are gathered 5 to 10 times as fast, in every epoch
-        reset=first,
-    )
-    dtype = e.dtype or X.dtype.name
+    X, y = _validated(e, X, y, first)
+    dtype = e.dtype or ("float32" if X.dtype == (home_of(X).xp or np).float32 else "float64")
     if not first:
         dtype = e._network_now().backend.dtype_name
     encoded = e._encode_targets(y, dtype, incremental)
-    weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
+    weight = None if sample_weight is None else _check_sample_weight(on_host(sample_weight), y)
     return InMemory(X, encoded, e._weighted(y, weight, incremental)), dtype
+
+
+def _validated(e: Any, X: Any, y: Any, first: bool) -> tuple[Any, Any]:
+    """X and y as scikit-learn checks them, on the host but for an X that stays where it is."""
+    stay = stays(X)
+    checked, y = validate_data(
+        e,
+        seen_by_host(X) if stay else on_host(X),
+        on_host(y),
+        accept_sparse=["csr", "csc"],
+        multi_output=True,
+        y_numeric=e._y_numeric,
+        dtype=None if stay else (np.float64, np.float32),
+        order="C",  # rows that lie in one piece are gathered 5 to 10 times as fast, in every epoch
+        reset=first,
+    )
+    return (X if stay else checked), y
 
 
 def _opened(e: Any, source: Any, first: bool) -> tuple[Rows, str]:
@@ -261,18 +267,8 @@ def _checked_held(e: Any, held: Held, target: Any, dtype: str) -> Rows | None:
         return Streamed(e._encoded_source(given, dtype, learn=False))
     if held.X is None or held.y is None:
         raise ValueError("X_val and y_val go together: give both or none.")
-    X, y, weight = (on_host(each) for each in held)
-    X, y = validate_data(
-        e,
-        X,
-        y,
-        accept_sparse=["csr", "csc"],
-        multi_output=True,
-        y_numeric=e._y_numeric,
-        dtype=(np.float64, np.float32),
-        reset=False,
-    )
-    weight = None if weight is None else _check_sample_weight(weight, X)
+    X, y = _validated(e, held.X, held.y, False)
+    weight = None if held.sample_weight is None else _check_sample_weight(on_host(held.sample_weight), y)
     return InMemory(X, e._encode(y, dtype), weight)
 
 
@@ -461,7 +457,8 @@ def _score(e: Any, network: Network, data: Rows) -> Callable[[], float]:
     scorer = check_scoring(e, e.scoring)
     y = e._decode_targets(data.y)
     more = {} if data.weight is None else {"sample_weight": data.weight}
-    return lambda: float(scorer(e.snapshot_of(network), data.x, y, **more))
+    x = on_host(data.x)
+    return lambda: float(scorer(e.snapshot_of(network), x, y, **more))
 
 
 def _lbfgs(

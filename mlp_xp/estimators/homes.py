@@ -1,8 +1,8 @@
 """In whose library and on which device X lives: computed near it, results go back there.
 
 NumPy arrays, lists, data frames and sparse matrices live on the host. Arrays of any other Array API
-library are read through DLPack: those on a CUDA device are computed with on that device (by CuPy),
-those of a CPU on the CPU; results are arrays of their library on their device.
+library are read through DLPack: those on a CUDA device are computed with on that device, where they stay if
+they are CuPy's, those of a CPU on the CPU; results are arrays of their library on their device.
 """
 
 from typing import Any, NamedTuple
@@ -46,6 +46,16 @@ def home_of(x: Any) -> Home:
 def on_host(x: Any) -> Any:
     """An Array API array as a NumPy array; anything else as it is."""
     return x if home_of(x) == HOST else array_api.to_host(x)
+
+
+def stays(x: Any) -> bool:
+    """Whether an array is left where it is: on a CUDA device. The host looks at its shape only."""
+    return home_of(x) != HOST and x.__dlpack_device__()[0] == _CUDA
+
+
+def seen_by_host(x: Any) -> np.ndarray:
+    """What stands for an array that stays: one of its shape that takes no memory."""
+    return np.broadcast_to(np.int8(0), x.shape)
 
 
 def device_for(x: Any, wanted: str | None) -> str:

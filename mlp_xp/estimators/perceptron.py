@@ -10,10 +10,10 @@ from sklearn import get_config
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from mlp_xp.array_api import DTYPES, to_host
+from mlp_xp.array_api import DTYPES, Backend, to_host
 from mlp_xp.backprop import backprop
 from mlp_xp.estimators.callbacks import CallbackSupport
-from mlp_xp.estimators.homes import HOST, Home, home_of, on_host
+from mlp_xp.estimators.homes import HOST, Home, home_of, on_host, seen_by_host, stays
 from mlp_xp.estimators.parameters import (
     CONSTRAINTS,
     hidden_activations,
@@ -25,6 +25,7 @@ from mlp_xp.estimators.saved import description_of
 from mlp_xp.forward import Memo, forward
 from mlp_xp.initializers import Given
 from mlp_xp.network import Network
+from mlp_xp.sources.resident import ResidentSource
 
 CHUNK_ROWS = 4096
 """Rows that are predicted together."""
@@ -135,7 +136,10 @@ class Perceptron(CallbackSupport, BaseEstimator):
                 f"Inputs passed to {type(self).__name__}.{method}() must use the same namespace and the "
                 f"same device as those passed to fit(): that was {self._home()}, this is {home}."
             )
-        if not self._is_plain(X):
+        if stays(X):
+            validate_data(self, seen_by_host(X), dtype=None, reset=False)
+            ResidentSource(X)  # refuses what is not finite
+        elif not self._is_plain(X):
             X = validate_data(
                 self, X if home == HOST else on_host(X), accept_sparse=["csr", "csc"], reset=False
             )
@@ -154,17 +158,17 @@ class Perceptron(CallbackSupport, BaseEstimator):
         """The network's output after its link, (n_rows, n_outputs), on the host."""
         network = self._network_now()
         if not scipy.sparse.issparse(X):
-            return network.predict(X, chunk_rows=CHUNK_ROWS)
+            return to_host(network.predict(X, chunk_rows=CHUNK_ROWS))
         n_outputs = network.layer_sizes[-1]
         outputs = np.empty((X.shape[0], n_outputs), dtype=network.backend.dtype_name)
         for start, rows in dense_pieces(X):
             outputs[start : start + len(rows)] = network.predict(rows, chunk_rows=CHUNK_ROWS)
         return outputs
 
-    def _chunks(self, X: Any) -> Iterator[tuple[int, np.ndarray]]:
+    def _chunks(self, X: Any) -> Iterator[tuple[int, Any]]:
         for first, rows in dense_pieces(X):
-            for start in range(0, len(rows), CHUNK_ROWS):
-                yield first + start, rows[start : start + CHUNK_ROWS]
+            for start in range(0, rows.shape[0], CHUNK_ROWS):
+                yield first + start, rows[start : min(start + CHUNK_ROWS, rows.shape[0]), ...]
 
     def hidden_activations(self, X: Any) -> list[Any]:
         """What each hidden layer makes of X.
@@ -187,10 +191,11 @@ class Perceptron(CallbackSupport, BaseEstimator):
             for size in network.layer_sizes[1:-1]
         ]
         for start, rows in self._chunks(X):
-            of_chunk = memo.of(len(rows))
-            forward(network, network.backend.asarray(rows), of_chunk)
+            x = _near(network.backend, rows)
+            of_chunk = memo.of(x.shape[0])
+            forward(network, x, of_chunk)
             for layer, out in enumerate(found):
-                out[start : start + len(rows)] = to_host(of_chunk.inputs[layer + 1])
+                out[start : start + x.shape[0]] = to_host(of_chunk.inputs[layer + 1])
         return [home.send(each) for each in found]
 
     def input_gradient(self, X: Any) -> Any:
@@ -215,14 +220,14 @@ class Perceptron(CallbackSupport, BaseEstimator):
         memo, unused = Memo(network, 1), network.parameters.zeros_like()
         found = np.empty((X.shape[0], n_outputs, X.shape[1]), dtype=backend.dtype_name)
         for start, rows in self._chunks(X):
-            x = backend.asarray(rows)
+            x = _near(backend, rows)
             for output in range(n_outputs):
-                of_chunk = memo.of(len(rows))
+                of_chunk = memo.of(x.shape[0])
                 delta = forward(network, x, of_chunk)
                 delta[...] = 0.0
                 delta[:, output] = 1.0
                 delta = backprop(network, of_chunk, delta, unused)
-                found[start : start + len(rows), output] = to_host(delta @ network.parameters.weights[0].mT)
+                found[start : start + x.shape[0], output] = to_host(delta @ network.parameters.weights[0].mT)
         return home.send(found[:, 0] if n_outputs == 1 else found)
 
     def snapshot_of(self, network: Network) -> Any:
@@ -268,3 +273,10 @@ class Perceptron(CallbackSupport, BaseEstimator):
 
     def _link(self) -> Any:
         raise AttributeError("a subclass knows its link")
+
+
+def _near(backend: Backend, rows: Any) -> Any:
+    """Rows on the device that computes, in its dtype; those that are there stay."""
+    if not backend.owns(rows):
+        return backend.asarray(on_host(rows))
+    return backend.xp.astype(rows, backend.dtype, copy=False)

@@ -41,6 +41,16 @@ class Part:
         """Fill x, y and weight with the rows of `index`."""
         self.source.rows(self.numbers[index], x, y, weight)
 
+    @property
+    def sample_weight(self) -> Any:
+        """Weights on the host, where the source has them as an array."""
+        return self.source.sample_weight[self.numbers]
+
+    def taker(self, backend: Any, labels: bool) -> Any:
+        """What gives rows on the device, where the source has them there (`ResidentSource.taker`)."""
+        take = self.source.taker(backend, labels) if hasattr(self.source, "taker") else None
+        return None if take is None else lambda index: take(self.numbers[index])
+
 
 def dense_pieces(x: Any) -> Iterator[tuple[int, np.ndarray]]:
     """Pieces of dense rows with the number of their first row: all of a dense array at once."""

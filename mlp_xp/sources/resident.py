@@ -57,7 +57,7 @@ class ResidentSource:
         """Fill host arrays with the rows of `index`."""
         self._host.rows(index, x, y, weight)
         if not self._on_host:
-            x[...] = to_host(_take(array_api_compat.array_namespace(self.x), self.x, index))
+            x[...] = to_host(take_rows(self.x, index))
 
     def taker(self, backend: Backend, labels: bool) -> Callable[[np.ndarray], Taken] | None:
         """What gives rows on the device, as x, y and weight; None where a backend is not that of the arrays.
@@ -80,13 +80,15 @@ class ResidentSource:
         y, weight = self._targets[key]
 
         def take(index: np.ndarray) -> Taken:
-            x = xp.astype(_take(xp, self.x, index), backend.dtype, copy=False)
-            return x, _take(xp, y, index), None if weight is None else _take(xp, weight, index)
+            x = xp.astype(take_rows(self.x, index), backend.dtype, copy=False)
+            return x, take_rows(y, index), None if weight is None else take_rows(weight, index)
 
         return take
 
 
-def _take(xp: Any, array: Any, index: np.ndarray) -> Any:
+def take_rows(array: Any, index: np.ndarray) -> Any:
+    """array[index] for row numbers on the host, where the array is."""
+    xp = array_api_compat.array_namespace(array)
     # int32, because some devices have no other integers
     rows = xp.asarray(index.astype(np.int32), device=array_api_compat.device(array), copy=True)
     return xp.take(array, rows, axis=0)
