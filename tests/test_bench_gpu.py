@@ -1,6 +1,8 @@
 """The benchmark of the GPU, as far as it goes without one."""
 
+import dataclasses
 import functools
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -19,12 +21,51 @@ TRAINING = step_peers.Training((4, 3, 1), "tanh", False, 2, "sgd", steps=3, roun
 
 
 @pytest.mark.skipif(cuda.problem() is None, reason="there is a GPU: it would be measured")
-def test_without_a_gpu_it_says_why_and_that_nothing_was_measured():
-    command = [sys.executable, "-m", "bench", "gpu"]
+def test_without_a_gpu_it_says_why_and_writes_that_nothing_was_measured(tmp_path):
+    command = [sys.executable, "-m", "bench", "gpu", "--out", str(tmp_path)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.splitlines()[-1] == "Not measured."
+    assert "Not measured." in run.stdout.splitlines()
     assert str(cuda.problem()) in run.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["gpu.json"]
+    check_not_measured(tmp_path / "gpu.json")
+
+
+def check_not_measured(path):
+    document = json.loads(path.read_text())
+    assert document["measured"] is None
+    assert set(document["targets"].values()) == {"not measured"}
+    assert document["why"].endswith("or use device 'cpu'.")
+    assert "rows" not in document
+
+
+def test_what_is_kept_of_the_gpu_is_measured_or_says_that_it_is_not():
+    folder = ROOT / "bench" / "results"
+    measured = list(folder.glob("gpu-cuda_*.json"))
+    assert measured or (folder / "gpu.json").exists()
+    if (folder / "gpu.json").exists():
+        check_not_measured(folder / "gpu.json")
+    for path in measured:
+        document = json.loads(path.read_text())
+        assert document["machine"]["gpu"]
+        assert document["measured"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "row", "expected"),
+    [
+        ((4, 256, 1), (4.0, 0.5, 0.1), ["reached"]),
+        ((4, 256, 1), (3.9, 9.0, 9.0), ["NOT REACHED"]),
+        ((4, 256, 1), (None, 9.0, 9.0), ["not measured"]),
+        ((4, 257, 1), (1.0, 0.95, 0.85), ["reached"] * 3),
+        ((4, 257, 1), (0.9, 0.94, 0.84), ["NOT REACHED"] * 3),
+    ],
+)
+def test_figures_are_held_against_their_targets(sizes, row, expected):
+    training = dataclasses.replace(TRAINING, sizes=sizes)
+    names = ("torch eager ÷ mlp_xp", "best peer ÷ mlp_xp", "products ÷ mlp_xp")
+    notes = bench.verdicts(training, dict(zip(names, row, strict=True)))
+    assert [note.rpartition(": ")[2].rstrip(".") for note in notes] == expected
 
 
 def test_unknown_parts_are_refused():
@@ -65,7 +106,8 @@ def test_the_table(monkeypatch):
     assert row["torch eager ÷ mlp_xp"] == row["best peer ÷ mlp_xp"] == 5.0
     assert (row["GPU idle"], row.get("JAX jit")) == (0.25, None)
     assert notes[0] == "JAX jit: not installed."
-    assert "torch eager trains otherwise" in notes[1]
+    assert notes[1].endswith("torch eager ÷ mlp_xp 5, target 4: reached.")
+    assert "torch eager trains otherwise" in notes[2]
 
 
 def test_ways_of_mlp_xp():
