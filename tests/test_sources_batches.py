@@ -238,3 +238,59 @@ def test_threads_may_share_a_stream():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_a_stream_has_an_order_of_its_own():
+    source = BatchSource(batches_of([5, 3, 4]), buffer_rows=4)
+    x = np.empty((5, 1))
+    source.rows(np.array([0, 1, 4, 7, 11]), x, None, None)  # nothing was sliced before
+    assert x[:, 0].tolist() == [0, 1, 4, 7, 11]
+    source.rows(source.order(12, 0, 0)[0:5], x, None, None)
+    assert x[:, 0].tolist() != [0, 1, 2, 3, 4]
+    source.rows(source.sequential(12, 0, 0)[2:7], x, None, None)
+    assert x[:, 0].tolist() == [2, 3, 4, 5, 6]
+
+
+@given(
+    sizes=st.lists(st.integers(0, 40), min_size=2, max_size=8).filter(lambda sizes: sum(sizes) > 20),
+    part=st.floats(0.2, 0.8),
+    seed=st.integers(0, 2**40),
+)
+@settings(deadline=None, max_examples=60)
+def test_both_parts_of_a_stream_have_the_same_rows_in_each_epoch(sizes, part, seed):
+    source = BatchSource(batches_of(sizes), buffer_rows=16)
+    two = source.split(part, seed)
+    assert source.split(part, seed) == two
+    rows = [{tuple(sorted(epoch(each, 7, 0, number).tolist())) for number in range(3)} for each in two]
+    assert [len(each) for each in rows] == [1, 1]
+    both = sorted(rows[0].pop() + rows[1].pop())
+    assert both == list(range(sum(sizes)))
+    assert sum(each.n_rows for each in two) == source.n_rows
+    assert [each.has_weights for each in two] == [True, True]
+
+
+def test_about_the_part_that_is_asked_for_is_held_out():
+    source = BatchSource(batches_of([5_000, 5_000]))
+    held = [source.split(0.1, seed)[1] for seed in range(5)]
+    assert all(abs(each.n_rows - 1_000) < 5 * np.sqrt(900) for each in held)
+    rows = [frozenset(epoch(each, 500).tolist()) for each in held]
+    assert len(set(rows)) == 5
+    assert all(abs(np.mean(list(each)) - 5_000) < 5 * 5_000 / np.sqrt(3 * 1_000) for each in rows)  # anywhere
+
+
+def test_equal_rows_are_held_out_together():
+    x = np.repeat(np.arange(100.0), 10)[:, None]
+    training, held_out = BatchSource([(x, x[:, 0])], buffer_rows=32).split(0.3, 0)
+    seen = []
+    for each in (training, held_out):
+        found = np.empty((each.n_rows, 1))
+        each.rows(each.sequential(each.n_rows, 0, 0)[0 : each.n_rows], found, None, None)
+        seen.append(set(found[:, 0].tolist()))
+    assert not seen[0] & seen[1]
+    assert len(seen[0] | seen[1]) == 100
+
+
+def test_a_part_without_rows_is_refused():
+    source = BatchSource([(np.zeros((50, 1)), np.zeros(50))])
+    with pytest.raises(ValueError, match=r"a part of 0\.5 of this stream has (0|50) of its 50 rows"):
+        source.split(0.5, 0)
