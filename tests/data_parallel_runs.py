@@ -4,15 +4,18 @@ As a program, `python data_parallel_runs.py FOLDER`, each rank saves the paramet
 """
 
 import dataclasses
+import functools
 import json
 import sys
 from pathlib import Path
 
 import numpy as np
+from stand_in_kit import StandInKit
 
-from mlp_xp import Loader, Network, train
+from mlp_xp import Loader, Network, train, training_loop
 from mlp_xp.array_api import backend
 from mlp_xp.data_parallel import world
+from mlp_xp.fast.on_cuda import CudaUpdate
 from mlp_xp.full_batch import value_and_gradient
 from mlp_xp.losses import SquaredError
 from mlp_xp.objective import Objective
@@ -48,6 +51,15 @@ RUNS = {
     "stream of batches": {"optimizer": "adam", "weights": True, "streamed": True},
     "batches added up": {"optimizer": "adam", "batch_size": 7, "accumulated": 3, "weights": True},
     "summed by the device": {"optimizer": "adam", "weights": True, "clip_norm": 0.5, "device": True},
+    "by a GPU's kit": {
+        "optimizer": "adamw",
+        "weights": True,
+        "dropout": 0.2,
+        "clip_norm": 0.5,
+        "regularizer": {"name": "elastic_net", "l1": 1e-3, "l2": 1e-2},
+        "device": True,
+        "kit": True,
+    },
     "sum": {"optimizer": "sgd", "learning_rate": 1e-4, "reduction": "sum", "weights": True},
 }
 
@@ -86,11 +98,15 @@ def run(name, ranks=None):
     held_out = Loader(x[60:], y[60:], None if weight is None else weight[60:], batch_size="full")
     # Only rank 0's start counts: it is sent to the others.
     device = backend("cpu", "float64")
+    ways = training_loop.ways
+    if options.pop("kit", False):
+        training_loop.ways = lambda name, way: functools.partial(CudaUpdate, kit=StandInKit())
     if options.pop("device", False):
         device = dataclasses.replace(device, runtime=SumsByItself())
     network = Network((4, 9, 7, 1), device=device, dtype="float64", seed=ranks.rank if ranks else 0)
     defaults = {"learning_rate": 0.01, "max_epochs": 6}
     *_, epoch = train(network, loader, validation=held_out, ranks=ranks, **defaults | options)
+    training_loop.ways = ways
     history = epoch.training.history
     losses = history.train_losses + history.validation_losses
     return np.concatenate([network.parameters.to_host(), losses, [epoch.number]])

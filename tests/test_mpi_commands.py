@@ -42,17 +42,58 @@ def test_a_run_goes_on_on_another_number_of_ranks(tmp_path):
     np.testing.assert_allclose(parameters(tmp_path / "m.safetensors"), parameters(whole), rtol=1e-10)
 
 
-@pytest.mark.needs("psutil")
-def test_a_rank_that_is_killed_ends_all_and_the_run_goes_on(tmp_path):
+def ranks_in_training(run, folder):
+    """The processes of all ranks, once there is a checkpoint."""
     import psutil
 
-    folder = ("--checkpoint-dir", tmp_path / "c", "--checkpoint-every", "5steps")
-    run = mpiexec(3, *TRAIN, "--epochs", "1000000", "--quiet", *folder, start=subprocess.Popen)
-    while not list((tmp_path / "c").glob("checkpoint-*")):
+    while not list(folder.glob("checkpoint-*")):
         assert run.poll() is None, run.communicate()
         time.sleep(0.05)
     children = psutil.Process(run.pid).children(recursive=True)
-    ranks = [each.pid for each in children if "mlp_xp" in each.cmdline()]
+    return [each.pid for each in children if "mlp_xp" in each.cmdline()]
+
+
+@pytest.mark.needs("psutil")
+def test_a_signal_to_one_rank_ends_all_after_the_same_step(tmp_path):
+    folder = ("--checkpoint-dir", tmp_path / "c", "--checkpoint-every", "2epochs")
+    options = (*TRAIN, *folder, "--out", tmp_path / "m.safetensors")
+    run = mpiexec(3, *options, "--epochs", "1000000", start=subprocess.Popen)
+    ranks = ranks_in_training(run, tmp_path / "c")
+    sent = time.time()
+    os.kill(ranks[2], signal.SIGTERM)
+    said = check_ended(run, ranks, lambda: sent)
+    assert run.returncode == 128 + signal.SIGTERM
+    assert said.count("interrupted after step") == 1
+    assert "error" not in said
+    assert (tmp_path / "m.safetensors").exists()
+
+
+def test_an_interruption_before_the_first_epoch_is_over_is_said_once(tmp_path):
+    signalling = """
+import os, signal, sys
+from mlp_xp.loader import Loader
+from mlp_xp.cli import main
+groups, seen = Loader.groups, []
+
+def signal_in_the_first_epoch(*arguments, **named):
+    if not seen and os.environ["PMI_RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGINT)
+    seen.append(1)
+    return groups(*arguments, **named)
+
+Loader.groups = signal_in_the_first_epoch
+main(sys.argv[1:])
+"""
+    done = mpiexec(2, "-c", signalling, *TRAIN[2:], "--quiet", "--epochs", "3")
+    assert done.returncode == 128 + signal.SIGINT
+    assert done.stderr.count("mlp-xp: error: interrupted.") == 1
+
+
+@pytest.mark.needs("psutil")
+def test_a_rank_that_is_killed_ends_all_and_the_run_goes_on(tmp_path):
+    folder = ("--checkpoint-dir", tmp_path / "c", "--checkpoint-every", "5steps")
+    run = mpiexec(3, *TRAIN, "--epochs", "1000000", "--quiet", *folder, start=subprocess.Popen)
+    ranks = ranks_in_training(run, tmp_path / "c")
     assert len(ranks) == 3
     killed = time.time()
     os.kill(ranks[1], signal.SIGKILL)
@@ -75,6 +116,13 @@ def test_an_error_of_one_rank_ends_all(tmp_path):
     assert done.stderr.count("mlp-xp: error: ") == 1
     assert "unknown optimizer 'adm'" in done.stderr
     assert "(rank 1)" in done.stderr
+
+
+def test_a_training_that_diverges_on_all_ranks_is_said_once():
+    diverging = ("--optimizer", "sgd", "--learning-rate", "1e300", "--epochs", "3", "--quiet")
+    done = mpiexec(2, *TRAIN, *diverging)
+    assert done.returncode != 0
+    assert done.stderr.count("became infinite or nan in epoch 1") == 1
 
 
 COUNTED = """

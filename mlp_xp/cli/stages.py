@@ -256,7 +256,8 @@ def carry_out(
             for line in [*introduction(plan, data, network), *_about_batches(loader)]:
                 options.say(line)
         try:
-            interrupted = _follow(asked.outputs.watch(run), bar, control)
+            speaks = ranks is None or ranks.rank == 0
+            interrupted = _follow(asked.outputs.watch(run), bar, control, speaks=speaks)
         except FloatingPointError as error:
             if bar.epoch is None or asked.out is None or (ranks is not None and ranks.rank):
                 raise
@@ -285,7 +286,7 @@ def carry_out(
     )
 
 
-def _follow(run: Iterator[Epoch], bar: Silence, control: Interruption) -> bool:
+def _follow(run: Iterator[Epoch], bar: Silence, control: Interruption, *, speaks: bool) -> bool:
     """Show a run's epochs; whether a signal ended it after at least one."""
     with bar:
         try:
@@ -293,7 +294,8 @@ def _follow(run: Iterator[Epoch], bar: Silence, control: Interruption) -> bool:
                 bar.show(epoch)
         except KeyboardInterrupt:
             if bar.epoch is None:
-                options.say("mlp-xp: error: interrupted.")
+                if speaks:
+                    options.say("mlp-xp: error: interrupted.")
                 raise SystemExit(128 + (control.interrupted_by or 2)) from None
             return True
     return False

@@ -264,7 +264,8 @@ def train(
         bool,
         option(
             CHECKPOINTS,
-            "Go on from the last good checkpoint; from the beginning where there is none.",
+            "Go on from the last good checkpoint, on any number of ranks (the same result up to rounding); "
+            "from the beginning where there is none.",
             "--resume",
             default="off",
         ),
