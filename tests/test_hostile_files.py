@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from backends import is_here
+from command_line import runner
 from fuzz.campaign import campaign
 from fuzz.judge import BYTES
 from fuzz.kinds import KINDS
@@ -19,7 +20,7 @@ from mlp_xp.sources.trial import Trial
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is measured as Linux says it")
 
-FILES = 100
+FILES = 60
 
 
 @linux
@@ -152,6 +153,25 @@ class TestTrial:
             with pytest.raises(ValueError, match=r"t\.parquet can not be read: it ended the process"):
                 trial.read("parquet", local_file(path), ["a"])
             trial.read("parquet", local_file(path), ["a"])
+
+
+@pytest.mark.needs("pyarrow")
+def test_what_steers_a_terminal_is_written_out_in_errors(tmp_path, capsys):
+    path = tmp_path / "t.csv"
+    path.write_text("a,\x1b[2Jb\n1,2\n3,4\n")
+    outcome = runner(capsys)("train", path, "--target", "y")
+    assert outcome.status == 2
+    assert "\x1b" not in outcome.err
+    assert r"\x1b[2Jb" in outcome.err
+
+
+@pytest.mark.parametrize("text", ["seed = " + "9" * 5000, "hidden = " + "[" * 5000, "a = \x00", "\ufeff = 1"])
+def test_a_configuration_that_no_parser_can_read(text, tmp_path, capsys):
+    path = tmp_path / "c.toml"
+    path.write_text(text, encoding="utf-8")
+    outcome = runner(capsys)("train", "--config", path)
+    assert outcome.status == 2
+    assert "c.toml is no TOML" in outcome.errors[0]
 
 
 def test_every_kind_has_good_files(tmp_path):

@@ -19,6 +19,7 @@ from mlp_xp.cli.cache import cache
 from mlp_xp.cli.devices import devices
 from mlp_xp.cli.evaluate import evaluate
 from mlp_xp.cli.export import export
+from mlp_xp.cli.options import printable
 from mlp_xp.cli.predict import predict
 from mlp_xp.cli.run_control import end_all
 from mlp_xp.cli.show import show
@@ -133,9 +134,9 @@ def _explain(error: BaseException, given: Sequence[str]) -> tuple[str, int]:
 def _say(message: str, status: int) -> int:
     """Print an error, each of its lines as one."""
     for line in message.splitlines():
-        print(f"mlp-xp: error: {line}", file=sys.stderr)
+        print(f"mlp-xp: error: {printable(line)}", file=sys.stderr)
     return status
 
 
 def _show_warning(message: Any, *_: Any, **__: Any) -> None:
-    print(f"mlp-xp: {message}", file=sys.stderr)
+    print(f"mlp-xp: {printable(str(message))}", file=sys.stderr)

@@ -65,7 +65,7 @@ def read(path: Path, known: Mapping[str, Any]) -> dict[str, Any]:
     """
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no TOML: {error}.") from None
     checks.refuse(
         f"{path}: {key!r} is no option; {checks.did_you_mean(key, sorted(known))}."

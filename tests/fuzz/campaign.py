@@ -68,7 +68,13 @@ def _one_worker(outcome: Outcome, kind: str, seed: int, first: int, stop: int, f
     errors = Path(folder) / "errors"
     with errors.open("w+") as said:
         worker = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=said, text=True
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
         )
         lines: queue.SimpleQueue = queue.SimpleQueue()
         reader = threading.Thread(target=_read, args=(worker.stdout, lines))

@@ -83,8 +83,7 @@ class Judge:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 self.watching = True
-                kind.use(path)
-            ended = "read"
+                ended = kind.use(path) or "read"
         except Exception as error:
             ended = "refused"
             self.seen += wrong_with(error, path, kind.says)

@@ -1,5 +1,6 @@
 """Kinds of files: good ones to start from, how they are damaged, and what a user does with one."""
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -12,6 +13,7 @@ import safetensors.numpy
 
 from mlp_xp import Loader, Network, load, save, train
 from mlp_xp.checkpoint import Checkpoints
+from mlp_xp.cli import main, stages
 from mlp_xp.losses import Pinball
 from mlp_xp.model_file import METADATA_KEY, checksum, sealed
 from mlp_xp.sources import open_source
@@ -33,7 +35,7 @@ class Kind:
     damage : callable (random, content, others) -> bytes
         One of them, mutated.
     use : callable (path)
-        What a user does with it.
+        What a user does with it; may say how it ended.
     libraries : sequence of str
         What it needs beyond the core.
     says : sequence of str
@@ -43,7 +45,7 @@ class Kind:
     suffix: str
     good: Callable[[Path], list[bytes]]
     damage: Callable[[Any, bytes, list[bytes]], bytes]
-    use: Callable[[Path], object]
+    use: Callable[[Path], str | None]
     libraries: Sequence[str] = ()
     says: tuple[str, ...] = ()
 
@@ -259,6 +261,57 @@ def _read_all(source: Any) -> None:
         source.rows(index, x, y, np.empty(len(index), np.float32))
 
 
+# Configurations of a training
+
+WRITTEN_BY_HAND = """# by hand
+data = "houses.csv"
+target = ["price", "rent, net"]
+hidden = [64, 32]
+"learning-rate" = 1e-2
+batch-size = "full"
+bias = false
+dropout = 0.1
+'l2' = 0.5
+"""
+
+
+def _configurations(folder: Path) -> list[bytes]:
+    model = folder / "model.safetensors"
+    _say(["train", "--epochs", "1", "--quiet", "--out", str(model)])
+    return [model.with_name("model.safetensors.toml").read_bytes(), WRITTEN_BY_HAND.encode()] * 2
+
+
+def _say(arguments: list[str]) -> tuple[Any, list[str]]:
+    """Run `mlp-xp` in this process; its exit status, and the lines that it says on standard error."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            main(arguments)
+        except SystemExit as ended:
+            return ended.code, said.getvalue().splitlines()
+    return None, []
+
+
+def _use_configuration(path: Path) -> str:
+    """Read the options, and stop before the data is read; "refused" if they were."""
+    read_data, stages.read_data = stages.read_data, _all_options_are_read
+    try:
+        status, lines = _say(["train", "--config", str(path)])
+    finally:
+        stages.read_data = read_data
+    mark = "mlp-xp: error: "
+    assert status == 2, (status, lines[-3:])
+    assert all(line.startswith(mark) for line in lines), lines[-3:]
+    return "read" if lines == [mark + READ] else "refused"
+
+
+READ = "all options are read."
+
+
+def _all_options_are_read(*_: Any) -> None:
+    raise ValueError(READ)
+
+
 # CSV
 
 
@@ -275,7 +328,7 @@ def _csvs(_: Path) -> list[bytes]:
     ]
 
 
-def _damaged_csv(random: Any, content: bytes, others: list[bytes]) -> bytes:
+def _damaged_text(random: Any, content: bytes, others: list[bytes]) -> bytes:
     return mutations.damaged(random, content, others, mutations.TEXT)
 
 
@@ -425,7 +478,8 @@ KINDS: dict[str, Kind] = {
     "model": Kind(".safetensors", _models, _damaged_model, _use_model, ("sklearn",)),
     "checkpoint": Kind(".safetensors", _checkpoints, _damaged_checkpoint, _use_checkpoint, ("scipy",), LATER),
     "cache": Kind(".records", _caches, _damaged_cache, _use_cache, ("pyarrow",)),
-    "csv": Kind(".csv", _csvs, _damaged_csv, _use_table, ("pyarrow",)),
+    "config": Kind(".toml", _configurations, _damaged_text, _use_configuration),
+    "csv": Kind(".csv", _csvs, _damaged_text, _use_table, ("pyarrow",)),
     "parquet": Kind(".parquet", _parquets, mutations.damaged, _use_table, ("pyarrow",)),
     "arrow": Kind(".arrow", _arrows, mutations.damaged, _use_arrow, ("pyarrow",)),
     "npy": Kind(".npy", _npys, _damaged_npy, _use_npy, says=ARRAYS),
