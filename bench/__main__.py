@@ -6,7 +6,7 @@ import sys
 
 from bench import measure, results
 
-ON_ANY_DEVICE = ("memoisation", "activations", "batch_size")
+ON_ANY_DEVICE = ("memoisation", "activations", "batch_size", "checkpoints")
 ON_THE_CPU = ("steps", "epochs", "predict", "estimators", "growth", "loader", "streaming", "scaling")
 ON_A_GPU = ("gpu",)
 

@@ -17,6 +17,7 @@ from bench import __main__ as command
 from bench import (
     activations,
     batch_size,
+    checkpoints,
     loader,
     loader_peers,
     measure,
@@ -105,6 +106,17 @@ def test_without_memo_is_the_derivative_for_several_rows(block, monkeypatch, rng
 def test_derivatives_that_differ_are_not_timed():
     with pytest.raises(RuntimeError, match="differ by 1e-08"):
         memoisation.difference([np.array([1.0, 2.0])], [np.array([1.0, 2.0 + 2e-8])])
+
+
+# Checkpoints
+
+
+def test_checkpoints_are_written_after_every_epoch(device):
+    result = checkpoints.answer(quick=True, device=device)
+    (row,) = result.rows
+    n_parameters = sum((a + 1) * b for a, b in itertools.pairwise(checkpoints.TOY_SIZES))
+    assert row["checkpoint (bytes)"] > 5 * 4 * n_parameters  # weights three times, and Adam's two vectors
+    assert 0 < row["checkpoint (s)"] < row["with a checkpoint (s)"]
 
 
 # Activations
