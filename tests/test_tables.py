@@ -26,7 +26,7 @@ from mlp_xp.sources import ArraySource
 from mlp_xp.sources.columns import Column
 from mlp_xp.tables import TableModel
 from mlp_xp.tables.around import Coded, Prepared, Subset
-from mlp_xp.tables.holding_out import at_random
+from mlp_xp.tables.holding_out import at_random, latest, whole_groups
 from mlp_xp.tables.preparation import Inputs, Number, Targets
 from mlp_xp.tables.reading import Place, Table, check_targets, for_model, for_task, open_inputs, open_table
 
@@ -132,6 +132,55 @@ def test_too_few_rows(n_rows, said):
 
 def test_the_split_is_that_of_the_first_release():
     assert at_random(20, 0.2, 0)[1].tolist() == [0, 10, 13, 15]
+
+
+def test_beyond_3_million_rows_the_parts_take_no_memory():
+    training, held = at_random(5_000_000, 0.2, 0)
+    assert (len(training), len(held)) == (4_000_000, 1_000_000)
+    assert not isinstance(training, np.ndarray)
+    some = np.arange(0, 1_000_000, 997)
+    assert not set(training[some].tolist()) & set(held[some].tolist())
+
+
+@settings(max_examples=60, deadline=None)
+@property_given(
+    st.lists(st.integers(0, 9), min_size=2, max_size=80), st.floats(0.01, 0.9), st.integers(0, 2**32)
+)
+def test_groups_are_never_cut(groups, part, seed):
+    values = np.array(groups, dtype=float)
+    if len(set(groups)) < 2 or round(part * len(values)) >= len(values):
+        with pytest.raises(ValueError, match=r"all rows are of one group|too few"):
+            whole_groups(values, part, seed, "g")
+        return
+    training, held = whole_groups(values, part, seed, "g")
+    assert sorted([*training, *held]) == list(range(len(values)))
+    assert len(training)
+    assert len(held)
+    assert not set(values[training]) & set(values[held])
+    again = whole_groups(values, part, seed, "g")
+    assert [rows.tolist() for rows in again] == [training.tolist(), held.tolist()]
+
+
+def test_as_many_groups_are_held_out_as_come_nearest_to_the_part():
+    values = np.repeat(np.arange(20.0), 10)
+    sizes = [len(whole_groups(values, part, 3, "g")[1]) for part in (0.01, 0.1, 0.52, 0.94)]
+    assert sizes == [10, 20, 100, 190]
+    assert whole_groups(values, 0.1, 3, "g")[1].tolist() != whole_groups(values, 0.1, 4, "g")[1].tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@property_given(st.lists(st.integers(0, 30), min_size=2, max_size=80), st.floats(0.01, 0.9))
+def test_what_is_held_out_by_time_comes_after_all_else(times, part):
+    values = np.array(times, dtype=float)
+    if len(set(times)) < 2 or round(part * len(values)) >= len(values):
+        with pytest.raises(ValueError, match=r"all rows have the same time|too few"):
+            latest(values, part, "t")
+        return
+    training, held = latest(values, part, "t")
+    assert sorted([*training, *held]) == list(range(len(values)))
+    assert values[training].max() < values[held].min()
+    most = max(1, round(part * len(values)))
+    assert len(held) <= most or len(set(values[held])) == 1
 
 
 # Task and classes

@@ -7,6 +7,7 @@ was given, what is needed and what to do); 3 an error of mlp-xp itself; 130 inte
 import functools
 import inspect
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -26,6 +27,17 @@ from mlp_xp.cli.show import show
 from mlp_xp.cli.train import train
 
 REFUSED = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError)
+
+AS_OPTIONS = {
+    r"\b(encoding|delimiter|decimal)=('[^']*')": r"--\1 \2",
+    r"\bdate_format=('[^']*')": r"--date-format \1",
+    r"\bwith exclude\b": "with --exclude",
+    r"\bwith cache_dir\b": "with --cache-dir",
+    r"\braise memory_limit\b": "raise --memory-limit",
+    r" \(cache=False\)": " (--no-cache)",
+    r" \(kinds=\{...: 'text'\}\)": " (--text)",
+}
+"""How remedies of `sources` are spelled here."""
 
 app = typer.Typer(
     name="mlp-xp",
@@ -123,12 +135,19 @@ def _explain(error: BaseException, given: Sequence[str]) -> tuple[str, int]:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}.", 2
     if isinstance(error, REFUSED):
-        return str(error) or type(error).__name__, 2
+        return _as_options(str(error)) or type(error).__name__, 2
     text = (
         f"{type(error).__name__}: {error}. That is an error of mlp-xp itself: please report it with what "
         "--debug shows."
     )
     return text, 3
+
+
+def _as_options(message: str) -> str:
+    """A message whose remedy names arguments in Python, with the options that they are here."""
+    for pattern, option in AS_OPTIONS.items():
+        message = re.sub(pattern, option, message)
+    return message
 
 
 def _say(message: str, status: int) -> int:

@@ -115,7 +115,7 @@ def _scaled(centre: float, scale: float) -> str:
 def treatment(column: Column) -> str:
     """What is done with a column, in one line."""
     if isinstance(column, Constant):
-        return f"{column.kind}, a single value: not used"
+        return f"{column.kind}, does not group the rows: not used"
     gaps = ", 1 for a gap" if column.gaps else ""
     if isinstance(column, Category):
         levels = ", ".join(column.levels[:LEVELS_SHOWN]) + " ..." * (len(column.levels) > LEVELS_SHOWN)

@@ -118,7 +118,7 @@ def introduction(plan: Plan, data: Data, network: Network) -> list[str]:
         f"network {layers}: {network.parameters.size:,} parameters on {network.backend.name}, "
         f"{network.backend.dtype_name}"
     )
-    unused = [f"not used, as they have a single value: {', '.join(parts.unused)}"] if parts.unused else []
+    unused = [f"not used, as they do not group the rows: {', '.join(parts.unused)}"] if parts.unused else []
     lines = [*table.notes, about_rows, *unused, about_network]
     if _batch_is_too_large(plan, n_rows):
         lines.append(

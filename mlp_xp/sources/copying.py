@@ -7,7 +7,7 @@ from mlp_xp.sources.columns import select
 from mlp_xp.sources.csv_files import CsvForm
 from mlp_xp.sources.files import find_files, pyarrow
 from mlp_xp.sources.opening import TABLE_SUFFIXES, table_of
-from mlp_xp.sources.settling import as_text
+from mlp_xp.sources.settling import Table, as_text
 
 
 def written_rows(
@@ -30,6 +30,10 @@ def written_rows(
     pyarrow()
     _, table = table_of(find_files(path, TABLE_SUFFIXES), csv or CsvForm())
     names = select(table.names, os.fspath(path), columns=columns).features
+    return _rows_of(table, names)
+
+
+def _rows_of(table: Table, names: Sequence[str]) -> Iterator[list[str]]:
     for block in table.blocks(names):
         texts = [as_text(column).to_pylist() for column in block.batch.columns]
         for row in zip(*texts, strict=True):

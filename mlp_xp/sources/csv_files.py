@@ -233,11 +233,26 @@ class CsvTable:
                     row = first_row + int(number) - 1
                     raise ValueError(self._wrong_row(file, row, *others)) from None
                 if "straddl" in str(error):
+                    line = self._long_line(file)
+                    where = f"line {line:,}" if line else "a quoted text that is never closed"
                     raise ValueError(
-                        f"{file.path}: a line, or a quoted text that is never closed, is longer "
-                        f"than {self._block_bytes >> 20} MiB. Mend that line."
+                        f"{file.path}: {where} is longer than {self._block_bytes >> 20} MiB. Mend it, or "
+                        f"leave it out."
                     ) from None
                 raise
+
+    def _long_line(self, file: File) -> int | None:
+        """The number of the first line that is longer than a block; None if there is none."""
+        line, length = 1, 0
+        with file.open_stream() as stream:
+            while chunk := stream.read(BLOCK_BYTES):
+                first, last = chunk.find(b"\n"), chunk.rfind(b"\n")
+                length += len(chunk) if first < 0 else first
+                if length > self._block_bytes:
+                    return line
+                if last >= 0:
+                    line, length = line + chunk.count(b"\n"), len(chunk) - last - 1
+        return None
 
     @functools.cached_property
     def parts(self) -> list[Part]:

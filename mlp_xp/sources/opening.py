@@ -23,7 +23,7 @@ from mlp_xp.sources.settling import Progress, Settled, Table, settle
 from mlp_xp.sources.table_cache import cache_folder, cache_path, open_records, write_records
 from mlp_xp.sources.table_source import TableSource
 from mlp_xp.sources.table_stream import TableStream
-from mlp_xp.sources.text_values import is_number
+from mlp_xp.sources.text_values import resembles_number
 from mlp_xp.sources.trial import read_on_trial
 
 MEMORY_LIMIT = 1 << 30
@@ -259,7 +259,11 @@ def _refuse_text(
     if text == "code" or not found:
         return
     places = [first_text.get(each.name, f"{where}, column {each.name!r} is text") for each in found]
-    remedy = "have their texts coded (text='code')" if text == "refuse" else "say that they are text (--text)"
+    remedy = (
+        "have their texts coded (text='code')"
+        if text == "refuse"
+        else "say that they are text (kinds={...: 'text'}) or what the decimal mark is (decimal=',')"
+    )
     raise ValueError(
         "\n".join(f"{place}, where a number is needed." for place in places)
         + f"\nMend it, leave such columns out with exclude, or {remedy}."
@@ -267,8 +271,8 @@ def _refuse_text(
 
 
 def _are_mostly_numbers(levels: Sequence[str]) -> bool:
-    """Whether more than half of them can be read as numbers: then the others are rather mistakes."""
-    return sum(is_number(level) for level in levels) > len(levels) / 2
+    """Whether more than half of them look like numbers: then there is rather a mistake than a text."""
+    return sum(resembles_number(level) for level in levels) > len(levels) / 2
 
 
 def _refuse_other_kinds(settled: Settled, kinds: Mapping[str, str], where: str) -> None:

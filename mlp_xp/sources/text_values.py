@@ -6,6 +6,7 @@ order of `READINGS`; if nothing fits, it is text.
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -156,6 +157,14 @@ def first_that_does_not_read(name: str, strings: Strings) -> int:
         except pa.ArrowInvalid:
             high = middle
     return low
+
+
+_DIGITS_AND_MARKS = re.compile(r"\s*[+-]?[\d.,'\s]*\d[.,]?\s*")
+
+
+def resembles_number(text: str) -> bool:
+    """Whether a text is a number, or may be meant as one: 1.234,50 or 1 000."""
+    return is_number(text) or _DIGITS_AND_MARKS.fullmatch(text) is not None
 
 
 def is_number(text: str) -> bool:

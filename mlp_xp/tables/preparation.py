@@ -3,7 +3,7 @@
     Number     z = (value − centre) / scale,  clipped z / √(1 + (z / 3)²) where that is asked for
     Date       days since 1970 as a Number, and sin and cos of 2π days / period
     Category   1 for the level of the row, 0 for the others
-    Constant   nothing: there is nothing to learn from it
+    Constant   nothing: a single value, or a text of its own for each row
 
 A gap is filled with the median of the training part, and has a feature of its own where the training part has
 gaps. All numbers come from the training part (`tables.statistics`).
@@ -198,7 +198,9 @@ class Category:
 
 @dataclasses.dataclass(frozen=True)
 class Constant:
-    """A column with a single value in the training part, or gaps alone: it must be there, and is not used.
+    """A column that says nothing of the training part: it must be there, and is not used.
+
+    It has a single value, gaps alone, or a text of its own for each row.
 
     Attributes
     ----------

@@ -15,7 +15,7 @@ from mlp_xp.losses import LOSSES, BinaryCrossEntropy, Poisson
 from mlp_xp.sources import MEMORY_LIMIT, ArraySource, ArrowSource, open_source
 from mlp_xp.sources.columns import Column
 from mlp_xp.sources.csv_files import CsvForm
-from mlp_xp.sources.text_values import is_number
+from mlp_xp.sources.text_values import is_number, resembles_number
 from mlp_xp.tables.around import Coded, Recoded, Selected, parts
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.preparation import Category, Constant, Inputs
@@ -191,12 +191,12 @@ def open_table(
     if targets_needed and not place.target:
         raise ValueError(f"{place.data} has named columns: say which to predict with --target NAME.")
     columns = columns or place.columns
-    beside = (place.beside,) if place.beside else ()
+    beside = [place.beside] if place.beside and place.beside not in columns else []
     source: Any = open_source(
         place.data,
         target=list(place.target),
-        columns=list(dict.fromkeys((*columns, *beside))) if columns else None,
-        exclude=[name for name in place.exclude if name not in beside] or None,
+        columns=[*columns, *beside] if columns else None,
+        exclude=[name for name in place.exclude if name != place.beside] or None,
         weight_column=place.weight_column,
         dtype="float64",
         text="refuse" if numbers_alone else "code if clear",
@@ -230,6 +230,11 @@ def open_table(
 def _beside(table: Table, name: str, is_input: bool) -> Table:
     """The table that says where a column is to split by, and whose inputs are the others if it is none."""
     names = table.feature_names
+    if name not in names:
+        raise ValueError(
+            f"{table.name} has no column {name!r} beside its targets to split the rows by; "
+            f"{checks.did_you_mean(name, names)}."
+        )
     at = names.index(name)
     used = [number for number in range(len(names)) if number != at or is_input]
     if not used:
@@ -410,11 +415,11 @@ def _check_classes(table: Table, task: str, loss: Any) -> None:
         )
     if len(levels) > MOST_CLASSES:
         raise ValueError(f"target {name!r} has {len(levels):,} different texts: no classes.")
-    are_numbers = [is_number(level) for level in levels]
-    if task == "auto" and sum(are_numbers) > len(levels) / 2 and not all(are_numbers):
+    n_alike = sum(resembles_number(level) for level in levels)
+    if task == "auto" and n_alike > len(levels) / 2 and not all(is_number(level) for level in levels):
         raise ValueError(
-            f"target {name!r} holds text among numbers: {_first_text(table)}mend it, or say --task "
-            "classification if its values are names of classes."
+            f"target {name!r} holds text among numbers: {_first_text(table)}mend it, say what the "
+            "--decimal mark is, or say --task classification if its values are names of classes."
         )
     if task == "auto" and len(levels) > MOST_LEVELS and len(levels) > table.source.n_rows / 2:
         raise ValueError(
@@ -525,7 +530,9 @@ def for_model(table: Table, model: TableModel) -> Table:
             )
         codes = {float(i): known[str(i) if unknown else level] for i, level in enumerate(table.levels)}
     else:
-        codes = {float(level): known[level] for level in model.levels if is_number(level)}
+        as_numbers = {"false": "0", "true": "1"}
+        numbers = {as_numbers.get(level, level): code for level, code in known.items()}
+        codes = {float(level): code for level, code in numbers.items() if is_number(level)}
         if not codes:
             raise ValueError(
                 f"target {name!r} of {table.name} holds numbers, but the model's classes are "

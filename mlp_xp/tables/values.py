@@ -29,7 +29,9 @@ def raw_values(column: Column, given: Any) -> np.ndarray:
     ValueError
         A value is of another kind, or infinite.
     """
-    values = np.asarray(given).reshape(-1)
+    # A list of texts and nan would become texts alone.
+    is_list = isinstance(given, list | tuple) and column.kind != "number"
+    values = np.asarray(given, dtype=object if is_list else None).reshape(-1)
     if column.n_features == 0:
         return np.zeros(len(values))
     try:
@@ -73,7 +75,7 @@ def _codes(column: Category, values: np.ndarray) -> np.ndarray:
     texts = values.tolist()
     for value in texts:
         if not isinstance(value, str) and not is_gap(value):
-            raise TypeError(f"{value!r} is a {type(value).__name__}")
+            raise TypeError(f"{value!r} is no text")
     codes = column.codes([str(value) for value in texts])
     codes[[not isinstance(value, str) for value in texts]] = -1
     return codes
