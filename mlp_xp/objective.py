@@ -6,6 +6,7 @@
 L_i sums over the outputs; s_i is the sample weight; biases are never penalised.
 """
 
+import array
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -30,8 +31,8 @@ class Values:
 
     Attributes
     ----------
-    read : list of float
-        What the host has seen so far.
+    read : array.array of float
+        What the host has seen so far: 8 bytes each, where a list of floats takes 32.
     broken : bool
         Whether something among it is infinite or nan.
     waiting : array (READ_EVERY,)
@@ -45,7 +46,7 @@ class Values:
     def clear(self) -> None:
         """Forget all."""
         self._n_waiting = 0
-        self.read: list[float] = []
+        self.read = array.array("d")
         self.broken = False
 
     def append(self, value: Array) -> None:
@@ -125,8 +126,8 @@ class Objective:
     def start_epoch(self) -> None:
         """Forget the values of the last epoch."""
         self.values.clear()
-        self._steps_of_values: list[int] = []
-        self._divisors: list[float] = []
+        self._steps_of_values = array.array("q")
+        self._divisors = array.array("d")
 
     def differentiate(self, step: Step, number: int = 0) -> None:
         """Fill `gradient` with ∂J/∂w over a step's chunks; J's terms wait on the device.
@@ -215,8 +216,8 @@ class Objective:
     def record_stored(self, n_values: int, *divisors: float) -> None:
         """Count steps whose values are among the waiting ones already: of each Σ s_i L_i, and perhaps λ R."""
         first = len(self._divisors)
-        self._divisors += divisors
-        self._steps_of_values += [n for n in range(first, len(self._divisors)) for _ in range(n_values)]
+        self._divisors.extend(divisors)
+        self._steps_of_values.extend(n for n in range(first, len(self._divisors)) for _ in range(n_values))
         self.values.stored(n_values * len(divisors))
 
     def _add_up(self, ranks: Ranks, own_value: Any, step: Step, n_rows: int) -> None:
@@ -272,17 +273,17 @@ class Objective:
         """The values of the epoch under way, as host arrays."""
         self.values.flush()
         return {
-            "epoch.values": np.asarray(self.values.read, dtype=np.float64),
-            "epoch.steps": np.asarray(self._steps_of_values, dtype=np.int64),
-            "epoch.divisors": np.asarray(self._divisors, dtype=np.float64),
+            "epoch.values": np.array(self.values.read, dtype=np.float64),
+            "epoch.steps": np.array(self._steps_of_values, dtype=np.int64),
+            "epoch.divisors": np.array(self._divisors, dtype=np.float64),
         }
 
     def restore_epoch(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Go on with an epoch from what `epoch_so_far` gave."""
         self.start_epoch()
-        self.values.read = arrays["epoch.values"].tolist()
-        self._steps_of_values = arrays["epoch.steps"].tolist()
-        self._divisors = arrays["epoch.divisors"].tolist()
+        self.values.read = array.array("d", arrays["epoch.values"].tolist())
+        self._steps_of_values = array.array("q", arrays["epoch.steps"].tolist())
+        self._divisors = array.array("d", arrays["epoch.divisors"].tolist())
 
     def first_failure(self) -> int | None:
         """The first step since `start_epoch` (from 0) whose value is not finite; None if all are."""

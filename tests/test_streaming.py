@@ -221,3 +221,20 @@ def test_a_table_or_its_cache_that_changes_while_training_is_noticed(which, arra
 
 def gathering():
     return [thread.name for thread in threading.enumerate() if "prefetch" in thread.name]
+
+
+def test_an_epoch_keeps_24_bytes_a_step():
+    objective = Objective(Network((2, 1)), SquaredError())
+    n_steps = 0
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(50):
+            objective.values.place(2048)
+            objective.record_stored(1, *[1.0] * 2048)
+            n_steps += 2048
+        kept = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert len(objective.step_terms()) == n_steps
+    assert kept < 30 * n_steps
