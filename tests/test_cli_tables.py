@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import typer.main
 from command_line import environment, runner
+from mpi import mpiexec
 
 from mlp_xp import MLPRegressor, Network, load, save
 from mlp_xp.cli import app
@@ -268,6 +269,33 @@ def test_streamed_classes(run, houses):
     options = ("--memory-limit", "5kB", "--no-cache", "--json", *QUICK)
     found = result(run("train", "houses.csv", "--target", "garden", "--exclude", "id", *options))
     assert 0 < found["metrics"]["accuracy"] <= 1
+
+
+@pytest.mark.needs("mpi4py")
+def test_columns_are_prepared_alike_on_any_number_of_threads_and_ranks(houses):
+    """Also where medians come from a sample: of 100 rows here."""
+    code = "import sys; from mlp_xp.tables import statistics; statistics.SAMPLE_ROWS = 100; "
+    code += "from mlp_xp.cli import main; main(sys.argv[1:])"
+    options = (*TRAIN, "--scaling", "robust", *QUICK)
+    found = {}
+    for n_ranks, n_threads in ((1, 1), (1, 2), (3, 1)):
+        out = f"{n_ranks}-{n_threads}"
+        command = ("-c", code, *options, "--out", out)
+        if n_ranks > 1:
+            done = mpiexec(n_ranks, *command, cwd=houses)
+        else:
+            threads = {"OPENBLAS_NUM_THREADS": str(n_threads), "OMP_NUM_THREADS": str(n_threads)}
+            done = subprocess.run(
+                [sys.executable, *command],
+                cwd=houses,
+                env=environment(**threads),
+                capture_output=True,
+                check=False,
+            )
+        assert done.returncode == 0, done.stderr
+        found[out] = load(houses / out)
+    assert len({model.inputs for model in found.values()}) == 1
+    assert len({model.targets for model in found.values()}) == 1
 
 
 @pytest.mark.parametrize("way", [[], ["--no-cuda-graph"], ["--plain-steps"]])

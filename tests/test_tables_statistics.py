@@ -1,5 +1,7 @@
 """Statistics of the training part: exact against libraries, in bounded memory, and from nothing else."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from arrays import readonly
@@ -193,6 +195,32 @@ def test_a_stream_has_the_statistics_of_its_rows(rng, monkeypatch):
     assert found[0] == found[2]
     for streamed, whole in zip(found[0].columns, found[1].columns, strict=True):
         assert streamed.median == pytest.approx(whole.median, abs=0.2)
+
+
+class Rows:
+    """A million rows of four columns, made when they are asked for."""
+
+    n_rows, n_features, n_targets, has_weights = 1_000_000, 4, 1, False
+
+    def rows(self, index, x, y, weight):
+        x[:, 0] = index
+        x[:, 1] = np.where(index % 3, index % 1000, NAN)
+        x[:, 2] = index % 5
+        x[:, 3] = index / 1000
+        y[:, 0] = index
+
+
+def test_memory_does_not_grow_with_the_rows():
+    """A sample of two columns that need one takes 1.6 MB; all rows would take 32 MB."""
+    columns = [*numbers("a", "b"), Column("t", "text", tuple("abcde")), Column("d", "date")]
+    rows = Rows()
+    tracemalloc.start()
+    inputs, _ = measure(rows, columns, "y", scaling="robust")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 12e6
+    assert inputs.columns[0].median == pytest.approx(500_000, rel=0.01)
+    assert inputs.columns[1].median == pytest.approx(500, rel=0.02)
 
 
 # Nothing but the training part

@@ -25,6 +25,7 @@ def evaluate(
     encoding: options.Encoding = None,
     null: options.Null = "",
     date_format: options.DateFormat = None,
+    memory_limit: options.MemoryLimit = "1GB",
     cache: options.Cache = True,
     cache_dir: options.CacheDir = None,
     device: options.Device = "cpu",
@@ -45,6 +46,7 @@ def evaluate(
     """
     wrong = options.Problems()
     form = wrong.reading(options.csv_form, delimiter, decimal, encoding, null, date_format)
+    limit = wrong.reading(options.amount, "--memory-limit", memory_limit)
     wrong.add("DATA is missing: name a file, or a --dataset." if data is None and dataset is None else None)
     wrong.add(None if dataset is None else checks.one_of("--dataset", dataset, DATASETS))
     wrong.reading(options.check_device, device)
@@ -56,6 +58,7 @@ def evaluate(
             weight_column,
             exclude=options.names(exclude),
             form=form,
+            memory_limit=limit,
             cache=cache,
             cache_dir=cache_dir,
         )

@@ -127,6 +127,14 @@ DateFormat = Annotated[
     str | None,
     option(CSV, "How 01/02/2024 is read: 'day first' or 'month first'.", default="recognised, and said"),
 ]
+MemoryLimit = Annotated[
+    str,
+    option(
+        MEMORY,
+        "Memory for the data, such as 500MB or 4GB: a larger table is kept in a file in the cache folder. "
+        "For a training also that for a step of an 'auto' batch.",
+    ),
+]
 Cache = Annotated[
     bool,
     option(

@@ -39,6 +39,8 @@ def predict(
     encoding: options.Encoding = None,
     null: options.Null = "",
     date_format: options.DateFormat = None,
+    memory_limit: options.MemoryLimit = "1GB",
+    cache: options.Cache = True,
     cache_dir: options.CacheDir = None,
     proba: Annotated[
         bool,
@@ -68,6 +70,7 @@ def predict(
     """
     wrong = options.Problems()
     form = wrong.reading(options.csv_form, delimiter, decimal, encoding, null, date_format)
+    limit = wrong.reading(options.amount, "--memory-limit", memory_limit)
     kept = options.names(keep)
     wrong.add(
         "DATA is missing: name a file, or a --dataset." if data is None and dataset is None else None,
@@ -82,7 +85,15 @@ def predict(
         )
     wrong.reading(options.check_device, device)
     with options.given_data(data) as path:
-        where = Place(path, dataset, exclude=options.names(exclude), form=form, cache_dir=cache_dir)
+        where = Place(
+            path,
+            dataset,
+            exclude=options.names(exclude),
+            form=form,
+            memory_limit=limit,
+            cache=cache,
+            cache_dir=cache_dir,
+        )
         wrong.add(where.problem())
         if kept and (path is None or not where.has_names):
             wrong.add(f"--keep {keep}: only a table has columns with names of its own.")

@@ -13,7 +13,7 @@ from mlp_xp import cuda
 from mlp_xp.activations import ACTIVATIONS
 from mlp_xp.cli import configuration, options, stages
 from mlp_xp.cli.configuration import Config
-from mlp_xp.cli.options import DATA, MEMORY, REAL, WHOLE, option
+from mlp_xp.cli.options import DATA, REAL, WHOLE, option
 from mlp_xp.cli.outputs import OUTPUT, LogFile, Outputs, Plot, Report, TensorBoard, command_line
 from mlp_xp.cli.plan import plan_of
 from mlp_xp.cli.run_control import find_ranks, lowest_first
@@ -236,14 +236,7 @@ def train(
         int,
         option(TRAINING, "Batches whose gradients are added up for one step, >= 1.", **WHOLE),
     ] = 1,
-    memory_limit: Annotated[
-        str,
-        option(
-            MEMORY,
-            "Memory for the data, such as 500MB or 4GB: a larger table is kept in a file in the cache "
-            "folder; and for a step of an 'auto' batch.",
-        ),
-    ] = "1GB",
+    memory_limit: options.MemoryLimit = "1GB",
     cache: options.Cache = True,
     cache_dir: options.CacheDir = None,
     checkpoint_dir: Annotated[
