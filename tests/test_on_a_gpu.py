@@ -5,7 +5,9 @@ import logging
 import numpy as np
 import pytest
 from arrays import host, readonly
+from mpi import mpiexec
 
+from mlp_xp import cuda, load
 from mlp_xp.activations import ACTIVATIONS
 from mlp_xp.array_api import backend as find_backend
 from mlp_xp.cuda import graph, memory
@@ -219,3 +221,19 @@ def test_memory_that_runs_out(gpu):
             memory.limit("100%", int(network.backend.name.partition(":")[2]))
         found.append((losses, host(network.parameters.flat)))
     check_close(*found, "float64")
+
+
+@pytest.mark.needs("mpi4py")
+@pytest.mark.parametrize("way", ["auto", "nccl", "host"])
+def test_ranks_train_as_one_process_does(way, gpu, tmp_path):
+    """On a machine with one GPU both share it, and their gradients go through the host."""
+    if way == "nccl" and len(cuda.devices()) < 2:
+        pytest.skip("NCCL needs two GPUs")
+    options = ("-m", "mlp_xp", "train", "--epochs", "3", "--patience", "0", "--dtype", "float64", "--quiet")
+    options += ("--device", "cuda", "--dropout", "0.2", "--all-reduce", way, "--out")
+    found = []
+    for n_ranks in (1, 2):
+        done = mpiexec(n_ranks, *options, tmp_path / f"{n_ranks}.safetensors")
+        assert done.returncode == 0, done.stderr
+        found.append(load(tmp_path / f"{n_ranks}.safetensors").network.parameters.to_host())
+    np.testing.assert_allclose(*found, rtol=1e-9, atol=1e-10)

@@ -34,8 +34,8 @@ def lowest_first(ranks: Ranks | None) -> contextlib.AbstractContextManager[None]
 
 
 def end_all(message: str, status: int, given: Sequence[str]) -> None:
-    """Where this process is one of several, say its error and end all of them; else do nothing."""
-    if not under_mpi() or "--no-mpi" in given:
+    """Where this process trains as one of several, say its error and end all of them; else do nothing."""
+    if not under_mpi() or "--no-mpi" in given or "train" not in given[:1]:
         return
     ranks = world()
     if ranks is None:
