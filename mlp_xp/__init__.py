@@ -9,10 +9,21 @@ from typing import Any
 from mlp_xp.loader import Loader
 from mlp_xp.model_file import load, save
 from mlp_xp.network import Network
+from mlp_xp.onnx_file import export_onnx
 from mlp_xp.training_loop import Epoch, train
 
 __version__ = "0.1.0"
-__all__ = ["Epoch", "Loader", "MLPClassifier", "MLPRegressor", "Network", "load", "save", "train"]
+__all__ = [
+    "Epoch",
+    "Loader",
+    "MLPClassifier",
+    "MLPRegressor",
+    "Network",
+    "export_onnx",
+    "load",
+    "save",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -221,6 +221,20 @@ def test_more_rows_than_are_looked_at_are_drawn():
     np.testing.assert_array_equal(rows.x, findings.sample(source, 0, most=100).x)
 
 
+def test_a_large_network_is_asked_on_fewer_rows_or_not_at_all(monkeypatch):
+    monkeypatch.setattr(findings, "MOST_MULTIPLICATIONS", 1.2e8)
+    rows = findings.sample(ArraySource(np.arange(60000.0).reshape(20000, 3), np.zeros(20000)), 0)
+    small, large, huge = (
+        TableModel(Network((3, *hidden, 1)), Inputs.plain(["a", "b", "c"]), Targets.unscaled(["y"]))
+        for hidden in ((), (300,), (600, 600))
+    )
+    assert findings.affordable(small, rows).n_rows == 20000
+    fewer = findings.affordable(large, rows)
+    assert 40 <= fewer.n_rows < 20000
+    assert (fewer.x[0, 0], fewer.x[-1, 0]) == (0.0, 59997.0)
+    assert findings.affordable(huge, rows) is None
+
+
 def points_of(svg, kind):
     """The places of a path of a chart."""
     path = re.search(rf'<path class="{kind}" d="([^"]*)"', svg)[1]

@@ -94,13 +94,14 @@ def page(account: Account, model: TableModel, training: Any, held_out: Any | Non
     """
     seen = findings.sample(training, account.seed)
     judged = seen if held_out is None else findings.sample(held_out, account.seed)
-    part = "training" if held_out is None else "held-out"
+    n_judged = (held_out or training).n_rows
+    part = "training rows" if held_out is None else "held-out rows"
     title = f"{', '.join(model.targets.names)} from {account.source}"
     sections = [
         ("", _tiles(account)),
         ("Curves", _curves(account, model)),
-        *_of_predictions(model, judged, part),
-        (f"What each column is worth, on {part} rows", _importances(model, judged, account.seed)),
+        *_of_predictions(model, judged, _some(judged.n_rows, n_judged, part)),
+        _importances(model, findings.affordable(model, judged), account.seed, n_judged, part),
         ("Columns of the training part", _columns(model, seen, training.n_rows)),
         ("How it was trained", _facts(account, model)),
         ("Do it again", f'<pre tabindex="0"><code>{escaped(account.command)}</code></pre>'),
@@ -119,6 +120,11 @@ def page(account: Account, model: TableModel, training: Any, held_out: Any | Non
         f"<title>{escaped(title)}</title><style>{STYLE}</style></head>"
         f"<body><header><h1>{escaped(title)}</h1>{introduction}</header><main>{body}</main></body></html>\n"
     )
+
+
+def _some(n: int, n_all: int, rows: str) -> str:
+    """Some rows of all, in words."""
+    return f"{n:,} of {n_all:,} {rows}" if n < n_all else rows
 
 
 def _tiles(account: Account) -> str:
@@ -165,14 +171,14 @@ def _of_predictions(model: TableModel, rows: findings.Rows, part: str) -> Iterat
     predicted = model.predict_raw(rows.x)
     if model.levels is not None:
         true = rows.y[:, 0].astype(np.int64)
-        yield f"Confusions, on {part} rows", _confusions(model.levels, true, predicted.argmax(axis=1))
-        yield f"Calibration, on {part} rows", _calibration_of_classes(model.levels, true, predicted)
+        yield f"Confusions, on {part}", _confusions(model.levels, true, predicted.argmax(axis=1))
+        yield f"Calibration, on {part}", _calibration_of_classes(model.levels, true, predicted)
     elif isinstance(model.loss, BinaryCrossEntropy):
-        yield f"Calibration, on {part} rows", _calibration_of_labels(model, rows.y, predicted)
+        yield f"Calibration, on {part}", _calibration_of_labels(model, rows.y, predicted)
     elif model.quantiles is not None:
-        yield f"Calibration, on {part} rows", _calibration_of_quantiles(model, rows.y, predicted)
+        yield f"Calibration, on {part}", _calibration_of_quantiles(model, rows.y, predicted)
     else:
-        yield f"Residuals, on {part} rows", _residuals(model, rows.y, predicted)
+        yield f"Residuals, on {part}", _residuals(model, rows.y, predicted)
 
 
 def _residuals(model: TableModel, true: np.ndarray, predicted: np.ndarray) -> str:
@@ -253,7 +259,12 @@ def _calibration_of_quantiles(model: TableModel, y: np.ndarray, predicted: np.nd
     return _figures(drawn)
 
 
-def _importances(model: TableModel, rows: findings.Rows, seed: int) -> str:
+def _importances(
+    model: TableModel, rows: findings.Rows | None, seed: int, n_rows: int, part: str
+) -> tuple[str, str]:
+    heading = "What each column is worth"
+    if rows is None:
+        return heading, "<p>So many columns and weights would take too long to measure.</p>"
     metric, found = findings.importance_of_columns(model, rows, seed)
     change = "falls" if metric == "r2" else "rises"
     most = max([each.loss for each in found], default=0.0)
@@ -265,7 +276,7 @@ def _importances(model: TableModel, rows: findings.Rows, seed: int) -> str:
             f"<td>{number(each.loss)} <small>± {number(each.spread)}</small></td></tr>"
         )
     more = len(found) - MOST_COLUMNS
-    return (
+    return f"{heading}, on {_some(rows.n_rows, n_rows, part)}", (
         f"<p>How much the {METRICS[metric]} {change} when the values of a column are shuffled "
         f"({findings.REPEATS} times: mean and deviation). Columns that say the same share what they are "
         f'worth.</p><table class="bars"><tbody>{"".join(lines)}</tbody></table>'
@@ -283,7 +294,7 @@ def _columns(model: TableModel, rows: findings.Rows, n_rows: int) -> str:
         f"<td>{drawing.sparkline(each.counts)}</td><td>{escaped(each.words)}</td></tr>"
         for each in shown
     ]
-    drawn = f" (of {rows.n_rows:,} of its {n_rows:,} rows)" if rows.n_rows < n_rows else ""
+    drawn = f" (of {_some(rows.n_rows, n_rows, 'rows')})" if rows.n_rows < n_rows else ""
     more = n_inputs - MOST_COLUMNS
     return (
         f"<p>{n_inputs:,} columns and {len(found) - n_inputs:,} to predict{drawn}.</p>"
