@@ -40,6 +40,7 @@ SOLVERS = [
         for momentum in ({"momentum": 0.0}, {"nesterovs_momentum": False}, {})
     ),
     {"solver": "sgd", "learning_rate_init": 0.001, "momentum": 0.97},
+    {"solver": "sgd", "learning_rate_init": 1e-6, "momentum": 1.0},
 ]
 OTHERS = [
     {"activation": activation, "batch_size": batch, "shuffle": shuffle, "early_stopping": early}

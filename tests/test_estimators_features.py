@@ -1,6 +1,7 @@
 """What users asked scikit-learn for: the estimators' own options."""
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -216,19 +217,31 @@ def test_partial_fit_of_multilabel():
     ids=str,
 )
 def test_warm_start_continue_really_goes_on(options):
-    import pickle
-
-    settings = {"n_iter_no_change": 1000, "batch_size": 32} | options | {"warm_start": "continue"}
-    whole = classifier(max_iter=24, **settings).fit(x, y)
-    parts = classifier(max_iter=1, **settings)
-    for turn in range(24):
-        parts.fit(x, y)
-        if turn == 10:
-            parts = pickle.loads(pickle.dumps(parts))
+    whole, parts = in_one_fit_and_in_many(24, options)
     assert parts.loss_curve_ == whole.loss_curve_
     for mine, other in zip(parts.coefs_ + parts.intercepts_, whole.coefs_ + whole.intercepts_, strict=True):
         np.testing.assert_array_equal(mine, other)
     assert parts.t_ == whole.t_
+
+
+@pytest.mark.parametrize("solver", ["adam", "sgd"])
+def test_300_fits_of_one_epoch_are_one_of_300(solver):
+    whole, parts = in_one_fit_and_in_many(300, {"solver": solver})
+    assert len(parts.loss_curve_) == 300
+    assert parts.loss_curve_ == whole.loss_curve_
+    np.testing.assert_array_equal(parts.coefs_[0], whole.coefs_[0])
+
+
+def in_one_fit_and_in_many(n_epochs, options):
+    """A fit of so many epochs, and so many of one, with a pickle between."""
+    settings = {"n_iter_no_change": 1000, "batch_size": 32} | options | {"warm_start": "continue"}
+    whole = classifier(max_iter=n_epochs, **settings).fit(x, y)
+    parts = classifier(max_iter=1, **settings)
+    for turn in range(n_epochs):
+        parts.fit(x, y)
+        if turn == 10:
+            parts = pickle.loads(pickle.dumps(parts))
+    return whole, parts
 
 
 def test_warm_start_continue_with_lbfgs_starts_from_the_weights():

@@ -149,8 +149,10 @@ def test_bad_sources():
         classifier().fit(ArraySource(x))
     with pytest.raises(ValueError, match="Unknown label type: continuous"):
         classifier().fit(source(real[:, 0]))
-    with pytest.raises(TypeError, match="partial_fit"):
+    with pytest.raises(TypeError, match="partial_fit takes arrays"):
         regressor().partial_fit(source(real), None)
+    with pytest.raises(TypeError, match="leave sample_weight out"):
+        regressor().fit(source(real), sample_weight=np.ones(300))
     model = classifier(warm_start=True).fit(source(y))
     with pytest.raises(ValueError, match="same classes"):
         model.fit(source(y % 2))

@@ -133,11 +133,13 @@ def _fit(
     data: Rows
     if given is None:
         data, dtype = _checked(e, X, y, sample_weight, first, incremental)
-    elif incremental or sample_weight is not None:
+    elif incremental:
         raise TypeError(
-            "a path, a source or a loader brings its own weights, and fit takes it: partial_fit and "
-            "sample_weight go with arrays."
+            "partial_fit takes arrays: an epoch over a path, a source or a loader is fit with "
+            "warm_start='continue' and max_iter=1."
         )
+    elif sample_weight is not None:
+        raise TypeError("a path, a source or a loader brings its own weights: leave sample_weight out.")
     else:
         data, dtype = _opened(e, given, first)
     validation = _checked_held(e, held, y if isinstance(X, str | os.PathLike) else None, dtype)

@@ -1,6 +1,5 @@
 """Constructor parameters: checked as scikit-learn checks its own, translated to the core's objects."""
 
-import math
 from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
@@ -180,9 +179,7 @@ def rule_of(e: Any) -> Any:
         return Adam(float(e.beta_1), float(e.beta_2), float(e.epsilon), eps_on="raw")
     if e.momentum == 0:
         return SGD()
-    # The core's momentum is below 1, scikit-learn's may be 1.
-    momentum = min(float(e.momentum), math.nextafter(1.0, 0.0))
-    return Nesterov(momentum) if e.nesterovs_momentum else Momentum(momentum)
+    return (Nesterov if e.nesterovs_momentum else Momentum)(float(e.momentum))
 
 
 def is_stochastic(e: Any) -> bool:
