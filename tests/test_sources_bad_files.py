@@ -217,12 +217,15 @@ def test_places_without_data(tmp_path):
         open_source(tmp_path)
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
-def test_no_permission(tmp_path):
-    (tmp_path / "t.csv").write_text(ROWS)
-    (tmp_path / "t.csv").chmod(0)
-    with pytest.raises(PermissionError, match=r"no permission to read '.*t\.csv'"):
-        open_source(tmp_path / "t.csv")
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet", "t.arrow", "t.npy", "t.npz", "folder"])
+def test_no_permission(tmp_path, monkeypatch, name):
+    path = tmp_path / name
+    path.mkdir() if name == "folder" else path.write_text(ROWS)
+    path.chmod(0)
+    if getattr(os, "geteuid", int)() == 0:  # root may read everything, and is told that it may not
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(PermissionError, match=rf"no permission to read .*{name}"):
+        open_source(path)
 
 
 @pytest.mark.parametrize("memory_limit", [0, 10**9])

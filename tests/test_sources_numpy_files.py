@@ -146,14 +146,6 @@ def test_missing_files_are_named_with_what_there_is(tmp_path):
         open_source(tmp_path / "z.npy")
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
-def test_no_permission(tmp_path):
-    np.save(tmp_path / "x.npy", X)
-    (tmp_path / "x.npy").chmod(0)
-    with pytest.raises(PermissionError, match=r"no permission to read '.*x\.npy'"):
-        open_source(tmp_path / "x.npy")
-
-
 def test_columns_of_arrays_have_no_names(tmp_path):
     np.save(tmp_path / "x.npy", X)
     with pytest.raises(ValueError, match=r"exclude: the columns of \.npy files have no names"):

@@ -219,6 +219,24 @@ def test_a_table_or_its_cache_that_changes_while_training_is_noticed(which, arra
         list(epochs)
 
 
+@pytest.mark.needs("pyarrow")
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_streamed_table_that_changes_while_training_is_noticed(suffix, arrays, tmp_path, device):
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+
+    path = tmp_path / f"table.{suffix}"
+    table = pa.table({f"x{i}": arrays[0][:, i] for i in range(3)} | {"y": arrays[1][:, 0]})
+    (csv.write_csv if suffix == "csv" else parquet.write_table)(table, path)
+    source = open_source(path, target="y", memory_limit=0, cache=False)
+    epochs = train(Network((3, 1), device=device), Loader(source, batch_size=16))
+    next(epochs)
+    with path.open("ab") as file:
+        file.write(b"1,2,3,4\n")
+    with pytest.raises(RuntimeError, match=f"{path.name} was changed while it was in use"):
+        list(epochs)
+
+
 def gathering():
     return [thread.name for thread in threading.enumerate() if "prefetch" in thread.name]
 

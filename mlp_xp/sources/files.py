@@ -140,6 +140,8 @@ def find_files(path: str | os.PathLike[str], suffixes: Sequence[str]) -> list[Fi
     if "://" in text:
         found = _find_remote(text, suffixes)
     elif Path(text).is_dir():
+        if not os.access(text, os.R_OK | os.X_OK):  # or its files would seem to be none
+            raise PermissionError(f"no permission to read the folder {text!r}.")
         found = [
             dataclasses.replace(local_file(each), folders=each.relative_to(text).parts[:-1])
             for each in sorted(Path(text).rglob("*"))
