@@ -1,6 +1,7 @@
 """What only a GPU can show: kernels, copies and graphs at work. Run with --device cuda."""
 
 import logging
+import warnings
 
 import numpy as np
 import pytest
@@ -11,10 +12,13 @@ from mlp_xp import cuda, load
 from mlp_xp.activations import ACTIVATIONS
 from mlp_xp.array_api import backend as find_backend
 from mlp_xp.cuda import graph, memory
+from mlp_xp.dropout import resolve_dropout
+from mlp_xp.fast import ways
 from mlp_xp.loader import Loader
-from mlp_xp.losses import LOSSES, GroupedCrossEntropy, Pinball
+from mlp_xp.losses import LOSSES, GroupedCrossEntropy, Pinball, SoftmaxCrossEntropy
 from mlp_xp.network import Network
-from mlp_xp.optimizers import LBFGS, OPTIMIZERS
+from mlp_xp.objective import Objective
+from mlp_xp.optimizers import LBFGS, OPTIMIZERS, Adam, Optimizer
 from mlp_xp.regularizers import ElasticNet
 from mlp_xp.training_loop import train
 
@@ -170,6 +174,25 @@ def test_steps_take_no_memory(resident, gpu):
         taken.append(count.n_blocks)
     # Rows that are on the device are gathered in blocks of several steps, into new arrays.
     assert taken[1] - taken[0] <= (20 if resident else 0)
+
+
+def test_steps_do_not_wait_for_the_gpu(gpu):
+    """CuPy refuses, inside a step, to read the device or to wait for it."""
+    cupyx = pytest.importorskip("cupyx")
+    rng = np.random.default_rng(2)
+    x, y, weight = rng.normal(size=(330, 20)), rng.integers(0, 5, 330), rng.uniform(0.5, 2, 330)
+    network = Network((20, 33, 17, 5), device=gpu, seed=1)
+    backend = network.backend
+    dropout = resolve_dropout(0.2, 2, 0)
+    objective = Objective(network, SoftmaxCrossEntropy(), ElasticNet(1e-3, 1e-3), dropout)
+    update = ways(backend.name)(objective, Optimizer(Adam(), network.parameters), 1.0)
+    loader = Loader(x, y, weight, batch_size=32)
+    with backend.runtime.working(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # CuPy deprecates what it has no other word for
+        for number, step in enumerate(loader.steps(0, backend, **objective.targets)):
+            with cupyx.allow_synchronize(False):
+                update(step, number, 1e-3)
+        assert np.isfinite(objective.epoch_loss())
 
 
 @pytest.mark.parametrize("slow", [False, True])
