@@ -66,7 +66,7 @@ def model_and_rows(case, rng):
 def page_of(case, rng, *, held_out=True):
     model, rows = model_and_rows(case, rng)
     result = {
-        "metrics": {"rmse": None, "accuracy": 0.5},
+        "metrics": {"rmse": None, "accuracy": 0.5, f"r2_{NASTY}": 0.123456},
         "metrics_on": "held-out",
         "rows_measured": 30,
         "epochs": 3,
@@ -134,6 +134,7 @@ def test_what_is_known_of_the_run_is_told(rng):
         "undefined",
         "best: epoch 2",
         "mlp_xp 1.2.3",
+        "0.1235",
         "learning rate",
     ):
         assert told in words
@@ -190,6 +191,18 @@ def test_confusions_are_scikit_learns():
     true, guess = rng.integers(0, 5, (2, 200))
     expected = metrics.confusion_matrix(true, guess, labels=range(5))
     np.testing.assert_array_equal(findings.confusions(true, guess, 5), expected)
+    np.fill_diagonal(expected, 0)
+    worst = findings.worst_confusions(true, guess, 3)
+    assert [count for *_, count in worst] == sorted(expected.flat, reverse=True)[:3]
+    assert all(expected[class_, taken_for] == count for class_, taken_for, count in worst)
+
+
+def test_very_many_classes_or_columns_are_looked_at_on_fewer_rows():
+    levels = tuple(map(str, range(100_000)))
+    wide = TableModel(Network((1, 100_000)), Inputs.plain(["a"]), Targets.unscaled(["y"]), levels)
+    assert findings.most_rows(wide) == 200
+    narrow = TableModel(Network((1, 1)), Inputs.plain(["a"]), Targets.unscaled(["y"]))
+    assert findings.most_rows(narrow) == findings.MOST_ROWS
 
 
 @pytest.mark.parametrize("n_targets", [1, 2])

@@ -16,6 +16,9 @@ from mlp_xp.tables.model import TableModel
 MOST_ROWS = 20_000
 """Rows that are looked at; of more, so many are drawn at random."""
 
+MOST_VALUES = 20_000_000
+"""Values, or predictions, of the rows that are looked at: they stay in memory."""
+
 REPEATS = 3
 """Times that each column is permuted."""
 
@@ -71,6 +74,12 @@ class Rows:
         x[...], y[...] = self.x[index], self.y[index]
         if weight is not None and self.weight is not None:
             weight[...] = self.weight[index]
+
+
+def most_rows(model: TableModel) -> int:
+    """Rows that are looked at: fewer where each has very many values or predictions."""
+    width = max(len(model.inputs.names), len(model.output_names))
+    return max(1, min(MOST_ROWS, MOST_VALUES // width))
 
 
 def sample(source: Any, seed: int, most: int = MOST_ROWS) -> Rows:
@@ -260,3 +269,10 @@ def confusions(true: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.nd
     """How often each class (a row) was taken for each (a column): (n_classes, n_classes) int."""
     pairs = np.bincount(true.astype(np.int64) * n_classes + predicted, minlength=n_classes * n_classes)
     return pairs.reshape(n_classes, n_classes)
+
+
+def worst_confusions(true: np.ndarray, predicted: np.ndarray, most: int) -> list[tuple[int, int, int]]:
+    """The most frequent mistakes: a class, what it was taken for, how often; for any number of classes."""
+    wrong = np.flatnonzero(true != predicted)
+    mistakes = collections.Counter(zip(true[wrong].tolist(), predicted[wrong].tolist(), strict=True))
+    return [(class_, taken_for, count) for (class_, taken_for), count in mistakes.most_common(most)]

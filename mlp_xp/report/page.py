@@ -92,8 +92,9 @@ def page(account: Account, model: TableModel, training: Any, held_out: Any | Non
     training, held_out : source
         Raw rows; held_out is None where none were held out, and the model is judged on the training part.
     """
-    seen = findings.sample(training, account.seed)
-    judged = seen if held_out is None else findings.sample(held_out, account.seed)
+    most = findings.most_rows(model)
+    seen = findings.sample(training, account.seed, most)
+    judged = seen if held_out is None else findings.sample(held_out, account.seed, most)
     n_judged = (held_out or training).n_rows
     part = "training rows" if held_out is None else "held-out rows"
     title = f"{', '.join(model.targets.names)} from {account.source}"
@@ -136,7 +137,9 @@ def _tiles(account: Account) -> str:
     best = result["best_epoch"]
     tiles.append(("epochs", f"{result['epochs']:,}", f"best: {best:,}" if best else ""))
     tiles.append(("time", f"{result['seconds']:,.1f} s", f"on {result['device']}"))
-    return f'<div class="tiles">{"".join(_tile(*tile) for tile in tiles)}</div>'
+    of_each = [(name, number(value)) for name, value in result["metrics"].items() if name not in METRICS]
+    more = _table(of_each[: 3 * MOST_TARGETS]) if of_each else ""  # of several targets
+    return f'<div class="tiles">{"".join(_tile(*tile) for tile in tiles)}</div>{more}'
 
 
 def _tile(name: str, value: str, note: str) -> str:
@@ -197,19 +200,15 @@ def _residuals(model: TableModel, true: np.ndarray, predicted: np.ndarray) -> st
 
 
 def _confusions(levels: Sequence[str], true: np.ndarray, guess: np.ndarray) -> str:
-    counts = findings.confusions(true, guess, len(levels))
     if len(levels) > MOST_CLASSES:
-        np.fill_diagonal(counts, 0)
-        worst = np.argsort(counts, axis=None)[::-1][:MOST_CLASSES]
         pairs = [
-            (f"{_name(levels[at // len(levels)])} taken for {_name(levels[at % len(levels)])}", f"{n:,}")
-            for at in worst.tolist()
-            if (n := int(counts.flat[at]))
+            (f"{_name(levels[class_])} taken for {_name(levels[taken_for])}", f"{count:,}")
+            for class_, taken_for, count in findings.worst_confusions(true, guess, MOST_CLASSES)
         ]
         return f"<p>The most frequent, of {len(levels):,} classes:</p>{_table(pairs, raw=True)}"
     head = "".join(f'<th scope="col">{_name(level)}</th>' for level in levels)
     body = []
-    for level, row in enumerate(counts.tolist()):
+    for level, row in enumerate(findings.confusions(true, guess, len(levels)).tolist()):
         total = max(1, sum(row))
         cells = "".join(
             f'<td class="{"right" if level == at else "wrong"}" style="--share:{n / total:.3f}">{n:,}</td>'

@@ -18,6 +18,7 @@ small { color: var(--soft); font-size: 0.8rem; font-weight: normal; }
 .tiles div { background: var(--card); border-radius: 0.6rem; padding: 0.7rem 0.9rem; display: grid; }
 .tiles strong { font-size: 1.5rem; line-height: 1.3; font-variant-numeric: tabular-nums; }
 .tiles span { color: var(--soft); font-size: 0.9rem; }
+.tiles + table { margin-top: 1rem; }
 .figures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); }
 figure { margin: 0; background: var(--card); border-radius: 0.6rem; padding: 0.7rem; max-width: 34rem; }
 figcaption { font-size: 0.9rem; margin-bottom: 0.3rem; }
