@@ -293,6 +293,16 @@ def test_standard_operators_alone(rng):
     assert not model.functions
 
 
+def test_the_reference_implementation_of_onnx_agrees(rng):
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    columns, values = mixed_rows(rng)
+    model = table_model(MIXED, activation=["gelu"])
+    (found,) = ReferenceEvaluator(onnx.load_from_string(onnx_bytes(model))).run(None, columns)
+    check_same(found, model.predict_raw(values))
+
+
 def test_no_rows(rng):
     columns, _ = mixed_rows(rng)
     found = run(onnx_bytes(table_model(MIXED)), {name: column[:0] for name, column in columns.items()})

@@ -54,11 +54,11 @@ def table(tmp_path_factory):
     return path, {name: column[:, None] for name, column in columns.items()}
 
 
-def trained(mlp_xp, path, target, folder):
+def trained(mlp_xp, path, target, folder, *further):
     model = folder / f"a model of {target}.safetensors"
     other = "dear" if target == "price" else "price"
     options = ("--hidden", "8", "--epochs", "5", "--exclude", other, "--quiet")
-    assert mlp_xp("train", path, "--target", target, "--out", model, *options).status == 0
+    assert mlp_xp("train", path, "--target", target, "--out", model, *options, *further).status == 0
     return model
 
 
@@ -68,9 +68,19 @@ def predicted(mlp_xp, model, path):
     return list(csv.DictReader(said.out.splitlines()))
 
 
-def test_numbers(mlp_xp, table, tmp_path):
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--scaling", "robust", "--dtype", "float64"),
+        ("--scaling", "none", "--loss", "huber"),
+        ("--max-levels", "1", "--activation", "mish"),
+    ],
+    ids=str,
+)
+def test_numbers(mlp_xp, table, tmp_path, options):
     path, columns = table
-    model = trained(mlp_xp, path, "price", tmp_path)
+    model = trained(mlp_xp, path, "price", tmp_path, *options)
     said = mlp_xp("export", model, "--out", tmp_path / "houses.onnx")
     assert (said.status, said.out) == (0, "")
     assert "4 inputs (width float32 [N, 1], colour str [N, 1]" in said.err
