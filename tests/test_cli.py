@@ -120,7 +120,7 @@ def test_help_is_named_of_the_command_that_was_meant(run):
         (FileNotFoundError(2, "No such file or directory", "a.csv"), 2, "a.csv: No such file or directory."),
         (PermissionError("no permission"), 2, "no permission"),
         (ModuleNotFoundError("pip install it"), 2, "pip install it"),
-        (MemoryError(), 2, "MemoryError"),
+        (MemoryError(), 2, "there is not enough memory"),
         (FloatingPointError("nan in epoch 7"), 1, "nan in epoch 7"),
         (ZeroDivisionError("by zero"), 3, "ZeroDivisionError: by zero. That is an error of mlp-xp itself"),
         (KeyError("x"), 3, "KeyError: 'x'"),

@@ -134,6 +134,9 @@ def _explain(error: BaseException, given: Sequence[str]) -> tuple[str, int]:
         return str(error), 1
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}.", 2
+    if isinstance(error, MemoryError) and (type(error) is not MemoryError or not str(error)):  # a library's
+        what = str(error).rstrip(".") or "no more can be had"
+        return f"there is not enough memory: {what}. Make the network or the batches smaller.", 2
     if isinstance(error, REFUSED):
         return _as_options(str(error)) or type(error).__name__, 2
     text = (
