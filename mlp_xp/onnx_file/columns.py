@@ -4,7 +4,7 @@ Everything is computed in float64, as `Inputs.fill` does, so that a date or a la
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -63,31 +63,33 @@ def features(graph: Graph, inputs: Inputs, *, matrix: str | None) -> str:
     str
         [N, n_features], float64.
     """
-    if matrix is None:
-        values = [graph.input(column.name, DTYPES[column.kind], 1) for column in inputs.columns]
-    else:
-        whole = graph.input(matrix, "float32", len(inputs.columns))
-        values = []
+    pick = _inputs(graph, inputs, matrix)
     starts = np.cumsum([0, *(column.n_features for column in inputs.columns)]).tolist()
-    numbers = [at for at, column in enumerate(inputs.columns) if type(column) is Number]
-    dates = [at for at, column in enumerate(inputs.columns) if type(column) is Date]
+    numbers = {at: column for at, column in enumerate(inputs.columns) if type(column) is Number}
+    dates = {at: column for at, column in enumerate(inputs.columns) if type(column) is Date}
     raw = []
-    if numbers and matrix is not None:
-        raw.append(graph.cast(_some(graph, whole, numbers, len(inputs.columns)), "float64"))
-    elif numbers:
-        raw.append(graph.cast(graph.beside([values[at] for at in numbers]), "float64"))
+    if numbers:
+        raw.append(graph.cast(pick(list(numbers)), "float64"))
     if dates:
-        raw.append(_days(graph, graph.beside([values[at] for at in dates])))
+        raw.append(_days(graph, pick(list(dates))))
     blocks = []
     if raw:
-        treated = [column for at in (*numbers, *dates) if isinstance(column := inputs.columns[at], Number)]
-        blocks += _of_numbers(graph, graph.beside(raw), treated, [starts[at] for at in (*numbers, *dates)])
+        places = [starts[at] for at in (*numbers, *dates)]
+        blocks += _of_numbers(graph, graph.beside(raw), [*numbers.values(), *dates.values()], places)
     for at, column in enumerate(inputs.columns):
         if isinstance(column, Category):
-            value = graph.columns(whole, [at]) if matrix is not None else values[at]
-            places = range(starts[at], starts[at + 1])
-            blocks.append(Block(_of_category(graph, value, column), list(places)))
+            places = list(range(starts[at], starts[at + 1]))
+            blocks.append(Block(_of_category(graph, pick([at]), column), places))
     return _in_order(graph, blocks)
+
+
+def _inputs(graph: Graph, inputs: Inputs, matrix: str | None) -> Callable[[list[int]], str]:
+    """Add the inputs; what puts some of the columns, by number, side by side."""
+    if matrix is not None:
+        whole = graph.input(matrix, "float32", len(inputs.columns))
+        return lambda numbers: _some(graph, whole, numbers, len(inputs.columns))
+    names = [graph.input(column.name, DTYPES[column.kind], 1) for column in inputs.columns]
+    return lambda numbers: graph.beside([names[at] for at in numbers])
 
 
 def _some(graph: Graph, value: str, numbers: Sequence[int], n_columns: int) -> str:
@@ -141,27 +143,30 @@ def _of_numbers(graph: Graph, values: str, columns: Sequence[Number], starts: Se
 
 def _of_category(graph: Graph, value: str, column: Category) -> str:
     """What `Category.fill` does: one of the level, of "other" and of the gap is 1. value is [N, 1]."""
-    one = graph.constant(1.0, "float64")
-    if column.kind == "text":
-        known = [graph.op("Equal", value, graph.constant([list(column.levels)]))] if column.levels else []
-        is_gap = graph.op("Equal", value, graph.constant([[""]]))
-        no_gap = "" in column.levels
-    else:
-        codes = graph.constant([range(len(column.levels))], "float32")
-        known, is_gap, no_gap = [graph.op("Equal", value, codes)], graph.op("IsNaN", value), False
-    parts = [graph.cast(each, "float64") for each in known]
-    gap = graph.cast(is_gap, "float64")
-    if no_gap:
-        gap = graph.op("Sub", gap, gap)
+    parts = []
+    if column.levels:
+        texts = graph.constant([list(column.levels)]) if column.kind == "text" else None
+        codes = texts or graph.constant([range(len(column.levels))], "float32")
+        parts.append(graph.cast(graph.op("Equal", value, codes), "float64"))
+    gap = [_gap_of_category(graph, value, column)] if column.gaps else []
     if column.other:
-        taken = [graph.op("ReduceSum", part, graph.constant([1], "int64")) for part in parts]
-        other = one
-        for each in (*taken, *([gap] if column.gaps else [])):
+        other = graph.constant(1.0, "float64")
+        for part in parts:
+            other = graph.op("Sub", other, graph.op("ReduceSum", part, graph.constant([1], "int64")))
+        for each in gap:
             other = graph.op("Sub", other, each)
         parts.append(other)
-    if column.gaps:
-        parts.append(gap)
-    return graph.beside(parts)
+    return graph.beside([*parts, *gap])
+
+
+def _gap_of_category(graph: Graph, value: str, column: Category) -> str:
+    """1 where there is no value: nan, or "" unless that is a level."""
+    if column.kind == "bool":
+        return graph.cast(graph.op("IsNaN", value), "float64")
+    is_gap = graph.op("Equal", value, graph.constant([[""]]))
+    if "" in column.levels:
+        is_gap = graph.op("And", is_gap, graph.constant(False, "bool"))
+    return graph.cast(is_gap, "float64")
 
 
 def _in_order(graph: Graph, blocks: Sequence[Block]) -> str:
