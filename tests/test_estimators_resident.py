@@ -69,6 +69,19 @@ def test_the_fit_is_that_of_the_host(kind, target, options, there, backend):
     assert model.score(*send) == pytest.approx(on_host.score(*map(host, send)), rel=rtol)
 
 
+def test_numpy_in_numpy_out_wherever_it_is_computed(there, backend):
+    options = {"hidden_layer_sizes": (6,), "max_iter": 3, "random_state": 0, "dtype": backend.dtype_name}
+    data = x.astype(backend.dtype_name)
+    model = MLPClassifier(**options).fit(data, y)
+    assert isinstance(model.network.parameters.flat, type(backend.zeros((1,))))
+    for found in (*model.coefs_, model.predict(data), model.predict_proba(data), model.input_gradient(data)):
+        assert isinstance(found, np.ndarray)
+    with pytest.raises(ValueError, match="read-only"):
+        model.coefs_[0][0, 0] = 1.0  # a copy: writing it would change nothing
+    with pytest.raises(ValueError, match="go on with the same library and device"):
+        model.partial_fit(there(x), there(y, "int32"))
+
+
 def test_partial_fit_and_validation_rows_of_ones_own(there, backend):
     options = {"hidden_layer_sizes": (6,), "random_state": 0}
     model, on_host = MLPRegressor(**options), MLPRegressor(dtype=backend.dtype_name, **options)
