@@ -40,8 +40,9 @@ class ClassWeighted:
         self.source = source
         self.n_rows, self.n_features, self.n_targets = source.n_rows, source.n_features, 1
         self.has_weights = True
-        if hasattr(source, "order"):  # a stream of batches can be read in no other
-            self.order, self.sequential = source.order, source.sequential
+        for order in ("order", "sequential"):  # those of a stream, which can be read in no other
+            if hasattr(source, order):
+                setattr(self, order, getattr(source, order))
         given = class_weight if isinstance(class_weight, Mapping) else _balanced(source, class_weight)
         checks.refuse(
             [checks.whole("class", label, least=0) for label in given]

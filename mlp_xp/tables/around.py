@@ -29,8 +29,9 @@ class Around:
         self.source = source
         self.n_rows, self.n_features, self.n_targets = source.n_rows, source.n_features, source.n_targets
         self.has_weights = source.has_weights
-        if hasattr(source, "order"):  # a stream can be read in no other
-            self.order, self.sequential = source.order, source.sequential
+        for order in ("order", "sequential"):  # those of a stream, which can be read in no other
+            if hasattr(source, order):
+                setattr(self, order, getattr(source, order))
 
     def check_unchanged(self) -> None:
         """Raise RuntimeError if the data was changed since it was opened."""
