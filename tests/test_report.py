@@ -25,13 +25,16 @@ COLUMNS = (
     Constant("constant", "number"),
     Number("a name that is very long and has no blank: " + "x" * 200, 0.0, 1.0),
     Number("עברית 😀", 0.0, 1.0),
+    Constant("one word", "text"),
 )
 CASES = {
     "one number": (SquaredError(), ("price </h1>",), None),
+    "a long name": (SquaredError(), ("y" * 300,), None),
+    "many numbers": (SquaredError(), tuple(f"y{n}" for n in range(8)), None),
     "two numbers": (SquaredError(), ("y", NASTY), None),
     "quantiles": (Pinball((0.1, 0.5, 0.9)), ("y",), None),
     "labels": (BinaryCrossEntropy(), ("y", "z"), None),
-    "two classes": (SoftmaxCrossEntropy(), ("y",), ("no", NASTY)),
+    "two classes": (SoftmaxCrossEntropy(), ("y",), ("no" * 100, NASTY)),
     "many classes": (SoftmaxCrossEntropy(), ("y",), tuple(f"{NASTY} {n}" for n in range(25))),
 }
 
@@ -121,7 +124,9 @@ def test_names_and_values_are_shown_and_do_nothing(case, held_out, rng):
     assert not [name for name, _ in read.attributes if name.startswith("on") or name in ("src", "href")]
     assert "url(" not in words
     assert "@import" not in words
-    names = [*(column.name for column in COLUMNS), *CASES[case][1], *(CASES[case][2] or ())[:2]]
+    _, targets, levels = CASES[case]
+    shown = (NASTY,) if levels and len(levels) > 20 else levels or ()
+    names = [*(column.name for column in COLUMNS), *targets[:6], *shown]
     assert [name for name in names if name not in words] == []
     assert f"mlp-xp train '{NASTY}.csv' --target y" in words
     assert '"><img src=x onerror=alert(1)>' in words
@@ -174,6 +179,7 @@ def test_columns_in_a_few_words():
     )
     assert findings.summary_of("a", "date", np.array([-800_000.0, 5e6])).words.startswith("median 7")
     assert findings.summary_of("a", "number", np.array([gap])).words == "no values"
+    assert findings.summary_of("a", "text", np.array([0.0, 0.0])).words == "a single value"
     assert findings.summary_of("a", "number", np.array([2.0, 2.0])).words == "always 2"
 
 
@@ -270,6 +276,14 @@ def test_curves_of_odd_values_are_drawn(values):
     places = [float(number) for number in re.findall(r"[ML]([-\d.einfa]+) ", svg)]
     assert np.isfinite(places).all()
     assert Reader(svg).tags >= {"svg", "text"}
+
+
+def test_predictions_that_are_not_finite_are_left_out():
+    x, y = np.array([1.0, np.inf, 2.0, np.nan]), np.array([1.0, 2.0, np.nan, 3.0])
+    assert len(points_of(drawing.points(x, y, "x", "y", "about"), "first dots")) == 1
+    for values in (x, np.array([np.inf])):
+        assert "inf" not in drawing.histogram(values, "x", "about")
+    assert "nan" not in drawing.points(x[1:2], y[1:2], "x", "y", "about")
 
 
 def test_epochs_have_no_halves():

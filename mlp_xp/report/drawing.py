@@ -36,6 +36,17 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:.4g}"
 
 
+def shortened(text: str, most: int) -> str:
+    """At most so many characters of a text.
+
+    Examples
+    --------
+    >>> shortened("a long name", 6)
+    'a lon…'
+    """
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def spans_magnitudes(values: Iterable[float]) -> bool:
     """Whether a curve is better seen on a logarithmic axis."""
     finite = [value for value in values if math.isfinite(value)]
@@ -124,12 +135,13 @@ def chart(x: Axis, y: Axis, x_title: str, y_title: str, marks: Iterable[str], ab
         *(f'<line x1="{LEFT}" x2="{right}" y1="{y.place(t):.1f}" y2="{y.place(t):.1f}"/>' for t in y.ticks()),
         *(f'<line y1="{TOP}" y2="{bottom}" x1="{x.place(t):.1f}" x2="{x.place(t):.1f}"/>' for t in x.ticks()),
     ]
+    x_title, y_title = escaped(shortened(x_title, 46)), escaped(shortened(y_title, 30))
     turned = f"translate(10 {(TOP + bottom) / 2}) rotate(-90)"
     texts = [
         *(f'<text class="y" x="{LEFT - 5}" y="{y.place(t) + 3.5:.1f}">{_tick(t)}</text>' for t in y.ticks()),
         *(f'<text class="x" x="{x.place(t):.1f}" y="{bottom + 14}">{_tick(t)}</text>' for t in x.ticks()),
-        f'<text class="x title" x="{(LEFT + right) / 2}" y="{HEIGHT - 6}">{escaped(x_title)}</text>',
-        f'<text class="x title" transform="{turned}">{escaped(y_title)}</text>',
+        f'<text class="x title" x="{(LEFT + right) / 2}" y="{HEIGHT - 6}">{x_title}</text>',
+        f'<text class="x title" transform="{turned}">{y_title}</text>',
     ]
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escaped(about)}">'
@@ -211,21 +223,25 @@ def points(x: np.ndarray, y: np.ndarray, x_title: str, y_title: str, about: str,
     Parameters
     ----------
     x, y : arrays (n,)
+        A point with a place that is not finite is left out.
     x_title, y_title, about : str
         See `chart`.
     line : str
         "same": y = x. "zero": y = 0.
     """
-    reference = (min(x), max(x)) if line == "same" else (0.0, 0.0)
+    is_finite = np.isfinite(x) & np.isfinite(y)
+    x, y = x[is_finite], y[is_finite]
+    low, high = (x.min(), x.max()) if len(x) else (0.0, 1.0)
+    reference = (low, high) if line == "same" else (0.0, 0.0)
     across, up = horizontal(x), vertical([*y, *reference])
     dots = _dots(((across.place(a), up.place(b)) for a, b in zip(x, y, strict=True)), "first dots")
-    ends = [(across.place(a), up.place(b)) for a, b in zip((min(x), max(x)), reference, strict=True)]
+    ends = [(across.place(a), up.place(b)) for a, b in zip((low, high), reference, strict=True)]
     return chart(across, up, x_title, y_title, [dots, path(ends, "ideal")], about)
 
 
 def histogram(values: np.ndarray, x_title: str, about: str, n_bars: int = 25) -> str:
-    """How often values occur."""
-    counts, edges = np.histogram(values, bins=n_bars)
+    """How often values occur; those that are not finite are left out."""
+    counts, edges = np.histogram(values[np.isfinite(values)], bins=n_bars)
     x, y = horizontal(edges), vertical([0, counts.max()], whole=True)
     bars = []
     for count, (low, high) in zip(counts.tolist(), itertools.pairwise(edges.tolist()), strict=True):

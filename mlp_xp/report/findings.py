@@ -133,6 +133,8 @@ def summary_of(name: str, kind: str, values: np.ndarray, levels: Sequence[str] |
     known, gaps = values[~is_gap], float(is_gap.mean())
     if not len(known):
         return Summary(name, kind, gaps, "no values", [])
+    if levels is None and kind in ("text", "bool"):
+        return Summary(name, kind, gaps, "a single value", [])  # whose name is not known: it has no feature
     if levels is not None:
         counts = collections.Counter(known.astype(int).tolist()).most_common()
         shown = [f"{_level(levels, code)} {count / len(known):.0%}" for code, count in counts[:5]]

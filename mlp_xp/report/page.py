@@ -97,7 +97,9 @@ def page(account: Account, model: TableModel, training: Any, held_out: Any | Non
     judged = seen if held_out is None else findings.sample(held_out, account.seed, most)
     n_judged = (held_out or training).n_rows
     part = "training rows" if held_out is None else "held-out rows"
-    title = f"{', '.join(model.targets.names)} from {account.source}"
+    names = model.targets.names
+    more = f" and {len(names) - MOST_TARGETS:,} more" if len(names) > MOST_TARGETS else ""
+    title = f"{', '.join(names[:MOST_TARGETS])}{more} from {account.source}"
     sections = [
         ("", _tiles(account)),
         ("Curves", _curves(account, model)),
