@@ -83,6 +83,15 @@ def test_values_are_numbers_if_all_are(tmp_path):
         open_source(folder, "b")
 
 
+def test_a_column_that_begins_with_nothing_is_still_one_of_numbers(tmp_path):
+    folder = tmp_path / "t"
+    for a, b in (("1", "__HIVE_DEFAULT_PARTITION__"), ("2", "5")):
+        write(folder / f"a={a}" / f"b={b}" / "c=__HIVE_DEFAULT_PARTITION__" / "0.parquet", y=[1.0])
+    source = open_source(folder, "y", gaps="keep")
+    assert [column.kind for column in source.columns] == ["number"] * 3
+    np.testing.assert_array_equal(rows_of(source)[0], [[1, np.nan, np.nan], [2, 5, np.nan]])
+
+
 def test_folders_of_different_columns_are_refused(sales):
     file = next(sales.glob("year=2024/shop=c/0.*"))
     file.rename(sales / "year=2024" / file.name)

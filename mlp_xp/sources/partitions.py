@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import unquote
 
+from mlp_xp.sources.arrow_files import kind_of
 from mlp_xp.sources.blocks import Block, Part
 from mlp_xp.sources.files import File
 from mlp_xp.sources.settling import Table
@@ -78,7 +79,7 @@ class PartitionedTable:
             return self.table.kind(name)
         if self.table.readings:
             return None
-        return "text" if isinstance(self._values[name][self.files[0]].as_py(), str | None) else "number"
+        return kind_of(self._values[name][self.files[0]].type)
 
     @property
     def parts(self) -> list[Part]:
@@ -107,7 +108,7 @@ def _values(texts: dict[File, str | None], *, as_text: bool) -> dict[File, Any]:
     import pyarrow as pa
 
     given = pa.array(list(texts.values()), pa.string())
-    for kind in () if as_text or given.null_count == len(given) else (pa.int64(), pa.float64()):
+    for kind in () if as_text else (pa.int64(), pa.float64()):
         try:
             given = given.cast(kind)
             break
