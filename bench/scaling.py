@@ -42,6 +42,9 @@ WAYS = ("plain", "fast")
 SIZES = (*(4**k for k in range(1, 13)), 25_000_000)
 """Bytes of all-reduces: 4 to 25 million, the gradient of 6.3 million parameters."""
 
+ROUNDS = 3
+"""Slices of each, in turn, at most."""
+
 EFFICIENCY = 0.8
 N_RANKS = (8, 100, 1_000, 10_000)
 SCALED = (4, 5)
@@ -137,7 +140,7 @@ def compare(training: Training, workers: Mapping[str, Worker], steps: int) -> di
             ask(worker, "run")  # compiles, makes buffers
             ask(worker, "waits")
         slices: dict[str, list[float]] = {name: [] for name in workers}
-        for _ in range(training.rounds):
+        for _ in range(min(ROUNDS, training.rounds)):
             for name, worker in workers.items():
                 time.sleep(PAUSE)
                 slices[name].append(ask(worker, "run"))
@@ -166,7 +169,7 @@ def answer(quick: bool, device: str) -> Result:
         seconds = ask(two, "all_reduces", sizes=sizes, repeats=repeats)
         latency, bandwidth = fit(sizes, seconds, 2)
         for training in trainings:
-            steps = training.steps if quick else training.steps // 2
+            steps = training.steps if quick else training.steps // 3
             found = compare(training, {ONE: one, TWO: two}, steps)
             n_bytes = gradient_bytes(training)
             overlap = ask(two, "overlap", training=dataclasses.asdict(training), repeats=repeats)
