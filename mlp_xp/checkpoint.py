@@ -309,6 +309,7 @@ def encode(state: TrainingState, configuration: Mapping[str, Any], data: str | N
     document = {
         "format": FORMAT,
         "numbers": state.numbers,
+        "where": state.where,
         "configuration": configuration,
         "data": data,
     }
@@ -335,7 +336,7 @@ def decode(content: bytes) -> tuple[TrainingState, dict[str, Any], str | None]:
         document = json.loads(text)
         if document["format"] > FORMAT:
             raise ValueError(f"its format {document['format']} is newer than this mlp_xp's {FORMAT}")
-        state = TrainingState(arrays, document["numbers"])
+        state = TrainingState(arrays, document["numbers"], document["where"])
         checks.refuse([_problem(state, document["configuration"], document["data"])])
     except (safetensors.SafetensorError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
@@ -350,8 +351,12 @@ def is_finite(state: TrainingState) -> bool:
 def _problem(state: TrainingState, configuration: Any, data: Any) -> str | None:
     """What in a state is not as `Training.state` gives it, whoever computed the checksum."""
     arrays, numbers = state.arrays, state.numbers
-    if not isinstance(configuration, dict) or not isinstance(data, str | None):
-        return "its configuration or fingerprint is none"
+    if (
+        not isinstance(configuration, dict)
+        or not isinstance(data, str | None)
+        or type(state.where) is not str
+    ):
+        return "its configuration, fingerprint or place is none"
     if wrong := [name for name, is_one in NUMBERS.items() if not is_one(numbers[name])]:
         return f"its {wrong[0]} can not be {str(numbers[wrong[0]])[:60]}"
     n_epochs, n_steps = len(numbers["train_losses"]), numbers["steps_per_epoch"]

@@ -50,10 +50,13 @@ class TrainingState:
         the epoch under way.
     numbers : dict of str to number or list
         The history and the optimizer's step count.
+    where : str
+        Device and number of processes, on which the bits of a result depend.
     """
 
     arrays: dict[str, np.ndarray]
     numbers: dict[str, Any]
+    where: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,6 +280,8 @@ def train(
     training = Training(objective, loader, rule, rates, clip_norm, checkpoints, way)
     if state is not None:
         training.restore(state)
+        if not (history.train_losses and stopping.reason(history)):
+            training.say_what_differs(state)
     if ranks is not None:
         ranks.broadcast(network.parameters.flat, network.backend)
     network.output = loss.link
@@ -576,7 +581,26 @@ class Training:
             **objective.epoch_so_far(),
         }
         numbers = dataclasses.asdict(history) | {"t": self.optimizer.t, "last_rate": self.rates.last}
-        return TrainingState(arrays, numbers)
+        return TrainingState(arrays, numbers, self._where())
+
+    def _where(self) -> str:
+        ranks = self.objective.ranks
+        n_processes = 1 if ranks is None else ranks.size
+        return f"{self.parameters.backend.name}, {n_processes} process{'es' * (n_processes > 1)}"
+
+    def say_what_differs(self, state: TrainingState) -> None:
+        """Warn where a run that goes on from a state ends otherwise than if it had not stopped."""
+        ranks = self.objective.ranks
+        if ranks is not None and ranks.rank:
+            return
+        if isinstance(self.rule, LBFGS):
+            warnings.warn("L-BFGS goes on from its weights with an empty memory of gradients.", stacklevel=3)
+        if state.where != self._where():
+            warnings.warn(
+                f"a run on {state.where} goes on with {self._where()}: its result is that of an undisturbed "
+                "run up to rounding.",
+                stacklevel=3,
+            )
 
     def restore(self, state: TrainingState) -> None:
         """Go on from a state; the network's parameters become those of the state.

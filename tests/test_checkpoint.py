@@ -117,11 +117,22 @@ def test_lbfgs_goes_on_as_a_run_that_forgot_its_gradients_there(rows, device):
         return network.parameters.to_host(), epoch.state()
 
     halfway, state = run(None, 4)
-    resumed, _ = run(state, 9)
+    with pytest.warns(UserWarning, match="L-BFGS goes on from its weights with an empty memory"):
+        resumed, _ = run(state, 9)
     restarted = Network((3, 8, 1), device=device, dtype="float64", activation="tanh")
     restarted.parameters.flat[...] = restarted.backend.asarray(halfway)
     list(train(restarted, Loader(x, y, batch_size="full"), optimizer="lbfgs", max_epochs=5))
     np.testing.assert_array_equal(resumed, restarted.parameters.to_host())
+
+
+def test_going_on_somewhere_else_is_said(rows, device):
+    network, loader, options = start(rows, device)
+    state = next(train(network, loader, **options)).state()
+    other, loader, options = start(rows, device)
+    elsewhere = dataclasses.replace(state, where="cuda:7, 3 processes")
+    said = rf"a run on cuda:7, 3 processes goes on with {device}.*, 1 process: .* up to rounding"
+    with pytest.warns(UserWarning, match=said):
+        train(other, loader, state=elsewhere, **options)
 
 
 def test_a_state_of_another_network_is_refused_and_changes_nothing(rows, device):
