@@ -24,6 +24,7 @@ from mlp_xp.estimators.data import InMemory, Streamed, dtype_of, is_streamed, na
 from mlp_xp.estimators.drawing import CountedOrder, DrawnOrder, draw_validation, draw_weights
 from mlp_xp.estimators.homes import HOST, device_for, home_of, on_host, seen_by_host, stays
 from mlp_xp.estimators.rows import Part
+from mlp_xp.estimators.saved import HISTORY
 from mlp_xp.estimators.training import (
     OF_SKLEARN,
     Continuation,
@@ -151,7 +152,7 @@ def _fit(
         network = _new_network(e, layer_sizes, device, dtype, random_state, start)
         e.n_iter_, e.t_, e.n_layers_, e.out_activation_ = 0, 0, len(layer_sizes), e._out_activation()
         vars(e).pop("_training", None)
-        for name in _HISTORY:
+        for name in HISTORY:
             vars(e).pop(name, None)
     else:
         network = e._network_now()
@@ -184,18 +185,6 @@ def _fit(
         )
     e._publish(network)
     listeners.end()
-
-
-_HISTORY = (
-    "loss_",
-    "loss_curve_",
-    "best_loss_",
-    "validation_scores_",
-    "best_validation_score_",
-    "validation_loss_curve_",
-    "best_validation_loss_",
-    "_no_improvement_count",
-)
 
 
 def _metadata(sample_weight: Any) -> dict[str, Any] | None:

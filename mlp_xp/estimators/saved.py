@@ -18,14 +18,7 @@ from mlp_xp.network import Network
 from mlp_xp.optimizers import OPTIMIZERS
 from mlp_xp.schedules import SCHEDULES
 
-FITTED = (
-    "n_features_in_",
-    "n_iter_",
-    "t_",
-    "n_layers_",
-    "n_outputs_",
-    "out_activation_",
-    "stopped_",
+HISTORY = (
     "loss_",
     "loss_curve_",
     "best_loss_",
@@ -34,6 +27,18 @@ FITTED = (
     "validation_loss_curve_",
     "best_validation_loss_",
     "_no_improvement_count",
+)
+"""Attributes that epochs go on with, and that a fit from the start forgets."""
+
+FITTED = (
+    "n_features_in_",
+    "n_iter_",
+    "t_",
+    "n_layers_",
+    "n_outputs_",
+    "out_activation_",
+    "stopped_",
+    *HISTORY,
 )
 """Attributes that are numbers, texts or lists of them."""
 
