@@ -231,7 +231,7 @@ def test_rows_of_a_map_are_checked_when_they_are_gathered(tmp_path, dtype, where
         source.rows(np.array([1, 7, 4]), x[:3], y[:3], weight[:3])
 
 
-def test_large_numbers_whose_sum_overflows_are_no_mistake(tmp_path):
+def test_the_largest_numbers_of_a_map_are_no_mistake(tmp_path):
     np.save(tmp_path / "x.npy", np.full((9, 3), 3e38, np.float32))
     source = ArraySource(np.load(tmp_path / "x.npy", mmap_mode="r"))
     x = np.empty((9, 3), np.float32)
