@@ -363,10 +363,12 @@ def backend_of_a_machine(monkeypatch):
         MemoryPool=lambda: SimpleNamespace(malloc=None),
         using_allocator=lambda malloc: contextlib.nullcontext(),
         get_current_stream=lambda: stream,
-        runtime=SimpleNamespace(CUDARuntimeError=RuntimeError),
+        runtime=SimpleNamespace(CUDARuntimeError=RuntimeError, memGetInfo=lambda: (2**30, 2**30)),
     )
     both = SimpleNamespace(**vars(cupy), cuda=cuda)
     both.empty = lambda shape, dtype: np.empty(shape, dtype).view(OnDevice)
+    pool = dict.fromkeys(("total_bytes", "used_bytes", "free_bytes", "get_limit"), lambda: 0)
+    both.get_default_memory_pool = lambda: SimpleNamespace(**pool)
     monkeypatch.setitem(sys.modules, "cupy", both)
     monkeypatch.setitem(sys.modules, "cupyx", SimpleNamespace(empty_pinned=np.empty))
     monkeypatch.setattr(kit_room, "Gemm", Product)

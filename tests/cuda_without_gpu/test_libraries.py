@@ -29,7 +29,7 @@ INSTANCES = {
     cupy.cuda.Stream: "ptr record wait_event synchronize begin_capture end_capture",
     cupy.cuda.Event: "record synchronize",
     cupy.cuda.Graph: "launch upload",
-    cupy.cuda.MemoryPool: "malloc set_limit get_limit used_bytes free_bytes",
+    cupy.cuda.MemoryPool: "malloc set_limit get_limit used_bytes free_bytes total_bytes",
     cupy.cuda.Device: "use synchronize compute_capability pci_bus_id __enter__",
     nccl.NcclCommunicator: "allReduce",
     cupy.ndarray: "data set get size strides itemsize flags mT",
