@@ -1,8 +1,9 @@
 """What does a checkpoint after every epoch cost?
 
 Two trainings of one kind, one of them with `checkpoint_every="1epoch"`, make their epochs in turn, each first
-in every other round. The state (weights, those of the last good and the best epoch, the optimizer's vectors)
-is copied to the host, checksummed, written, flushed to disk and renamed, in the folder for temporary files.
+in every other round. The state (weights, those of the best epoch where they are others, the optimizer's
+vectors) is copied to the host, checksummed, written, flushed to disk and renamed, in the folder for temporary
+files.
 """
 
 import contextlib

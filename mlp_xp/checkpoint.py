@@ -305,17 +305,21 @@ class Checkpoints(Interruption):
 
 
 def encode(state: TrainingState, configuration: Mapping[str, Any], data: str | None) -> bytes:
-    """A state as the content of a checkpoint file."""
+    """A state as the content of a checkpoint file; vectors that are alike are in it once."""
+    bits = {name: state.arrays[name].view(np.uint8) for name in ("parameters", *ALIKE)}
+    same = [name for name in ALIKE if np.array_equal(bits[name], bits["parameters"])]
+    arrays = {name: array for name, array in state.arrays.items() if name not in same}
     document = {
         "format": FORMAT,
         "numbers": state.numbers,
         "where": state.where,
+        "same": same,
         "configuration": configuration,
         "data": data,
     }
     text = json.dumps(document, sort_keys=True)
-    metadata = {"mlp_xp_checkpoint": text, "sha256": checksum(text, state.arrays)}
-    return bytes(safetensors.numpy.save(state.arrays, metadata))
+    metadata = {"mlp_xp_checkpoint": text, "sha256": checksum(text, arrays)}
+    return bytes(safetensors.numpy.save(arrays, metadata))
 
 
 def decode(content: bytes) -> tuple[TrainingState, dict[str, Any], str | None]:
@@ -336,6 +340,7 @@ def decode(content: bytes) -> tuple[TrainingState, dict[str, Any], str | None]:
         document = json.loads(text)
         if document["format"] > FORMAT:
             raise ValueError(f"its format {document['format']} is newer than this mlp_xp's {FORMAT}")
+        arrays |= {name: arrays["parameters"].copy() for name in ALIKE if name in document["same"]}
         state = TrainingState(arrays, document["numbers"], document["where"])
         checks.refuse([_problem(state, document["configuration"], document["data"])])
     except (safetensors.SafetensorError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -392,6 +397,9 @@ NUMBERS: dict[str, Callable[[Any], bool]] = {
     "best_loss": lambda value: _real(value) or value == math.inf,
 }
 """Which values the numbers of a state can have."""
+
+ALIKE = ("last_good", "best")
+"""Vectors that often are the parameters: at the end of an epoch."""
 
 FINITE = ("parameters", "last_good", "best", "epoch.values", "epoch.divisors")
 """Arrays without which a run goes nowhere if they are not finite."""

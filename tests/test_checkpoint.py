@@ -190,6 +190,21 @@ def test_one_wrong_bit_anywhere_is_noticed(position, rows, device):
         decode(bytes(content))
 
 
+def test_vectors_that_are_alike_are_written_once_and_come_back_apart(rows, device):
+    network, loader, options = start(rows, device)
+    state = next(train(network, loader, **options)).state()
+    state.arrays["best"][0], state.arrays["parameters"][0] = -0.0, 0.0  # equal, and not the same bits
+    state.arrays["last_good"][:] = state.arrays["parameters"]
+    content = encode(state, {}, None)
+    found, _, _ = decode(content)
+    assert {name: array.tobytes() for name, array in found.arrays.items()} == {
+        name: array.tobytes() for name, array in state.arrays.items()
+    }
+    assert not np.shares_memory(found.arrays["last_good"], found.arrays["parameters"])
+    state.arrays["last_good"][1] += 1
+    assert len(encode(state, {}, None)) > len(content) + state.arrays["parameters"].nbytes
+
+
 def test_other_options_or_data_are_refused_and_named(rows, device, tmp_path):
     run_into(tmp_path, rows, device, configuration={"hidden": "8", "seed": 0}, data="a", epochs=2)
     with Checkpoints(tmp_path, configuration={"hidden": "9", "seed": 0}, data="b") as other:
