@@ -75,7 +75,7 @@ def test_extras_are_as_documented():
         "files": {"pyarrow"},
         "plot": {"matplotlib"},
         "onnx": {"onnx"},
-        "fast": {"numba", "scipy"},
+        "fast": {"numba", "scipy", "threadpoolctl"},
     }
     assert names == parts | {
         "all": set().union(*parts.values()),

@@ -240,6 +240,88 @@ def test_nan_is_not_hidden(activation, loss):
         next(train(network, Loader(x, y, batch_size=4), loss=loss))
 
 
+# Threads
+
+
+WIDE = {"hidden": (300, 200), "n_features": 40, "batch": 180, "n_rows": 400, "max_epochs": 2}
+"""Large enough for three threads; the last step, of 40 rows, is for one alone."""
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    """Over how many threads each compiled call was shared out."""
+    found, share_out = [], CpuUpdate._share_out
+
+    def noting(self, n_parts, *arguments):
+        found.append(n_parts)
+        share_out(self, n_parts, *arguments)
+
+    monkeypatch.setattr(CpuUpdate, "_share_out", noting)
+    return found
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"loss": "softmax_cross_entropy", "activation": "relu"},
+        {"activation": "gelu", "weighted": True, "regularizer": ElasticNet(0.01, 0.02), "clip_norm": 0.1},
+        {"activation": ["tanh", "silu", "softplus"], "optimizer": "adamw", "bias": False},
+        {"optimizer": "sgd", "dtype": "float32", "rtol": 1e-4},
+    ],
+)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_steps_are_shared_out_to_threads(named, threads, at_once, monkeypatch, parts):
+    monkeypatch.setattr(on_cpu, "n_threads", lambda: threads)
+    check_close(**WIDE, **named, **({} if at_once else {"checkpoints": EveryStep()}))
+    assert set(parts) == ({threads} if at_once else {threads, 1})
+
+
+def test_threads_give_the_same_bits_each_time(monkeypatch, parts):
+    monkeypatch.setattr(on_cpu, "n_threads", lambda: 2)
+    first, again, one_by_one = (run("fast", **WIDE, checkpoints=c) for c in (None, None, EveryStep()))
+    np.testing.assert_array_equal(again[1], first[1])
+    np.testing.assert_array_equal(one_by_one[1], first[1])
+
+
+def test_ctrl_c_leaves_no_thread_waiting(monkeypatch):
+    from mlp_xp.compiled import steps
+
+    make_steps = steps.make_steps
+
+    def interrupted(part, *arguments):
+        if part == 0:
+            raise KeyboardInterrupt
+        make_steps(part, *arguments)
+
+    monkeypatch.setattr(on_cpu, "n_threads", lambda: 2)
+    monkeypatch.setattr(steps, "make_steps", interrupted)
+    x, y, _ = rows("squared_error", 400, 40)
+    network = Network((40, 300, 200, 1))
+    before = host(network.parameters.flat)
+    with pytest.raises(KeyboardInterrupt):
+        next(train(network, Loader(x, y, batch_size=130)))
+    np.testing.assert_array_equal(host(network.parameters.flat), before)
+
+
+def test_a_fork_gets_threads_of_its_own(monkeypatch):
+    network = Network((4, 3, 1))
+    update = CpuUpdate(Objective(network, LOSSES["squared_error"]()), Optimizer(SGD(), network.parameters))
+    update.n_threads = 2
+    parents = update._pool()
+    assert update._pool() is parents
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    assert update._pool() is not parents
+
+
+def test_there_are_as_many_threads_as_the_blas_may_use(monkeypatch):
+    assert on_cpu.n_threads() >= 1
+    with on_cpu.blas_threads().limit(limits=1):
+        assert on_cpu.n_threads() == 1
+    monkeypatch.setattr(on_cpu, "blas_threads", lambda: None)
+    assert on_cpu.n_threads() == 1
+
+
 # What is not covered
 
 

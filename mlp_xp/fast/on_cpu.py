@@ -5,11 +5,14 @@ user's own function, several chunks, several processes) is made by the plain rul
 which is most of what is slow in them, as one pass over memory.
 
 Results: the update rule alone has the bits of the plain one. A whole step sums in another order; what it
-gives differs by rounding.
+gives differs by rounding. So does, by a little, what different numbers of threads give.
 """
 
+import functools
 import itertools
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -104,6 +107,27 @@ def _penalty(regularizer: Any) -> tuple[float, float] | None:
     return None
 
 
+@functools.cache
+def blas_threads() -> Any:
+    """What knows and sets the threads of each BLAS that is loaded; None without threadpoolctl."""
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ModuleNotFoundError:
+        return None
+    return ThreadpoolController().select(user_api="blas")
+
+
+def n_threads() -> int:
+    """Threads that a step may be shared out to: as many as the BLAS would use, and cores there are."""
+    from mlp_xp.compiled.threads import IS_POSSIBLE
+
+    blas = blas_threads()
+    if blas is None or not IS_POSSIBLE:
+        return 1
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min([n_cores, *(library["num_threads"] for library in blas.info())])
+
+
 class CpuUpdate(Update):
     """Updates that are compiled from a certain step on; before, and where Numba is not there, plain ones.
 
@@ -120,6 +144,8 @@ class CpuUpdate(Update):
         sizes, parameters = objective.network.layer_sizes, optimizer.parameters
         self.first_compiled = first_compiled_step(sum(sizes[1:]), parameters.size)
         self.plan: Plan | None = None
+        self.n_threads = 1
+        self._others: tuple[int, ThreadPoolExecutor] | None = None
         self._memory = np.empty(0, dtype=objective.network.backend.dtype_name)
 
     def _turn(self, number: int) -> bool:
@@ -129,6 +155,7 @@ class CpuUpdate(Update):
         if number >= self.first_compiled:
             self.is_compiled = self.is_known = compiled.problem() is None
             self.plan = plan_of(self.objective) if self.is_compiled else None
+            self.n_threads = n_threads() if self.is_compiled else 1
         return self.is_compiled
 
     def __call__(self, step: Step, number: int, rate: float) -> None:
@@ -152,10 +179,11 @@ class CpuUpdate(Update):
         self, plan: Plan, rows: Chunk, batch: int, rates: Sequence[float], divisors: Sequence[float]
     ) -> int:
         """Make steps of `batch` rows each until all are made, or a loss is seen to be infinite."""
-        from mlp_xp.compiled.steps import make_steps, memory_size
+        from mlp_xp.compiled.steps import memory_size, parts_for
 
         objective, optimizer = self.objective, self.optimizer
-        n_memory = memory_size(plan.sizes, plan.functions, min(batch, rows.x.shape[0]))
+        n_parts = parts_for(min(batch, rows.x.shape[0]), optimizer.parameters.n_weights, self.n_threads)
+        n_memory = memory_size(plan.sizes, plan.functions, min(batch, rows.x.shape[0]), n_parts)
         if self._memory.size < n_memory:
             self._memory = np.empty(n_memory, dtype=self._memory.dtype)
         x, y, weight = rows
@@ -169,25 +197,54 @@ class CpuUpdate(Update):
             place = objective.values.place(n_values)
             stop = min(len(divisors), n_made + (READ_EVERY - place) // n_values)
             values = objective.values.waiting[place : place + (stop - n_made) * n_values]
-            part = slice(n_made * batch, stop * batch)
-            make_steps(
+            some = slice(n_made * batch, stop * batch)
+            self._share_out(
+                n_parts,
                 *plan,
                 self.clip_norm or 0.0,
                 *self._rule(rates[n_made:stop]),
-                x[part],
-                y[part],
-                labels[part],
-                weight[part],
+                x[some],
+                y[some],
+                labels[some],
+                weight[some],
                 batch,
                 np.array(divisors[n_made:stop]),
                 objective.reduction == "mean",
-                self._memory,
+                self._memory[:n_memory],
                 values.reshape(-1, n_values),
             )
             optimizer.t += stop - n_made
             objective.record_stored(n_values, *divisors[n_made:stop])
             n_made = stop
         return n_made
+
+    def _share_out(self, n_parts: int, *arguments: Any) -> None:
+        """Call the compiled steps, by several threads where they are large enough."""
+        from mlp_xp.compiled.steps import make_steps
+        from mlp_xp.compiled.threads import GIVEN_UP, LINE
+
+        arrived, totals = np.zeros(n_parts * LINE, dtype=np.int64), np.zeros(n_parts * LINE)
+        if n_parts == 1:
+            make_steps(0, 1, arrived, totals, *arguments)
+            return
+        with blas_threads().limit(limits=1):  # else each of ours would have its own
+            try:
+                others = [
+                    self._pool().submit(make_steps, part, n_parts, arrived, totals, *arguments)
+                    for part in range(1, n_parts)
+                ]
+                make_steps(0, n_parts, arrived, totals, *arguments)
+            except BaseException:  # Ctrl-C: before all parts have met nothing has been changed
+                arrived[0] = GIVEN_UP
+                raise
+            for other in others:
+                other.result()
+
+    def _pool(self) -> ThreadPoolExecutor:
+        """The other threads, in this process: a fork has none of its parent's."""
+        if self._others is None or self._others[0] != os.getpid():
+            self._others = os.getpid(), ThreadPoolExecutor(self.n_threads - 1, "mlp_xp step")
+        return self._others[1]
 
     def _rule(self, rates: Sequence[float]) -> tuple[Any, ...]:
         """A compiled rule's arguments: which, its numbers for the coming steps, and the vectors."""
