@@ -548,11 +548,18 @@ def test_json_of_every_command(run, houses):
     assert devices[0]["problem"] is None
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_shells_complete_commands_and_options(shell, tmp_path):
-    words = {"bash": ("mlp-xp tr", "1"), "zsh": ("mlp-xp tr", None), "fish": ("mlp-xp tr", None)}[shell]
-    given = {"COMP_WORDS": words[0], "COMP_CWORD": "1", "_TYPER_COMPLETE_ARGS": words[0]}
-    given |= {"_TYPER_COMPLETE_FISH_ACTION": "get-args", "_TYPER_COMPLETE_WORD_TO_COMPLETE": "tr"}
+@pytest.mark.parametrize(
+    ("shell", "line", "found", "others"),
+    [
+        ("bash", "mlp-xp tr", ["train"], ["predict"]),
+        ("zsh", "mlp-xp train --sc", ["--scaling", "--schedule"], ["--seed"]),
+        ("fish", "mlp-xp train --optimizer na", ["nadam"], ["adamw"]),
+        ("bash", "mlp-xp train --activation sof", ["softplus"], ["relu"]),
+    ],
+)
+def test_shells_complete_commands_options_and_names(shell, line, found, others, tmp_path):
+    given = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1), "_TYPER_COMPLETE_ARGS": line}
+    given |= {"_TYPER_COMPLETE_FISH_ACTION": "get-args"}
     done = subprocess.run(
         [sys.executable, "-m", "mlp_xp"],
         env=environment(**given, _MLP_XP_COMPLETE=f"complete_{shell}"),
@@ -561,8 +568,8 @@ def test_shells_complete_commands_and_options(shell, tmp_path):
         text=True,
         check=False,
     )
-    assert "train" in done.stdout
-    assert "predict" not in done.stdout
+    assert [word for word in found if word not in done.stdout] == []
+    assert [word for word in others if word in done.stdout] == []
 
 
 def test_an_estimator_still_predicts_and_evaluates(run, folder):

@@ -24,10 +24,10 @@ from mlp_xp.losses import (
 )
 from mlp_xp.sources import ArraySource
 from mlp_xp.sources.columns import Column
-from mlp_xp.tables import TableModel
+from mlp_xp.tables import TableModel, around
 from mlp_xp.tables.around import Coded, Prepared, Subset
 from mlp_xp.tables.holding_out import at_random, latest, whole_groups
-from mlp_xp.tables.preparation import Inputs, Number, Targets
+from mlp_xp.tables.preparation import Category, Inputs, Number, Targets
 from mlp_xp.tables.reading import Place, Table, check_targets, for_model, for_task, open_inputs, open_table
 
 
@@ -59,6 +59,18 @@ def test_prepared_rows_keep_their_digits_in_float32():
     out_x, out_y = np.empty((3, 1), np.float32), np.empty((3, 1), np.float32)
     Prepared(source, inputs, targets).rows(np.arange(3), out_x, out_y, None)
     assert (out_x.ravel().tolist(), out_y.ravel().tolist()) == ([-2, 0, 2], [-2, 0, 2])
+
+
+def test_rows_are_prepared_some_at_a_time(rng, monkeypatch):
+    x, y, weight = rng.normal(size=(50, 3)), rng.normal(size=50), rng.random(50)
+    inputs = Inputs((Number("a", 1.0, 2.0), Number("b", clipped=True), Number("c", 0.5, 3.0)))
+    prepared = Prepared(source_of(x, y, weight), inputs, Targets(("t",), (1.0,), (2.0,)))
+    index = rng.permutation(50)[:37]
+    whole = rows(prepared, index)
+    monkeypatch.setattr(around, "BLOCK_NUMBERS", 20)
+    for part, expected in zip(rows(prepared, index), whole, strict=True):
+        np.testing.assert_array_equal(part, expected)
+    np.testing.assert_array_equal(whole[2], weight[index])
 
 
 def test_a_subset_has_its_rows_and_their_weights(rng):
@@ -337,6 +349,14 @@ def test_inputs_alone_are_enough_to_predict(folder):
     assert open_inputs(Place("x.npy"), model).source.n_targets == 0
     np.save("x.npy", np.zeros((3, 3)))
     with pytest.raises(ValueError, match=r"x\.npy has 3 columns, but the model needs 2: a, b"):
+        open_inputs(Place("x.npy"), model)
+
+
+def test_an_array_has_no_texts_for_a_model_that_needs_them(folder):
+    np.save("x.npy", np.zeros((3, 2)))
+    inputs = Inputs((Number("a"), Category("b", "text", ("u", "v"))))
+    model = TableModel(Network((3, 1)), inputs, Targets.unscaled(["t"]))
+    with pytest.raises(ValueError, match=r"x\.npy, column 'x1' holds numbers, where texts are needed"):
         open_inputs(Place("x.npy"), model)
 
 

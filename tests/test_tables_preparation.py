@@ -137,6 +137,8 @@ EVERY_KIND = Inputs(
         Number("d", 0.5, 2.0, clipped=True, median=1.0),
         Constant("e", "date"),
         Number("f", 3.0, 0.1, median=2.0, gaps=True),
+        Number("k", -3.0, 0.5, median=-2.0, gaps=True),
+        Number("l", -3.0, 0.5, clipped=True, median=-2.0, gaps=True),
         Date("g", 100.0, 50.0, cycles=("day", "year"), median=70.0, gaps=True),
         Category("h", "text", ("x", "ÿ \U0001f600"), other=True),
         Category("i", "bool", ("false", "true"), gaps=True),
@@ -146,10 +148,10 @@ EVERY_KIND = Inputs(
 
 
 def values_of_every_kind(rng, n_rows):
-    values = rng.normal(size=(n_rows, 10))
-    values[:, 7] = rng.integers(-1, 4, n_rows)
-    values[:, 8] = rng.integers(0, 2, n_rows)
-    at = rng.integers(0, n_rows, 20), rng.integers(0, 10, 20)
+    values = rng.normal(size=(n_rows, 12))
+    values[:, 9] = rng.integers(-1, 4, n_rows)
+    values[:, 10] = rng.integers(0, 2, n_rows)
+    at = rng.integers(0, n_rows, 40), rng.integers(0, 12, 40)
     values[at] = NAN
     return values
 

@@ -42,7 +42,9 @@ REAL = {"parser": real, "metavar": "FLOAT"}
 """Options that are numbers; what is none is refused in our words."""
 
 
-def option(panel: str, text: str, *names: str, default: str | bool = True, **more: Any) -> Any:
+def option(
+    panel: str, text: str, *names: str, default: str | bool = True, known: Iterable[str] = (), **more: Any
+) -> Any:
     """An option of a command.
 
     Parameters
@@ -55,9 +57,18 @@ def option(panel: str, text: str, *names: str, default: str | bool = True, **mor
         What it is given as, where that does not follow from the parameter's name.
     default : str or bool
         What stands for the default in the help, where that is not the value itself.
+    known : iterable of str
+        Values that a shell can complete.
     **more
         As for `typer.Option`.
     """
+    words = tuple(known)
+
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in words if word.startswith(incomplete)]
+
+    if words:
+        more["autocompletion"] = complete
     return typer.Option(*names, help=text, show_default=default, rich_help_panel=panel, **more)
 
 
@@ -75,7 +86,7 @@ Data = Annotated[
 ]
 Dataset = Annotated[
     str | None,
-    option(DATA, f"Real data that comes along: {', '.join(DATASETS)}.", default=False),
+    option(DATA, f"Real data that comes along: {', '.join(DATASETS)}.", default=False, known=DATASETS),
 ]
 Target = Annotated[
     str,

@@ -109,7 +109,9 @@ def _targets(targets: Targets) -> list[tuple[str, str]]:
 
 
 def _scaled(centre: float, scale: float) -> str:
-    return f"(value - {centre:.6g}) / {scale:.6g}" if (centre, scale) != (0.0, 1.0) else "as it is"
+    if (centre, scale) == (0.0, 1.0):
+        return "as it is"
+    return f"(value {'+' if centre < 0 else '-'} {abs(centre):.6g}) / {scale:.6g}"
 
 
 def treatment(column: Column) -> str:

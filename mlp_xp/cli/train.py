@@ -11,6 +11,7 @@ import typer
 
 from mlp_xp import cuda
 from mlp_xp.activations import ACTIVATIONS
+from mlp_xp.array_api import DTYPES
 from mlp_xp.cli import configuration, options, stages
 from mlp_xp.cli.configuration import Config
 from mlp_xp.cli.options import DATA, REAL, WHOLE, option
@@ -24,7 +25,7 @@ from mlp_xp.optimizers import OPTIMIZERS
 from mlp_xp.order import ORDERS
 from mlp_xp.schedules import SCHEDULES
 from mlp_xp.tables.reading import TASKS
-from mlp_xp.tables.statistics import MAX_LEVELS
+from mlp_xp.tables.statistics import MAX_LEVELS, SCALINGS
 
 
 def _names(catalogue: Mapping[str, Any]) -> str:
@@ -51,7 +52,9 @@ def train(
     data: options.Data = None,
     dataset: Annotated[
         str | None,
-        option(DATA, f"Real data that comes along: {', '.join(DATASETS)}.", default="diabetes"),
+        option(
+            DATA, f"Real data that comes along: {', '.join(DATASETS)}.", default="diabetes", known=DATASETS
+        ),
     ] = None,
     target: options.Target = "",
     weight_column: options.WeightColumn = None,
@@ -63,7 +66,7 @@ def train(
     text: options.Text = "",
     task: Annotated[
         str,
-        option(DATA, f"{', '.join(TASKS)} (what the target looks like, and the run says so)."),
+        option(DATA, f"{', '.join(TASKS)} (what the target looks like, and the run says so).", known=TASKS),
     ] = "auto",
     scaling: Annotated[
         str,
@@ -71,6 +74,7 @@ def train(
             DATA,
             "Of numbers: 'standard' (mean 0, deviation 1), 'robust' (median 0, quartiles 1 apart, clipped "
             "smoothly) or 'none'.",
+            known=SCALINGS,
         ),
     ] = "standard",
     max_levels: Annotated[
@@ -92,12 +96,21 @@ def train(
     ] = "64,64",
     activation: Annotated[
         str,
-        option(NETWORK, f"Of the hidden layers, or one each with commas: {_names(ACTIVATIONS)}."),
+        option(
+            NETWORK,
+            f"Of the hidden layers, or one each with commas: {_names(ACTIVATIONS)}.",
+            known=ACTIVATIONS,
+        ),
     ] = "relu",
     bias: Annotated[bool, option(NETWORK, "Whether layers have biases.", "--bias/--no-bias")] = True,
     initializer: Annotated[
         str | None,
-        option(NETWORK, f"Starting weights: {_names(INITIALIZERS)}.", default="what suits the activation"),
+        option(
+            NETWORK,
+            f"Starting weights: {_names(INITIALIZERS)}.",
+            default="what suits the activation",
+            known=INITIALIZERS,
+        ),
     ] = None,
     loss: Annotated[
         str | None,
@@ -105,11 +118,14 @@ def train(
             TRAINING,
             f"{_names(LOSSES)}; {PARAMETERS}.",
             default="squared_error, or softmax_cross_entropy for classes",
+            known=LOSSES,
         ),
     ] = None,
     optimizer: Annotated[
         str,
-        option(TRAINING, f"{_names(OPTIMIZERS)} (which takes all rows a step); {PARAMETERS}."),
+        option(
+            TRAINING, f"{_names(OPTIMIZERS)} (which takes all rows a step); {PARAMETERS}.", known=OPTIMIZERS
+        ),
     ] = "adam",
     learning_rate: Annotated[
         float,
@@ -117,7 +133,7 @@ def train(
     ] = 1e-3,
     schedule: Annotated[
         str,
-        option(TRAINING, f"Learning rate over time: {_names(SCHEDULES)}; {PARAMETERS}."),
+        option(TRAINING, f"Learning rate over time: {_names(SCHEDULES)}; {PARAMETERS}.", known=SCHEDULES),
     ] = "constant",
     batch_size: Annotated[
         str,
@@ -125,7 +141,9 @@ def train(
             TRAINING, "Rows a step: a number, 'full' for all, or 'auto' (a 32nd of the rows, at most 4096)."
         ),
     ] = "256",
-    order: Annotated[str, option(TRAINING, f"Which rows, when: {_names(ORDERS)}.")] = "shuffled",
+    order: Annotated[
+        str, option(TRAINING, f"Which rows, when: {_names(ORDERS)}.", known=ORDERS)
+    ] = "shuffled",
     epochs: Annotated[
         int,
         option(TRAINING, "Passes over the data, at most.", **WHOLE),
@@ -210,7 +228,9 @@ def train(
         option(TRAINING, "Of held-out part, starting weights, order and dropout; >= 0.", **WHOLE),
     ] = 0,
     device: options.Device = "cpu",
-    dtype: Annotated[str, option(NETWORK, "Of weights and arithmetic: float32 or float64.")] = "float32",
+    dtype: Annotated[
+        str, option(NETWORK, "Of weights and arithmetic: float32 or float64.", known=DTYPES)
+    ] = "float32",
     out: Annotated[
         Path | None,
         option(OUTPUT, "Model file to write (.safetensors).", default="none", metavar="FILE"),
@@ -308,6 +328,7 @@ def train(
             MACHINE,
             "How ranks sum gradients on GPUs: 'auto' by NCCL where it is installed and else through the "
             "host, 'nccl', 'host', or 'mpi' for an MPI that takes GPU memory.",
+            known=cuda.ALL_REDUCES,
         ),
     ] = "auto",
     quiet: options.Quiet = False,

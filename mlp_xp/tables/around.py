@@ -16,6 +16,10 @@ from mlp_xp.tables.preparation import Inputs, Targets
 PART_ROWS = 8192
 """Rows that are read at a time in one pass over a table."""
 
+BLOCK_NUMBERS = 65_536
+"""Numbers that are prepared at a time: 0.5 MB stay in the cache. At once, in fresh memory, they
+take several times as long (4,096 rows of 64: 0.6 ms so)."""
+
 
 class Around:
     """What sources that are made of another source share with it.
@@ -167,11 +171,13 @@ class Prepared(Around):
 
     def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
         """Fill the arrays with features and standardised targets."""
-        raw_x, raw_y = np.empty((len(index), self.source.n_features)), np.empty(y.shape)
-        self.source.rows(index, raw_x, raw_y, weight)
-        self.inputs.fill(raw_x, x)
-        self.targets.standardise(raw_y)
-        y[...] = raw_y
+        n_rows = max(1, BLOCK_NUMBERS // max(1, self.source.n_features))
+        for start in range(0, len(index), n_rows):
+            part = slice(start, start + n_rows)
+            raw_x, raw_y = read(self.source, index[part], None if weight is None else weight[part])
+            self.inputs.fill(raw_x, x[part])
+            self.targets.standardise(raw_y)
+            y[part] = raw_y
 
 
 def parts(source: Any, n_rows: int = PART_ROWS) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -182,8 +188,8 @@ def parts(source: Any, n_rows: int = PART_ROWS) -> Iterator[tuple[np.ndarray, np
         yield index, *read(source, index)
 
 
-def read(source: Any, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Raw inputs and raw targets (float64) of some rows."""
+def read(source: Any, index: np.ndarray, weight: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Raw inputs and raw targets (float64) of some rows; their weights fill an array, if there is one."""
     x, y = np.empty((len(index), source.n_features)), np.empty((len(index), source.n_targets))
-    source.rows(index, x, y, None)
+    source.rows(index, x, y, weight)
     return x, y

@@ -239,8 +239,11 @@ TREATMENTS: Mapping[str, type[Column]] = {
 
 def scaled(values: np.ndarray, centre: Any, scale: Any, clipped: bool) -> np.ndarray:
     """(values − centre) / scale, smoothly clipped or not; centre and scale may be those of many columns."""
-    z = (values - centre) / scale
-    return z / np.hypot(1, z / CLIP) if clipped else z  # without squares, which overflow
+    z = values - centre
+    z /= scale
+    if clipped:
+        z /= np.hypot(1, z / CLIP)  # without squares, which overflow
+    return z
 
 
 def _check_types(column: Any, **types: type) -> None:
@@ -313,12 +316,12 @@ class Inputs:
 
     @functools.cached_property
     def _fills(self) -> list[tuple[Fill, int | slice, slice]]:
-        """What fills, from which columns, which features: plain numbers side by side are filled together."""
+        """What fills, from which columns, which features: numbers side by side are filled together."""
         fills: list[tuple[Fill, int | slice, slice]] = []
         column, feature = 0, 0
-        for is_plain, group in itertools.groupby(self.columns, _plainness):
+        for are_alike, group in itertools.groupby(self.columns, _likeness):
             together = list(group)
-            for run in [together] if is_plain and len(together) > 1 else [[each] for each in together]:
+            for run in [together] if are_alike and len(together) > 1 else [[each] for each in together]:
                 n_features = sum(each.n_features for each in run)
                 features = slice(feature, feature + n_features)
                 if len(run) == 1:
@@ -335,11 +338,11 @@ def _column_of(treatment: str, **fields: Any) -> Column:
     return TREATMENTS[treatment](**given)
 
 
-def _plainness(column: Column) -> str:
-    """A word that numbers share which can be filled together; empty for other columns."""
-    if not isinstance(column, Number) or isinstance(column, Date) or column.gaps:
+def _likeness(column: Column) -> str:
+    """A text that numbers share which can be filled together; empty for other columns."""
+    if not isinstance(column, Number) or isinstance(column, Date):
         return ""
-    return "clipped" if column.clipped else "linear"
+    return ("clipped" if column.clipped else "linear") + ", gaps" * column.gaps
 
 
 def _filling_together(columns: Sequence[Any]) -> Fill:
@@ -347,11 +350,16 @@ def _filling_together(columns: Sequence[Any]) -> Fill:
     medians, centres, scales = (
         np.array([getattr(column, field) for column in columns]) for field in ("median", "centre", "scale")
     )
+    stride = columns[0].n_features
 
     def fill(values: np.ndarray, x: np.ndarray) -> None:
-        is_gap = np.isnan(values)
-        filled = np.where(is_gap, medians, values) if is_gap.any() else values
-        x[...] = scaled(filled, centres, scales, columns[0].clipped)
+        with np.errstate(over="ignore", invalid="ignore"):
+            has_gaps = np.isnan(values.sum())  # a tenth of the time that isnan takes of each
+        is_gap = np.isnan(values) if has_gaps else False
+        filled = np.where(is_gap, medians, values) if has_gaps else values
+        x[:, ::stride] = scaled(filled, centres, scales, columns[0].clipped)
+        if columns[0].gaps:
+            x[:, 1::stride] = is_gap
 
     return fill
 

@@ -13,7 +13,7 @@ from mlp_xp.catalogue import name_of
 from mlp_xp.datasets import load_dataset
 from mlp_xp.losses import LOSSES, BinaryCrossEntropy, Poisson
 from mlp_xp.sources import MEMORY_LIMIT, ArraySource, ArrowSource, open_source
-from mlp_xp.sources.columns import Column
+from mlp_xp.sources.columns import PLURAL, Column
 from mlp_xp.sources.csv_files import CsvForm
 from mlp_xp.sources.text_values import is_number, resembles_number
 from mlp_xp.tables.around import Coded, Recoded, Selected, parts
@@ -276,6 +276,12 @@ def open_for(place: Place, model: TableModel, *, targets_needed: bool = True) ->
             f"{table.name} has {table.source.n_features} columns, but the model needs {len(known)}: "
             f"{', '.join(model.inputs.names[:20])}{' ...' * (len(known) > 20)}."
         )
+    # Of files with names this has been seen to; arrays and data sets hold numbers alone.
+    checks.refuse(
+        f"{table.name}, column {found.name!r} holds numbers, where {PLURAL[column.kind]} are needed."
+        for found, column in zip(table.columns, known, strict=True)
+        if found.kind == "number" and kinds.get(column.name) in ("text", "date")
+    )
     return dataclasses.replace(table, source=recoded(table.source, table.columns, model.inputs))
 
 

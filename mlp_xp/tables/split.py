@@ -12,8 +12,6 @@ from mlp_xp.tables.preparation import Constant, Inputs, Targets
 from mlp_xp.tables.reading import Table, recoded
 from mlp_xp.tables.statistics import MAX_LEVELS, measure
 
-WAYS = ("random", "group", "time")
-
 
 @dataclasses.dataclass(frozen=True)
 class HoldOut:
