@@ -182,7 +182,8 @@ def answer(quick: bool, device: str) -> Result:
             ),
             (
                 "least: parameters, gradient, Adam's two vectors and the memo of a batch. peak: the most "
-                "array data that lived at a time in two steps."
+                "array data that lived at a time in two steps. What the light core takes above the least are "
+                "Adam's temporaries, of 32,768 numbers at most: they do not grow with the network."
             ),
             *([] if has_fast else ["fast: the extra `fast` is not installed."]),
         ],

@@ -209,8 +209,19 @@ def deltas_from(sizes: Any, functions: Any) -> int:
 @in_any_order
 def memory_size(sizes: Any, functions: Any, n_rows: int, n_parts: int) -> int:
     """Numbers of memory for steps of so many rows."""
-    a_row = deltas_from(sizes, functions) + N_DELTAS * sizes[1:].max()
+    a_row = deltas_from(sizes, functions)
+    for turn in range(N_DELTAS):
+        a_row += _width(sizes, turn)
     return a_row * -(-n_rows // n_parts) * n_parts
+
+
+@in_any_order
+def _width(sizes: Any, turn: int) -> int:
+    """The most units of the layers whose δ go to the same place; at least one, for the loss to write on."""
+    widest = 1
+    for layer in range(turn, sizes.size - 1, N_DELTAS):
+        widest = max(widest, sizes[layer + 1])
+    return widest
 
 
 @in_any_order
@@ -231,8 +242,9 @@ def _kept(memory: Any, sizes: Any, functions: Any, layer: int, n_rows: int) -> A
 @in_any_order
 def _delta(memory: Any, sizes: Any, at: int, layer: int, n_rows: int) -> Any:
     """Where a layer's δ goes: others may still read that of the layer behind, hence three in turn."""
-    n_units = sizes[min(layer, sizes.size - 2) + 1]
-    return _units(memory, at + layer % N_DELTAS * sizes[1:].max(), n_units, n_rows)
+    for turn in range(layer % N_DELTAS):
+        at += _width(sizes, turn)
+    return _units(memory, at, sizes[layer + 1] if layer + 1 < sizes.size else 1, n_rows)
 
 
 @in_any_order
