@@ -481,6 +481,15 @@ def test_weights_that_leave_the_numbers_in_the_last_step(device):
     np.testing.assert_array_equal(flat(network), [1.0])
 
 
+def test_losses_that_are_finite_and_their_sum_is_not(device):
+    network = Network((1, 1), bias=False, initializer=Given([[[1.0]]]), device=device, dtype="float64")
+    loader = Loader(np.full((2, 1), 1.2e154), np.zeros(2), batch_size=1)  # L = 1.44e308 in each of two steps
+    run = train(network, loader, optimizer="sgd", learning_rate=1e-320)
+    with pytest.raises(FloatingPointError, match="became infinite or nan in epoch 1"):
+        next(run)
+    np.testing.assert_array_equal(flat(network), [1.0])
+
+
 def test_divergence_in_the_first_epoch_keeps_the_starting_weights(data, device):
     x, y, _ = data
     network = make(device, (3, 2))
