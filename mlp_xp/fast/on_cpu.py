@@ -8,6 +8,7 @@ Results: the update rule alone has the bits of the plain one. A whole step sums 
 gives differs by rounding. So does, by a little, what different numbers of threads give.
 """
 
+import contextlib
 import functools
 import itertools
 import os
@@ -224,10 +225,9 @@ class CpuUpdate(Update):
         from mlp_xp.compiled.threads import GIVEN_UP, LINE
 
         arrived, totals = np.zeros(n_parts * LINE, dtype=np.int64), np.zeros(n_parts * LINE)
-        if n_parts == 1:
-            make_steps(0, 1, arrived, totals, *arguments)
-            return
-        with blas_threads().limit(limits=1):  # else each of ours would have its own
+        # Each of our threads would have several of the BLAS's; and one alone is faster without them on
+        # products that are too small to be shared out (32-100-1 with 200 rows: 57 instead of 109 µs).
+        with blas_threads().limit(limits=1) if self.n_threads > 1 else contextlib.nullcontext():
             try:
                 others = [
                     self._pool().submit(make_steps, part, n_parts, arrived, totals, *arguments)
