@@ -22,18 +22,16 @@ import itertools
 import math
 import shutil
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import measure, results
 from bench.results import Result
 from bench.step_peers import TRAININGS, Training
-from bench.steps import CHECKED_STEPS, PAUSE, TOLERANCE, Worker, distance, toy
+from bench.steps import CHECKED_STEPS, PAUSE, TOLERANCE, Worker, distance, start_worker, toy
 
 ONE, TWO = "1 process, 2 threads", "2 ranks, 1 thread each"
 ALONE = "1 process, 1 thread"
@@ -64,10 +62,10 @@ INTERCONNECTS = {
         48e-6, 1.25e9, "round trip of 96 µs between two EC2 c3.8xlarge: blogs.scalablelogic.com, January 2014"
     ),
     "Slingshot, 200 Gbit/s": Interconnect(
-        2e-6, 25e9, "De Sensi et al., An in-depth analysis of the Slingshot interconnect, SC 2020"
+        2e-6, 25e9, "the rate as HPE publishes it, the latency a round figure"
     ),
     "InfiniBand NDR, 400 Gbit/s": Interconnect(
-        2e-6, 50e9, "InfiniBand Trade Association's rate; the latency is Slingshot's"
+        2e-6, 50e9, "the rate as the InfiniBand Trade Association publishes it, the latency a round figure"
     ),
 }
 
@@ -99,25 +97,12 @@ def launcher() -> str | None:
     return str(beside) if beside.exists() else shutil.which("mpiexec")
 
 
-@contextlib.contextmanager
-def start(name: str, n_ranks: int, n_threads: int) -> Iterator[Worker]:
+def start(name: str, n_ranks: int, n_threads: int) -> contextlib.AbstractContextManager[Worker]:
     """Processes that train; they end with their input."""
     command = [sys.executable, "-m", "bench.scaling_ranks"]
     if n_ranks > 1:
         command = [str(launcher()), "-n", str(n_ranks), *command]
-    threads = {setting: str(n_threads) for setting in measure.THREAD_SETTINGS}
-    with (
-        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints,
-        subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=complaints,
-            text=True,
-            env=measure.environment() | threads,
-        ) as process,
-    ):
-        yield Worker(name, process, complaints)
+    return start_worker(name, command, {setting: str(n_threads) for setting in measure.THREAD_SETTINGS})
 
 
 def ask(worker: Worker, order: str, **details: Any) -> Any:

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import IO, Any
 
 import numpy as np
@@ -79,19 +80,23 @@ class Worker:
 
 
 @contextlib.contextmanager
-def start_worker(name: str) -> Iterator[Worker]:
-    """Start the process of one of `PEERS`; it ends with its input."""
-    command = [sys.executable, "-m", "bench.step_peers", name]
+def start_worker(
+    name: str, command: Sequence[str] = (), settings: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Worker]:
+    """Start a process, by default that of one of `PEERS`, with settings in its environment.
+
+    It ends with its input.
+    """
     # A file, not a pipe: nobody reads what a library has to say, as long as it works.
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints,
         subprocess.Popen(
-            command,
+            command or [sys.executable, "-m", "bench.step_peers", name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=complaints,
             text=True,
-            env=measure.environment(),
+            env=measure.environment() | settings,
         ) as process,
     ):
         yield Worker(name, process, complaints)
