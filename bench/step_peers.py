@@ -175,6 +175,28 @@ def products(task: Task) -> tuple[Run, Weights]:
     return run, list
 
 
+def update_rule(task: Task) -> tuple[Run, Weights]:
+    """The update rule of a step and nothing else, by one core in one pass over memory."""
+    from mlp_xp.compiled.update_rules import N_NUMBERS, RULES, apply_rule
+    from mlp_xp.fast.rule_numbers import rule_numbers
+    from mlp_xp.optimizers import OPTIMIZERS
+
+    training = task.training
+    given = rule_numbers(OPTIMIZERS[training.optimizer](), 1, task.rate) or ()
+    numbers = np.zeros(N_NUMBERS)
+    numbers[: len(given)] = given
+    n_weights = sum(w.size for w in task.weights)
+    n_parameters = n_weights + sum(training.sizes[1:])
+    p, g, m, v = (np.full(n_parameters, value, dtype=np.float32) for value in (0.1, 1e-3, 1e-3, 1e-6))
+    rule = RULES.index(training.optimizer)
+
+    def run() -> None:
+        for _ in task.batches:
+            apply_rule(rule, numbers, p, g, m, v, n_weights)
+
+    return run, list
+
+
 def scikit_learn(task: Task) -> tuple[Run, Weights]:
     """One epoch of `partial_fit` over the task's rows in their order."""
     from sklearn.neural_network import MLPClassifier, MLPRegressor
@@ -397,6 +419,7 @@ PEERS = {
     "mlp_xp": Peer(mlp_xp, "mlp-xp", "mlp_xp"),
     "mlp_xp fast": Peer(functools.partial(mlp_xp, way="fast"), "mlp-xp[fast]", "numba"),
     "matrix products": Peer(products, "numpy", "numpy"),
+    "update rule": Peer(update_rule, "mlp-xp[fast]", "numba"),
     "scikit-learn": Peer(scikit_learn, "scikit-learn", "sklearn"),
     "torch eager": Peer(torch_eager, "torch", "torch"),
     "torch.compile": Peer(torch_compiled, "torch", "torch"),

@@ -29,7 +29,7 @@ from bench.results import Result
 from bench.step_peers import PEERS, TRAININGS, Training
 
 US, FAST, PRODUCTS = "mlp_xp", "mlp_xp fast", "matrix products"
-BOUNDS = (PRODUCTS, "JAX scan")
+BOUNDS = (PRODUCTS, "update rule", "JAX scan")
 """What does less than train on rows that come step by step: not among the peers of the last column."""
 
 CHECKED_STEPS = 4
@@ -264,6 +264,11 @@ def answer(
                 "µs a step: the median slice divided by its steps. mlp_xp is the light core, mlp_xp fast the "
                 f"same with the extra `fast`. Best peer: not counting {' and '.join(BOUNDS)}, which do less "
                 "(see bench/step_peers.py)."
+            ),
+            (
+                "Where a step's time goes: matrix products with as many threads as the BLAS has, the update "
+                "rule (one core, one pass over weights, gradient and the optimizer's vectors); the rest is "
+                "activations, loss, biases and handing over."
             ),
             (
                 f"All libraries train alike: after {CHECKED_STEPS} steps their weights are at most {far:.2%} "
