@@ -155,10 +155,30 @@ def forward(
     return a
 
 
-def predict(network: Network, x: Any, *, output: str, chunk_rows: int) -> Any:
+FEWEST_ROWS, MOST_ROWS = 320, 4096
+"""Rows of a chunk of a prediction: with fewer the matrix products are slower, more are no faster."""
+
+
+def _chunk_rows(network: Network, n_rows: int) -> int:
+    """Rows a chunk, so that a layer's outputs stay in a core's cache.
+
+    For few rows, as many as fit 128 kB: what is larger is asked for anew of the system at every call, and
+    filled with zeros by it, which may take longer than the prediction (1,000 rows of 32-100-1: 285 instead of
+    155 µs).
+    """
+    fitting = network.backend.block // max(network.layer_sizes[1:])
+    return min(MOST_ROWS, max(FEWEST_ROWS, fitting if n_rows <= MOST_ROWS else 4 * fitting))
+
+
+def predict(network: Network, x: Any, *, output: str, chunk_rows: int | None) -> Any:
     """See `Network.predict`."""
-    checks.refuse([checks.one_of("output", output, ("link", "raw")), checks.whole("chunk_rows", chunk_rows)])
     backend, n_features = network.backend, network.layer_sizes[0]
+    checks.refuse(
+        [
+            checks.one_of("output", output, ("link", "raw")),
+            None if chunk_rows is None else checks.whole("chunk_rows", chunk_rows),
+        ]
+    )
     backend.runtime.select()
     on_device = backend.xp is not np and backend.owns(x)
     if not on_device:
@@ -171,6 +191,7 @@ def predict(network: Network, x: Any, *, output: str, chunk_rows: int) -> Any:
     shape = (x.shape[0], network.layer_sizes[-1])
     predictions = backend.empty(shape) if on_device else np.empty(shape, dtype=backend.dtype_name)
     link = network.output if output == "link" else IdentityLink()
+    chunk_rows = chunk_rows or _chunk_rows(network, x.shape[0])
     while True:
         try:
             _fill(predictions, network, x, link, chunk_rows, on_device)

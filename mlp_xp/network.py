@@ -116,7 +116,7 @@ class Network:
         """The number of weights w_ij^k, biases not counted."""
         return self.parameters.n_weights
 
-    def predict(self, x: Any, *, output: str = "link", chunk_rows: int = 4096) -> Any:
+    def predict(self, x: Any, *, output: str = "link", chunk_rows: int | None = None) -> Any:
         """Predictions for rows of x, a chunk at a time: memory does not grow with the number of rows.
 
         Safe to call from several threads at once.
@@ -129,8 +129,8 @@ class Network:
         output : "link" or "raw"
             "link" applies the link of the loss that trained the network (probabilities, rates, quantiles in
             order); "raw" gives the last z.
-        chunk_rows : int
-            Rows a chunk.
+        chunk_rows : int, optional
+            Rows a chunk; by default at most 4,096, and on a CPU so few that a layer's outputs stay in a cache.
 
         Returns
         -------

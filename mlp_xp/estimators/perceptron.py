@@ -158,11 +158,11 @@ class Perceptron(CallbackSupport, BaseEstimator):
         """The network's output after its link, (n_rows, n_outputs), on the host."""
         network = self._network_now()
         if not scipy.sparse.issparse(X):
-            return to_host(network.predict(X, chunk_rows=CHUNK_ROWS))
+            return to_host(network.predict(X))
         n_outputs = network.layer_sizes[-1]
         outputs = np.empty((X.shape[0], n_outputs), dtype=network.backend.dtype_name)
         for start, rows in dense_pieces(X):
-            outputs[start : start + len(rows)] = network.predict(rows, chunk_rows=CHUNK_ROWS)
+            outputs[start : start + len(rows)] = network.predict(rows)
         return outputs
 
     def _chunks(self, X: Any) -> Iterator[tuple[int, Any]]:
