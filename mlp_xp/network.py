@@ -130,7 +130,7 @@ class Network:
             "link" applies the link of the loss that trained the network (probabilities, rates, quantiles in
             order); "raw" gives the last z.
         chunk_rows : int, optional
-            Rows a chunk; by default 4,096 at most, and on a CPU no more than keep outputs in a cache.
+            Rows a chunk; by default 16,384 at most, and on a CPU no more than keep outputs in a cache.
 
         Returns
         -------
