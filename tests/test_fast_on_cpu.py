@@ -136,7 +136,17 @@ def test_an_activation_on_the_last_layer(calls):
     assert calls
 
 
-@pytest.mark.parametrize("loss", [*COVERED, "huber:delta=0.2", "softmax_cross_entropy:label_smoothing=0.1"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        *COVERED,
+        "huber:delta=0.2",
+        "binary_cross_entropy:eps=0.3",
+        "softmax_cross_entropy:label_smoothing=0.1",
+        "softmax_cross_entropy:eps=0.3",
+        "softmax_cross_entropy:label_smoothing=0.1,eps=0.3",
+    ],
+)
 @pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_every_loss(loss, weighted, reduction, calls):
@@ -359,7 +369,6 @@ def test_every_rule_on_vectors_of_any_length(rule, dtype, rng):
         {"activation": ["relu", OWN]},
         {"loss": "pinball:quantiles=0.5"},
         {"loss": "poisson:deviance=true"},
-        {"loss": "binary_cross_entropy:eps=1e-6"},
         {"chunk_rows": 4},
     ],
 )

@@ -27,8 +27,20 @@ LOSSES = (
 
 
 @in_any_order
+def _bounded(minus_log_p: float, eps: float) -> float:
+    """−log p with p bounded to [ε, 1 − ε]; ε = 0 leaves it alone. NaN stays NaN."""
+    if eps > 0.0:
+        least, most = -math.log1p(-eps), -math.log(eps)
+        if minus_log_p < least:
+            minus_log_p = least
+        if minus_log_p > most:
+            minus_log_p = most
+    return minus_log_p
+
+
+@in_any_order
 def differentiate(
-    loss: int, c: float, z: Any, y: Any, labels: Any, weight: Any, factor: float, rest: Any
+    loss: int, c: float, eps: float, z: Any, y: Any, labels: Any, weight: Any, factor: float, rest: Any
 ) -> float:
     """Return Σ s L; z becomes factor · s · ∂L/∂z.
 
@@ -36,6 +48,8 @@ def differentiate(
     ----------
     loss, c : int, float
         Which one, and its parameter: Huber's δ, or label smoothing.
+    eps : float
+        What the value of a cross-entropy takes for the least probability; 0 for no bound.
     z : array (n_outputs, n_rows)
         Consumed.
     y, labels : arrays (n_rows, n_outputs), (n_rows, 1)
@@ -50,7 +64,7 @@ def differentiate(
     total = 0.0
     n_outputs, n_rows = z.shape
     if loss == SOFTMAX_CROSS_ENTROPY:
-        return _softmax(c, z, labels, weight, factor, rest)
+        return _softmax(c, eps, z, labels, weight, factor, rest)
     for j in range(n_outputs):
         row = z[j]
         for i in range(n_rows):
@@ -74,7 +88,8 @@ def differentiate(
                 rate = exp(x)
                 value, delta = rate - target * x, rate - target
             else:
-                value = target * softplus(-x) + (1.0 - target) * softplus(x)
+                if_one, if_zero = _bounded(softplus(-x), eps), _bounded(softplus(x), eps)
+                value = target * if_one + (1.0 - target) * if_zero
                 delta = (1.0 - target) * logistic(x) - target * logistic(-x)
             total += s * value
             row[i] = factor * s * delta
@@ -82,7 +97,7 @@ def differentiate(
 
 
 @in_any_order
-def _softmax(c: float, z: Any, labels: Any, weight: Any, factor: float, rest: Any) -> float:
+def _softmax(c: float, eps: float, z: Any, labels: Any, weight: Any, factor: float, rest: Any) -> float:
     """As `SoftmaxCrossEntropy`, no digits lost: d = z − max z, rest = Σ e^d but for the largest."""
     n_outputs, n_rows = z.shape
     total = 0.0
@@ -107,10 +122,10 @@ def _softmax(c: float, z: Any, labels: Any, weight: Any, factor: float, rest: An
     for i in range(n_rows):
         s = weight[i, 0] if weight.size else 1.0
         log_sum = log1p(rest[i]) if rest[i] <= 1.0 else math.log(1.0 + rest[i])
-        value = log_sum - (1.0 - c) * z[labels[i, 0], i]
+        value = (1.0 - c) * _bounded(log_sum - z[labels[i, 0], i], eps)
         if c:
             for j in range(n_outputs):
-                value -= c / n_outputs * z[j, i]
+                value += c / n_outputs * _bounded(log_sum - z[j, i], eps)
         total += s * value
     for j in range(n_outputs):
         for i in range(n_rows):

@@ -51,6 +51,7 @@ def make_steps(
     constants: Any,
     loss: int,
     loss_constant: float,
+    eps: float,
     l1: float,
     l2: float,
     clip_norm: float,
@@ -83,7 +84,7 @@ def make_steps(
         Units per layer.
     functions, constants : arrays (n_layers,)
         Each layer's activation, and its slope or α.
-    loss, loss_constant : int, float
+    loss, loss_constant, eps : int, float, float
         As in `losses.differentiate`.
     l1, l2, clip_norm : float
         Of penalty and clipping; 0 for none.
@@ -134,6 +135,7 @@ def make_steps(
         totals[part * LINE] = differentiate(
             loss,
             loss_constant,
+            eps,
             delta,
             y[start + first : start + last],
             labels[start + first : start + last],

@@ -23,7 +23,7 @@ from mlp_xp.activations import ACTIVATIONS
 from mlp_xp.catalogue import name_of
 from mlp_xp.fast.rule_numbers import rule_numbers
 from mlp_xp.loader import Chunk, Group, Step
-from mlp_xp.losses import LOSSES, BinaryCrossEntropy, Huber, Poisson, SoftmaxCrossEntropy
+from mlp_xp.losses import LOSSES, Huber, Poisson
 from mlp_xp.objective import READ_EVERY, Objective
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
 from mlp_xp.regularizers import L1, L2, ElasticNet
@@ -59,6 +59,7 @@ class Plan(NamedTuple):
     constants: np.ndarray
     loss: int
     loss_constant: float
+    eps: float
     l1: float
     l2: float
 
@@ -81,19 +82,16 @@ def plan_of(objective: Objective) -> Plan | None:
     )
 
 
-def _loss(loss: Any) -> tuple[int, float] | None:
-    """Number and parameter of a loss; None for one that is not covered."""
+def _loss(loss: Any) -> tuple[int, float, float] | None:
+    """Number, parameter and ε of a loss; None for one that is not covered."""
     from mlp_xp.compiled.losses import LOSSES as KNOWN
 
     if type(loss) not in LOSSES.values() or name_of(LOSSES, loss) not in KNOWN:
         return None
-    is_other_form = (isinstance(loss, Poisson) and loss.deviance) or (
-        isinstance(loss, BinaryCrossEntropy | SoftmaxCrossEntropy) and loss.eps > 0
-    )
-    if is_other_form:
+    if isinstance(loss, Poisson) and loss.deviance:
         return None
     constant = loss.delta if isinstance(loss, Huber) else getattr(loss, "label_smoothing", 0.0)
-    return KNOWN.index(name_of(LOSSES, loss)), float(constant)
+    return KNOWN.index(name_of(LOSSES, loss)), float(constant), float(getattr(loss, "eps", 0.0))
 
 
 def _penalty(regularizer: Any) -> tuple[float, float] | None:
