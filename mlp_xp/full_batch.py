@@ -5,11 +5,12 @@ Memory depends on the chunk and not on the data, so that it runs on streams too.
 
 import queue
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import numpy as np
 
+from mlp_xp import blas
 from mlp_xp.array_api import to_host
 from mlp_xp.loader import Loader
 from mlp_xp.micro_batches import within_memory
@@ -63,6 +64,56 @@ def scipy_minimize() -> Any:
     return minimize
 
 
+def minimise(
+    evaluate: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    start: np.ndarray,
+    rule: Any,
+    max_iterations: int,
+    after_iteration: Callable[[np.ndarray, float], None],
+) -> str:
+    """Run SciPy's L-BFGS-B without bounds; return why it ended.
+
+    Parameters
+    ----------
+    evaluate : callable (vector) -> float, float64 array (n,)
+        Value and gradient; SciPy writes on the vector later.
+    start : float64 array (n,)
+        Where to begin.
+    rule : LBFGS
+        Its limits and tolerances.
+    max_iterations : int
+        Iterations, at most.
+    after_iteration : callable (vector, value)
+        Told of every iterate; StopIteration ends the search there.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        SciPy is not installed.
+    """
+    search = scipy_minimize()
+
+    def tell(intermediate_result: Any) -> None:  # SciPy goes by the name
+        after_iteration(intermediate_result.x, float(intermediate_result.fun))
+
+    with blas.one_thread_for_scipy():
+        result = search(
+            evaluate,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            callback=tell,
+            options={
+                "maxcor": rule.n_corrections,
+                "maxiter": max_iterations,
+                "maxfun": rule.max_evaluations,
+                "gtol": rule.gradient_tolerance,
+                "ftol": rule.loss_tolerance,
+            },
+        )
+    return str(result.message)
+
+
 def lbfgs(
     objective: Objective, loader: Loader, rule: Any, max_iterations: int
 ) -> Generator[tuple[float, str | None]]:
@@ -78,9 +129,9 @@ def lbfgs(
     ModuleNotFoundError
         SciPy is not installed.
     """
-    minimize = scipy_minimize()
-    asked: queue.Queue[tuple[str, Any]] = queue.Queue()
-    answers: queue.Queue[Any] = queue.Queue()
+    scipy_minimize()
+    asked: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
     start = objective.network.parameters.to_host().astype(np.float64)
 
     def ask(what: str, content: Any) -> Any:
@@ -92,21 +143,14 @@ def lbfgs(
 
     def work() -> None:
         try:
-            result = minimize(
+            why = minimise(
                 lambda vector: ask("evaluate", vector.copy()),
                 start,
-                jac=True,
-                method="L-BFGS-B",
-                callback=lambda intermediate_result: ask("iterate", intermediate_result),
-                options={
-                    "maxcor": rule.n_corrections,
-                    "maxiter": max_iterations,
-                    "maxfun": rule.max_evaluations,
-                    "gtol": rule.gradient_tolerance,
-                    "ftol": rule.loss_tolerance,
-                },
+                rule,
+                max_iterations,
+                lambda vector, value: ask("iterate", (vector.copy(), value)),
             )
-            asked.put(("done", result.message))
+            asked.put(("done", why))
         except BaseException as error:  # whatever it is, it belongs to the caller's thread
             asked.put(("failed", error))
 
@@ -127,7 +171,7 @@ def lbfgs(
             elif what == "iterate":
                 if latest is not None:
                     yield at(latest, None)
-                latest = content.x.copy(), float(content.fun)
+                latest = content
                 answers.put(True)
             elif what == "failed":
                 raise content

@@ -394,9 +394,15 @@ class Loader:
         """Let go of the buffers that later epochs would use again."""
         self._idle.clear()
 
-    def _blocks(self, gather: "Gatherer", ranges: Iterable[list[tuple[int, int]]]) -> Generator["Block"]:
+    def _blocks(
+        self, gather: "Gatherer", ranges: Iterable[list[tuple[int, int]]], n_blocks: int
+    ) -> Generator["Block"]:
         """Blocks of rows, each complete on the device, and to be read until the next is asked for."""
-        mode = "always" if gather.runtime.overlaps and self.prefetch == "auto" else self.prefetch
+        mode = self.prefetch
+        if mode == "auto" and n_blocks == 1:  # nothing to gather while it trains
+            mode = "never"
+        elif mode == "auto" and gather.runtime.overlaps:
+            mode = "always"
         mode = mode if gather.take is None else "never"  # on the stream of the thread that trains
         with contextlib.closing(prefetched(gather, ranges, self._pace, mode)) as blocks:
             for block in blocks:
@@ -419,8 +425,8 @@ class Loader:
             ]
             for own_start, own_stop in (share.of(*step) for step in steps)
         ]
-        ranges = ([each] for step in chunks for each in step)
-        with contextlib.closing(self._blocks(gather, ranges)) as blocks:
+        ranges = [[each] for step in chunks for each in step]
+        with contextlib.closing(self._blocks(gather, ranges, len(ranges))) as blocks:
             for (start, stop), own in zip(steps, chunks, strict=True):
                 divisor = None if gather.weighted else float(stop - start)
                 whole = (next(blocks).whole() for _ in own)
@@ -434,7 +440,7 @@ class Loader:
         size = gather.staging.n_rows
         begins = range(first, n_rows, size)
         ranges = (share.of_each(begin, min(begin + size, n_rows), batch) for begin in begins)
-        with contextlib.closing(self._blocks(gather, ranges)) as blocks:
+        with contextlib.closing(self._blocks(gather, ranges, len(begins))) as blocks:
             for begin, block in zip(begins, blocks, strict=True):
                 steps = functools.partial(self._steps_of, block, begin, min(begin + size, n_rows), share)
                 rows = Chunk(block.x, block.y, block.weight) if share.n_ranks == 1 else None

@@ -31,7 +31,7 @@ HEAVY = {
 
 # From the foundations to the roof: a room (a file or a folder) knows only floors below its own.
 FLOORS = (
-    ("checks", "compiled", "cuda", "history", "prefetch", "staging"),
+    ("blas", "checks", "compiled", "cuda", "history", "prefetch", "staging"),
     ("array_api", "catalogue", "datasets", "order"),
     ("activations", "data_parallel", "dropout", "initializers", "parameters", "regularizers", "schedules"),
     ("losses", "optimizers", "sources", "stopping"),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from arrays import host, readonly
 
-from mlp_xp import compiled
+from mlp_xp import blas, compiled
 from mlp_xp import objective as objective_room
 from mlp_xp.activations import ACTIVATIONS
 from mlp_xp.fast import describe, on_cpu
@@ -326,9 +326,9 @@ def test_a_fork_gets_threads_of_its_own(monkeypatch):
 
 def test_there_are_as_many_threads_as_the_blas_may_use(monkeypatch):
     assert on_cpu.n_threads() >= 1
-    with on_cpu.blas_threads().limit(limits=1):
+    with blas.libraries().limit(limits=1):
         assert on_cpu.n_threads() == 1
-    monkeypatch.setattr(on_cpu, "blas_threads", lambda: None)
+    monkeypatch.setattr(blas, "libraries", lambda: None)
     assert on_cpu.n_threads() == 1
 
 

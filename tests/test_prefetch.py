@@ -182,8 +182,8 @@ def test_whether_a_thread_pays_is_measured(pace, plan):
     assert pace.plan() == plan
 
 
-def used_threads(loader, pace, monkeypatch):
-    """Whether each block of an epoch came from a thread, where all but one of the measurements are known."""
+def used_threads(loader, pace, monkeypatch, n_epochs=1):
+    """Whether each block of some epochs came from a thread, where all but one of the measurements are known."""
     for known in (pace.gathering, pace.in_line):
         known.pop()
     used = []
@@ -191,7 +191,8 @@ def used_threads(loader, pace, monkeypatch):
     monkeypatch.setattr(
         loader.source, "rows", lambda *given, rows=loader.source.rows: (used.append(threads()), rows(*given))
     )
-    passed(loader, 0)
+    for epoch in range(n_epochs):
+        passed(loader, epoch)
     return list(map(bool, used))
 
 
@@ -200,6 +201,13 @@ def test_a_thread_is_tried_where_rows_are_waited_for(monkeypatch):
     assert used[: 1 + prefetching.MEASURED_BLOCKS] == [False] + [True] * prefetching.MEASURED_BLOCKS
     assert len(used) == 100
     assert threads() == []
+
+
+@pytest.mark.parametrize(("mode", "by_thread"), [("auto", False), ("always", True)])
+def test_no_thread_starts_where_an_epoch_is_one_block(mode, by_thread, monkeypatch):
+    loader = Loader(Numbered(100), batch_size=10, prefetch=mode)
+    used = used_threads(loader, measured(0.5, 1.0), monkeypatch, n_epochs=3)
+    assert used == [by_thread] * 3
 
 
 def test_no_thread_starts_where_rows_are_there(monkeypatch):

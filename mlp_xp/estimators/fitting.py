@@ -3,14 +3,11 @@
 import contextlib
 import functools
 import os
-import sys
-import time
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, validate_data
@@ -25,20 +22,18 @@ from mlp_xp.estimators.drawing import CountedOrder, DrawnOrder, draw_validation,
 from mlp_xp.estimators.homes import HOST, device_for, home_of, on_host, seen_by_host, stays
 from mlp_xp.estimators.rows import Part
 from mlp_xp.estimators.saved import HISTORY
+from mlp_xp.estimators.searching import Search
 from mlp_xp.estimators.training import (
     OF_SKLEARN,
     Continuation,
     Descent,
-    Progress,
     Validation,
-    agreed,
     new_rates,
 )
-from mlp_xp.full_batch import lbfgs
 from mlp_xp.initializers import INITIALIZERS, Given
 from mlp_xp.loader import Loader
 from mlp_xp.network import Network
-from mlp_xp.objective import Objective, mean_loss
+from mlp_xp.objective import Objective
 from mlp_xp.order import Sequential, Shuffled
 
 Rows = InMemory | Streamed
@@ -378,10 +373,7 @@ def _descend(
         training.dropout,
         ranks=ranks,
     )
-    watch = None
-    if validation is not None:
-        everything = _whole(validation)
-        watch = Validation(everything, _score(e, network, validation), on_loss=e.scoring == "loss")
+    watch = _watch(e, network, validation)
     descent = Descent(e, training, objective, loader, watch, e._loss_scale(), parameters.is_adaptive(e))
     if descent.early and best is not None:
         descent.best = best
@@ -436,6 +428,13 @@ def _start_history(e: Any, validated: bool, undo: list[Callable[[], None]]) -> N
             undo.append(functools.partial(known.__delitem__, slice(len(known), None)))
 
 
+def _watch(e: Any, network: Network, validation: Rows | None) -> Validation | None:
+    """What is watched on the rows held out."""
+    if validation is None:
+        return None
+    return Validation(_whole(validation), _score(e, network, validation), on_loss=e.scoring == "loss")
+
+
 def _score(e: Any, network: Network, data: Rows) -> Callable[[], float]:
     """The function that scores the network of now on validation data."""
     if e.scoring is None or e.scoring == "loss":
@@ -461,64 +460,8 @@ def _lbfgs(
     ranks: Ranks | None,
 ) -> None:
     """Train by L-BFGS over all rows."""
-    loss, scale = e._loss(network.backend.dtype_name), e._loss_scale()
+    loss = e._loss(network.backend.dtype_name)
     objective = Objective(network, loss, parameters.regularizer_of(e), ranks=ranks)
-    loader = _whole(data)
-    passes = lbfgs(objective, loader, parameters.rule_of(e), e.max_iter)
-    start = network.parameters.to_host()
-    stopped = None
-    began = time.perf_counter()
-    score = whole_val = None
-    if validation is not None:
-        score, whole_val = _score(e, network, validation), _whole(validation)
-        e.validation_loss_curve_, e.validation_scores_ = [], []
-    e.n_iter_ = 0
-    with contextlib.closing(passes):
-        try:
-            while stopped is None:
-                listeners.begin_epoch()
-                with np.errstate(all="ignore"):
-                    e.loss_, stopped = next(passes)
-                e.n_iter_ += 1
-                if e.verbose:
-                    sys.stdout.write(f"Iteration {e.n_iter_}, loss = {e.loss_:.8f}\n")
-                if score is not None and whole_val is not None:
-                    e.validation_loss_curve_.append(scale * mean_loss(network, whole_val, loss, ranks))
-                    e.validation_scores_.append(score() if ranks is None else ranks.from_first(score()))
-                seconds = time.perf_counter() - began
-                progress = Progress(
-                    e.n_iter_,
-                    e.loss_,
-                    e.validation_loss_curve_[-1] if score is not None else None,
-                    e.validation_scores_[-1] if score is not None else None,
-                    0.0,
-                    seconds,
-                    lambda: e.snapshot_of(network),
-                )
-                wishes, seconds = agreed(ranks, listeners.end_epoch(progress), seconds)
-                if wishes:
-                    stopped = stopped or "stopped by a callback"
-                if e.time_budget is not None and seconds >= e.time_budget:
-                    stopped = stopped or f"time budget of {e.time_budget:g} seconds used"
-        except KeyboardInterrupt:
-            stopped = "interrupted"
-            warnings.warn("Training interrupted by user.", stacklevel=OF_SKLEARN)
-    e.stopped_ = stopped
-    if stopped.startswith("L-BFGS ended:"):
-        if e.n_iter_ == 1 and np.array_equal(start, network.parameters.to_host()):
-            e.n_iter_ = 0
-        if "CONVERGENCE" not in stopped:
-            warnings.warn(
-                f"lbfgs failed to converge after {e.n_iter_} iteration(s): {stopped}\n\nIncrease the "
-                f"number of iterations to improve the convergence (max_iter={e.max_iter}). You might "
-                "also want to scale the data as shown in:\n"
-                "    https://scikit-learn.org/stable/modules/preprocessing.html",
-                ConvergenceWarning,
-                stacklevel=OF_SKLEARN,
-            )
-    if scale != 1.0:
-        objective.regularizer, penalty = None, objective.regularizer
-        e.loss_ = scale * mean_loss(network, loader, loss, ranks)
-        if penalty is not None:
-            weights = network.parameters.flat_weights
-            e.loss_ += float(penalty.value(network.backend, weights)) / data.divisor
+    watch = _watch(e, network, validation)
+    search = Search(e, objective, _whole(data), watch, e._loss_scale(), data.divisor, listeners)
+    search.run(parameters.rule_of(e), e.max_iter)

@@ -9,7 +9,6 @@ gives differs by rounding. So does, by a little, what different numbers of threa
 """
 
 import contextlib
-import functools
 import itertools
 import os
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlp_xp import compiled
+from mlp_xp import blas, compiled
 from mlp_xp.activations import ACTIVATIONS
 from mlp_xp.catalogue import name_of
 from mlp_xp.fast.rule_numbers import rule_numbers
@@ -106,25 +105,15 @@ def _penalty(regularizer: Any) -> tuple[float, float] | None:
     return None
 
 
-@functools.cache
-def blas_threads() -> Any:
-    """What knows and sets the threads of each BLAS that is loaded; None without threadpoolctl."""
-    try:
-        from threadpoolctl import ThreadpoolController
-    except ModuleNotFoundError:
-        return None
-    return ThreadpoolController().select(user_api="blas")
-
-
 def n_threads() -> int:
     """Threads that a step may be shared out to: as many as the BLAS would use, and cores there are."""
     from mlp_xp.compiled.threads import IS_POSSIBLE
 
-    blas = blas_threads()
-    if blas is None or not IS_POSSIBLE:
+    loaded = blas.libraries()
+    if loaded is None or not IS_POSSIBLE:
         return 1
     n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min([n_cores, *(library["num_threads"] for library in blas.info())])
+    return min([n_cores, *(library["num_threads"] for library in loaded.info())])
 
 
 class CpuUpdate(Update):
@@ -225,7 +214,7 @@ class CpuUpdate(Update):
         arrived, totals = np.zeros(n_parts * LINE, dtype=np.int64), np.zeros(n_parts * LINE)
         # Each of our threads would have several of the BLAS's; and one alone is faster without them on
         # products that are too small to be shared out (32-100-1 with 200 rows: 57 instead of 109 µs).
-        with blas_threads().limit(limits=1) if self.n_threads > 1 else contextlib.nullcontext():
+        with blas.libraries().limit(limits=1) if self.n_threads > 1 else contextlib.nullcontext():
             try:
                 others = [
                     self._pool().submit(make_steps, part, n_parts, arrived, totals, *arguments)
