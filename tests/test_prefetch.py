@@ -183,7 +183,7 @@ def test_whether_a_thread_pays_is_measured(pace, plan):
 
 
 def used_threads(loader, pace, monkeypatch, n_epochs=1):
-    """Whether each block of some epochs came from a thread, where all but one of the measurements are known."""
+    """Whether each block of some epochs came from a thread, where all measurements but one are known."""
     for known in (pace.gathering, pace.in_line):
         known.pop()
     used = []
