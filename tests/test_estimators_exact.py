@@ -240,6 +240,25 @@ def test_a_diverging_fit_fails_alike():
         close(mine, other)
 
 
+@pytest.mark.parametrize("learning_rate", ["constant", "invscaling", "adaptive"])
+def test_the_rate_that_people_read(learning_rate):
+    parameters = {
+        "solver": "sgd",
+        "learning_rate": learning_rate,
+        "tol": 0.1,
+        "n_iter_no_change": 2,
+        "max_iter": 15,
+        "random_state": 0,
+        "warm_start": True,
+    }
+    models = [kind(**parameters) for kind in (peers.MLPRegressor, MLPRegressor)]
+    assert not hasattr(models[1], "_optimizer")
+    for _ in range(2):
+        theirs, ours = (quietly(model.fit, x, real[:, 0])._optimizer.learning_rate for model in models)
+        assert ours == pytest.approx(theirs, rel=1e-12)
+        assert (ours != 1e-3) == (learning_rate != "constant")
+
+
 def test_a_run_out_of_iterations_warns():
     for kind in (peers.MLPRegressor, MLPRegressor):
         for solver in ("adam", "sgd", "lbfgs"):

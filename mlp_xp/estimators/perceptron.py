@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,6 +89,14 @@ class Perceptron(CallbackSupport, BaseEstimator):
         """The fitted network, as `mlp_xp.train` and `mlp_xp.save` know it."""
         check_is_fitted(self)
         return self._network_now()
+
+    @property
+    def _optimizer(self) -> SimpleNamespace:
+        """scikit-learn's private object, of which people read `learning_rate`: that of the coming epoch.
+
+        Adam's corrections, which scikit-learn has in it, are not.
+        """
+        return SimpleNamespace(learning_rate=self._training.rates.now())
 
     def _home(self) -> Home:
         """Where the training data lived: `_home_marker` is an empty array there."""
