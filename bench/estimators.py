@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bench import measure, results
-from bench.estimator_peers import BATCHES, DATA, MODULES
+from bench.estimator_peers import BATCHES, DATA, MODULES, SOLVERS
 from bench.results import Result
 
 US, PEER = MODULES
@@ -37,16 +37,7 @@ def answer(quick: bool, device: str) -> Result:
     sets, hidden = (TOY_DATA, TOY_HIDDEN) if quick else (installed, HIDDEN)
     for data in sets:
         found = in_turn(rounds, data, *([TOY_ROWS] if quick else []))
-        n_rows, n_features = found[US][0]["rows"]
-        epochs = found[US][0]["epochs"]
-        rows.append(
-            row(
-                f"{data}, {n_rows:,} × {n_features}",
-                f"fit, defaults, {epochs} epochs (s)",
-                TWICE,
-                {name: [each["seconds"] for each in found[name]] for name in found},
-            )
-        )
+        rows += whole_fits(data, found)
     for data, (units, epochs) in itertools.product(sets, hidden.items()):
         sizes = (TOY_ROWS, epochs, 0.0) if quick else (N_ROWS, epochs, SECONDS)
         rows += rows_by_size(f"{data}, hidden {units}", in_turn(rounds, data, units, *sizes))
@@ -90,6 +81,21 @@ def in_turn(rounds: int, *arguments: Any) -> dict[str, list[Any]]:
 
 def _losses(found: dict[str, Any]) -> list[float]:
     return list(found["loss"].values()) if isinstance(found["loss"], dict) else [found["loss"]]
+
+
+def whole_fits(data: str, found: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    """Lines for the whole fits of a data set."""
+    one = found[US][0]
+    n_rows, n_features = one["rows"]
+    return [
+        row(
+            f"{data}, {n_rows:,} × {n_features}",
+            f"fit, {solver}, {one['epochs'][solver]} epochs (s)",
+            TWICE if solver == "defaults" else NEVER_SLOWER,
+            {name: [each["seconds"][solver] for each in found[name]] for name in found},
+        )
+        for solver in SOLVERS
+    ]
 
 
 def rows_by_size(what: str, found: dict[str, list[Any]]) -> list[dict[str, Any]]:
