@@ -9,6 +9,8 @@ import pytest
 from arrays import host, tolerance
 
 from mlp_xp.array_api import backend as find_backend
+from mlp_xp.history import History
+from mlp_xp.loader import Loader
 from mlp_xp.losses import SquaredError
 from mlp_xp.network import Network
 from mlp_xp.objective import Objective
@@ -26,6 +28,9 @@ from mlp_xp.optimizers import (
     clip_by_global_norm,
 )
 from mlp_xp.parameters import Parameters
+from mlp_xp.schedules import Constant
+from mlp_xp.training_loop import Rates
+from mlp_xp.training_loop import descend as epochs
 
 SIZES = (3, 5, 2)
 N_WEIGHTS = 3 * 5 + 5 * 2
@@ -284,24 +289,29 @@ def test_what_decays_in_dead_units_is_flushed(backend, rule):
         np.testing.assert_array_equal(after[key][~dead], before[key][~dead])
 
 
-def test_an_epoch_ends_with_flushed_states():
-    from mlp_xp.history import History
-    from mlp_xp.loader import Loader
-    from mlp_xp.schedules import Constant
-    from mlp_xp.training_loop import Rates
-    from mlp_xp.training_loop import descend as epochs
-
+@pytest.mark.parametrize(
+    ("batch_size", "steps_before", "flushed"),
+    [
+        ("full", 0, False),
+        ("full", 511, True),
+        ("full", 512, False),
+        (2, 508, True),
+        (2, 511, True),
+        (2, 512, False),
+    ],
+)
+def test_states_are_flushed_at_the_end_of_an_epoch_once_in_512_steps(batch_size, steps_before, flushed):
     x, y = np.zeros((8, 3)), np.zeros(8)  # inputs of zero: the first layer's weights are dead
     network = Network((3, 2, 1), dtype="float32")
     optimizer = Optimizer(Momentum(0.9), network.parameters)
     optimizer.state["v"][...] = 1e-44
-    history = History(steps_per_epoch=1, max_epochs=1)
-    loader = Loader(x, y, batch_size="full")
+    loader = Loader(x, y, batch_size=batch_size)
+    history = History(steps_per_epoch=loader.steps_per_epoch, max_epochs=1, step=steps_before)
     objective = Objective(network, SquaredError())
     run = epochs(objective, loader, optimizer, Rates(0.1, Constant(), history), None)
     next(run)
     run.close()
-    assert (optimizer.state["v"][:6] == 0).all()
+    assert (optimizer.state["v"][:6] == 0).all() == flushed
 
 
 @pytest.mark.parametrize("limit", [0.5, 3.0])
