@@ -42,6 +42,10 @@ def softplus(backend: Backend, z: Array) -> Array:
     return xp.maximum(z, 0.0) + xp.log1p(xp.exp(-xp.abs(z)))
 
 
+BLOCKS = 4
+"""Blocks (`Backend.block`) of z that a function takes at a time. The temporaries of more are asked for anew of
+the system, and filled with zeros by it: gelu of 1024 × 2048 takes 18 instead of 7 ms."""
+
 LONG_ROW = 32
 """Units from which NumPy combines a matrix with a row faster than with a number."""
 
@@ -53,7 +57,13 @@ class Activation:
         """z ← f(z + b), and what the derivative follows from is kept."""
         if biases is not None:
             z += biases
-        self.forward(backend, z, kept)
+        n_rows = max(1, BLOCKS * backend.block // z.shape[1])
+        if z.shape[0] <= n_rows:
+            self.forward(backend, z, kept)
+            return
+        for first in range(0, z.shape[0], n_rows):  # with temporaries that are used again
+            rows = slice(first, min(first + n_rows, z.shape[0]))
+            self.forward(backend, z[rows, ...], None if kept is None else kept[rows, ...])
 
     def chain(self, backend: Backend, delta: Array, kept: Array) -> None:
         """δ ← δ ⊙ f': the chain rule through f. What was kept is consumed."""

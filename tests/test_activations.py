@@ -1,5 +1,7 @@
 """Every activation: its value and derivative to the last digits, at any z; and users' own pairs."""
 
+import dataclasses
+
 import exact
 import numpy as np
 import pytest
@@ -85,6 +87,27 @@ def test_nothing_is_kept_for_predictions(name, backend):
     activation.forward(backend, z, None)
     activation.forward(backend, again, again if activation.keeps_output else backend.empty(z.shape))
     np.testing.assert_array_equal(host(z), host(again))
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("keeps", [True, False])
+@pytest.mark.parametrize("block", [1, 4, 2**62])
+def test_many_rows_are_computed_some_at_a_time(name, keeps, block, backend):
+    rng = np.random.default_rng(5)
+    values, biases = rng.normal(size=(50, 7)), rng.normal(size=7)
+    activation, in_blocks = ACTIVATIONS[name](), dataclasses.replace(backend, block=block)
+    z = backend.asarray(values)
+    kept = (z if activation.keeps_output else backend.empty(z.shape)) if keeps else None
+    activation.activate(in_blocks, z, backend.asarray(biases), kept)
+    expected = [
+        exact.activation(name, each) for each in host(backend.asarray(values) + backend.asarray(biases)).flat
+    ]
+    tolerances = {"rtol": 1e-5, "atol": 1e-6}
+    np.testing.assert_allclose(host(z).flatten(), [value for value, _ in expected], **tolerances)
+    if keeps:
+        delta = backend.ones(z.shape)
+        activation.chain(in_blocks, delta, kept)
+        np.testing.assert_allclose(host(delta).flatten(), [slope for _, slope in expected], **tolerances)
 
 
 @pytest.mark.parametrize("name", ["relu", "leaky_relu", "elu", "selu"])
