@@ -43,8 +43,8 @@ def softplus(backend: Backend, z: Array) -> Array:
 
 
 BLOCKS = 4
-"""Blocks (`Backend.block`) of z that a function takes at a time. The temporaries of more are asked for anew of
-the system, and filled with zeros by it: gelu of 1024 × 2048 takes 18 instead of 7 ms."""
+"""Blocks (`Backend.block`) of z that a function takes at a time. The temporaries of more are asked for anew
+of the system, and filled with zeros by it: gelu of 1024 × 2048 takes 18 instead of 7 ms."""
 
 LONG_ROW = 32
 """Units from which NumPy combines a matrix with a row faster than with a number."""
