@@ -129,15 +129,16 @@ def draw(result: Result, figure: Any) -> None:
     left.bar_label(bars, [results.show(each[ratio]) for each in whole], fontsize=8)
     left.set_xticks(range(len(whole)), [each["data"].replace(", ", "\n") for each in whole], fontsize=8)
     left.axhline(TWICE, color="black", linewidth=0.8)
-    left.set(ylabel=f"{ratio}, whole fit at the default settings")
+    left.set(ylabel=f"{ratio}, whole fit, defaults")
     fits = [each for each in result.rows if each["measured"].startswith("fit, batch")]
     for data in dict.fromkeys(each["data"].partition(",")[0] for each in fits):
         own = [each for each in fits if each["data"].partition(",")[0] == data]
         ticks = [f"{each['data'].rpartition(' ')[2]}\n{each['measured'].split()[2]}" for each in own]
+        ticks = [tick.replace("-", "-\n") for tick in ticks]
         right.plot(range(len(own)), [each[ratio] for each in own], marker="o", label=data)
         right.set_xticks(range(len(own)), ticks, fontsize=6)
     right.axhline(NEVER_SLOWER, color="black", linewidth=0.8)
-    right.set(ylabel=f"{ratio}, by hidden layers and batch")
+    right.set(ylabel=f"{ratio}, by layers and batch")
     right.legend(fontsize=8)
     for ax in (left, right):
         ax.grid(axis="y", alpha=0.3)
