@@ -399,10 +399,10 @@ class Loader:
     ) -> Generator["Block"]:
         """Blocks of rows, each complete on the device, and to be read until the next is asked for."""
         mode = self.prefetch
-        if mode == "auto" and n_blocks == 1:  # nothing to gather while it trains
-            mode = "never"
-        elif mode == "auto" and gather.runtime.overlaps:
+        if mode == "auto" and gather.runtime.overlaps:
             mode = "always"
+        elif mode == "auto" and n_blocks == 1:  # nothing to gather while it trains
+            mode = "never"
         mode = mode if gather.take is None else "never"  # on the stream of the thread that trains
         with contextlib.closing(prefetched(gather, ranges, self._pace, mode)) as blocks:
             for block in blocks:
