@@ -4,7 +4,7 @@ import argparse
 import subprocess
 import sys
 
-from bench import measure, results
+from bench.harness import measure, results
 
 ON_ANY_DEVICE = ("memoisation", "activations", "batch_size", "checkpoints")
 ON_THE_CPU = ("steps", "epochs", "predict", "estimators", "growth", "loader", "streaming", "scaling")

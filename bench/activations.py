@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from bench import results
-from bench.measure import paired_medians, waiter
-from bench.results import Result
+from bench.harness import results
+from bench.harness.measure import paired_medians, waiter
+from bench.harness.results import Result
 from mlp_xp import Loader, Network, train
 from mlp_xp.activations import ACTIVATIONS
-from mlp_xp.array_api import Array, Backend, to_host
-from mlp_xp.array_api import backend as find_backend
+from mlp_xp.machine.array_api import Array, Backend, to_host
+from mlp_xp.machine.array_api import backend as find_backend
 
 EPOCHS = 7
 LAYER_SIZES = (32, 64, 64, 1)

@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from bench import results
-from bench.measure import allocated_bytes
-from bench.results import Result
+from bench.harness import results
+from bench.harness.measure import allocated_bytes
+from bench.harness.results import Result
 from mlp_xp import Loader, Network, train
-from mlp_xp.array_api import Backend
-from mlp_xp.array_api import backend as find_backend
 from mlp_xp.forward import Memo
 from mlp_xp.losses import SquaredError
+from mlp_xp.machine.array_api import Backend
+from mlp_xp.machine.array_api import backend as find_backend
 from mlp_xp.objective import mean_loss
 
 N_ROWS, N_FEATURES = 10_000, 20

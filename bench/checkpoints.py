@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from bench import results
-from bench.results import Result
+from bench.harness import results
+from bench.harness.results import Result
 from mlp_xp import Loader, Network, train
-from mlp_xp.checkpoint import Checkpoints
+from mlp_xp.saved.checkpoint import Checkpoints
 
 SIZES, BATCH = (784, 512, 512, 10), 128
 ROWS, ROUNDS = (10_000, 60_000), 8

@@ -1,7 +1,7 @@
 """How long is a whole epoch as a user writes it, shuffled and loaded, in mlp_xp and in other libraries?
 
 Every library trains in a process of its own (the threads of one would spin in the way of another's), and all
-take turns, round after round; reported is the median epoch. What each does is in `bench/epoch_peers.py`.
+take turns, round after round; reported is the median epoch. What each does is in `bench/peers/epoch.py`.
 """
 
 import importlib.util
@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from bench import measure, results
-from bench.epoch_peers import CASES, PEERS
-from bench.results import Result
+from bench.harness import measure, results
+from bench.harness.results import Result
+from bench.peers.epoch import CASES, PEERS
 
 ROUNDS, TOY_ROWS = 3, 600
 LIBRARIES = ("scikit-learn", "torch DataLoader")
@@ -33,7 +33,7 @@ def answer(quick: bool, device: str) -> Result:
         for _ in range(rounds):
             for name in names:
                 given = (n_epochs[number], *([TOY_ROWS] if quick else []))
-                seconds[name] += measure.in_process("bench.epoch_peers", name, number, *given)
+                seconds[name] += measure.in_process("bench.peers.epoch", name, number, *given)
         rows.append(table_row(case.name, {name: statistics.median(each) for name, each in seconds.items()}))
     return Result(
         question=str(__doc__).splitlines()[0],

@@ -1,7 +1,7 @@
 """How fast do MLPClassifier and MLPRegressor fit and predict, measured against scikit-learn's in their place?
 
 Each library in a process of its own, in turn, round after round; reported is the median round. Both must end
-at the same loss. What is timed is in `bench/estimator_peers.py`.
+at the same loss. What is timed is in `bench/peers/estimator.py`.
 """
 
 import importlib.util
@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from bench import measure, results
-from bench.estimator_peers import BATCHES, DATA, MODULES, SOLVERS
-from bench.results import Result
+from bench.harness import measure, results
+from bench.harness.results import Result
+from bench.peers.estimator import BATCHES, DATA, MODULES, SOLVERS
 
 US, PEER = MODULES
 HIDDEN = {"10": 40, "100": 20, "256-256": 5, "1024-1024": 2}
@@ -72,7 +72,7 @@ def in_turn(rounds: int, *arguments: Any) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {name: [] for name in MODULES}
     for _ in range(rounds):
         for name in MODULES:
-            found[name].append(measure.in_process("bench.estimator_peers", name, *arguments))
+            found[name].append(measure.in_process("bench.peers.estimator", name, *arguments))
     ours, theirs = (_losses(found[name][0]) for name in MODULES)
     if not np.allclose(ours, theirs, rtol=SAME, atol=0.0):
         raise RuntimeError(f"{arguments}: the losses are {ours} here and {theirs} in scikit-learn.")

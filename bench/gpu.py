@@ -21,9 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from bench import gpu_peers, measure, results
-from bench.results import Result
-from bench.step_peers import TRAININGS, Training
+from bench.harness import measure, results
+from bench.harness.results import Result
+from bench.peers import gpu as gpu_peers
+from bench.peers.step import TRAININGS, Training
 from bench.steps import TOLERANCE, distance, toy
 
 ROOT = Path(__file__).parents[1]
@@ -99,7 +100,7 @@ def diagnose(index: int) -> str:
     NotMeasuredError
         The one that was asked for cannot be used.
     """
-    from mlp_xp import cuda
+    from mlp_xp.machine import cuda
 
     problem = cuda.problem(index)
     if problem is not None:
@@ -127,7 +128,7 @@ def ask_peer(name: str, trainings: Sequence[Training]) -> list[dict[str, Any]]:
     """One library's answers for all trainings, from a process of its own."""
     text = "".join(gpu_peers.as_json(each) + "\n" for each in trainings)
     environment = measure.environment() | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    command = [sys.executable, "-m", "bench.gpu_peers", name]
+    command = [sys.executable, "-m", "bench.peers.gpu", name]
     try:
         run = subprocess.run(
             command, input=text, cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
@@ -201,8 +202,8 @@ def reached(found: float | None, least: float) -> str:
 
 def stream(device: str, *, quick: bool) -> list[str]:
     """Throughput of rows from the host, where training may take a tenth of their memory on the device."""
-    from mlp_xp.array_api import backend as find_backend
-    from mlp_xp.cuda import feeding, memory
+    from mlp_xp.machine.array_api import backend as find_backend
+    from mlp_xp.machine.cuda import feeding, memory
 
     index = int(device.partition(":")[2])
     backend, n_features = find_backend(device, "float32"), 1024

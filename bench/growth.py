@@ -22,15 +22,15 @@ from typing import Any
 
 import numpy as np
 
-from bench import measure, results
-from bench.results import Result
+from bench.harness import measure, results
+from bench.harness.results import Result
 from mlp_xp import Loader, Network, train
 from mlp_xp.fast import on_cpu, ways
 from mlp_xp.forward import Memo
-from mlp_xp.loader import Chunk, Step
 from mlp_xp.losses import HalfSquaredError
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import Adam, Optimizer
+from mlp_xp.rows.loader import Chunk, Step
 
 N_FEATURES = 64
 ROUNDS = 5

@@ -2,7 +2,7 @@
 
 64 float32 columns and a target, in memory. Every loader works in a process of its own (the threads of one
 would get in the way of another's), and all take turns, round after round; reported is the median epoch. What
-each does is in `bench/loader_peers.py`.
+each does is in `bench/peers/loader.py`.
 """
 
 import importlib.util
@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from bench import measure, results
-from bench.loader_peers import N_FEATURES, PEERS
-from bench.results import Result
+from bench.harness import measure, results
+from bench.harness.results import Result
+from bench.peers.loader import N_FEATURES, PEERS
 
 US, BOUND, DATA_LOADER = "mlp_xp", "np.take", "torch DataLoader"
 N_ROWS = 500_000
@@ -35,7 +35,7 @@ def time_peer(name: str, n_rows: int, batch: int, n_epochs: int) -> list[float]:
     RuntimeError
         It failed; the last line of what it said.
     """
-    command = [sys.executable, "-m", "bench.loader_peers", name, str(n_rows), str(batch), str(n_epochs)]
+    command = [sys.executable, "-m", "bench.peers.loader", name, str(n_rows), str(batch), str(n_epochs)]
     done = subprocess.run(command, env=measure.environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{name} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")

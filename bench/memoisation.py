@@ -33,15 +33,15 @@ from typing import Any
 
 import numpy as np
 
-from bench import results
-from bench.measure import allocated_bytes, paired_medians, waiter
-from bench.results import Result
+from bench.harness import results
+from bench.harness.measure import allocated_bytes, paired_medians, waiter
+from bench.harness.results import Result
 from mlp_xp import Network
-from mlp_xp.array_api import Array, to_host
-from mlp_xp.array_api import backend as find_backend
 from mlp_xp.backprop import backprop
 from mlp_xp.forward import Memo, forward
 from mlp_xp.losses import SquaredError
+from mlp_xp.machine.array_api import Array, to_host
+from mlp_xp.machine.array_api import backend as find_backend
 
 Shapes = list[tuple[str, tuple[int, ...]]]
 """What is varied, and units per layer."""

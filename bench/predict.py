@@ -1,7 +1,7 @@
 """How long does it take to predict one row, a thousand, a million, in mlp_xp and in other libraries?
 
 The same float32 weights and rows; every library in a process of its own, in turn, round after round; reported
-is the median round. What each does is in `bench/predict_peers.py`.
+is the median round. What each does is in `bench/peers/predict.py`.
 """
 
 import importlib.util
@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from bench import measure, results
-from bench.predict_peers import PEERS, SIZES
-from bench.results import Result
+from bench.harness import measure, results
+from bench.harness.results import Result
+from bench.peers.predict import PEERS, SIZES
 
 US = "mlp_xp"
 N_ROWS, TOY_ROWS = (1, 1_000, 1_000_000), (1, 50)
@@ -37,7 +37,7 @@ def answer(quick: bool, device: str) -> Result:
             for _ in range(rounds):
                 for name in names:
                     given = (name, case, n_rows, seconds)
-                    found[name].append(measure.in_process("bench.predict_peers", *given))
+                    found[name].append(measure.in_process("bench.peers.predict", *given))
             medians = {name: statistics.median(each) for name, each in found.items()}
             rows.append(table_row(f"{'-'.join(map(str, sizes))}, {n_rows:,} rows", medians))
     return Result(

@@ -28,9 +28,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench import measure, results
-from bench.results import Result
-from bench.step_peers import TRAININGS, Training
+from bench.harness import measure, results
+from bench.harness.results import Result
+from bench.peers.step import TRAININGS, Training
 from bench.steps import CHECKED_STEPS, PAUSE, TOLERANCE, Worker, distance, start_worker, toy
 
 ONE, TWO = "1 process, 2 threads", "2 ranks, 1 thread each"
@@ -99,7 +99,7 @@ def launcher() -> str | None:
 
 def start(name: str, n_ranks: int, n_threads: int) -> contextlib.AbstractContextManager[Worker]:
     """Processes that train; they end with their input."""
-    command = [sys.executable, "-m", "bench.scaling_ranks"]
+    command = [sys.executable, "-m", "bench.harness.scaling_ranks"]
     if n_ranks > 1:
         command = [str(launcher()), "-n", str(n_ranks), *command]
     return start_worker(name, command, {setting: str(n_threads) for setting in measure.THREAD_SETTINGS})

@@ -4,7 +4,7 @@ float32, in memory, rows of their own for each step. Every library trains in a p
 threads of one would spin in the way of another's), and all take turns: a slice of the same steps each,
 round after round. Reported is the median over the rounds of the slice's time divided by its steps. Before a
 training is timed, a few steps from the same weights are compared: all libraries must have moved
-their weights alike. What exactly each of them does is in `bench/step_peers.py`.
+their weights alike. What exactly each of them does is in `bench/peers/step.py`.
 """
 
 import argparse
@@ -24,9 +24,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from bench import measure, results
-from bench.results import Result
-from bench.step_peers import PEERS, TRAININGS, Training
+from bench.harness import measure, results
+from bench.harness.results import Result
+from bench.peers.step import PEERS, TRAININGS, Training
 
 US, FAST, PRODUCTS = "mlp_xp", "mlp_xp fast", "matrix products"
 BOUNDS = (PRODUCTS, "update rule", "JAX scan")
@@ -91,7 +91,7 @@ def start_worker(
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints,
         subprocess.Popen(
-            command or [sys.executable, "-m", "bench.step_peers", name],
+            command or [sys.executable, "-m", "bench.peers.step", name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=complaints,
@@ -263,7 +263,7 @@ def answer(
             (
                 "µs a step: the median slice divided by its steps. mlp_xp is the light core, mlp_xp fast the "
                 f"same with the extra `fast`. Best peer: not counting {' and '.join(BOUNDS)}, which do less "
-                "(see bench/step_peers.py)."
+                "(see bench/peers/step.py)."
             ),
             (
                 "Where a step's time goes: matrix products with as many threads as the BLAS has, the update "

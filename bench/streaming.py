@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from bench import measure, results, streaming_runs
-from bench.results import Result
-from bench.streaming_runs import SMALL, WIDE
+from bench.harness import measure, results, streaming_runs
+from bench.harness.results import Result
+from bench.harness.streaming_runs import SMALL, WIDE
 
 MIB = 2**20
 ROWS = {SMALL: 500_000, WIDE: 10_000}
@@ -111,7 +111,7 @@ def watched(folder: Path, n_bytes: int, seconds: float) -> dict[str, Any]:
     """
     n_rows = n_bytes // (4 * SMALL[0])
     paths = streaming_runs.write(folder, n_rows, SMALL)
-    command = [sys.executable, "-m", "bench.streaming_runs", str(folder), str(seconds)]
+    command = [sys.executable, "-m", "bench.harness.streaming_runs", str(folder), str(seconds)]
     most = 0
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said,

@@ -6,10 +6,11 @@ The lesson, in the order to read it: `network`, `forward`, `backprop`, `losses`,
 
 from typing import Any
 
-from mlp_xp.loader import Loader
-from mlp_xp.model_file import load, save
+from mlp_xp.machine import data_parallel
 from mlp_xp.network import Network
-from mlp_xp.onnx_file import export_onnx
+from mlp_xp.rows.loader import Loader
+from mlp_xp.saved.model_file import load, save
+from mlp_xp.saved.onnx_file import export_onnx
 from mlp_xp.training_loop import Epoch, train
 
 __version__ = "0.1.0"
@@ -19,6 +20,7 @@ __all__ = [
     "MLPClassifier",
     "MLPRegressor",
     "Network",
+    "data_parallel",
     "export_onnx",
     "load",
     "save",

@@ -18,9 +18,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mlp_xp import checks
-from mlp_xp.array_api import Array, Backend
-from mlp_xp.catalogue import resolve
+from mlp_xp.machine.array_api import Array, Backend
+from mlp_xp.settings import checks
+from mlp_xp.settings.catalogue import resolve
 
 
 def logistic(backend: Backend, z: Array) -> Array:

@@ -1,7 +1,7 @@
 """Memoised backpropagation: all derivatives by the chain rule, from the end of the network to the start."""
 
-from mlp_xp.array_api import Array, Backend
 from mlp_xp.forward import Memo
+from mlp_xp.machine.array_api import Array, Backend
 from mlp_xp.network import Network
 from mlp_xp.parameters import Parameters
 

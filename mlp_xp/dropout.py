@@ -9,8 +9,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from mlp_xp import checks
-from mlp_xp.array_api import Array, Backend
+from mlp_xp.machine.array_api import Array, Backend
+from mlp_xp.settings import checks
 
 _ROW, _UNIT = 0x9E3779B1, 0x85EBCA77  # odd: n -> n · c mod 2³² is one to one
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp import checks
-from mlp_xp.array_api import Array, on_host, to_host
 from mlp_xp.dropout import Dropout
 from mlp_xp.losses import IdentityLink
+from mlp_xp.machine.array_api import Array, on_host, to_host
 from mlp_xp.network import Network
+from mlp_xp.settings import checks
 
 
 class Memo:

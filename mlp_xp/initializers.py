@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp import checks
+from mlp_xp.settings import checks
 
 
 class Random:

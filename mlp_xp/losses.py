@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mlp_xp import checks
 from mlp_xp.activations import logistic, softplus
-from mlp_xp.array_api import Array, Backend
+from mlp_xp.machine.array_api import Array, Backend
+from mlp_xp.settings import checks
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp import checks
 from mlp_xp.activations import ACTIVATIONS, Custom, Identity, resolve_activation
-from mlp_xp.array_api import Array, Backend
-from mlp_xp.array_api import backend as find_backend
-from mlp_xp.catalogue import name_of, resolve
 from mlp_xp.initializers import INITIALIZERS, SUITED
 from mlp_xp.losses import LINKS, IdentityLink
+from mlp_xp.machine.array_api import Array, Backend
+from mlp_xp.machine.array_api import backend as find_backend
 from mlp_xp.parameters import Parameters
+from mlp_xp.settings import checks
+from mlp_xp.settings.catalogue import name_of, resolve
 
 
 class Network:
@@ -142,7 +142,7 @@ class Network:
         ValueError
             x has another number of columns than the network has inputs.
         """
-        from mlp_xp.forward import predict  # late: forward is built on networks
+        from mlp_xp.forward import predict
 
         return predict(self, x, output=output, chunk_rows=chunk_rows)
 

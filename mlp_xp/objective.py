@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.array_api import Array, to_host
 from mlp_xp.backprop import backprop
-from mlp_xp.data_parallel import Ranks
 from mlp_xp.dropout import Dropout
 from mlp_xp.forward import Memo, forward
-from mlp_xp.loader import Loader, Step
-from mlp_xp.micro_batches import within_memory
+from mlp_xp.machine.array_api import Array, to_host
+from mlp_xp.machine.data_parallel import Ranks
 from mlp_xp.network import Network
+from mlp_xp.rows.loader import Loader, Step
+from mlp_xp.run.micro_batches import within_memory
 
 READ_EVERY = 4096
 """Values that wait on the device before the host reads them all at once."""

@@ -16,9 +16,9 @@ import math
 import sys
 from typing import Any, ClassVar
 
-from mlp_xp import checks
-from mlp_xp.array_api import Array, to_host
+from mlp_xp.machine.array_api import Array, to_host
 from mlp_xp.parameters import Parameters
+from mlp_xp.settings import checks
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mlp_xp.array_api import Array, Backend, to_host
+from mlp_xp.machine.array_api import Array, Backend, to_host
 
 
 class Parameters:

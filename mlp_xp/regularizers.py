@@ -8,8 +8,8 @@ w is the flat vector of all weights.
 
 import dataclasses
 
-from mlp_xp import checks
-from mlp_xp.array_api import Array, Backend
+from mlp_xp.machine.array_api import Array, Backend
+from mlp_xp.settings import checks
 
 
 @dataclasses.dataclass(frozen=True)

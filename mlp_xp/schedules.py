@@ -9,9 +9,9 @@ import dataclasses
 import math
 from typing import Any, ClassVar
 
-from mlp_xp import checks
-from mlp_xp.catalogue import resolve
 from mlp_xp.history import History
+from mlp_xp.settings import checks
+from mlp_xp.settings.catalogue import resolve
 
 
 @dataclasses.dataclass(frozen=True)

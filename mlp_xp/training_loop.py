@@ -15,23 +15,23 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp import checks
-from mlp_xp.array_api import Array, to_host
-from mlp_xp.catalogue import find
-from mlp_xp.data_parallel import Ranks
 from mlp_xp.dropout import resolve_dropout
 from mlp_xp.fast import WAYS, ways
 from mlp_xp.forward import Memo
-from mlp_xp.full_batch import lbfgs, scipy_minimize
 from mlp_xp.history import History
-from mlp_xp.loader import Loader
 from mlp_xp.losses import LOSSES
-from mlp_xp.micro_batches import halve_chunks
+from mlp_xp.machine.array_api import Array, to_host
+from mlp_xp.machine.data_parallel import Ranks
 from mlp_xp.network import Network
 from mlp_xp.objective import Objective, mean_loss
 from mlp_xp.optimizers import LBFGS, OPTIMIZERS, Optimizer
 from mlp_xp.regularizers import REGULARIZERS
+from mlp_xp.rows.loader import Loader
+from mlp_xp.run.full_batch import lbfgs, scipy_minimize
+from mlp_xp.run.micro_batches import halve_chunks
 from mlp_xp.schedules import SCHEDULES
+from mlp_xp.settings import checks
+from mlp_xp.settings.catalogue import find
 from mlp_xp.stopping import Stopping
 from mlp_xp.update import Update
 

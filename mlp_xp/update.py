@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from mlp_xp.loader import Group, Step
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import Optimizer, clip_by_global_norm
+from mlp_xp.rows.loader import Group, Step
 
 
 class Update:

@@ -4,7 +4,7 @@ import contextlib
 
 import numpy as np
 
-from mlp_xp.array_api import to_host
+from mlp_xp.machine.array_api import to_host
 
 READS = (
     "__array__",

@@ -5,8 +5,8 @@ from importlib.util import find_spec
 
 import browser
 
-from mlp_xp import cuda
-from mlp_xp.array_api import Backend, backend
+from mlp_xp.machine import cuda
+from mlp_xp.machine.array_api import Backend, backend
 
 OLDEST_STANDARD = "2024.12"
 """What mlp_xp asks of a library; the strict one then has nothing newer."""

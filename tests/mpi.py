@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from mlp_xp.data_parallel import THREAD_SETTINGS
+from mlp_xp.machine.data_parallel import THREAD_SETTINGS
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,7 +42,7 @@ def mpiexec(n_ranks, *command, start=subprocess.run, **options):
 def environment(**further):
     """This process's environment with the tree importable, and nothing said about threads."""
     inherited = {name: value for name, value in os.environ.items() if name not in THREAD_SETTINGS}
-    return inherited | {"PYTHONPATH": str(ROOT)} | further
+    return inherited | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"} | further
 
 
 def check_ended(run, processes, began):

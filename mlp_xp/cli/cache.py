@@ -5,7 +5,7 @@ from typing import Annotated
 
 from mlp_xp.cli import options
 from mlp_xp.cli.options import GENERAL, option
-from mlp_xp.sources import cache_folder, cached, clear_cache
+from mlp_xp.tables.files import cache_folder, cached, clear_cache
 
 
 def cache(

@@ -15,9 +15,10 @@ from typing import Annotated, Any
 
 import typer
 
-from mlp_xp import __version__, checks
+from mlp_xp import __version__
 from mlp_xp.cli import options
-from mlp_xp.model_file import write_whole
+from mlp_xp.saved.model_file import write_whole
+from mlp_xp.settings import checks
 
 NOT_CONFIGURED = {"config", "resume", "override", "_debug", "help"}
 """Options that belong to one run."""

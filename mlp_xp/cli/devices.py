@@ -5,8 +5,9 @@ import platform
 from collections.abc import Iterator
 from typing import Any
 
-from mlp_xp import cuda, data_parallel, fast
+from mlp_xp import fast
 from mlp_xp.cli import options
+from mlp_xp.machine import cuda, data_parallel
 
 
 def devices(as_json: options.Json = False, _debug: options.Debug = False) -> None:

@@ -4,11 +4,12 @@ import dataclasses
 import json
 import math
 
-from mlp_xp import checks, evaluation
 from mlp_xp.cli import options
 from mlp_xp.cli.predict import around, known_names
-from mlp_xp.datasets import DATASETS
-from mlp_xp.model_file import load
+from mlp_xp.saved.model_file import load
+from mlp_xp.settings import checks
+from mlp_xp.tables import evaluation
+from mlp_xp.tables.datasets import DATASETS
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.reading import Place, Table, for_model, open_for, open_table
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from mlp_xp.cli import options
-from mlp_xp.model_file import load, write_whole
-from mlp_xp.onnx_file import onnx_bytes, signature
+from mlp_xp.saved.model_file import load, write_whole
+from mlp_xp.saved.onnx_file import onnx_bytes, signature
 
 
 def export(

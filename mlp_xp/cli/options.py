@@ -14,11 +14,11 @@ from typing import Annotated, Any
 
 import typer
 
-from mlp_xp import checks
-from mlp_xp.array_api import backend as find_backend
 from mlp_xp.cli.progress import Reading
-from mlp_xp.datasets import DATASETS
-from mlp_xp.sources import CsvForm
+from mlp_xp.machine.array_api import backend as find_backend
+from mlp_xp.settings import checks
+from mlp_xp.tables.datasets import DATASETS
+from mlp_xp.tables.files import CsvForm
 
 
 def whole(text: str) -> int:

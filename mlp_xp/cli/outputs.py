@@ -12,10 +12,10 @@ import typer
 import mlp_xp
 from mlp_xp.cli import options
 from mlp_xp.history import History
-from mlp_xp.model_file import write_whole
 from mlp_xp.report.epochs import Log, TensorBoardLog, numbers_of
 from mlp_xp.report.page import Account, page
 from mlp_xp.report.plot import draw_curves, plot_problem
+from mlp_xp.saved.model_file import write_whole
 from mlp_xp.tables.model import TableModel
 from mlp_xp.training_loop import Epoch
 

@@ -6,19 +6,20 @@ from typing import Any
 
 import typer
 
-from mlp_xp import checks, cuda
 from mlp_xp.activations import resolve_activation
-from mlp_xp.catalogue import resolve
-from mlp_xp.checkpoint import Every
 from mlp_xp.cli import options
-from mlp_xp.datasets import DATASETS
 from mlp_xp.dropout import resolve_dropout
 from mlp_xp.initializers import INITIALIZERS
 from mlp_xp.losses import LOSSES
-from mlp_xp.model_file import load
+from mlp_xp.machine import cuda
 from mlp_xp.optimizers import OPTIMIZERS
-from mlp_xp.order import ORDERS
+from mlp_xp.rows.order import ORDERS
+from mlp_xp.saved.checkpoint import Every
+from mlp_xp.saved.model_file import load
 from mlp_xp.schedules import SCHEDULES
+from mlp_xp.settings import checks
+from mlp_xp.settings.catalogue import resolve
+from mlp_xp.tables.datasets import DATASETS
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.reading import TASKS, Place
 from mlp_xp.tables.split import HoldOut

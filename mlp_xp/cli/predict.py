@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from mlp_xp import checks
 from mlp_xp.cli import options
 from mlp_xp.cli.options import DATA, GENERAL, option
-from mlp_xp.datasets import DATASETS
 from mlp_xp.losses import GroupedSoftmaxLink, LogisticLink
-from mlp_xp.model_file import load, whole_file
 from mlp_xp.network import Network
-from mlp_xp.sources import written_rows
+from mlp_xp.saved.model_file import load, whole_file
+from mlp_xp.settings import checks
+from mlp_xp.tables.datasets import DATASETS
+from mlp_xp.tables.files import written_rows
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.reading import Place, Table, open_inputs, open_table
 

@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from mlp_xp import cuda
+from mlp_xp.machine import cuda
 from mlp_xp.tables.around import Around
 from mlp_xp.training_loop import Epoch
 

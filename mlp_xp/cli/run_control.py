@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlp_xp.checkpoint import Checkpoints, Interruption, decode, encode, fingerprint, interruptible
 from mlp_xp.cli import options
-from mlp_xp.data_parallel import Ranks, under_mpi, world
 from mlp_xp.history import History
+from mlp_xp.machine.data_parallel import Ranks, under_mpi, world
+from mlp_xp.saved.checkpoint import Checkpoints, Interruption, decode, encode, fingerprint, interruptible
 from mlp_xp.training_loop import TrainingState
 
 

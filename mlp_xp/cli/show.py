@@ -5,10 +5,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from mlp_xp.catalogue import name_of
 from mlp_xp.cli import options
 from mlp_xp.losses import LINKS
-from mlp_xp.model_file import Contents, read
+from mlp_xp.saved.model_file import Contents, read
+from mlp_xp.settings.catalogue import name_of
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.preparation import Category, Column, Constant, Date, Targets
 

@@ -6,25 +6,25 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlp_xp import cuda
-from mlp_xp.catalogue import describe, resolve
-from mlp_xp.checkpoint import Checkpoints, Interruption
 from mlp_xp.cli import options
 from mlp_xp.cli.plan import Plan
 from mlp_xp.cli.progress import Counted, Silence, duration, progress
 from mlp_xp.cli.run_control import controlled, history_of
-from mlp_xp.data_parallel import Ranks
-from mlp_xp.evaluation import evaluate
 from mlp_xp.history import History
-from mlp_xp.loader import Loader
 from mlp_xp.losses import LOSSES
-from mlp_xp.model_file import save
+from mlp_xp.machine import cuda
+from mlp_xp.machine.data_parallel import Ranks
 from mlp_xp.network import Network
 from mlp_xp.optimizers import LBFGS, OPTIMIZERS
-from mlp_xp.order import Shuffled
 from mlp_xp.regularizers import ElasticNet
+from mlp_xp.rows.loader import Loader
+from mlp_xp.rows.order import Shuffled
+from mlp_xp.saved.checkpoint import Checkpoints, Interruption
+from mlp_xp.saved.model_file import save
 from mlp_xp.schedules import SCHEDULES
+from mlp_xp.settings.catalogue import describe, resolve
 from mlp_xp.stopping import Stopping
+from mlp_xp.tables.evaluation import evaluate
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.reading import Table, check_targets, for_model, for_task, open_for, open_table
 from mlp_xp.tables.split import Split, split, split_for

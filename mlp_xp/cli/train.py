@@ -9,21 +9,21 @@ from typing import Annotated, Any
 
 import typer
 
-from mlp_xp import cuda
 from mlp_xp.activations import ACTIVATIONS
-from mlp_xp.array_api import DTYPES
 from mlp_xp.cli import configuration, options, stages
 from mlp_xp.cli.configuration import Config
 from mlp_xp.cli.options import DATA, REAL, WHOLE, option
 from mlp_xp.cli.outputs import OUTPUT, LogFile, Outputs, Plot, Report, TensorBoard, command_line
 from mlp_xp.cli.plan import plan_of
 from mlp_xp.cli.run_control import find_ranks, lowest_first
-from mlp_xp.datasets import DATASETS
 from mlp_xp.initializers import INITIALIZERS
 from mlp_xp.losses import LOSSES
+from mlp_xp.machine import cuda
+from mlp_xp.machine.array_api import DTYPES
 from mlp_xp.optimizers import OPTIMIZERS
-from mlp_xp.order import ORDERS
+from mlp_xp.rows.order import ORDERS
 from mlp_xp.schedules import SCHEDULES
+from mlp_xp.tables.datasets import DATASETS
 from mlp_xp.tables.reading import TASKS
 from mlp_xp.tables.statistics import MAX_LEVELS, SCALINGS
 

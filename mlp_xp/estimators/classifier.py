@@ -10,7 +10,6 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, unique_labels
 from sklearn.utils.validation import _check_sample_weight
 
-from mlp_xp import checks
 from mlp_xp.estimators.data import Encoded, InMemory, SeenTargets, seen_targets
 from mlp_xp.estimators.fitting import Held, fit
 from mlp_xp.estimators.homes import on_host
@@ -18,6 +17,7 @@ from mlp_xp.estimators.parameters import is_stochastic, stated
 from mlp_xp.estimators.perceptron import Perceptron
 from mlp_xp.estimators.targets import Labels, kind_of, labels_of, numbers_of
 from mlp_xp.losses import BinaryCrossEntropy, GroupedCrossEntropy, SoftmaxCrossEntropy
+from mlp_xp.settings import checks
 
 
 class MLPClassifier(ClassifierMixin, Perceptron):
@@ -268,10 +268,10 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features), path, source or Loader
-            The input data; read. From a path (a table, .npy or .npz; see `mlp_xp.sources.open_source`), a
+            The input data; read. From a path (a table, .npy or .npz; see `tables.files.open_source`), a
             source or a `Loader` rows are gathered step by step, in the core's order, and never held as a
             whole; a Loader brings its batches and order along. Processes that mpiexec started share them out
-            and fit the same model together (`mlp_xp.data_parallel`); arrays are each process's own.
+            and fit the same model together (`mlp_xp.machine.data_parallel`); arrays are each process's own.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Class labels; an indicator matrix of labels; or several columns of class labels. With a path
             the name of the target column (or a list of them); with a source or a Loader left out.

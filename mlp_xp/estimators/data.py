@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from mlp_xp.array_api import to_host
 from mlp_xp.estimators.rows import Part, SparseSource, dense_pieces
 from mlp_xp.estimators.targets import Labels, numbers_of
-from mlp_xp.loader import Loader
+from mlp_xp.machine.array_api import to_host
 from mlp_xp.network import Network
-from mlp_xp.order import Sequential
-from mlp_xp.sources import ArraySource, open_source
-from mlp_xp.sources.resident import ResidentSource, is_elsewhere, take_rows
+from mlp_xp.rows.arrays import ArraySource
+from mlp_xp.rows.device_arrays import ResidentSource, is_elsewhere, take_rows
+from mlp_xp.rows.loader import Loader
+from mlp_xp.rows.order import Sequential
+from mlp_xp.tables.files import open_source
 
 CHUNK_ROWS = 4096
 """Rows of a source that are looked at together."""

@@ -12,8 +12,6 @@ from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from mlp_xp.catalogue import resolve
-from mlp_xp.data_parallel import Ranks, world
 from mlp_xp.dropout import resolve_dropout
 from mlp_xp.estimators import parameters
 from mlp_xp.estimators.callbacks import Listeners
@@ -23,18 +21,14 @@ from mlp_xp.estimators.homes import HOST, device_for, home_of, on_host, seen_by_
 from mlp_xp.estimators.rows import Part
 from mlp_xp.estimators.saved import HISTORY
 from mlp_xp.estimators.searching import Search
-from mlp_xp.estimators.training import (
-    OF_SKLEARN,
-    Continuation,
-    Descent,
-    Validation,
-    new_rates,
-)
+from mlp_xp.estimators.training import OF_SKLEARN, Continuation, Descent, Validation, new_rates
 from mlp_xp.initializers import INITIALIZERS, Given
-from mlp_xp.loader import Loader
+from mlp_xp.machine.data_parallel import Ranks, world
 from mlp_xp.network import Network
 from mlp_xp.objective import Objective
-from mlp_xp.order import Sequential, Shuffled
+from mlp_xp.rows.loader import Loader
+from mlp_xp.rows.order import Sequential, Shuffled
+from mlp_xp.settings.catalogue import resolve
 
 Rows = InMemory | Streamed
 """What an estimator is fitted to, or scored on."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import array_api_compat
 import numpy as np
 
-from mlp_xp import array_api
+from mlp_xp.machine import array_api
 
 _CUDA = 2  # kDLCUDA in DLPack's header
 

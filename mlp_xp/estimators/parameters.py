@@ -12,14 +12,14 @@ from sklearn.utils._param_validation import (
     StrOptions,
 )
 
-from mlp_xp import checks
 from mlp_xp.activations import resolve_activation
-from mlp_xp.array_api import DTYPES
-from mlp_xp.catalogue import resolve
 from mlp_xp.initializers import INITIALIZERS
+from mlp_xp.machine.array_api import DTYPES
 from mlp_xp.optimizers import LBFGS, OPTIMIZERS, SGD, Adam, Momentum, Nesterov
 from mlp_xp.regularizers import ElasticNet
 from mlp_xp.schedules import SCHEDULES, Constant, InverseScaling
+from mlp_xp.settings import checks
+from mlp_xp.settings.catalogue import resolve
 
 SCIPY_LOSS_TOLERANCE = 1e7 * np.finfo(float).eps
 """SciPy's default for L-BFGS-B, which scikit-learn leaves alone."""

@@ -11,22 +11,17 @@ from sklearn import get_config
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from mlp_xp.array_api import DTYPES, Backend, to_host
 from mlp_xp.backprop import backprop
 from mlp_xp.estimators.callbacks import CallbackSupport
 from mlp_xp.estimators.homes import HOST, Home, home_of, on_host, seen_by_host, stays
-from mlp_xp.estimators.parameters import (
-    CONSTRAINTS,
-    hidden_activations,
-    problems_with,
-    refuse,
-)
+from mlp_xp.estimators.parameters import CONSTRAINTS, hidden_activations, problems_with, refuse
 from mlp_xp.estimators.rows import dense_pieces
 from mlp_xp.estimators.saved import description_of
 from mlp_xp.forward import Memo, forward
 from mlp_xp.initializers import Given
+from mlp_xp.machine.array_api import DTYPES, Backend, to_host
 from mlp_xp.network import Network
-from mlp_xp.sources.resident import ResidentSource
+from mlp_xp.rows.device_arrays import ResidentSource
 
 CHUNK_ROWS = 4096
 """Rows that are predicted together."""

@@ -8,13 +8,13 @@ from sklearn.base import RegressorMixin, _fit_context
 from sklearn.metrics import d2_pinball_score, r2_score
 from sklearn.utils import column_or_1d
 
-from mlp_xp.catalogue import resolve
 from mlp_xp.estimators.data import Encoded
 from mlp_xp.estimators.fitting import Held, fit
 from mlp_xp.estimators.homes import on_host
 from mlp_xp.estimators.parameters import found_by
 from mlp_xp.estimators.perceptron import Perceptron
 from mlp_xp.losses import LOSSES, HalfSquaredError, Poisson
+from mlp_xp.settings.catalogue import resolve
 
 
 class MLPRegressor(RegressorMixin, Perceptron):
@@ -217,10 +217,10 @@ class MLPRegressor(RegressorMixin, Perceptron):
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features), path, source or Loader
-            The input data; read. From a path (a table, .npy or .npz; see `mlp_xp.sources.open_source`), a
+            The input data; read. From a path (a table, .npy or .npz; see `tables.files.open_source`), a
             source or a `Loader` rows are gathered step by step, in the core's order, and never held as a
             whole; a Loader brings its batches and order along. Processes that mpiexec started share them out
-            and fit the same model together (`mlp_xp.data_parallel`); arrays are each process's own.
+            and fit the same model together (`mlp_xp.machine.data_parallel`); arrays are each process's own.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Targets. With a path the name of the target column (or a list of them); with a source or a
             Loader left out.

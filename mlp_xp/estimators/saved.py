@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from mlp_xp.activations import ACTIVATIONS, Custom
-from mlp_xp.catalogue import describe
 from mlp_xp.estimators.targets import Labels
 from mlp_xp.initializers import INITIALIZERS, Given
 from mlp_xp.losses import LOSSES
 from mlp_xp.network import Network
 from mlp_xp.optimizers import OPTIMIZERS
 from mlp_xp.schedules import SCHEDULES
+from mlp_xp.settings.catalogue import describe
 
 HISTORY = (
     "loss_",

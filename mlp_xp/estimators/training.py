@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from mlp_xp.array_api import Array
-from mlp_xp.data_parallel import Ranks
 from mlp_xp.dropout import Dropout
 from mlp_xp.estimators.callbacks import Listeners
 from mlp_xp.estimators.drawing import CountedOrder, DrawnOrder
 from mlp_xp.history import History
-from mlp_xp.loader import Loader
+from mlp_xp.machine.array_api import Array
+from mlp_xp.machine.data_parallel import Ranks
 from mlp_xp.network import Network
 from mlp_xp.objective import Objective, mean_loss
 from mlp_xp.optimizers import Optimizer
+from mlp_xp.rows.loader import Loader
 from mlp_xp.schedules import Constant, InverseScaling
 from mlp_xp.training_loop import Rates, descend
 

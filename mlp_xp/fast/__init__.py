@@ -8,7 +8,7 @@ the algorithm.
 import functools
 from collections.abc import Callable
 
-from mlp_xp import compiled
+from mlp_xp.fast import compiled
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import Optimizer
 from mlp_xp.update import Update
@@ -33,7 +33,7 @@ def ways(backend_name: str, way: str = "fast") -> Callable[[Objective, Optimizer
     callable (objective, optimizer, clip_norm) -> Update
     """
     if way != "plain" and backend_name.startswith("cuda:"):
-        from mlp_xp.fast.on_cuda import CudaUpdate  # late: a CPU run pays nothing for it
+        from mlp_xp.fast.on_cuda import CudaUpdate
 
         return functools.partial(CudaUpdate, captures=way == "fast")
     if way != "plain" and backend_name == "cpu":

@@ -1,6 +1,6 @@
 """A training step on a CPU: one compiled call for several steps, or at least for the update rule.
 
-What computes lies in `mlp_xp.compiled`; here is what it is told. A step that it does not cover (dropout, a
+What computes lies in `fast.compiled`; here is what it is told. A step that it does not cover (dropout, a
 user's own function, several chunks, several processes) is made by the plain rules, with the update rule,
 which is most of what is slow in them, as one pass over memory.
 
@@ -17,15 +17,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlp_xp import blas, compiled
 from mlp_xp.activations import ACTIVATIONS
-from mlp_xp.catalogue import name_of
+from mlp_xp.fast import compiled
 from mlp_xp.fast.rule_numbers import rule_numbers
-from mlp_xp.loader import Chunk, Group, Step
 from mlp_xp.losses import LOSSES, Huber, Poisson
+from mlp_xp.machine import blas
 from mlp_xp.objective import READ_EVERY, Objective
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
 from mlp_xp.regularizers import L1, L2, ElasticNet
+from mlp_xp.rows.loader import Chunk, Group, Step
+from mlp_xp.settings.catalogue import name_of
 from mlp_xp.update import Update
 
 PAYS_AFTER = 1.5
@@ -65,7 +66,7 @@ class Plan(NamedTuple):
 
 def plan_of(objective: Objective) -> Plan | None:
     """How to compute an objective; None where compiled steps do not cover it."""
-    from mlp_xp.compiled.activations import ACTIVATIONS as FUNCTIONS
+    from mlp_xp.fast.compiled.activations import ACTIVATIONS as FUNCTIONS
 
     loss, penalty = _loss(objective.loss), _penalty(objective.regularizer)
     functions = objective.network.activations
@@ -83,7 +84,7 @@ def plan_of(objective: Objective) -> Plan | None:
 
 def _loss(loss: Any) -> tuple[int, float, float] | None:
     """Number, parameter and ε of a loss; None for one that is not covered."""
-    from mlp_xp.compiled.losses import LOSSES as KNOWN
+    from mlp_xp.fast.compiled.losses import LOSSES as KNOWN
 
     if type(loss) not in LOSSES.values() or name_of(LOSSES, loss) not in KNOWN:
         return None
@@ -107,7 +108,7 @@ def _penalty(regularizer: Any) -> tuple[float, float] | None:
 
 def n_threads() -> int:
     """Threads that a step may be shared out to: as many as the BLAS would use, and cores there are."""
-    from mlp_xp.compiled.threads import IS_POSSIBLE
+    from mlp_xp.fast.compiled.threads import IS_POSSIBLE
 
     loaded = blas.libraries()
     if loaded is None or not IS_POSSIBLE:
@@ -167,7 +168,7 @@ class CpuUpdate(Update):
         self, plan: Plan, rows: Chunk, batch: int, rates: Sequence[float], divisors: Sequence[float]
     ) -> int:
         """Make steps of `batch` rows each until all are made, or a loss is seen to be infinite."""
-        from mlp_xp.compiled.steps import memory_size, parts_for
+        from mlp_xp.fast.compiled.steps import memory_size, parts_for
 
         objective, optimizer = self.objective, self.optimizer
         n_parts = parts_for(min(batch, rows.x.shape[0]), optimizer.parameters.n_weights, self.n_threads)
@@ -208,8 +209,8 @@ class CpuUpdate(Update):
 
     def _share_out(self, n_parts: int, *arguments: Any) -> None:
         """Call the compiled steps, by several threads where they are large enough."""
-        from mlp_xp.compiled.steps import make_steps
-        from mlp_xp.compiled.threads import GIVEN_UP, LINE
+        from mlp_xp.fast.compiled.steps import make_steps
+        from mlp_xp.fast.compiled.threads import GIVEN_UP, LINE
 
         arrived, totals = np.zeros(n_parts * LINE, dtype=np.int64), np.zeros(n_parts * LINE)
         # Each of our threads would have several of the BLAS's; and one alone is faster without them on
@@ -235,7 +236,7 @@ class CpuUpdate(Update):
 
     def _rule(self, rates: Sequence[float]) -> tuple[Any, ...]:
         """A compiled rule's arguments: which, its numbers for the coming steps, and the vectors."""
-        from mlp_xp.compiled.update_rules import N_NUMBERS, RULES
+        from mlp_xp.fast.compiled.update_rules import N_NUMBERS, RULES
 
         optimizer, parameters = self.optimizer, self.optimizer.parameters
         numbers = np.zeros((len(rates), N_NUMBERS))
@@ -259,7 +260,7 @@ class CpuUpdate(Update):
         if not self.is_compiled:
             super().apply(rate)
             return
-        from mlp_xp.compiled.update_rules import apply_rule
+        from mlp_xp.fast.compiled.update_rules import apply_rule
 
         self.clip()
         rule, numbers, p, g, m, v, n_weights = self._rule([rate])

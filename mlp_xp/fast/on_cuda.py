@@ -1,6 +1,6 @@
 """A training step on a CUDA GPU: fused kernels, and one launch for the whole step.
 
-What computes lies in `mlp_xp.cuda` (the kit); here is how it takes the places of the plain parts. Steps of
+What computes lies in `fast.cuda` (the kit); here is how it takes the places of the plain parts. Steps of
 one chunk are copied to fixed addresses, with all numbers that change from step to step; after a few of them
 the step is captured as a graph, which is launched for every further step of as many rows. Ragged steps, and
 those of several chunks or ranks, are launched kernel by kernel, with the same kernels.
@@ -12,16 +12,16 @@ import logging
 from typing import Any
 
 from mlp_xp.activations import ACTIVATIONS, Activation
-from mlp_xp.array_api import Array, Backend
-from mlp_xp.catalogue import name_of
 from mlp_xp.dropout import Dropout
 from mlp_xp.fast.rule_numbers import rule_numbers
-from mlp_xp.loader import Step
 from mlp_xp.losses import GroupedCrossEntropy, Pinball, SoftmaxCrossEntropy
+from mlp_xp.machine.array_api import Array, Backend
 from mlp_xp.network import Network
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
 from mlp_xp.regularizers import L1, L2, ElasticNet
+from mlp_xp.rows.loader import Step
+from mlp_xp.settings.catalogue import name_of
 from mlp_xp.update import Update
 
 EAGER_STEPS = 2

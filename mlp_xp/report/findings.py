@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.evaluation import evaluate
-from mlp_xp.order import Sequential
 from mlp_xp.report.drawing import number
+from mlp_xp.rows.order import Sequential
+from mlp_xp.tables.evaluation import evaluate
 from mlp_xp.tables.model import TableModel
 
 MOST_ROWS = 20_000

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.order import Sequential
+from mlp_xp.rows.order import Sequential
 from mlp_xp.tables.preparation import Inputs, Targets
 
 PART_ROWS = 8192

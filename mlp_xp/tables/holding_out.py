@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.order import STORED_ROWS
-from mlp_xp.sources.parting import parted
-from mlp_xp.sources.records import NO_TEXT
+from mlp_xp.rows.order import STORED_ROWS
 from mlp_xp.tables.around import parts
+from mlp_xp.tables.files.parting import parted
+from mlp_xp.tables.files.records import NO_TEXT
 
 
 def n_held_out(n_rows: int, part: float) -> int:

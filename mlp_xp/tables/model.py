@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp import checks
-from mlp_xp.catalogue import describe, resolve
 from mlp_xp.losses import (
     LINKS,
     LOSSES,
@@ -20,6 +18,8 @@ from mlp_xp.losses import (
     SquaredError,
 )
 from mlp_xp.network import Network
+from mlp_xp.settings import checks
+from mlp_xp.settings.catalogue import describe, resolve
 from mlp_xp.tables.around import parts
 from mlp_xp.tables.preparation import Inputs, Targets
 from mlp_xp.tables.values import raw_values
@@ -212,7 +212,7 @@ class TableModel:
             A column is missing or holds something else than it did in training, or their number is wrong.
         """
         if isinstance(x, str | os.PathLike):
-            from mlp_xp.tables.reading import Place, open_inputs  # late: reading knows models
+            from mlp_xp.tables.reading import Place, open_inputs
 
             table = open_inputs(Place(os.fspath(x)), self)
             outputs = np.vstack(list(self.predict_parts(table.source)))

@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mlp_xp import checks
-from mlp_xp.sources.columns import KINDS
+from mlp_xp.settings import checks
+from mlp_xp.tables.files.columns import KINDS
 
 PERIODS: Mapping[str, float] = {"day": 1.0, "week": 7.0, "year": 365.2425}
 """Cycles of dates, in days."""

@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp import checks
-from mlp_xp.catalogue import name_of
-from mlp_xp.datasets import load_dataset
 from mlp_xp.losses import LOSSES, BinaryCrossEntropy, Poisson
-from mlp_xp.sources import MEMORY_LIMIT, ArraySource, ArrowSource, open_source
-from mlp_xp.sources.columns import PLURAL, Column
-from mlp_xp.sources.csv_files import CsvForm
-from mlp_xp.sources.text_values import is_number, resembles_number
+from mlp_xp.rows.arrays import ArraySource
+from mlp_xp.settings import checks
+from mlp_xp.settings.catalogue import name_of
 from mlp_xp.tables.around import Coded, Recoded, Selected, parts
+from mlp_xp.tables.datasets import load_dataset
+from mlp_xp.tables.files import MEMORY_LIMIT, ArrowSource, open_source
+from mlp_xp.tables.files.columns import PLURAL, Column
+from mlp_xp.tables.files.csv_files import CsvForm
+from mlp_xp.tables.files.text_values import is_number, resembles_number
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.preparation import Category, Constant, Inputs
 

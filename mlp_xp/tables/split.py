@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 from typing import Any
 
-from mlp_xp.sources import ClassWeighted
+from mlp_xp.rows.class_weights import ClassWeighted
 from mlp_xp.tables.around import Prepared, Subset
 from mlp_xp.tables.holding_out import at_random, latest, values_of, whole_groups
 from mlp_xp.tables.model import TableModel

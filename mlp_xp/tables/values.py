@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.sources.columns import PLURAL
+from mlp_xp.tables.files.columns import PLURAL
 from mlp_xp.tables.preparation import Category, Column
 
 NO_VALUE = ("None", "nan", "NaT", "<NA>")

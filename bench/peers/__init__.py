@@ -1,0 +1,1 @@
+"""What the other libraries do, each in a process of its own."""

@@ -1,0 +1,169 @@
+"""The three products of a layer, by the BLAS where matrices are large enough for it, else by loops.
+
+    z = Wᵀ a        ∂L/∂W = a δᵀ        δ_{l−1} = W δ
+
+a and δ are (n_units, n_rows), W is (n_in, n_out). Loops run along whatever lies side by side: rows, or for a
+single row the units of the next layer. The BLAS is SciPy's, which is what Numba calls.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from mlp_xp.fast.compiled.compiler import in_any_order
+
+BLAS_FROM = 16_384
+"""Multiplications from which the BLAS is faster than the loops."""
+
+NARROW = 4
+"""It is not, for matrices of fewer rows, inputs or outputs than this."""
+
+TILE = 16
+"""Rows that are transposed at a time: a cache line of float32."""
+
+
+def _gemm() -> Any:
+    """The BLAS's product with all its arguments, by Numba's name for it; None without Numba."""
+    try:
+        from numba import types
+    except ImportError:
+        return None
+    at, size = types.voidptr, types.intp
+    arguments = (types.char, types.char, types.char, size, size, size, at, at, size, at, size, at, at, size)
+    return types.ExternalFunction("numba_xxgemm", types.intc(*arguments))
+
+
+_GEMM = _gemm()
+FLOAT, DOUBLE, AS_IT_IS, TURNED = map(ord, "sdnt")
+
+
+@in_any_order
+def suits_blas(n_in: int, n_out: int, n_rows: int) -> bool:
+    """Whether the products of a layer are left to the BLAS."""
+    return min(n_in, n_out, n_rows) >= NARROW and n_in * n_out * n_rows >= BLAS_FROM
+
+
+@in_any_order
+def forward(w: Any, a: Any, z: Any) -> None:
+    """z ← Wᵀ a."""
+    n_in, n_out = w.shape
+    if suits_blas(n_in, n_out, a.shape[1]):
+        np.dot(w.T, a, z)
+    elif a.shape[1] == 1:
+        _add_rows(a.reshape(-1), w, z.reshape(-1))
+    else:
+        for j in range(n_out):
+            _add_rows(w[:, j], a, z[j])
+
+
+@in_any_order
+def _add_rows(factors: Any, rows: Any, out: Any) -> None:
+    """Out ← Σ_k factor_k row_k, four rows at a time: `out` is read and written a quarter as often."""
+    n_rows, n = rows.shape
+    x0, row0 = factors[0], rows[0]
+    for i in range(n):
+        out[i] = x0 * row0[i]
+    k = 1
+    while k + 4 <= n_rows:
+        x0, x1, x2, x3 = factors[k], factors[k + 1], factors[k + 2], factors[k + 3]
+        row0, row1, row2, row3 = rows[k], rows[k + 1], rows[k + 2], rows[k + 3]
+        for i in range(n):
+            out[i] += x0 * row0[i] + x1 * row1[i] + x2 * row2[i] + x3 * row3[i]
+        k += 4
+    while k < n_rows:
+        x0, row0 = factors[k], rows[k]
+        for i in range(n):
+            out[i] += x0 * row0[i]
+        k += 1
+
+
+@in_any_order
+def gradient(a: Any, delta: Any, g: Any, add: bool) -> None:
+    """g ← a δᵀ, or g ← g + a δᵀ."""
+    n_in, n_out = g.shape
+    if suits_blas(n_in, n_out, a.shape[1]):
+        _multiply(a, delta, g, add)
+        return
+    number = g.dtype.type
+    for k in range(n_in):
+        row = g[k]
+        if not add:
+            row[:] = number(0.0)
+        if a.shape[1] == 1:
+            x, one_row = a[k, 0], delta.reshape(-1)
+            for j in range(n_out):
+                row[j] += x * one_row[j]
+        else:
+            for j in range(n_out):
+                row[j] += _dot(a[k], delta[j])
+
+
+@in_any_order
+def _multiply(a: Any, delta: Any, g: Any, add: bool) -> None:
+    """g ← a δᵀ, or g ← g + a δᵀ. To the BLAS, which thinks in columns, that is gᵀ and a product δ aᵀ."""
+    factors = np.ones(2, a.dtype)
+    if not add:
+        factors[1] = 0.0
+    _GEMM(
+        np.uint8(FLOAT if a.itemsize == 4 else DOUBLE),
+        np.uint8(TURNED),
+        np.uint8(AS_IT_IS),
+        g.shape[1],
+        g.shape[0],
+        a.shape[1],
+        factors[:1].ctypes,
+        delta.ctypes,
+        delta.shape[1],
+        a.ctypes,
+        a.shape[1],
+        factors[1:].ctypes,
+        g.ctypes,
+        g.shape[1],
+    )
+
+
+@in_any_order
+def back(w: Any, delta: Any, out: Any) -> None:
+    """Out ← W δ."""
+    n_in, n_out = w.shape
+    if suits_blas(n_in, n_out, delta.shape[1]):
+        np.dot(w, delta, out)
+    elif delta.shape[1] == 1:
+        one_row = delta.reshape(-1)
+        for k in range(n_in):
+            out[k, 0] = _dot(w[k], one_row)
+    else:
+        for k in range(n_in):
+            _add_rows(w[k], delta, out[k])
+
+
+@in_any_order
+def _dot(one: Any, other: Any) -> Any:
+    """Σ_i one_i other_i."""
+    total = one.dtype.type(0.0)
+    for i in range(one.size):
+        total += one[i] * other[i]
+    return total
+
+
+@in_any_order
+def row_sums(delta: Any, g: Any, add: bool) -> None:
+    """g ← Σ_i δ_i, or g ← g + Σ_i δ_i: the gradient of the biases."""
+    zero = g.dtype.type(0.0)
+    for j in range(delta.shape[0]):
+        row, total = delta[j], zero
+        for i in range(row.size):
+            total += row[i]
+        g[j] = g[j] + total if add else total
+
+
+@in_any_order
+def transpose(x: Any, out: Any) -> None:
+    """Out ← xᵀ, in tiles that stay in the cache."""
+    n_rows, n_columns = x.shape
+    for first in range(0, n_rows, TILE):
+        tile = x[first : first + TILE]
+        for j in range(n_columns):
+            row = out[j, first : first + TILE]
+            for i in range(tile.shape[0]):
+                row[i] = tile[i, j]

@@ -1,0 +1,77 @@
+"""How the threads that share a step wait for each other: they spin, since they wait for microseconds.
+
+Each thread calls the compiled step with its number; the cores that the BLAS would have used compute it.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from mlp_xp.fast.compiled.compiler import in_any_order
+
+LINE = 8
+"""Numbers (int64) from one thread's to the next one's: a cache line each."""
+
+SPINS = 20_000
+"""Looks at a number (about 20 µs) before a waiting thread offers its core to others."""
+
+GIVEN_UP = -1
+"""The ticket of a thread that will not come: nobody may wait for it."""
+
+IS_POSSIBLE = hasattr(os, "sched_yield")
+"""Whether a thread can offer its core."""
+
+
+def _atomic() -> tuple[Callable[..., Any], Callable[..., Any], Any]:
+    """What reads and writes element i of an int64 array in order with all else, and what yields."""
+    try:
+        from numba import types
+        from numba.extending import intrinsic
+    except ImportError:
+        return lambda array, i: array[i], lambda array, i, value: None, lambda: 0
+
+    @intrinsic
+    def load(_typing: Any, array: Any, i: Any) -> Any:
+        def build(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+            data = context.make_array(signature.args[0])(context, builder, given[0]).data
+            return builder.load_atomic(builder.gep(data, [given[1]]), "acquire", 8)
+
+        return types.int64(array, i), build
+
+    @intrinsic
+    def store(_typing: Any, array: Any, i: Any, value: Any) -> Any:
+        def build(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+            data = context.make_array(signature.args[0])(context, builder, given[0]).data
+            builder.store_atomic(given[2], builder.gep(data, [given[1]]), "release", 8)
+            return context.get_dummy_value()
+
+        return types.void(array, i, value), build
+
+    return load, store, types.ExternalFunction("sched_yield", types.intc())
+
+
+_load, _store, _offer_core = _atomic()
+
+
+@in_any_order
+def wait_for_all(part: int, n_parts: int, arrived: Any, ticket: int) -> int:
+    """Return when all parts have come with this ticket: the next meeting's ticket, or 0 to give up."""
+    if n_parts > 1:
+        _store(arrived, part * LINE, ticket)
+        for other in range(n_parts):
+            spins, seen = 0, _load(arrived, other * LINE)
+            while seen < ticket:
+                if seen == GIVEN_UP:
+                    return 0
+                spins += 1
+                if spins > SPINS:
+                    _offer_core()
+                seen = _load(arrived, other * LINE)
+    return ticket + 1
+
+
+@in_any_order
+def share(n: int, part: int, n_parts: int) -> tuple[int, int]:
+    """The first of n things that belong to a part, and the one after its last; none to parts beyond."""
+    part = min(part, n_parts)
+    return n * part // n_parts, n * min(part + 1, n_parts) // n_parts

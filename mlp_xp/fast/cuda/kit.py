@@ -1,0 +1,126 @@
+"""What a training step on the GPU is made of, for one thread that trains: kernels, products, capture."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from mlp_xp.fast.cuda import kernels
+from mlp_xp.fast.cuda.gemm import Gemm
+from mlp_xp.fast.cuda.graph import Captured, NotCapturedError
+
+
+class Kit:
+    """Kernels and products on the thread's compute stream, and the numbers of the step under way.
+
+    Parameters
+    ----------
+    streams : feeding.Streams
+        Of the device.
+    dtype : dtype
+        Of all arithmetic.
+
+    Attributes
+    ----------
+    number : int
+        The step's number, as device memory has it; −1 where it has none.
+    inverse : array (1,)
+        1 / Σ s_i of the step, on the device.
+    """
+
+    NotCapturedError = NotCapturedError
+    activations = kernels.ACTIVATIONS
+    activate = staticmethod(kernels.activate)
+    chain = staticmethod(kernels.chain)
+    pinball = staticmethod(kernels.pinball)
+    penalty_gradient = staticmethod(kernels.penalty_gradient)
+
+    def __init__(self, streams: Any, dtype: Any) -> None:
+        import cupy
+
+        self.streams, self.stream = streams, streams.compute
+        with streams.working():
+            self.sums = kernels.Sums(dtype)
+            self.scalars = cupy.zeros((kernels.N_SCALARS,), dtype=dtype)
+            self.counters = cupy.zeros((2,), dtype=cupy.int64)
+            self.gemm = Gemm(self.stream)
+        self.inverse = self.scalars[kernels.INVERSE : kernels.INVERSE + 1]
+        self.penalty, self.clip = self.sums.penalty, self.sums.clip
+        self.number = -1
+
+    def is_current(self) -> bool:
+        """Whether the calling thread works on the stream on which products and graphs run."""
+        import cupy
+
+        return bool(cupy.cuda.get_current_stream().ptr == self.stream.ptr)
+
+    def handles(self, array: Any) -> bool:
+        """Whether the kernels take an array: no gaps, and not more elements than they can count."""
+        return bool(array.flags.c_contiguous) and array.size <= kernels.LARGEST
+
+    def writer(self, backend: Any) -> Callable[..., Any]:
+        """`Backend.into` with our own matrix product on our stream; elsewhere the library's."""
+        plain, matmul = backend.into, backend.xp.matmul
+
+        def write(out: Any, f: Callable[..., Any], *args: Any) -> Any:
+            if f is matmul and self.is_current():
+                self.gemm(out, *args)
+                return out
+            return plain(out, f, *args)
+
+        return write
+
+    def begin(
+        self,
+        sources: tuple[Any, ...],
+        targets: tuple[Any, ...],
+        numbers: tuple[float, ...],
+        inverse: float,
+        number: int,
+        place: int,
+    ) -> None:
+        """Bring a step's rows and numbers to the addresses at which it reads them.
+
+        Parameters
+        ----------
+        sources, targets : x, y and weight
+            None for what is not there.
+        numbers : tuple of float
+            The rule's.
+        inverse : float
+            1 / Σ s_i.
+        number : int
+            The step's, of which dropout is a function; −1 where there is none.
+        place : int
+            Where its loss goes among the values that wait for the host.
+        """
+        padded = (*numbers, *(0.0,) * (kernels.INVERSE - len(numbers)), inverse, 0.0)
+        kernels.begin_step(
+            (sources[0], sources[1], sources[2]), (targets[0], targets[1], targets[2]),
+            self.scalars, padded, self.counters, number, place,
+        )  # fmt: skip
+        self.number = number
+
+    def record(self, value: Any, penalty: Any, waiting: Any) -> None:
+        """Store the step's loss and penalty at their place."""
+        kernels.record(value, penalty, self.counters, waiting)
+
+    def update(self, rule: Any, g: Any, n_weights: int, p: Any, state: dict[str, Any]) -> None:
+        """Apply a rule with the step's numbers."""
+        kernels.update(rule, g, self.scalars, n_weights, p, state)
+
+    def cross_entropy(
+        self, z: Any, y: Any, weight: Any, groups: tuple[int, ...], smoothing: float, eps: float, per_row: Any
+    ) -> None:
+        """Softmax cross-entropy per row, summed over groups of classes; z becomes δ."""
+        bounds = (-math.log1p(-eps), -math.log(eps)) if eps else None
+        kernels.cross_entropy(z, y, weight, groups, smoothing, bounds, per_row)
+
+    def dropout_mask(
+        self, mask: Any, seed: int, layer: int, first_row: int, threshold: int, factor: float
+    ) -> None:
+        """Fill a dropout mask for the step whose number is in device memory."""
+        kernels.dropout_mask(mask, self.counters, seed, layer, first_row, threshold, factor)
+
+    def capture(self, run: Callable[[], Any]) -> Captured:
+        """Record what `run` launches."""
+        return Captured(self.stream, run)

@@ -1,0 +1,1 @@
+"""What a training runs on: array libraries and devices, the BLAS and its threads, processes, files."""

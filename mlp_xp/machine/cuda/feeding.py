@@ -1,0 +1,240 @@
+"""Rows on their way to the GPU while it computes: pinned buffers, a copy stream, events.
+
+    gathering thread                                     thread that trains
+    copied[k].synchronize()                              compute waits for copied[k]
+    fill the pinned buffers of slot k                    a step reads the device buffers of slot k
+    the copy stream waits for consumed[k]                consumed[k] is recorded on compute
+    copy to the device buffers; record copied[k]
+
+Only the first line blocks a thread, and only until a copy is over; all other waiting is the GPU's. Every
+buffer is made before the first step: CuPy's pool may hand freed memory to another stream's work that is
+still under way (CuPy issue 8068), and allocating stops the queue.
+
+What no machine without a GPU can confirm: that an event which was never recorded counts as complete, and
+that copies overlap with kernels.
+"""
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from mlp_xp.fast.cuda.kit import Kit
+from mlp_xp.machine.cuda import all_reduce, memory
+
+PART_BYTES = 2**20
+"""The least that is worth handing to a thread that gathers."""
+
+MOST_THREADS = 8
+"""Threads that gather together: some 10 GB a second each, until the host's memory has no more to give."""
+
+OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
+
+Column = tuple[int, str]
+"""A buffer's width and dtype; the width is the number of numbers a row."""
+
+
+class Streams:
+    """How the host and one GPU work side by side.
+
+    A thread that trains has a compute stream of its own, all share the copy stream. Both kinds are
+    non-blocking: the legacy default stream would make each wait for the other.
+
+    Parameters
+    ----------
+    index : int
+        N in the device name ``cuda:N``.
+    """
+
+    overlaps = True
+    block_bytes = 2**22  # the bus is slow on less
+
+    def __init__(self, index: int) -> None:
+        import cupy
+
+        self.index = index
+        self.device = cupy.cuda.Device(index)
+        with self.device:
+            self.copy = cupy.cuda.Stream(non_blocking=True)
+        self._of_thread = threading.local()
+        self.n_threads = max(1, min(MOST_THREADS, (os.cpu_count() or 1) // 2))
+        self._pool: ThreadPoolExecutor | None = None
+
+    @property
+    def compute(self) -> Any:
+        """The calling thread's compute stream."""
+        if not hasattr(self._of_thread, "compute"):
+            import cupy
+
+            with self.device:
+                self._of_thread.compute = cupy.cuda.Stream(non_blocking=True)
+        return self._of_thread.compute
+
+    def select(self) -> None:
+        """Make the device the calling thread's: a thread starts on device 0, and may use several."""
+        self.device.use()
+
+    def kit(self, dtype: Any) -> Kit:
+        """What a training in the calling thread computes with: made once for each dtype."""
+        kits = vars(self._of_thread).setdefault("kits", {})
+        if dtype not in kits:
+            kits[dtype] = Kit(self, dtype)
+        return kits[dtype]
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Do what is inside on the compute stream, after and before the caller's work on its own stream.
+
+        Arrays that the caller made are complete, and those made here are, for whoever reads them after.
+        """
+        import cupy
+
+        with self.device:
+            before = cupy.cuda.get_current_stream()
+            compute = self.compute
+            compute.wait_event(before.record())
+            try:
+                with compute:
+                    yield
+            finally:
+                before.wait_event(compute.record())
+
+    def staging(
+        self, backend: Any, columns: Sequence[Column | None], n_rows: int, n_slots: int
+    ) -> "PinnedStaging":
+        """Make buffers for blocks of up to `n_rows` rows, in so many slots."""
+        return PinnedStaging(self, columns, n_rows, n_slots)
+
+    def in_parts(self, fill: Callable[[slice], None], n_rows: int, n_bytes: int) -> None:
+        """Fill rows, several parts at a time where they are many bytes: one core cannot fill the bus."""
+        n_parts = min(self.n_threads, n_bytes // PART_BYTES, n_rows)
+        if n_parts < 2:
+            fill(slice(0, n_rows))
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.n_threads, "mlp_xp gather")
+        bounds = [n_rows * i // n_parts for i in range(n_parts + 1)]
+        for _ in self._pool.map(fill, map(slice, bounds[:-1], bounds[1:])):
+            pass
+
+    def all_reduce(self, ranks: Any) -> all_reduce.AllReduce:
+        """How vectors on this device are summed over processes; all of them ask together."""
+        return all_reduce.choose(ranks, self.index)
+
+    def available(self) -> int:
+        """Bytes of the device's memory that this process can still get."""
+        return memory.available(self.index)
+
+
+class _Slot:
+    """One set of buffers: pinned ones on the host, their copies on the device, and what orders them."""
+
+    def __init__(self, columns: Sequence[Column | None], n_rows: int) -> None:
+        import cupy
+        import cupyx
+
+        shapes = [None if column is None else ((n_rows, column[0]), column[1]) for column in columns]
+        self.host: list[Any] = [
+            None if each is None else cupyx.empty_pinned(*each) if each[0][1] else np.empty(*each)
+            for each in shapes
+        ]
+        self.on_device: list[Any] = [None if each is None else cupy.empty(*each) for each in shapes]
+        self.copied = cupy.cuda.Event(disable_timing=True)
+        self.consumed = cupy.cuda.Event(disable_timing=True)
+
+
+class PinnedStaging:
+    """Buffers in slots; `host` and `send` belong to the thread that gathers, the rest to the one that trains.
+
+    CuPy pins memory in powers of two, so that a buffer may take up to twice its size of the host's memory.
+
+    Parameters
+    ----------
+    streams : Streams
+        Of the device.
+    columns : sequence of (width, dtype) or None
+        A row's parts; None for one that is not there.
+    n_rows : int
+        Rows a slot can hold.
+    n_slots : int
+        Sets of buffers.
+    """
+
+    def __init__(self, streams: Streams, columns: Sequence[Column | None], n_rows: int, n_slots: int) -> None:
+        self.device, self.copy = streams.device, streams.copy
+        self.n_rows = n_rows
+        import cupy
+
+        with self.device:
+            try:
+                self.slots = [_Slot(columns, n_rows) for _ in range(n_slots)]
+            except cupy.cuda.runtime.CUDARuntimeError as error:
+                if error.status != OUT_OF_MEMORY:
+                    raise
+                raise MemoryError(f"no more of the host's memory can be pinned: {error}") from error
+            self.device.synchronize()  # whatever used this memory before is over
+
+    def host(self, slot: int, n_rows: int) -> list[Any]:
+        """The slot's host arrays, to be filled: the last copy out of them is over."""
+        self.device.use()  # a thread starts on device 0
+        self.slots[slot].copied.synchronize()
+        return [None if each is None else each[:n_rows] for each in self.slots[slot].host]
+
+    def send(self, slot: int, n_rows: int) -> list[Any]:
+        """Begin to copy what was filled; the slot's device arrays, which `receive` makes safe to read."""
+        each = self.slots[slot]
+        self.copy.wait_event(each.consumed)
+        arrays = [None if array is None else array[:n_rows] for array in each.on_device]
+        for array, host in zip(arrays, each.host, strict=True):
+            if array is not None and array.size:
+                # `set` keeps no reference to its source (CuPy issue 6785): the slot does.
+                array.set(host[:n_rows], stream=self.copy)
+        each.copied.record(self.copy)
+        return arrays
+
+    def receive(self, slot: int) -> None:
+        """Make the current stream wait for the copy."""
+        import cupy
+
+        cupy.cuda.get_current_stream().wait_event(self.slots[slot].copied)
+
+    def release(self, slot: int) -> None:
+        """What the current stream has been given so far is the last that reads this slot's rows."""
+        import cupy
+
+        self.slots[slot].consumed.record(cupy.cuda.get_current_stream())
+
+
+_streams: dict[int, Streams] = {}
+_lock = threading.Lock()
+
+
+def streams(index: int) -> Streams:
+    """The streams of ``cuda:index``: made once a process."""
+    with _lock:
+        if index not in _streams:
+            _streams[index] = Streams(index)
+        return _streams[index]
+
+
+def pinned_bandwidth(index: int, n_bytes: int = 2**28, repeats: int = 5) -> float:
+    """Bytes a second from a pinned buffer to the device, the best of a few copies."""
+    import cupy
+    import cupyx
+
+    with cupy.cuda.Device(index):
+        stream = cupy.cuda.Stream(non_blocking=True)
+        host, device = cupyx.empty_pinned((n_bytes,), np.uint8), cupy.empty((n_bytes,), np.uint8)
+        seconds = []
+        for _ in range(repeats + 1):
+            began, ended = cupy.cuda.Event(), cupy.cuda.Event()
+            began.record(stream)
+            device.set(host, stream=stream)
+            ended.record(stream)
+            ended.synchronize()
+            seconds.append(cupy.cuda.get_elapsed_time(began, ended) / 1e3)
+    return n_bytes / min(seconds[1:])

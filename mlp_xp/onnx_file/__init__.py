@@ -1,6 +1,0 @@
-"""Models as ONNX files: from raw columns to predictions, with standard operators alone."""
-
-from mlp_xp.onnx_file.graph import signature
-from mlp_xp.onnx_file.model import export_onnx, onnx_bytes
-
-__all__ = ["export_onnx", "onnx_bytes", "signature"]

@@ -1,0 +1,112 @@
+"""Rows of arrays that are on a device already, of any Array API library: gathered where they are."""
+
+from collections.abc import Callable
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from mlp_xp.machine.array_api import Backend, to_host
+from mlp_xp.rows.arrays import ArraySource
+from mlp_xp.settings import checks
+
+Taken = tuple[Any, Any, Any]
+CPU = 1  # kDLCPU in DLPack's header
+
+
+def is_elsewhere(x: Any) -> bool:
+    """Whether x is an array of an Array API library other than NumPy."""
+    is_array = array_api_compat.is_array_api_obj(x) and hasattr(x, "__dlpack_device__")
+    return is_array and not isinstance(x, np.ndarray)
+
+
+class ResidentSource:
+    """Rows of arrays on a device, which are *read* only.
+
+    A network on the same device gets them from there; for any other one they are brought to the host block
+    by block. Targets and sample weights are read once, to be checked.
+
+    Parameters
+    ----------
+    x : array (n_rows, n_features)
+        Of any Array API library.
+    y : array (n_rows,) or (n_rows, n_targets), optional
+        On the same device, or on the host.
+    sample_weight : array (n_rows,), optional
+        On the same device, or on the host.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As for `ArraySource`.
+    """
+
+    def __init__(self, x: Any, y: Any = None, sample_weight: Any = None) -> None:
+        self.x = x
+        self._on_host = x.__dlpack_device__()[0] == CPU
+        # Where the host cannot read x itself, an array without memory stands for it: its shape is checked.
+        seen = to_host(x) if self._on_host else np.broadcast_to(np.int8(0), x.shape)
+        self._host = host = ArraySource(seen, host_values(y), host_values(sample_weight))
+        self.n_rows, self.n_features, self.n_targets = host.n_rows, host.n_features, host.n_targets
+        self.y, self.sample_weight, self.has_weights = host.y, host.sample_weight, host.has_weights
+        if not self._on_host:
+            checks.refuse([_not_finite(x, array_api_compat.array_namespace(x))])
+        self._targets: dict[tuple[str, bool], tuple[Any, Any]] = {}
+
+    def rows(self, index: np.ndarray, x: Any, y: Any, weight: Any) -> None:
+        """Fill host arrays with the rows of `index`."""
+        self._host.rows(index, x, y, weight)
+        if not self._on_host:
+            x[...] = to_host(take_rows(self.x, index))
+
+    def taker(self, backend: Backend, labels: bool) -> Callable[[np.ndarray], Taken] | None:
+        """What gives rows on the device, as x, y and weight; None where a backend is not that of the arrays.
+
+        Parameters
+        ----------
+        labels : bool
+            Whether targets become int32.
+        """
+        if not backend.owns(self.x):
+            return None
+        xp, key = backend.xp, (backend.dtype_name, labels)
+        if key not in self._targets:
+            y = np.empty((self.n_rows, 0)) if self.y is None else self.y
+            weight = self.sample_weight
+            self._targets[key] = (
+                backend.asarray(y, "int32" if labels else None),
+                None if weight is None else backend.asarray(weight[:, None]),
+            )
+        y, weight = self._targets[key]
+
+        def take(index: np.ndarray) -> Taken:
+            x = xp.astype(take_rows(self.x, index), backend.dtype, copy=False)
+            return x, take_rows(y, index), None if weight is None else take_rows(weight, index)
+
+        return take
+
+
+def take_rows(array: Any, index: np.ndarray) -> Any:
+    """array[index] for row numbers on the host, where the array is."""
+    xp = array_api_compat.array_namespace(array)
+    # int32, because some devices have no other integers
+    rows = xp.asarray(index.astype(np.int32), device=array_api_compat.device(array), copy=True)
+    return xp.take(array, rows, axis=0)
+
+
+def host_values(given: Any) -> Any:
+    """An array of any library as NumPy's; anything else as it is."""
+    return to_host(given) if given is not None and is_elsewhere(given) else given
+
+
+def _not_finite(x: Any, xp: Any) -> str | None:
+    """Where the first number that is infinite or nan is, in words; None if there is none."""
+    if not xp.isdtype(x.dtype, "real floating") or bool(xp.all(xp.isfinite(x))):
+        return None
+    row = int(np.argmin(to_host(xp.all(xp.isfinite(x), axis=1))))
+    values = to_host(x[row, ...])
+    column = int(np.argmin(np.isfinite(values)))
+    return (
+        f"x[{row}, {column}] is {values[column]} (row {row}, column {column}, counted from 0); finite "
+        "numbers are needed. Fill the gaps or leave these rows out."
+    )

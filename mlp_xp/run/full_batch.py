@@ -1,0 +1,185 @@
+"""L-BFGS through SciPy, on the objective over all rows, accumulated chunk by chunk.
+
+Memory depends on the chunk and not on the data, so that it runs on streams too.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Generator
+from typing import Any
+
+import numpy as np
+
+from mlp_xp.machine import blas
+from mlp_xp.machine.array_api import to_host
+from mlp_xp.objective import Objective
+from mlp_xp.rows.loader import Loader
+from mlp_xp.run.micro_batches import within_memory
+
+
+def value_and_gradient(objective: Objective, loader: Loader, vector: np.ndarray) -> tuple[float, np.ndarray]:
+    """J and ∂J/∂w over all rows of a loader, at a host vector of parameters.
+
+    Parameters
+    ----------
+    objective : Objective
+        Its network's parameters become `vector`.
+    loader : Loader
+        With a full batch.
+    vector : array (n_parameters,)
+        On the host; read.
+
+    Returns
+    -------
+    float, float64 array (n_parameters,)
+    """
+    network = objective.network
+    network.parameters.flat[...] = network.backend.asarray(vector)
+
+    def over_rows() -> float:
+        objective.start_epoch()
+        for step in loader.steps(0, network.backend, **objective.targets):
+            objective.differentiate(step)
+        return objective.epoch_loss()
+
+    with network.backend.runtime.working():
+        loss = within_memory(loader, network, over_rows, objective.forget_buffers)
+    return loss, to_host(objective.gradient.flat).astype(np.float64)
+
+
+def scipy_minimize() -> Any:
+    """SciPy's `minimize`.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        SciPy is not installed.
+    """
+    try:
+        from scipy.optimize import minimize
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'L-BFGS needs SciPy: pip install "mlp-xp[sklearn]"', name=error.name
+        ) from error
+    return minimize
+
+
+def minimise(
+    evaluate: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    start: np.ndarray,
+    rule: Any,
+    max_iterations: int,
+    after_iteration: Callable[[np.ndarray, float], None],
+) -> str:
+    """Run SciPy's L-BFGS-B without bounds; return why it ended.
+
+    Parameters
+    ----------
+    evaluate : callable (vector) -> float, float64 array (n,)
+        Value and gradient; SciPy writes on the vector later.
+    start : float64 array (n,)
+        Where to begin.
+    rule : LBFGS
+        Its limits and tolerances.
+    max_iterations : int
+        Iterations, at most.
+    after_iteration : callable (vector, value)
+        Told of every iterate; StopIteration ends the search there.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        SciPy is not installed.
+    """
+    search = scipy_minimize()
+
+    def tell(intermediate_result: Any) -> None:  # SciPy goes by the name
+        after_iteration(intermediate_result.x, float(intermediate_result.fun))
+
+    with blas.one_thread_for_scipy():
+        result = search(
+            evaluate,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            callback=tell,
+            options={
+                "maxcor": rule.n_corrections,
+                "maxiter": max_iterations,
+                "maxfun": rule.max_evaluations,
+                "gtol": rule.gradient_tolerance,
+                "ftol": rule.loss_tolerance,
+            },
+        )
+    return str(result.message)
+
+
+def lbfgs(
+    objective: Objective, loader: Loader, rule: Any, max_iterations: int
+) -> Generator[tuple[float, str | None]]:
+    """Yield the objective after each iteration, with the network's parameters at that iterate.
+
+    With the last one comes why SciPy stopped: each is held back until the next one is there.
+
+    SciPy calls back; a generator is called. So SciPy runs in a thread of its own that only ever waits: it
+    asks for values and gradients, and all of them are computed here, in the caller's thread.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        SciPy is not installed.
+    """
+    scipy_minimize()
+    asked: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    start = objective.network.parameters.to_host().astype(np.float64)
+
+    def ask(what: str, content: Any) -> Any:
+        asked.put((what, content))
+        answer = answers.get()
+        if answer is None:
+            raise StopIteration
+        return answer
+
+    def work() -> None:
+        try:
+            why = minimise(
+                lambda vector: ask("evaluate", vector.copy()),
+                start,
+                rule,
+                max_iterations,
+                lambda vector, value: ask("iterate", (vector.copy(), value)),
+            )
+            asked.put(("done", why))
+        except BaseException as error:  # whatever it is, it belongs to the caller's thread
+            asked.put(("failed", error))
+
+    thread = threading.Thread(target=work, name="mlp_xp L-BFGS", daemon=True)
+    thread.start()
+    parameters = objective.network.parameters
+
+    def at(iterate: tuple[np.ndarray, float], stopped: str | None) -> tuple[float, str | None]:
+        parameters.flat[...] = parameters.backend.asarray(iterate[0])
+        return iterate[1], stopped
+
+    latest: tuple[np.ndarray, float] | None = None
+    try:
+        while True:
+            what, content = asked.get()
+            if what == "evaluate":
+                answers.put(value_and_gradient(objective, loader, content))
+            elif what == "iterate":
+                if latest is not None:
+                    yield at(latest, None)
+                latest = content
+                answers.put(True)
+            elif what == "failed":
+                raise content
+            else:
+                if latest is None:
+                    latest = start, value_and_gradient(objective, loader, start)[0]
+                yield at(latest, f"L-BFGS ended: {content}")
+                return
+    finally:
+        answers.put(None)
+        thread.join()

@@ -1,0 +1,467 @@
+"""Everything that a run needs to go on, written whole or not at all.
+
+A checkpoint folder belongs to one run. It holds the last few checkpoints, each a safetensors file named by
+epoch and step, with the configuration of the run, a fingerprint of its data and a checksum; and a lock that
+the system lets go of when the process ends, however it ends.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import re
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from mlp_xp.saved.model_file import PART, checksum, write_whole
+from mlp_xp.settings import checks
+from mlp_xp.training_loop import Training, TrainingState
+
+FORMAT = 1
+"""The version of a checkpoint's layout."""
+
+KEPT = 3
+"""Checkpoints that stay in the folder; older ones are deleted."""
+
+FINGERPRINT_BYTES = 64 << 20
+"""A data set that takes no more, as float64, is looked at whole for its fingerprint; of a larger one"""
+
+FINGERPRINT_ROWS = 1024
+"""so many rows, evenly spread, stand for it."""
+
+NAME = re.compile(r"checkpoint-(\d{9})-(\d{12})\.safetensors")
+
+
+@dataclasses.dataclass(frozen=True)
+class Every:
+    """How often to write: after so many seconds, epochs or steps.
+
+    Examples
+    --------
+    >>> Every.parse("5min")
+    Every(amount=300.0, unit='seconds')
+    >>> Every.parse("500steps")
+    Every(amount=500.0, unit='steps')
+    """
+
+    amount: float = 300.0
+    unit: str = "seconds"
+
+    @classmethod
+    def parse(cls, text: str) -> "Every":
+        """Read "5min", "30s", "1h", "1epoch", "2epochs" or "500steps".
+
+        Raises
+        ------
+        ValueError
+            It is none of these.
+        """
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|sec|min|h|epochs?|steps?)", text.strip())
+        if match is None or float(match[1]) <= 0:
+            raise ValueError(
+                f"checkpoint_every={text!r} must be a time, epochs or steps: 5min, 1epoch, 500steps."
+            )
+        seconds = {"s": 1.0, "sec": 1.0, "min": 60.0, "h": 3600.0}
+        if match[2] in seconds:
+            return cls(float(match[1]) * seconds[match[2]], "seconds")
+        return cls(float(match[1]), "epochs" if match[2].startswith("epoch") else "steps")
+
+
+class Interruption:
+    """Lets a run be left between two steps, where weights, optimizer and history agree.
+
+    Attributes
+    ----------
+    interrupted_by : int or None
+        The signal that asked for it.
+    """
+
+    def __init__(self) -> None:
+        self.interrupted_by: int | None = None
+
+    def interrupt(self, signal_number: int) -> None:
+        """Ask the run to end after the step under way; safe in a signal handler."""
+        self.interrupted_by = signal_number
+
+    def is_asked(self, training: Training) -> bool:
+        """Whether the run is to end now: on all ranks in the same step."""
+        ranks = training.objective.ranks
+        if ranks is None:
+            return self.interrupted_by is not None
+        ranks.stop_asked = self.interrupted_by is not None
+        return ranks.stop_agreed
+
+    def after_step(self, training: Training) -> None:
+        """End the run where `interrupt` asked for it.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            The run was interrupted.
+        """
+        if self.is_asked(training):
+            raise KeyboardInterrupt
+
+    def after_epoch(self, training: Training) -> None:
+        """Nothing more to do."""
+
+
+class Checkpoints(Interruption):
+    """Writes a run's state to a folder, and finds the last good one again.
+
+    Parameters
+    ----------
+    folder : path
+        Made if it is not there.
+    every : str
+        "5min", "1epoch", "500steps". Another one is written when the run is interrupted.
+    configuration : mapping, optional
+        Options that must be the same when the run goes on; JSON values.
+    data : str, optional
+        The data's `fingerprint`.
+    on_error : "stop" or "go on"
+        What a checkpoint that cannot be written (full disk, folder gone) leads to.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be made or written to.
+    RuntimeError
+        Another run is using it.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        every: str = "5min",
+        *,
+        configuration: Mapping[str, Any] | None = None,
+        data: str | None = None,
+        on_error: str = "go on",
+    ) -> None:
+        super().__init__()
+        checks.refuse([checks.one_of("on_error", on_error, ("stop", "go on"))])
+        self.folder = Path(folder)
+        self.every = Every.parse(every)
+        self.configuration = json.loads(json.dumps(dict(configuration or {})))
+        self.data = data
+        self.on_error = on_error
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(self.folder / "lock")
+        except OSError as error:
+            raise OSError(
+                f"the checkpoint folder {self.folder} cannot be written to: {error.strerror or error}. Name "
+                "another one."
+            ) from error
+        for unfinished in self.folder.glob(PART):  # of a run that was killed while it wrote
+            unfinished.unlink(missing_ok=True)
+        self._written_at = time.monotonic()
+        self._written_after = 0.0
+        self.resumed_from: dict[str, int] | None = None
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self._lock.close()
+
+    def __enter__(self) -> "Checkpoints":
+        """Nothing more to do."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the folder."""
+        self.close()
+
+    def after_step(self, training: Training) -> None:
+        """Write if it is time; end the run where `interrupt` asked for it.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            The run was interrupted; its checkpoint is written.
+        """
+        if self.is_asked(training):
+            self.write(training)
+            raise KeyboardInterrupt
+        if self.every.unit == "steps":
+            self._write_if_due(training, training.history.step)
+        elif self.every.unit == "seconds" and time.monotonic() - self._written_at >= self.every.amount:
+            self.write(training)
+
+    def after_epoch(self, training: Training) -> None:
+        """Write if it is time."""
+        if self.every.unit == "epochs":
+            self._write_if_due(training, len(training.history.train_losses))
+
+    def _write_if_due(self, training: Training, count: int) -> None:
+        if count - self._written_after >= self.every.amount:
+            self._written_after = count
+            self.write(training)
+
+    def write(self, training: Training) -> Path | None:
+        """Write the state now; the file's path, or None if it failed and the run goes on.
+
+        A state that is not finite is not written: the run that got there is over.
+        """
+        state = training.state()
+        if not is_finite(state):  # the run is about to end, and must not take good checkpoints with it
+            return None
+        epoch, step = len(training.history.train_losses), training.history.step
+        path = self.folder / f"checkpoint-{epoch:09d}-{step:012d}.safetensors"
+        self._make_folder_again()
+        try:
+            write_whole(path, encode(state, self.configuration, self.data))
+            for old in self.paths()[KEPT:]:
+                old.unlink(missing_ok=True)
+        except OSError as error:
+            message = f"the checkpoint {path} could not be written: {error}"
+            if self.on_error == "stop":
+                raise OSError(f"{message} Earlier checkpoints are untouched.") from error
+            warnings.warn(f"{message}. Training goes on; earlier checkpoints are untouched.", stacklevel=2)
+            return None
+        finally:
+            self._written_at = time.monotonic()
+        return path
+
+    def _make_folder_again(self) -> None:
+        """Where the folder was deleted under way, go on as configured."""
+        if (self.folder / "lock").exists():
+            return
+        message = f"the checkpoint folder {self.folder} was deleted under way"
+        if self.on_error == "stop":
+            raise OSError(f"{message}.")
+        warnings.warn(f"{message}: it is made again, without the earlier checkpoints.", stacklevel=3)
+        self._lock.close()
+        with contextlib.suppress(OSError):  # said when the checkpoint cannot be written
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(self.folder / "lock")
+
+    def paths(self) -> list[Path]:
+        """Files of checkpoints, the latest first."""
+        found = [path for path in self.folder.iterdir() if NAME.fullmatch(path.name)]
+        return sorted(found, key=lambda path: path.name, reverse=True)
+
+    def latest(self, *, override: bool = False) -> TrainingState | None:
+        """The state of the last good checkpoint; None where there is none.
+
+        A damaged one is named in a warning, and the one before it is used.
+
+        Parameters
+        ----------
+        override : bool
+            Go on although configuration or data differ.
+
+        Raises
+        ------
+        ValueError
+            The run in this folder had another configuration or other data: what differs is named. Or none of
+            its checkpoints is good.
+        """
+        damaged: list[str] = []
+        for path in self.paths():
+            try:
+                state, configuration, data = decode(path.read_bytes())
+            except ValueError as error:
+                damaged.append(f"{path} is damaged ({error})")
+                continue
+            if damaged:
+                warnings.warn(f"{'; '.join(damaged)}: going on from {path}.", stacklevel=2)
+            if not override:
+                checks.refuse([self._difference(path, configuration, data)])
+            self.resumed_from = {
+                "epoch": len(state.numbers["train_losses"]),
+                "step": state.numbers["step"],
+            }
+            self._written_after = self.resumed_from["epoch" if self.every.unit == "epochs" else "step"]
+            return state
+        checks.refuse(["; ".join(damaged) + ": no good checkpoint is left." if damaged else None])
+        return None
+
+    def _difference(self, path: Path, configuration: Mapping[str, Any], data: str | None) -> str | None:
+        names = sorted({*configuration, *self.configuration})
+        changed = [
+            f"{name}: {configuration.get(name)!r} then, {self.configuration.get(name)!r} now"
+            for name in names
+            if configuration.get(name) != self.configuration.get(name)
+        ]
+        if data != self.data:
+            changed.append("the data: other rows than then")
+        if not changed:
+            return None
+        return (
+            f"the run in {path.parent} was another one ({'; '.join(changed)}). Give the same options and "
+            "data, another folder, or --override to go on with what is given now."
+        )
+
+
+def encode(state: TrainingState, configuration: Mapping[str, Any], data: str | None) -> bytes:
+    """A state as the content of a checkpoint file; vectors that are alike are in it once."""
+    bits = {name: state.arrays[name].view(np.uint8) for name in ("parameters", *ALIKE)}
+    same = [name for name in ALIKE if np.array_equal(bits[name], bits["parameters"])]
+    arrays = {name: array for name, array in state.arrays.items() if name not in same}
+    document = {
+        "format": FORMAT,
+        "numbers": state.numbers,
+        "where": state.where,
+        "same": same,
+        "configuration": configuration,
+        "data": data,
+    }
+    text = json.dumps(document, sort_keys=True)
+    metadata = {"mlp_xp_checkpoint": text, "sha256": checksum(text, arrays)}
+    return bytes(safetensors.numpy.save(arrays, metadata))
+
+
+def decode(content: bytes) -> tuple[TrainingState, dict[str, Any], str | None]:
+    """The state, configuration and fingerprint in a checkpoint file's content.
+
+    Raises
+    ------
+    ValueError
+        It is damaged, or of a newer version.
+    """
+    try:
+        arrays = safetensors.numpy.load(content)
+        header_size = int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8 : 8 + header_size])["__metadata__"]
+        text = metadata["mlp_xp_checkpoint"]
+        if metadata["sha256"] != checksum(text, arrays):
+            raise ValueError("its checksum is wrong")
+        document = json.loads(text)
+        if document["format"] > FORMAT:
+            raise ValueError(f"its format {document['format']} is newer than this mlp_xp's {FORMAT}")
+        arrays |= {name: arrays["parameters"].copy() for name in ALIKE if name in document["same"]}
+        state = TrainingState(arrays, document["numbers"], document["where"])
+        checks.refuse([_problem(state, document["configuration"], document["data"])])
+    except (safetensors.SafetensorError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    return state, document["configuration"], document["data"]
+
+
+def is_finite(state: TrainingState) -> bool:
+    """Whether a run can go on from there: weights and losses that are not finite spread."""
+    return all(np.isfinite(state.arrays[name]).all() for name in FINITE)
+
+
+def _problem(state: TrainingState, configuration: Any, data: Any) -> str | None:
+    """What in a state is not as `Training.state` gives it, whoever computed the checksum."""
+    arrays, numbers = state.arrays, state.numbers
+    if (
+        not isinstance(configuration, dict)
+        or not isinstance(data, str | None)
+        or type(state.where) is not str
+    ):
+        return "its configuration, fingerprint or place is none"
+    if wrong := [name for name, is_one in NUMBERS.items() if not is_one(numbers[name])]:
+        return f"its {wrong[0]} can not be {str(numbers[wrong[0]])[:60]}"
+    n_epochs, n_steps = len(numbers["train_losses"]), numbers["steps_per_epoch"]
+    if numbers["step"] > (n_epochs + 1) * n_steps:
+        return f"it is at step {numbers['step']} after {n_epochs} epochs of {n_steps} steps"
+    if len(numbers["validation_losses"]) not in (0, n_epochs) or numbers["best_epoch"] > n_epochs:
+        return f"losses or best epoch do not fit {n_epochs} epochs"
+    values, steps, divisors = (arrays[f"epoch.{name}"] for name in ("values", "steps", "divisors"))
+    if values.ndim != 1 or steps.shape != values.shape or divisors.ndim != 1 or len(divisors) > n_steps:
+        return "the values of its epoch do not fit together"
+    if steps.dtype != np.int64 or (len(steps) and not 0 <= steps.min() <= steps.max() < len(divisors)):
+        return "the values of its epoch are of steps that there are not"
+    kinds = {name: array.dtype.kind for name, array in arrays.items() if name != "epoch.steps"}
+    if wrong := [name for name, kind in kinds.items() if kind != "f"]:
+        return f"its {wrong[0]} are no real numbers"
+    return None if is_finite(state) else "it has weights or losses that are nan or infinite"
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**62
+
+
+def _real(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
+NUMBERS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("step", "rows_at_epoch_start", "best_epoch", "t", "rollbacks"), _whole),
+    **dict.fromkeys(("steps_per_epoch", "max_epochs"), lambda value: _whole(value) and value > 0),
+    **dict.fromkeys(("seconds", "last_rate"), lambda value: _real(value) and value >= 0),
+    "train_losses": lambda value: isinstance(value, list) and all(map(_real, value)),
+    "validation_losses": lambda value: isinstance(value, list) and all(type(each) is float for each in value),
+    "best_loss": lambda value: _real(value) or value == math.inf,
+}
+"""Which values the numbers of a state can have."""
+
+ALIKE = ("last_good", "best")
+"""Vectors that often are the parameters: at the end of an epoch."""
+
+FINITE = ("parameters", "last_good", "best", "epoch.values", "epoch.divisors")
+"""Arrays without which a run goes nowhere if they are not finite."""
+
+
+def fingerprint(source: Any) -> str:
+    """A checksum of a source's sizes and of its rows: all, or where they are many, 1,024 evenly spread."""
+    n_columns = source.n_features + source.n_targets + 1
+    digest = hashlib.sha256(f"{source.n_rows} {source.n_features} {source.n_targets}".encode())
+    index = np.arange(source.n_rows)
+    if source.n_rows * n_columns * 8 > FINGERPRINT_BYTES:
+        index = np.unique(np.linspace(0, source.n_rows - 1, FINGERPRINT_ROWS).astype(np.int64))
+    for first in range(0, len(index), FINGERPRINT_ROWS):
+        part = index[first : first + FINGERPRINT_ROWS]
+        x, y = np.zeros((len(part), source.n_features)), np.zeros((len(part), source.n_targets))
+        weight = np.zeros(len(part)) if getattr(source, "has_weights", False) else None
+        source.rows(part, x, y, weight)
+        for values in (x, y, weight):
+            if values is not None:
+                digest.update(values.data)
+    return digest.hexdigest()
+
+
+def _lock(path: Path) -> Any:
+    """An open file that locks the folder until it is closed or the process ends.
+
+    Raises
+    ------
+    RuntimeError
+        Another process holds it.
+    """
+    file = path.open("a+")
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise RuntimeError(
+            f"another run is using the checkpoint folder {path.parent}: wait for it, or name another folder."
+        ) from error
+    return file
+
+
+@contextlib.contextmanager
+def interruptible(run: Interruption) -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into a clean end after the step under way; a second one leaves at once."""
+    import signal
+
+    def handle(number: int, _: Any) -> None:
+        if run.interrupted_by is not None:
+            os._exit(128 + number)
+        run.interrupt(number)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,395 @@
+"""Model files: safetensors with the weights by layer, and everything else as one JSON document.
+
+A file is data: nothing in it is ever run. The same training gives the same bytes: no times, paths or host
+names are in it. It is written whole or not at all, with a checksum: a bit that turned since is noticed.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from mlp_xp.activations import ACTIVATIONS, Custom, resolve_activation
+from mlp_xp.initializers import Given
+from mlp_xp.losses import LINKS, GroupedSoftmaxLink, SortedLink
+from mlp_xp.machine.array_api import DTYPES, to_host
+from mlp_xp.network import Network, activation_name, resolve_link
+from mlp_xp.settings import checks
+from mlp_xp.settings.catalogue import describe
+from mlp_xp.tables.model import TableModel
+
+FORMAT = 2
+"""The version of the document's layout; files of a newer one are refused."""
+
+METADATA_KEY = "mlp_xp"
+
+PART = ".mlp-xp-*.part"
+"""Names of files that are being written."""
+
+KINDS = ("network", "table", "estimator")
+
+
+def save(model: Any, path: str | os.PathLike[str]) -> None:
+    """Write a model file.
+
+    Parameters
+    ----------
+    model : Network, TableModel or fitted estimator
+        What `load` will give back.
+    path : path
+        Usually ``*.safetensors``. An existing file is replaced, at once and only when the new one is
+        complete.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written; what was there is untouched.
+    TypeError
+        `model` is nothing that can be saved.
+    ValueError
+        Its weights are not all finite, or it is an estimator that is not fitted.
+    """
+    if isinstance(model, Network):
+        document: dict[str, Any] = {"kind": "network"}
+        network = model
+    elif isinstance(model, TableModel):
+        document = {"kind": "table", "table": model.description()}
+        network = model.network
+    elif hasattr(model, "get_params") and hasattr(model, "description"):
+        document = {"kind": "estimator", "estimator": model.description()}
+        network = model.network
+    else:
+        raise TypeError(f"{model!r} cannot be saved: give a Network, a TableModel or a fitted estimator.")
+    document |= {"format": FORMAT, "network": _network_description(network)}
+    tensors = {f"weights.{layer}": to_host(w) for layer, w in enumerate(network.parameters.weights)}
+    tensors |= {f"biases.{layer}": to_host(b) for layer, b in enumerate(network.parameters.biases)}
+    if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+        raise ValueError("the network has weights that are nan or infinite; such a model is not saved.")
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    write_whole(path, safetensors.numpy.save(contiguous, {METADATA_KEY: sealed(document, contiguous)}))
+
+
+def sealed(document: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
+    """The document as JSON text, with a checksum of itself and the tensors under "sha256"."""
+    text = json.dumps(document, sort_keys=True, allow_nan=False)
+    return json.dumps({**document, "sha256": checksum(text, tensors)}, sort_keys=True)
+
+
+def checksum(text: str, tensors: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of a text and of names, types, shapes and values of tensors, in hexadecimal digits."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode())
+        digest.update(np.ascontiguousarray(tensors[name]).data)
+    return digest.hexdigest()
+
+
+def load(
+    path: str | os.PathLike[str],
+    device: str = "cpu",
+    *,
+    activations: Mapping[str, Any] | None = None,
+) -> Any:
+    """Read a model file, whatever device it was trained on.
+
+    Parameters
+    ----------
+    path : path
+        What `save` wrote.
+    device : str
+        "cpu", "cuda", "cuda:N": where the network's parameters go.
+    activations : mapping of str to (value, derivative), optional
+        A user's own activations by the name of their value function: a file holds names, not code.
+
+    Returns
+    -------
+    Network, TableModel, MLPClassifier or MLPRegressor
+        What was saved.
+
+    Raises
+    ------
+    ValueError
+        The file is not a model file, is damaged, is of a newer version, or needs activations.
+    OSError
+        It cannot be read.
+    RuntimeError
+        The device cannot be used here.
+    ModuleNotFoundError
+        It holds an estimator, and scikit-learn is not installed.
+    """
+    contents = read(path)
+    own = activations or {}
+    checks.refuse(
+        f"{path} was trained with the activation {name!r} of its user, and a file holds no code: "
+        f"load(path, activations={{{name!r}: (value, derivative)}})."
+        for name in contents.own_activations
+        if name not in own
+    )
+    return contents.model(device, own)
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnActivation:
+    """The name of a user's own activation, whose functions no file holds."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """What a model file says, checked, before a network is made of it.
+
+    Attributes
+    ----------
+    layer_sizes : tuple of int
+    activations : tuple of activation or OwnActivation
+        One a layer.
+    bias : bool
+    dtype : str
+    output : link
+    weights, biases : list of arrays
+        One a layer; biases are none without them.
+    document : mapping
+        The whole JSON document; what it says of a table is not checked yet.
+    path : Path
+        For messages.
+    """
+
+    layer_sizes: tuple[int, ...]
+    activations: tuple[Any, ...]
+    bias: bool
+    dtype: str
+    output: Any
+    weights: list[np.ndarray]
+    biases: list[np.ndarray]
+    document: Mapping[str, Any]
+    path: Path
+
+    @property
+    def activation_names(self) -> list[str]:
+        """The name of each layer's activation."""
+        return [f.name if isinstance(f, OwnActivation) else activation_name(f) for f in self.activations]
+
+    @property
+    def own_activations(self) -> list[str]:
+        """Names of the activations that the file's user must give again."""
+        return sorted({f.name for f in self.activations if isinstance(f, OwnActivation)})
+
+    def model(self, device: str, own: Mapping[str, Any]) -> Any:
+        """The network, or the table model or estimator around it."""
+        activations = [own[f.name] if isinstance(f, OwnActivation) else f for f in self.activations]
+        network = Network(
+            self.layer_sizes,
+            activation=activations,
+            bias=self.bias,
+            initializer=Given(self.weights, self.biases or None),
+            device=device,
+            dtype=self.dtype,
+        )
+        network.output = self.output
+        if self.document["kind"] == "network":
+            return network
+        around = _estimator if self.document["kind"] == "estimator" else TableModel.of
+        try:
+            return around(self.document[self.document["kind"]], network)
+        except DAMAGE as error:
+            raise _damaged(self.path, error) from None
+
+
+def _estimator(document: Mapping[str, Any], network: Network) -> Any:
+    from mlp_xp.estimators import MLPClassifier, MLPRegressor
+    from mlp_xp.estimators.saved import estimator_of
+
+    kinds = {"MLPClassifier": MLPClassifier, "MLPRegressor": MLPRegressor}
+    return estimator_of(kinds, document, network)
+
+
+DAMAGE = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
+"""What reading a document raises that is not as `save` writes it."""
+
+
+def _damaged(path: Path, error: BaseException) -> ValueError:
+    what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    return ValueError(
+        f"{path} is damaged, or was not written by mlp_xp: {what.rstrip('.')}. Train or copy it again."
+    )
+
+
+def read(path: str | os.PathLike[str]) -> Contents:
+    """Read a model file and check all that a network is made of.
+
+    Raises
+    ------
+    ValueError
+        The file is not a model file, is damaged, or is of a newer version.
+    OSError
+        It cannot be read.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name a model file.")
+    if not path.exists():
+        raise FileNotFoundError(f"there is no model file {path}.")
+    with path.open("rb"):
+        pass  # OSError with the path, which safetensors' own errors lack
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            document = _document(path, (file.metadata() or {}).get(METADATA_KEY))
+            names = file.keys()
+            stated = {name: file.get_slice(name) for name in names}
+            shapes = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in stated.items()}
+            try:
+                unread = _contents(path, document, shapes)
+            except DAMAGE as error:
+                raise _damaged(path, error) from None
+            tensors = {name: file.get_tensor(name) for name in names}
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is not a model file of mlp_xp, or is cut short: {error}.") from None
+    _check_seal(path, document, tensors)
+    if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+        raise _damaged(path, ValueError("it has weights that are nan or infinite"))
+    n_layers = len(unread.layer_sizes) - 1
+    return dataclasses.replace(
+        unread,
+        weights=[tensors[f"weights.{layer}"] for layer in range(n_layers)],
+        biases=[tensors[f"biases.{layer}"] for layer in range(n_layers if unread.bias else 0)],
+    )
+
+
+def _check_seal(path: Path, document: dict[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
+    """Take the checksum out of the document; refuse the file if it is wrong. Early files have none."""
+    stated = document.pop("sha256", None)
+    if stated is not None and stated != checksum(json.dumps(document, sort_keys=True), tensors):
+        raise _damaged(path, ValueError("its checksum is wrong"))
+
+
+def _document(path: Path, text: str | None) -> dict[str, Any]:
+    """The JSON document, if it is one of a version that is known."""
+    if text is None:
+        raise ValueError(f"{path} is not a model file of mlp_xp: it has no metadata under {METADATA_KEY!r}.")
+    try:
+        document = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, error) from None
+    version = document.get("format") if isinstance(document, dict) else None
+    if type(version) is not int or version < 1:
+        raise ValueError(f"{path} is not a model file of mlp_xp: it states no format version.")
+    if version > FORMAT:
+        raise ValueError(
+            f"{path} has format {version}, but this mlp_xp reads up to {FORMAT}: upgrade it (pip install -U "
+            "mlp-xp)."
+        )
+    return document
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
+def _contents(
+    path: Path, document: Mapping[str, Any], found: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> Contents:
+    """What a document and the header of its tensors say; no memory is set aside by what they claim."""
+    kind, network = document["kind"], document["network"]
+    if unknown := document.keys() - {"format", "kind", "network", "sha256", kind}:
+        raise ValueError(f"it says something unknown: {', '.join(map(repr, sorted(unknown)))}")
+    sizes, bias, dtype = network["layer_sizes"], network["bias"], network["dtype"]
+    if kind not in KINDS or not isinstance(bias, bool) or dtype not in DTYPES or not isinstance(sizes, list):
+        raise ValueError("kind, layer_sizes, bias or dtype are none")
+    if len(sizes) < 2 or not all(type(size) is int and size >= 1 for size in sizes):
+        raise ValueError(f"layer_sizes={str(sizes)[:60]} are none")
+    layers = list(enumerate(itertools.pairwise(sizes)))
+    stated = {"float32": "F32", "float64": "F64"}[dtype]
+    needed: dict[str, tuple[str, tuple[int, ...]]] = {
+        f"weights.{layer}": (stated, shape) for layer, shape in layers
+    }
+    if bias:
+        needed |= {f"biases.{layer}": (stated, (n_out,)) for layer, (_, n_out) in layers}
+    for name in sorted({*needed, *found}):
+        if needed.get(name) != found.get(name):
+            raise ValueError(
+                f"its tensor {name!r} is {found.get(name, 'missing')}, but its document says "
+                f"{needed.get(name, 'that there is none')}"
+            )
+    activations = tuple(_activation(described) for described in network["activations"])
+    if len(activations) != len(layers):
+        raise ValueError(f"{len(activations)} activations are named for {len(layers)} layers")
+    output = resolve_link(network["output"])
+    if isinstance(output, SortedLink):
+        checks.refuse([checks.whole("n_quantiles", output.n_quantiles)])
+        if sizes[-1] % output.n_quantiles:
+            raise ValueError(f"{output.n_quantiles} quantiles do not fit {sizes[-1]} outputs")
+    if isinstance(output, GroupedSoftmaxLink) and sum(output.groups) != sizes[-1]:
+        raise ValueError(f"groups={output.groups} do not fit {sizes[-1]} outputs")
+    return Contents(tuple(sizes), activations, bias, dtype, output, [], [], document, path)
+
+
+def _network_description(network: Network) -> dict[str, Any]:
+    return {
+        "layer_sizes": list(network.layer_sizes),
+        "activations": [
+            {"custom": f.name} if isinstance(f, Custom) else describe(ACTIVATIONS, f)
+            for f in network.activations
+        ],
+        "bias": network.parameters.bias,
+        "dtype": network.backend.dtype_name,
+        "output": describe(LINKS, network.output),
+    }
+
+
+def _activation(described: Any) -> Any:
+    if isinstance(described, dict) and set(described) == {"custom"}:
+        if not isinstance(described["custom"], str):
+            raise TypeError("an activation's name is no text")
+        return OwnActivation(described["custom"])
+    if not isinstance(described, str | dict):
+        raise TypeError(f"{described!r} names no activation")
+    return resolve_activation(described)
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file under a temporary name beside it, flush it to disk, and rename it.
+
+    Raises
+    ------
+    OSError
+        Nothing is left of the attempt, and what was at `path` is untouched.
+    """
+    with whole_file(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A new file to write to, which takes the place of the one at `path` when the block ends without error.
+
+    A link is followed. A device or a pipe cannot be replaced and is refused.
+
+    Raises
+    ------
+    OSError
+        Nothing is left of the attempt, and what was at `path` is untouched.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is a {'folder' if path.is_dir() else 'device or pipe'}: name a file.")
+    temporary = path.with_name(PART.replace("*", secrets.token_hex(8)))
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

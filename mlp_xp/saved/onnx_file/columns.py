@@ -1,0 +1,177 @@
+"""The inputs of an ONNX file, and what becomes of them before the network: `tables.preparation` in operators.
+
+Everything is computed in float64, as `Inputs.fill` does, so that a date or a large mean costs no digits.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from mlp_xp.saved.onnx_file.graph import Graph
+from mlp_xp.tables.preparation import CLIP, PERIODS, Category, Date, Inputs, Number
+
+DTYPES = {"number": "float32", "bool": "float32", "date": "int64", "text": "str"}
+"""What a column of each kind is in an ONNX file; dates are seconds since 1970 UTC."""
+
+NO_DATE = -(2**63)
+"""The date that is a gap, as NumPy's NaT."""
+
+SECONDS_A_DAY = 86_400
+
+
+@dataclasses.dataclass
+class Block:
+    """Features that were computed together.
+
+    Attributes
+    ----------
+    value : str
+        [N, n], float64.
+    places : list of int
+        Where its columns belong among the network's inputs.
+    """
+
+    value: str
+    places: list[int]
+
+
+def matrix_problem(inputs: Inputs) -> str | None:
+    """Why the columns cannot come as one matrix; None if they can."""
+    others = [column for column in inputs.columns if DTYPES[column.kind] != "float32"]
+    if not others:
+        return None
+    named = ", ".join(f"{column.name!r} ({column.kind})" for column in others[:20])
+    return (
+        f"--matrix-input: one matrix of numbers cannot hold {named}{' ...' * (len(others) > 20)}. Leave "
+        "--matrix-input out: then each column is an input of its own."
+    )
+
+
+def features(graph: Graph, inputs: Inputs, *, matrix: str | None) -> str:
+    """Add the inputs of a file, and what a network sees of them.
+
+    Parameters
+    ----------
+    graph : Graph
+    inputs : Inputs
+    matrix : str or None
+        The name of one input [N, n_columns] for all columns; None: an input [N, 1] for each, under its name.
+
+    Returns
+    -------
+    str
+        [N, n_features], float64.
+    """
+    pick = _inputs(graph, inputs, matrix)
+    starts = np.cumsum([0, *(column.n_features for column in inputs.columns)]).tolist()
+    numbers = {at: column for at, column in enumerate(inputs.columns) if type(column) is Number}
+    dates = {at: column for at, column in enumerate(inputs.columns) if type(column) is Date}
+    raw = []
+    if numbers:
+        raw.append(graph.cast(pick(list(numbers)), "float64"))
+    if dates:
+        raw.append(_days(graph, pick(list(dates))))
+    blocks = []
+    if raw:
+        places = [starts[at] for at in (*numbers, *dates)]
+        blocks += _of_numbers(graph, graph.beside(raw), [*numbers.values(), *dates.values()], places)
+    for at, column in enumerate(inputs.columns):
+        if isinstance(column, Category):
+            places = list(range(starts[at], starts[at + 1]))
+            blocks.append(Block(_of_category(graph, pick([at]), column), places))
+    return _in_order(graph, blocks)
+
+
+def _inputs(graph: Graph, inputs: Inputs, matrix: str | None) -> Callable[[list[int]], str]:
+    """Add the inputs; what puts some of the columns, by number, side by side."""
+    if matrix is not None:
+        whole = graph.input(matrix, "float32", len(inputs.columns))
+        return lambda numbers: _some(graph, whole, numbers, len(inputs.columns))
+    names = [graph.input(column.name, DTYPES[column.kind], 1) for column in inputs.columns]
+    return lambda numbers: graph.beside([names[at] for at in numbers])
+
+
+def _some(graph: Graph, value: str, numbers: Sequence[int], n_columns: int) -> str:
+    """Some columns of a value; itself, where they are all."""
+    return value if list(numbers) == list(range(n_columns)) else graph.columns(value, numbers)
+
+
+def _days(graph: Graph, seconds: str) -> str:
+    """Days since 1970, as `Date` counts them; a gap is nan."""
+    is_gap = graph.op("Equal", seconds, graph.constant(NO_DATE, "int64"))
+    days = graph.op("Div", graph.cast(seconds, "float64"), graph.constant(SECONDS_A_DAY, "float64"))
+    return graph.op("Where", is_gap, graph.constant(np.nan, "float64"), days)
+
+
+def _of_numbers(graph: Graph, values: str, columns: Sequence[Number], starts: Sequence[int]) -> list[Block]:
+    """What `Number.fill` and `Date.fill` do, for all columns at once: values is [N, n_columns], float64."""
+
+    def row(field: str) -> str:
+        return graph.constant([[getattr(column, field) for column in columns]], "float64")
+
+    def number(value: float) -> str:
+        return graph.constant(value, "float64")
+
+    is_gap = graph.op("IsNaN", values)
+    filled = graph.op("Where", is_gap, row("median"), values)
+    z = graph.op("Div", graph.op("Sub", filled, row("centre")), row("scale"))
+    if any(column.clipped for column in columns):
+        share = graph.op("Div", z, number(CLIP))
+        root = graph.op("Sqrt", graph.op("Add", number(1.0), graph.op("Mul", share, share)))
+        is_clipped = graph.constant([[column.clipped for column in columns]], "bool")
+        z = graph.op("Where", is_clipped, graph.op("Div", z, root), z)
+    blocks = [Block(z, list(starts))]
+    with_gaps = [at for at, column in enumerate(columns) if column.gaps]
+    if with_gaps:
+        places = [starts[at] + 1 for at in with_gaps]
+        blocks.append(Block(graph.cast(graph.columns(is_gap, with_gaps), "float64"), places))
+    for cycle, period in PERIODS.items():
+        dates = {
+            at: starts[at] + 1 + column.gaps + 2 * column.cycles.index(cycle)
+            for at, column in enumerate(columns)
+            if isinstance(column, Date) and cycle in column.cycles
+        }
+        if dates:
+            turns = graph.op("Div", graph.columns(filled, list(dates)), number(period))
+            part = graph.op("Sub", turns, graph.op("Floor", turns))
+            angle = graph.op("Mul", part, number(2 * np.pi))
+            blocks.append(Block(graph.op("Sin", angle), list(dates.values())))
+            blocks.append(Block(graph.op("Cos", angle), [place + 1 for place in dates.values()]))
+    return blocks
+
+
+def _of_category(graph: Graph, value: str, column: Category) -> str:
+    """What `Category.fill` does: one of the level, of "other" and of the gap is 1. value is [N, 1]."""
+    parts = []
+    if column.levels:
+        texts = graph.constant([list(column.levels)]) if column.kind == "text" else None
+        codes = texts or graph.constant([range(len(column.levels))], "float32")
+        parts.append(graph.cast(graph.op("Equal", value, codes), "float64"))
+    gap = [_gap_of_category(graph, value, column)] if column.gaps else []
+    if column.other:
+        other = graph.constant(1.0, "float64")
+        for part in parts:
+            other = graph.op("Sub", other, graph.op("ReduceSum", part, graph.constant([1], "int64")))
+        for each in gap:
+            other = graph.op("Sub", other, each)
+        parts.append(other)
+    return graph.beside([*parts, *gap])
+
+
+def _gap_of_category(graph: Graph, value: str, column: Category) -> str:
+    """1 where there is no value: nan, or "" unless that is a level."""
+    if column.kind == "bool":
+        return graph.cast(graph.op("IsNaN", value), "float64")
+    is_gap = graph.op("Equal", value, graph.constant([[""]]))
+    if "" in column.levels:
+        is_gap = graph.op("And", is_gap, graph.constant(False, "bool"))
+    return graph.cast(is_gap, "float64")
+
+
+def _in_order(graph: Graph, blocks: Sequence[Block]) -> str:
+    """All features, where the network expects them."""
+    places = [place for block in blocks for place in block.places]
+    return _some(
+        graph, graph.beside([block.value for block in blocks]), np.argsort(places).tolist(), len(places)
+    )

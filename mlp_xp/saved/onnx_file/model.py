@@ -1,0 +1,180 @@
+"""A network, a fitted estimator or a table model as an ONNX file."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mlp_xp.losses import LogisticLink, SoftmaxLink
+from mlp_xp.network import Network
+from mlp_xp.saved.model_file import write_whole
+from mlp_xp.saved.onnx_file.columns import features, matrix_problem
+from mlp_xp.saved.onnx_file.graph import Graph
+from mlp_xp.saved.onnx_file.network import Layers, check_activations
+from mlp_xp.settings import checks
+from mlp_xp.tables.model import TableModel
+from mlp_xp.tables.preparation import Inputs, Targets
+
+MATRIX = "X"
+"""The name of the one input of a file with --matrix-input."""
+
+OUTPUTS = ("prediction", "label", "probabilities")
+
+
+def export_onnx(model: Any, path: str | os.PathLike[str], *, matrix_input: bool = False) -> None:
+    """Write a model as an ONNX file: from raw columns to predictions, with standard operators alone.
+
+    Inputs are float32 [N, 1] for numbers and booleans (NaN is a gap), text [N, 1] ("" is a gap) and int64
+    [N, 1] for dates (seconds since 1970 UTC; the least int64 is a gap), each named as its column; or one
+    float32 matrix X [N, n_columns], for columns without names too. Outputs are `prediction` [N, n_outputs] in
+    the targets' units, or `label` [N] and `probabilities` [N, n_classes], in the dtype of the network. Of
+    several labels a row, `label` is [N, n_labels].
+
+    Parameters
+    ----------
+    model : Network, TableModel or fitted estimator
+    path : path
+        Usually ``*.onnx``. Replaced at once, when the new file is complete.
+    matrix_input : bool
+        One input X instead of one a column.
+
+    Raises
+    ------
+    ValueError
+        The model cannot be written so; the message says why.
+    ModuleNotFoundError
+        onnx is not installed.
+    OSError
+        The file cannot be written.
+    """
+    write_whole(path, onnx_bytes(model, matrix_input=matrix_input))
+
+
+def onnx_bytes(model: Any, *, matrix_input: bool = False) -> bytes:
+    """What `export_onnx` writes; the same model gives the same bytes."""
+    parts = _parts(model)
+    check_activations(parts.network)
+    checks.refuse([matrix_problem(parts.inputs) if matrix_input else _names_problem(parts.inputs.names)])
+    matrix = MATRIX if matrix_input or not parts.has_names else None
+    graph = Graph([*parts.inputs.names, MATRIX, *OUTPUTS])
+    dtype = parts.network.backend.dtype_name
+    layers = Layers(graph, dtype)
+    x = graph.cast(features(graph, parts.inputs, matrix=matrix), dtype)
+    found = layers.outputs(parts.network, x)
+    n_outputs = parts.network.layer_sizes[-1]
+    if parts.classes is not None:
+        _give_classes(layers, found, parts, parts.classes)
+    elif parts.targets is not None:
+        graph.output("prediction", _restored(graph, found, parts.targets, dtype, n_outputs), dtype, n_outputs)
+    else:
+        graph.output("prediction", found, dtype, n_outputs)
+    return graph.to_bytes()
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What the three kinds of models are made of.
+
+    Attributes
+    ----------
+    network : Network
+    inputs : Inputs
+    has_names : bool
+        Whether the columns have names of the user's.
+    targets : Targets or None
+        How predictions come to the user's units; None: they are there.
+    classes : list of array, or None
+        The classes of each target; None where numbers are predicted.
+    many_labels : bool
+        Whether each output is a label by itself, which is there (1) or not (0).
+    """
+
+    network: Network
+    inputs: Inputs
+    has_names: bool
+    targets: Targets | None = None
+    classes: Sequence[Any] | None = None
+    many_labels: bool = False
+
+
+def _parts(model: Any) -> Parts:
+    if isinstance(model, TableModel):
+        classes = None if model.levels is None else [np.array(model.levels, dtype=object)]
+        return Parts(model.network, model.inputs, True, model.targets, classes)
+    if isinstance(model, Network):
+        n_inputs, n_outputs = model.layer_sizes[0], model.layer_sizes[-1]
+        classes = [np.arange(n_outputs)] if isinstance(model.output, SoftmaxLink) else None
+        return Parts(model, Inputs.plain([f"x{i}" for i in range(n_inputs)]), False, None, classes)
+    if not hasattr(model, "network"):
+        raise TypeError(f"{model!r} cannot be exported: give a Network, a TableModel or a fitted estimator.")
+    names = getattr(model, "feature_names_in_", None)
+    n_inputs = model.network.layer_sizes[0]
+    inputs = Inputs.plain([f"x{i}" for i in range(n_inputs)] if names is None else [*map(str, names)])
+    given = getattr(model, "classes_", None)
+    if given is None:
+        return Parts(model.network, inputs, names is not None)
+    classes = list(given) if isinstance(given, list) else [np.asarray(given)]
+    if len(classes[0]) == 1:
+        raise ValueError(
+            f"this model knows a single class, {str(classes[0][0])!r}: there is nothing to export."
+        )
+    many_labels = isinstance(model.network.output, LogisticLink) and model.network.layer_sizes[-1] > 1
+    return Parts(model.network, inputs, names is not None, None, classes, many_labels)
+
+
+def _names_problem(names: Sequence[str]) -> str | None:
+    """Why columns cannot be inputs under their names; None if they can."""
+    wrong = [name for name in names if name in OUTPUTS or not name]
+    if not wrong:
+        return None
+    return (
+        f"column {', '.join(map(repr, wrong))}: an ONNX file has its outputs under the names "
+        f"{', '.join(OUTPUTS)}, and no empty name. Rename the column and train again, or use --matrix-input."
+    )
+
+
+def _restored(graph: Graph, z: str, targets: Targets, dtype: str, n_outputs: int) -> str:
+    """Predictions in the targets' units: mean + scale · z, in float64 as `Targets.restore`."""
+    if targets == Targets.unscaled(targets.names):
+        return z
+    repeat = n_outputs // len(targets.names)
+    scales, means = (
+        graph.constant(np.repeat(each, repeat), "float64") for each in (targets.scales, targets.means)
+    )
+    exact = graph.op("Add", graph.op("Mul", graph.cast(z, "float64"), scales), means)
+    return graph.cast(exact, dtype)
+
+
+def _give_classes(layers: Layers, p: str, parts: Parts, classes: Sequence[Any]) -> None:
+    """The outputs `label` and `probabilities` from what the network predicts."""
+    graph, n_outputs = layers.graph, parts.network.layer_sizes[-1]
+    if parts.many_labels:
+        label = graph.cast(layers.op("Greater", p, 0.5), "int64")
+        graph.output("label", label, "int64", n_outputs)
+        graph.output("probabilities", p, layers.dtype, n_outputs)
+        return
+    if n_outputs == 1:
+        p = graph.beside([layers.op("Sub", 1.0, p), p])
+    known = [_plain_labels(each) for each in classes]
+    stops = np.cumsum([len(each) for each in known]).tolist()
+    if len(known) == 1:
+        chosen = graph.op("ArgMax", p, axis=1, keepdims=0)
+        label = graph.op("Gather", graph.constant(known[0]), chosen)
+    else:
+        labels = []
+        for stop, each in zip(stops, known, strict=True):
+            group = graph.columns(p, range(stop - len(each), stop))
+            labels.append(graph.op("Gather", graph.constant(each), graph.op("ArgMax", group, axis=1)))
+        label = graph.beside(labels)
+    dtype = "str" if known[0].dtype.kind == "O" else known[0].dtype.name
+    graph.output("label", label, dtype, None if len(known) == 1 else len(known))
+    graph.output("probabilities", p, layers.dtype, stops[-1])
+
+
+def _plain_labels(classes: Any) -> np.ndarray:
+    """Names of classes as texts, int64, float64 or bool."""
+    labels = np.asarray(classes)
+    plain = {"i": np.int64, "u": np.int64, "f": np.float64, "b": np.bool_}
+    return labels.astype(plain.get(labels.dtype.kind, object))

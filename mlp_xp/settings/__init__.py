@@ -1,0 +1,1 @@
+"""How what users give is checked, and found by its name."""

@@ -1,0 +1,198 @@
+"""Parquet and Arrow (IPC, Feather) files: typed tables, read some thousands of rows at a time."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from mlp_xp.rows.files import File, reading
+from mlp_xp.tables.files.blocks import Block, Part
+
+PARQUET_SUFFIXES = (".parquet", ".pq")
+ARROW_SUFFIXES = (".arrow", ".feather", ".ipc")
+
+# Bytes of each column that are read ahead.
+_BUFFER_BYTES = 1 << 16
+
+# Rows that are decoded together.
+BLOCK_ROWS = 65_536
+
+
+def kind_of(arrow_type: Any) -> str | None:
+    """The kind of column that an Arrow type is; "gap" if it holds nothing, None if it is no column.
+
+    Times of day and durations are numbers of seconds.
+    """
+    from pyarrow import types
+
+    if types.is_dictionary(arrow_type):
+        arrow_type = arrow_type.value_type
+    if types.is_null(arrow_type):
+        return "gap"
+    if types.is_boolean(arrow_type):
+        return "bool"
+    if types.is_timestamp(arrow_type) or types.is_date(arrow_type):
+        return "date"
+    if types.is_string(arrow_type) or types.is_large_string(arrow_type):
+        return "text"
+    if types.is_string_view(arrow_type):
+        return "text"
+    numeric = (types.is_integer, types.is_floating, types.is_decimal, types.is_time)
+    if any(is_one(arrow_type) for is_one in numeric) or types.is_duration(arrow_type):
+        return "number"
+    return None
+
+
+def _common_kind(kinds: dict[str, str], name: str) -> str | None:
+    """What a column is whose kind differs from file to file: {kind: first file that has it}."""
+    seen = set(kinds) - {"gap"} or {"number"}
+    if seen == {"number", "bool"}:
+        return "number"
+    if len(seen) == 1:
+        return next(iter(seen))
+    listed = ", ".join(f"{kind} in {path}" for kind, path in kinds.items())
+    raise ValueError(
+        f"column {name!r} has different types: {listed}. Write it alike in all files, or leave it "
+        f"out with exclude."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """How files of one format are read: their columns, their parts, and the rows of a part."""
+
+    columns: Callable[[File], list[tuple[str, Any]]]
+    parts: Callable[[File], list[Part]]
+    batches: Callable[[Part, Sequence[str]], Iterator[Any]]
+
+
+def _parquet(stream: Any) -> Any:
+    from pyarrow import parquet
+
+    # A buffer, and no pre_buffer: else the compressed bytes of a whole row group are held.
+    return parquet.ParquetFile(
+        stream, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True
+    )
+
+
+def _parquet_columns(file: File) -> list[tuple[str, Any]]:
+    with reading(file), file.open() as stream:
+        return [(field.name, field.type) for field in _parquet(stream).schema_arrow]
+
+
+def _parquet_parts(file: File) -> list[Part]:
+    parts, first_row = [], 1
+    with reading(file), file.open() as stream:
+        metadata = _parquet(stream).metadata
+        for group in range(metadata.num_row_groups):
+            n_rows = metadata.row_group(group).num_rows
+            parts.append(Part(file, first_row, n_rows, group))
+            first_row += n_rows
+    return parts
+
+
+def _parquet_batches(part: Part, names: Sequence[str]) -> Iterator[Any]:
+    with reading(part.file), part.file.open() as stream:
+        reader = _parquet(stream)
+        for batch in reader.iter_batches(BLOCK_ROWS, row_groups=[part.group], columns=list(names)):
+            # That text is UTF-8 is not checked by the reader.
+            batch.validate(full=True)
+            yield batch
+
+
+def _ipc_columns(file: File) -> list[tuple[str, Any]]:
+    from pyarrow import ipc
+
+    with reading(file), file.open() as stream:
+        return [(field.name, field.type) for field in ipc.open_file(stream).schema]
+
+
+def _ipc_parts(file: File) -> list[Part]:
+    from pyarrow import ipc
+
+    with reading(file), file.open() as stream:
+        return [Part(file, 1, int(ipc.open_file(stream).count_rows()))]
+
+
+def _ipc_batches(part: Part, names: Sequence[str]) -> Iterator[Any]:
+    from pyarrow import ipc
+
+    with reading(part.file), part.file.open() as stream:
+        known = ipc.open_file(stream).schema.names
+        fields = sorted(known.index(name) for name in names)
+        reader = ipc.open_file(stream, options=ipc.IpcReadOptions(included_fields=fields))
+        for number in range(reader.num_record_batches):
+            batch = reader.get_batch(number)
+            # Nothing in an IPC file is checked before it is used, offsets included.
+            batch.validate(full=True)
+            for start in range(0, batch.num_rows, BLOCK_ROWS):
+                yield batch.slice(start, BLOCK_ROWS)
+
+
+PARQUET = Format(_parquet_columns, _parquet_parts, _parquet_batches)
+ARROW = Format(_ipc_columns, _ipc_parts, _ipc_batches)
+
+
+class TypedTable:
+    """Files that say the type of each column, as one table.
+
+    Parameters
+    ----------
+    files : list of File
+        Read one after the other; columns are found by name.
+    form : Format
+        `PARQUET` or `ARROW`.
+    """
+
+    def __init__(self, files: Sequence[File], form: Format) -> None:
+        self.files, self.form = list(files), form
+        self._columns = [form.columns(file) for file in self.files]
+        self.names = [name for name, _ in self._columns[0]]
+        self.readings: list[str] = []
+        self.note = ""
+
+    def kind(self, name: str) -> str | None:
+        """The kind of a column, the same in all files."""
+        kinds: dict[str, str] = {}
+        for file, columns in zip(self.files, self._columns, strict=True):
+            types = dict(columns)
+            if name not in types:
+                raise ValueError(
+                    f"{file.path} has no column {name!r}, which {self.files[0].path} has; its columns "
+                    f"are: {', '.join(types)}."
+                )
+            kind = kind_of(types[name])
+            if kind is None:
+                raise ValueError(
+                    f"{file.path}, column {name!r} is of type {types[name]}; numbers, booleans, dates "
+                    f"and text are read. Leave it out with exclude."
+                )
+            kinds.setdefault(kind, file.path)
+        return _common_kind(kinds, name)
+
+    @functools.cached_property
+    def parts(self) -> list[Part]:
+        """What can be read on its own, in order."""
+        found = [part for file in self.files for part in self.form.parts(file)]
+        for part in found:
+            if part.n_rows is not None and part.n_rows < 0:
+                raise ValueError(f"{part.file.path} is damaged: it says that it has {part.n_rows:,} rows.")
+        return found
+
+    @property
+    def n_rows(self) -> int | None:
+        """Rows of all files together, by what they say of themselves."""
+        return sum(part.n_rows or 0 for part in self.parts)
+
+    def blocks(self, names: Sequence[str], parts: Sequence[Part] | None = None) -> Iterator[Block]:
+        """The rows of the columns `names`, part by part (of `parts`, if given)."""
+        parts = self.parts if parts is None else parts
+        asked = max(1, sum(part.n_rows or 0 for part in parts))
+        n_read = 0
+        for part in parts:
+            first_row = part.first_row
+            for batch in self.form.batches(part, names):
+                n_read += batch.num_rows
+                share = min(1.0, n_read / asked)
+                yield Block(part.file, first_row, batch.select(list(names)), share)
+                first_row += batch.num_rows

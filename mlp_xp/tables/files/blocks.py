@@ -1,0 +1,73 @@
+"""Parts of a table that can be read on their own, and blocks of rows that were read together."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from mlp_xp.rows.files import File
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What a reader can start at: a file, some lines of a CSV file, a row group of a Parquet file.
+
+    Parameters
+    ----------
+    file : File
+        Where it is.
+    first_row : int
+        The number of its first row in the file, counted from 1 and without the line of names.
+    n_rows : int, optional
+        Its rows, where the file says so.
+    group : int
+        Number of the row group.
+    start, stop : int
+        The first byte and that after the last; all of the file if stop is None.
+    """
+
+    file: File
+    first_row: int = 1
+    n_rows: int | None = None
+    group: int = 0
+    start: int = 0
+    stop: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Some thousands of consecutive rows of one file.
+
+    Parameters
+    ----------
+    file : File
+        Where they are from.
+    first_row : int
+        The number of the first one in its file, counted from 1 and without the line of names.
+    batch : pyarrow.RecordBatch
+        The columns that were asked for, in that order.
+    share : float in [0, 1]
+        How much of what was asked for has been read after this block, about.
+    line_of : callable (row) -> int or None, optional
+        The line of a text file on which a row starts, counted from 1.
+    """
+
+    file: File
+    first_row: int
+    batch: Any
+    share: float
+    line_of: Callable[[int], int | None] | None = None
+
+    def place(self, position: int, column: int) -> str:
+        """File, row, line, column and value, for messages."""
+        row = self.first_row + position
+        line = self.line_of(row) if self.line_of else None
+        where = f"row {row:,} (line {line:,})" if line is not None else f"row {row:,}"
+        try:
+            value = self.batch.column(column)[position].as_py()
+        except (ValueError, OverflowError):
+            value = "a value that Python has no type for"
+        shown = "nothing" if value is None else repr(value)
+        if len(shown) > 60:
+            shown = shown[:57] + "..."
+        name = self.batch.schema.names[column]
+        return f"{self.file.path}, {where}, column {name!r} holds {shown}"

@@ -1,0 +1,385 @@
+"""CSV files, read by pyarrow as text, a block at a time; their types are settled elsewhere.
+
+pyarrow guesses types from the first block and fails on the first value that is not so, with neither
+row nor file. So every column is read as text, in blocks, and values are converted by us: what fails
+is then known by file, row and column.
+"""
+
+import codecs
+import contextlib
+import csv
+import dataclasses
+import functools
+import io
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mlp_xp.rows.files import File, reading
+from mlp_xp.settings import checks
+from mlp_xp.tables.files.blocks import Block, Part
+from mlp_xp.tables.files.csv_parts import PartOfFile, parts_of
+from mlp_xp.tables.files.text_values import GAPS, READINGS
+
+SUFFIXES = (".csv", ".tsv", ".csv.gz", ".csv.bz2", ".csv.zst", ".tsv.gz")
+DELIMITERS = (",", ";", "\t", "|")
+
+# Bytes that are parsed together (pyarrow holds some 50 times as many), but at least so many times the
+# line of names, and no more than that: a line must be shorter than a block.
+BLOCK_BYTES = 1 << 20
+_LINES = 64
+_LARGEST_BLOCK = 64 << 20
+
+# Bytes from which the form is recognised.
+_SAMPLE_BYTES = 1 << 20
+
+_WRONG_ROW = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", re.DOTALL)
+"""What pyarrow says of a row with too few or too many values."""
+
+# Bytes of a file in which the line of a row is still counted, for messages (a second or so).
+_COUNTED_BYTES = 100_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class CsvForm:
+    """How the values of a CSV file are written.
+
+    Parameters
+    ----------
+    delimiter : str, optional
+        One character between values; recognised from the first lines if not given.
+    decimal : {".", ","}, optional
+        The decimal mark; recognised from the values of each column if not given.
+    encoding : str, optional
+        Of the text: UTF-8, or what a byte order mark says, if not given.
+    null : tuple of str
+        What stands for a missing value, beside nothing, `?`, `NA`, `NaN`, `null`, `None` and the
+        like.
+    date_format : {"day first", "month first"}, optional
+        How 01/02/2024 is read; needed only where all dates of a column fit both.
+    """
+
+    delimiter: str | None = None
+    decimal: str | None = None
+    encoding: str | None = None
+    null: tuple[str, ...] = ()
+    date_format: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check all of it."""
+        problems: list[str | None] = []
+        if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '"\r\n'):
+            problems.append(f"delimiter={self.delimiter!r} must be one character, such as ';'.")
+        if self.decimal is not None:
+            problems.append(checks.one_of("decimal", self.decimal, (".", ",")))
+        if self.date_format is not None:
+            known = ("day first", "month first")
+            problems.append(checks.one_of("date_format", self.date_format, known))
+        if self.encoding is not None and not _is_encoding(self.encoding):
+            problems.append(f"encoding={self.encoding!r} is not known; try 'utf-8' or 'latin-1'.")
+        checks.refuse(problems)
+
+
+def _is_encoding(name: str) -> bool:
+    try:
+        codecs.lookup(name)
+    except (LookupError, ValueError):
+        return False
+    return True
+
+
+def recognise(file: File, form: CsvForm) -> tuple[CsvForm, int]:
+    """The form with encoding and delimiter filled in from the first lines; bytes of the first."""
+    with reading(file), file.open_stream() as stream:
+        start = stream.read(_SAMPLE_BYTES)
+    if not start.strip():
+        raise ValueError(f"{file.path} is empty: a line of column names and at least one row are needed.")
+    encoding = form.encoding or _encoding(file, start)
+    text = codecs.getincrementaldecoder(encoding)("replace").decode(start)
+    lines = text.split("\n")
+    whole_lines = lines if len(start) < _SAMPLE_BYTES else lines[:-1]
+    delimiter = form.delimiter or _delimiter(file, whole_lines or [text])
+    recognised = dataclasses.replace(form, encoding=encoding, delimiter=delimiter)
+    return recognised, len(lines[0])
+
+
+def _encoding(file: File, start: bytes) -> str:
+    for mark, name in (
+        (codecs.BOM_UTF8, "utf-8"),
+        (codecs.BOM_UTF16_LE, "utf-16"),
+        (codecs.BOM_UTF16_BE, "utf-16"),
+    ):
+        if start.startswith(mark):
+            return name
+    if b"\0" in start:
+        raise ValueError(
+            f"{file.path} is no text in UTF-8: it holds zero bytes. If it is a CSV file in another "
+            f"encoding, name it, e.g. encoding='utf-16-le'."
+        )
+    return "utf-8"
+
+
+def _delimiter(file: File, lines: Sequence[str]) -> str:
+    found = [each for each in DELIMITERS if each in lines[0]]
+    if len(found) <= 1:
+        return found[0] if found else ","
+    # Several in the line of names: the one that cuts every line into as many values.
+    even = [each for each in found if _cuts_evenly(lines, each)]
+    if len(even) == 1:
+        return even[0]
+    if "," in even or not even:
+        return "," if "," in found else found[0]
+    raise ValueError(
+        f"{file.path} can be cut at any of {', '.join(map(repr, even))}; name the delimiter, e.g. "
+        f"delimiter={even[0]!r}."
+    )
+
+
+def _cuts_evenly(lines: Sequence[str], delimiter: str) -> bool:
+    try:
+        return len({len(row) for row in csv.reader(lines, delimiter=delimiter)}) == 1
+    except csv.Error:  # a line end inside a line, a value of more than 128 kB
+        return False
+
+
+class CsvTable:
+    """CSV files with the same columns as one table of text.
+
+    Parameters
+    ----------
+    files : list of File
+        Read one after the other; columns are found by name.
+    form : CsvForm
+        How values are written; what is left open is recognised from the first file.
+    """
+
+    def __init__(self, files: Sequence[File], form: CsvForm) -> None:
+        self.files = list(files)
+        self._known: dict[File, list[str]] = {}
+        self.form, names_bytes = recognise(self.files[0], form)
+        self._block_bytes = max(BLOCK_BYTES, min(_LINES * names_bytes, _LARGEST_BLOCK))
+        self.names = self._names(self.files[0])
+        self.n_rows: int | None = None
+
+    def kind(self, name: str) -> str | None:
+        """None: a column of text can be anything, until all of it was read."""
+        return None
+
+    @property
+    def readings(self) -> list[str]:
+        """Names of what a column can be read as, in order of preference."""
+        form, left_out = self.form, set()
+        if form.decimal == ",":
+            left_out.add("number")
+        elif form.decimal == "." or form.delimiter == ",":
+            left_out.add("number with a decimal comma")
+        if form.date_format is not None:
+            left_out |= {"date, day first", "date, month first"} - {f"date, {form.date_format}"}
+        return [name for name in READINGS if name not in left_out]
+
+    @property
+    def note(self) -> str:
+        """What was recognised, for people."""
+        return f"delimiter {self.form.delimiter!r}, encoding {self.form.encoding}"
+
+    def _open(self, stream: Any, names: Sequence[str] | None, known: Sequence[str] | None = None) -> Any:
+        """A reader of the columns `names`; those of the stream are `known`, or are its first line."""
+        from pyarrow import binary
+        from pyarrow import csv as arrow_csv
+
+        convert = arrow_csv.ConvertOptions()
+        if names is not None:
+            convert = arrow_csv.ConvertOptions(
+                include_columns=list(names),
+                column_types=dict.fromkeys(names, binary()),
+                null_values=[*GAPS, *self.form.null],
+                strings_can_be_null=True,
+            )
+        return arrow_csv.open_csv(
+            stream,
+            # One thread, for with several pyarrow does not say in which row a mistake is.
+            read_options=arrow_csv.ReadOptions(
+                use_threads=False,
+                block_size=self._block_bytes,
+                encoding=self.form.encoding,
+                column_names=known,
+            ),
+            parse_options=arrow_csv.ParseOptions(delimiter=self.form.delimiter, newlines_in_values=True),
+            convert_options=convert,
+        )
+
+    def _names(self, file: File) -> list[str]:
+        if file not in self._known:
+            with self._reading(file), file.open_stream() as stream:
+                self._known[file] = list(self._open(stream, None).schema.names)
+        return self._known[file]
+
+    @contextlib.contextmanager
+    def _reading(self, file: File, first_row: int = 0) -> Iterator[None]:
+        """Like `reading`, with the row of what is no CSV; a stream starts with the names, or with a row."""
+        import pyarrow as pa
+
+        with reading(file):
+            try:
+                yield
+            except UnicodeError as error:
+                raise ValueError(
+                    f"{file.path} is not written in the encoding that it is read with ({error}). Name "
+                    f"the right one, e.g. encoding='latin-1'."
+                ) from None
+            except pa.ArrowInvalid as error:
+                if wrong := _WRONG_ROW.search(str(error)):
+                    number, *others = wrong.groups()
+                    row = first_row + int(number) - 1
+                    raise ValueError(self._wrong_row(file, row, *others)) from None
+                if "straddl" in str(error):
+                    line = self._long_line(file)
+                    where = f"line {line:,}" if line else "a quoted text that is never closed"
+                    raise ValueError(
+                        f"{file.path}: {where} is longer than {self._block_bytes >> 20} MiB. Mend it, or "
+                        f"leave it out."
+                    ) from None
+                raise
+
+    def _long_line(self, file: File) -> int | None:
+        """The number of the first line that is longer than a block; None if there is none."""
+        line, length = 1, 0
+        with file.open_stream() as stream:
+            while chunk := stream.read(BLOCK_BYTES):
+                first, last = chunk.find(b"\n"), chunk.rfind(b"\n")
+                length += len(chunk) if first < 0 else first
+                if length > self._block_bytes:
+                    return line
+                if last >= 0:
+                    line, length = line + chunk.count(b"\n"), len(chunk) - last - 1
+        return None
+
+    @functools.cached_property
+    def parts(self) -> list[Part]:
+        """What can be read on its own: each file, or some lines of it."""
+        if not _same(self.form.encoding, "utf-8"):
+            return [Part(file) for file in self.files]
+        return [part for file in self.files for part in parts_of(file, self._block_bytes)]
+
+    def blocks(self, names: Sequence[str], parts: Sequence[Part] | None = None) -> Iterator[Block]:
+        """The rows of the columns `names` as strings, file by file (of `parts`, if given)."""
+        parts = [Part(file) for file in self.files] if parts is None else parts
+        asked, before = max(1, sum(map(_n_bytes, parts))), 0
+        for part in parts:
+            for block in self._blocks_of(part, names):
+                done = before + block.share * _n_bytes(part)
+                yield dataclasses.replace(block, share=min(1.0, done / asked))
+            before += _n_bytes(part)
+
+    def _blocks_of(self, part: Part, names: Sequence[str]) -> Iterator[Block]:
+        file, known = part.file, self._names(part.file)
+        if missing := [name for name in names if name not in known]:
+            raise ValueError(
+                f"{file.path} has no column {missing[0]!r}, which {self.files[0].path} has; its "
+                f"columns are: {', '.join(known)}."
+            )
+        # The last column as well: a quote that is never closed shows in its last value alone.
+        read = list(dict.fromkeys((*names, known[-1])))
+        n_rows, last_value = 0, b""
+        is_first = part.start == 0
+        with self._reading(file, 0 if is_first else part.first_row), _stream(part) as stream:
+            batches = self._open(stream, read, None if is_first else known)
+            for number, batch in enumerate(batches, start=1):
+                if not batch.num_rows:
+                    continue
+                share = min(1.0, number * self._block_bytes / max(1, _n_bytes(part)))
+                last_value = batch.column(known[-1])[-1].as_py() or b""
+                chosen = batch.select(list(names))
+                block = Block(file, part.first_row + n_rows, chosen, share, self._line_counter(file))
+                yield dataclasses.replace(block, batch=self._as_text(block))
+                n_rows += batch.num_rows
+        if n_rows == 0 and part.stop is None:
+            raise ValueError(f"{file.path} has a line of column names and no rows below it.")
+        if b"\n" in last_value and not self._is_closed(file):
+            raise ValueError(
+                f"{file.path}, row {n_rows:,}, column {known[-1]!r}: a quoted text begins here that "
+                f"is never closed, so that the rest of the file would be one value. Close the quote."
+            )
+
+    def _as_text(self, block: Block) -> Any:
+        """The block with its bytes checked to be UTF-8."""
+        import pyarrow as pa
+
+        columns = []
+        for number, column in enumerate(block.batch.columns):
+            try:
+                columns.append(column.cast(pa.string()))
+            except pa.ArrowInvalid:
+                at = next(i for i, value in enumerate(column) if not _is_utf8(value.as_py()))
+                raise ValueError(
+                    f"{block.place(at, number)}, which is no UTF-8. Name the encoding of the file, "
+                    f"e.g. encoding='latin-1'."
+                ) from None
+        return pa.RecordBatch.from_arrays(columns, names=block.batch.schema.names)
+
+    def _wrong_row(self, file: File, row: int, expected: str, actual: str, text: str) -> str:
+        with file.open_stream() as stream:
+            names: list[str] = next(self._lines(stream), [])
+        line = self._line_counter(file)(row)
+        missing = names[int(actual)] if int(actual) < len(names) else None
+        return (
+            f"{file.path}, row {row:,}{f' (line {line:,})' if line else ''} has {actual} values, but "
+            f"there are {expected} columns"
+            f"{f' (the first that is missing is {missing!r})' if missing is not None else ''}: "
+            f"{text[:60]!r}. Mend that row, or name the delimiter."
+        )
+
+    def _lines(self, stream: Any, *, strict: bool = False) -> Any:
+        """A reader of the standard library over the same text; slow, and it counts lines."""
+        encoding = "utf-8-sig" if _same(self.form.encoding, "utf-8") else self.form.encoding
+        text = io.TextIOWrapper(stream, encoding, errors="replace", newline="")
+        return csv.reader(text, delimiter=self.form.delimiter or ",", strict=strict)
+
+    def _line_counter(self, file: File) -> Any:
+        def line_of(row: int) -> int | None:
+            if file.size > _COUNTED_BYTES:
+                return None
+            with file.open_stream() as stream:
+                lines, count, end = self._lines(stream), -1, 0
+                with contextlib.suppress(csv.Error):
+                    for values in lines:
+                        start, end = end + 1, lines.line_num
+                        # As pyarrow counts: empty lines are no rows, the names are row 0.
+                        count += bool(values)
+                        if values and count == row:
+                            return start
+            return None
+
+        return line_of
+
+    def _is_closed(self, file: File) -> bool:
+        """Whether every quoted text ends before the file does, as far as that can be told."""
+        if file.size > _COUNTED_BYTES:
+            return True
+        with file.open_stream() as stream:
+            try:
+                for _ in self._lines(stream, strict=True):
+                    pass
+            except csv.Error as error:
+                return "end of data" not in str(error)
+        return True
+
+
+def _stream(part: Part) -> Any:
+    return part.file.open_stream() if part.stop is None else PartOfFile(part.file, part.start, part.stop)
+
+
+def _n_bytes(part: Part) -> int:
+    return part.file.size if part.stop is None else part.stop - part.start
+
+
+def _same(encoding: str | None, other: str) -> bool:
+    return codecs.lookup(encoding or "utf-8") == codecs.lookup(other)
+
+
+def _is_utf8(value: bytes | None) -> bool:
+    try:
+        (value or b"").decode()
+    except UnicodeDecodeError:
+        return False
+    return True

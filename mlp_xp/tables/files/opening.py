@@ -1,0 +1,315 @@
+"""`open_source`: whatever a path holds, as a source of rows."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mlp_xp.rows.arrays import Array, ArraySource
+from mlp_xp.rows.files import File, find_files, pyarrow
+from mlp_xp.rows.numpy_files import open_npy, open_npz
+from mlp_xp.rows.streams import BUFFER_ROWS, BatchSource
+from mlp_xp.settings import checks
+from mlp_xp.tables.files.arrow_files import ARROW, ARROW_SUFFIXES, PARQUET, PARQUET_SUFFIXES, TypedTable
+from mlp_xp.tables.files.arrow_map import ArrowSource, is_mappable
+from mlp_xp.tables.files.columns import PLURAL, select
+from mlp_xp.tables.files.csv_files import SUFFIXES as CSV_SUFFIXES
+from mlp_xp.tables.files.csv_files import CsvForm, CsvTable
+from mlp_xp.tables.files.partitions import PartitionedTable
+from mlp_xp.tables.files.records import Converter, Schema, schema_of
+from mlp_xp.tables.files.settling import Progress, Settled, Table, settle
+from mlp_xp.tables.files.table_cache import cache_folder, cache_path, open_records, write_records
+from mlp_xp.tables.files.table_source import TableSource
+from mlp_xp.tables.files.table_stream import TableStream
+from mlp_xp.tables.files.text_values import resembles_number
+from mlp_xp.tables.files.trial import read_on_trial
+
+MEMORY_LIMIT = 1 << 30
+"""Bytes that a table may take in memory if nothing else is said: 1 GiB."""
+
+TABLE_SUFFIXES = (*CSV_SUFFIXES, *PARQUET_SUFFIXES, *ARROW_SUFFIXES)
+
+
+def open_source(
+    path: str | os.PathLike[str],
+    target: str | os.PathLike[str] | Sequence[str] | None = None,
+    *,
+    columns: str | Sequence[str] | None = None,
+    exclude: str | Sequence[str] | None = None,
+    weight_column: str | None = None,
+    dtype: str = "float32",
+    text: str = "refuse",
+    gaps: str = "refuse",
+    kinds: Mapping[str, str] | None = None,
+    memory_limit: int = MEMORY_LIMIT,
+    cache: bool = True,
+    cache_dir: str | os.PathLike[str] | None = None,
+    csv: CsvForm | None = None,
+    progress: Progress | None = None,
+) -> ArraySource | TableSource | ArrowSource | BatchSource:
+    """Open a file, a folder, a glob or a remote address as a source of rows.
+
+    ==========================  =================================================================
+    `x.npy`                     mapped into memory; `target` is the path of `y.npy`
+    `.npz`                      arrays x, y and sample_weight in memory; `target` names another y
+    `.csv`, `.tsv` (.gz ...)    read by pyarrow; columns by name
+    `.parquet`                  read by pyarrow; columns by name
+    `.arrow`, `.feather`        read by pyarrow; columns by name
+    ==========================  =================================================================
+
+    A folder's files are one table, with a column for each `NAME=VALUE` among its folders' names.
+
+    A table whose rows fit `memory_limit` is kept in memory and leaves no file. A larger one is
+    written once to a file of records in the cache folder, which is mapped into memory, so that any
+    row can be had at any time; the file is found again as long as the data and these options are
+    the same. With ``cache=False`` it is streamed instead, parts in random order, rows shuffled
+    within a buffer (`BatchSource`). Types are settled over the whole table first. Data files are
+    never written.
+
+    Parameters
+    ----------
+    path : path
+        What to open.
+    target : str or sequence of str, optional
+        Names of the columns that are y; none for data to predict.
+    columns, exclude : str or sequence of str, optional
+        Features to use, in that order (all others by default), and columns to leave out.
+    weight_column : str, optional
+        Column of sample weights (for `.npy` the path of another one).
+    dtype : {"float32", "float64"}
+        Of the numbers that are kept.
+    text : {"refuse", "code", "code if clear"}
+        What to do with features that are text: an error, or their codes 0, 1, ... in `x`; "if clear" is an
+        error where most of the texts are numbers and `kinds` does not say that they are text. The texts
+        of targets are always coded; `source.targets[0].levels` has them.
+    gaps : {"refuse", "keep"}
+        What to do with features that are missing: an error, or NaN in `x` (-1 for text).
+    kinds : mapping of str to str, optional
+        What some columns are known to be (`sources.columns.KINDS`): numbers are read as text where that is
+        said; anything else that is not as it is said is an error.
+    memory_limit : int
+        Bytes that the rows may take in memory.
+    cache : bool
+        Whether a table above the limit may be written to the cache folder.
+    cache_dir : path, optional
+        The cache folder, instead of the user's own for caches.
+    csv : CsvForm, optional
+        How a CSV file is written, where it can not be recognised.
+    progress : callable (str, float), optional
+        Called with what is being done and the share of it that is done.
+
+    Raises
+    ------
+    ValueError
+        The file is damaged, empty or of an unknown format, a column does not exist, a value can not
+        be used; file, row and column are named.
+    FileNotFoundError, PermissionError
+        It can not be opened.
+    RuntimeError
+        The cache can not be written, or the data changed while it was read.
+    ImportError
+        pyarrow is not installed.
+    """
+    checks.refuse(
+        [
+            checks.one_of("dtype", dtype, ("float32", "float64")),
+            checks.one_of("text", text, ("refuse", "code", "code if clear")),
+            checks.one_of("gaps", gaps, ("refuse", "keep")),
+            checks.whole("memory_limit", memory_limit, least=0),
+        ]
+    )
+    suffix = Path(path).suffix.lower()
+    if suffix in (".npy", ".npz"):
+        named = {"columns": columns, "exclude": exclude, "csv": csv}
+        if used := [name for name, value in named.items() if value is not None]:
+            raise ValueError(f"{', '.join(used)}: the columns of {suffix} files have no names.")
+        one = _one_name(target)
+        if suffix == ".npy":
+            return open_npy(path, one, weight_column)
+        return open_npz(path, one, weight_column, memory_limit)
+
+    pyarrow()
+    files = find_files(path, TABLE_SUFFIXES)
+    form, table = table_of(files, csv or CsvForm())
+    where = os.fspath(path)
+    selection = select(
+        table.names,
+        where,
+        target=_names(target),
+        columns=columns,
+        exclude=exclude,
+        weight_column=weight_column,
+    )
+    notes = [f"{where}: {table.note}"] if table.note else []
+    options = {
+        "columns": [selection.features, selection.targets, selection.weight],
+        "dtype": dtype,
+        "gaps": gaps,
+        "kinds": dict(kinds or {}),
+        "csv": None if form is None else dataclasses.asdict(form),
+    }
+    kept_at = cache_path(cache_folder(cache_dir), files, options)
+    if cache:
+        source = _from_cache(kept_at, files, notes)
+        if source is not None:
+            _refuse_text(source.schema, where, text, {}, kinds)
+            return source
+    in_files = table.table if isinstance(table, PartitionedTable) else table
+    if isinstance(in_files, TypedTable):
+        read_on_trial(in_files, [name for name in selection.names if name in in_files.names])
+    settled = settle(table, selection.names, progress, kinds)
+    _refuse_other_kinds(settled, kinds or {}, where)
+    notes += _readings_that_surprise(settled)
+    schema = schema_of(settled, selection, dtype)
+    _refuse_text(schema, where, text, settled.first_text, kinds)
+    converted = TableStream(table, Converter(schema, settled.readings, gaps))
+    n_bytes = settled.n_rows * schema.record.itemsize
+    if n_bytes <= memory_limit:
+        records = _in_memory(converted, settled.n_rows, progress)
+        _release_memory()
+        notes.append(f"{settled.n_rows:,} rows in memory ({n_bytes:,} bytes)")
+        return TableSource(records, schema, files, notes)
+    if isinstance(table, TypedTable) and table.form is ARROW and is_mappable(files, selection.names):
+        notes.append(f"{settled.n_rows:,} rows are read where they are, by memory maps")
+        return ArrowSource(files, schema, notes, gaps)
+    if not cache:
+        notes.append(
+            f"{settled.n_rows:,} rows are read from their files in each epoch: parts in random order, rows "
+            f"shuffled within {BUFFER_ROWS:,}; the cache would shuffle all of them, and be faster"
+        )
+        stream = TableStream(table, converted.converter, notes)
+        return BatchSource(stream, n_rows=settled.n_rows, check=gaps == "refuse")
+    write_records(kept_at, schema, settled.n_rows, where, converted.records(progress))
+    _release_memory()
+    written = _from_cache(kept_at, files, notes)
+    if written is None:
+        raise RuntimeError(f"the cache file {str(kept_at)!r} was deleted as soon as it was written.")
+    return written
+
+
+def _one_name(target: str | os.PathLike[str] | Sequence[str] | None) -> str | None:
+    if target is None or isinstance(target, str | os.PathLike):
+        return None if target is None else os.fspath(target)
+    if len(target) != 1:
+        raise ValueError(f"target={target!r}: one array holds all targets; give one.")
+    return target[0]
+
+
+def _names(target: str | os.PathLike[str] | Sequence[str] | None) -> str | Sequence[str] | None:
+    return os.fspath(target) if isinstance(target, os.PathLike) else target
+
+
+def table_of(files: Sequence[File], given: CsvForm) -> tuple[CsvForm | None, Table]:
+    """How CSV files are written, and the files as one table, with the columns that folders' names hold."""
+    table = _table(files, given)
+    form = table.form if isinstance(table, CsvTable) else None
+    has_partitions = any("=" in folder for file in files for folder in file.folders)
+    return form, PartitionedTable(table) if has_partitions else table
+
+
+def _table(files: Sequence[File], form: CsvForm) -> Table:
+    """The files as one table; ValueError unless all are of one format that is known."""
+    formats = {
+        "CSV": CSV_SUFFIXES,
+        "Parquet": PARQUET_SUFFIXES,
+        "Arrow": ARROW_SUFFIXES,
+    }
+    found: dict[str, File] = {}
+    for file in files:
+        for name, suffixes in formats.items():
+            if file.name.lower().endswith(suffixes):
+                found.setdefault(name, file)
+                break
+        else:
+            known = ", ".join((".npy", ".npz", *TABLE_SUFFIXES))
+            raise ValueError(f"{file.path} is of no known format; files end in one of {known}.")
+    if len(found) > 1:
+        listed = ", ".join(f"{name} ({file.path})" for name, file in found.items())
+        raise ValueError(f"files of several formats in one table: {listed}. Name those of one.")
+    if "CSV" in found:
+        return CsvTable(files, form)
+    return TypedTable(files, PARQUET if "Parquet" in found else ARROW)
+
+
+def _from_cache(kept_at: Path, files: Sequence[File], notes: list[str]) -> TableSource | None:
+    """The source whose records were kept before, if they were and are whole."""
+    try:
+        schema, records, file = open_records(kept_at)
+    except OSError:
+        # None, or none that we may read; what stands in the way is said when it is written.
+        return None
+    except ValueError as error:
+        notes.append(f"the cache file {str(kept_at)!r} is not used: {error}")
+        return None
+    size = f"{len(records):,} rows, {file.size:,} bytes"
+    return TableSource(
+        records, schema, files, [*notes, f"rows are read from the cache: {kept_at} ({size})"], file
+    )
+
+
+def _refuse_text(
+    schema: Schema, where: str, text: str, first_text: dict[str, str], kinds: Mapping[str, str] | None
+) -> None:
+    found = [column for column in schema.features if column.kind == "text"]
+    if text == "code if clear":
+        unsaid = [each for each in found if each.name not in (kinds or {})]
+        found = [each for each in unsaid if _are_mostly_numbers(each.levels)]
+    if text == "code" or not found:
+        return
+    places = [first_text.get(each.name, f"{where}, column {each.name!r} is text") for each in found]
+    remedy = (
+        "have their texts coded (text='code')"
+        if text == "refuse"
+        else "say that they are text (kinds={...: 'text'}) or what the decimal mark is (decimal=',')"
+    )
+    raise ValueError(
+        "\n".join(f"{place}, where a number is needed." for place in places)
+        + f"\nMend it, leave such columns out with exclude, or {remedy}."
+    )
+
+
+def _are_mostly_numbers(levels: Sequence[str]) -> bool:
+    """Whether more than half of them look like numbers: then there is rather a mistake than a text."""
+    return sum(resembles_number(level) for level in levels) > len(levels) / 2
+
+
+def _refuse_other_kinds(settled: Settled, kinds: Mapping[str, str], where: str) -> None:
+    """Refuse columns that are not what they are known to be; numbers and booleans are alike."""
+    alike = {"bool": ("bool", "number"), "number": ("bool", "number")}
+    wrong = []
+    for name, kind in kinds.items():
+        found = settled.columns[name].kind if name in settled.columns else kind
+        if found not in alike.get(kind, (kind,)):
+            place = settled.first_text.get(name, f"{where}, column {name!r} holds {PLURAL[found]}")
+            wrong.append(f"{place}, where {PLURAL[kind]} are needed.")
+    checks.refuse(wrong)
+
+
+def _readings_that_surprise(settled: Settled) -> list[str]:
+    usual = ("number", "boolean", "date")
+    return [
+        f"column {name!r} is read as {reading}"
+        for name, reading in settled.readings.items()
+        if reading not in usual
+    ]
+
+
+def _release_memory() -> None:
+    """Have pyarrow give back what it keeps for the next table: 100 MB after a large one."""
+    pyarrow().default_memory_pool().release_unused()
+
+
+def _in_memory(stream: TableStream, n_rows: int, progress: Progress | None) -> Array:
+    records = np.empty(n_rows, stream.converter.schema.record)
+    filled = 0
+    for block in stream.records(progress):
+        records[filled : filled + len(block)] = block[: n_rows - filled]
+        filled += len(block)
+    if filled != n_rows:
+        raise RuntimeError(
+            f"{stream.table.files[0].path} was changed while it was read: {n_rows:,} rows at first, "
+            f"{filled:,} now. Start again when nothing writes to it."
+        )
+    return records

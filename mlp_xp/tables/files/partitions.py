@@ -1,0 +1,117 @@
+"""Folders whose names hold a column, as Hive writes them: `year=2024/month=1/part.parquet`.
+
+Each `NAME=VALUE` between the folder that was named and a file is a column with that value in all of the
+file's rows. Numbers are told from text over all files; `__HIVE_DEFAULT_PARTITION__` stands for nothing.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import unquote
+
+from mlp_xp.rows.files import File
+from mlp_xp.tables.files.arrow_files import kind_of
+from mlp_xp.tables.files.blocks import Block, Part
+from mlp_xp.tables.files.settling import Table
+
+_NOTHING = "__HIVE_DEFAULT_PARTITION__"
+
+
+def partition_of(parts: Sequence[str]) -> dict[str, str | None]:
+    """Names and values of the columns that the names of some folders hold."""
+    pairs = (part.partition("=") for part in parts if "=" in part)
+    return {unquote(name): None if value == _NOTHING else unquote(value) for name, _, value in pairs}
+
+
+class PartitionedTable:
+    """A table with columns from the names of its folders beside those in its files.
+
+    Parameters
+    ----------
+    table : Table
+        The files.
+
+    Raises
+    ------
+    ValueError
+        Files lie in folders of different columns.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self.table, self.files = table, table.files
+        found = {file: partition_of(file.folders) for file in table.files}
+        first = found[self.files[0]]
+        for file, values in found.items():
+            if list(values) != list(first):
+                raise ValueError(
+                    f"{file.path} lies in folders that say {', '.join(values) or 'nothing'}, and "
+                    f"{self.files[0].path} in folders that say {', '.join(first) or 'nothing'}: all files of "
+                    "a table need the same. Name those of one kind with a glob."
+                )
+        # In a CSV file everything is text until it is settled what it can be read as.
+        self._values = {
+            name: _values(
+                {file: values[name] for file, values in found.items()}, as_text=bool(table.readings)
+            )
+            for name in first
+        }
+        self.names = [*table.names, *first]
+
+    @property
+    def note(self) -> str:
+        """What was recognised, for people."""
+        said = f"{', '.join(map(repr, self._values))} from the names of folders"
+        return f"{self.table.note}, {said}" if self.table.note else said
+
+    @property
+    def n_rows(self) -> int | None:
+        """Rows, where the files say so."""
+        return self.table.n_rows
+
+    @property
+    def readings(self) -> list[str]:
+        """What the text of a column can be read as."""
+        return self.table.readings
+
+    def kind(self, name: str) -> str | None:
+        """What a column is, where that is known before it is read."""
+        if name not in self._values:
+            return self.table.kind(name)
+        if self.table.readings:
+            return None
+        return kind_of(self._values[name][self.files[0]].type)
+
+    @property
+    def parts(self) -> list[Part]:
+        """What can be read on its own, in order."""
+        return self.table.parts
+
+    def blocks(self, names: Sequence[str], parts: Sequence[Part] | None = None) -> Iterator[Block]:
+        """The rows of the columns `names`, of all parts or of some."""
+        import pyarrow as pa
+
+        inside = [name for name in names if name not in self._values]
+        for block in self.table.blocks(inside or self.table.names[:1], parts):
+            n_rows = block.batch.num_rows
+            columns = [
+                pa.repeat(self._values[name][block.file], n_rows)
+                if name in self._values
+                else block.batch.column(inside.index(name))
+                for name in names
+            ]
+            batch = pa.RecordBatch.from_arrays(columns, names=list(names))
+            yield dataclasses.replace(block, batch=batch)
+
+
+def _values(texts: dict[File, str | None], *, as_text: bool) -> dict[File, Any]:
+    """The value of each file as an Arrow scalar; all of one type, that of numbers where all are numbers."""
+    import pyarrow as pa
+
+    given = pa.array(list(texts.values()), pa.string())
+    for kind in () if as_text else (pa.int64(), pa.float64()):
+        try:
+            given = given.cast(kind)
+            break
+        except pa.ArrowInvalid:
+            continue
+    return dict(zip(texts, given, strict=True))

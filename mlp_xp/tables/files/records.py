@@ -1,0 +1,247 @@
+"""One record per row: how the columns of a table are laid out in memory and in the cache.
+
+    row = dates (int64) | numbers (the run's dtype) | texts (int32)
+
+A row lies in one place, so that a random row costs one cache miss in memory and one page on disk,
+whatever the number of its columns.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlp_xp.tables.files.blocks import Block
+from mlp_xp.tables.files.columns import Column, Selection
+from mlp_xp.tables.files.settling import Settled, as_text
+from mlp_xp.tables.files.text_values import read
+
+Array = npt.NDArray[Any]
+
+NO_DATE = np.iinfo(np.int64).min
+"""A gap in a column of dates."""
+
+NO_TEXT = -1
+"""A gap in a column of text."""
+
+_FIELD = {"number": "number", "bool": "number", "date": "date", "text": "text"}
+
+# Integers above this have no float64 of their own.
+_EXACT = 2**53
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+    """The columns that are used, by role, and where in a record each of them is.
+
+    Parameters
+    ----------
+    features, targets : tuple of Column
+        In the order that x and y have them.
+    weight : Column, optional
+        The sample weights.
+    dtype : {"float32", "float64"}
+        Of numbers.
+    """
+
+    features: tuple[Column, ...]
+    targets: tuple[Column, ...]
+    weight: Column | None
+    dtype: str
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """All of them: features, targets, weight."""
+        return (*self.features, *self.targets, *((self.weight,) if self.weight else ()))
+
+    @functools.cached_property
+    def places(self) -> tuple[tuple[str, int], ...]:
+        """For each of `columns`, the field of the record and the position in that field."""
+        taken = {"number": 0, "date": 0, "text": 0}
+        places = []
+        for column in self.columns:
+            field = _FIELD[column.kind]
+            places.append((field, taken[field]))
+            taken[field] += 1
+        return tuple(places)
+
+    @functools.cached_property
+    def record(self) -> np.dtype[Any]:
+        """The dtype of a record, with the fields date, number and text."""
+        types = {"date": np.int64, "number": np.dtype(self.dtype), "text": np.int32}
+        fields = [
+            (field, kind, (sum(at == field for at, _ in self.places),)) for field, kind in types.items()
+        ]
+        used = np.dtype([each for each in fields if each[2] != (0,)], align=True)
+        # A field without columns is there for readers, but may not ask for an alignment of its own.
+        offsets = [
+            used.fields[field][1] if used.fields and field in used.fields else 0 for field, _, _ in fields
+        ]
+        return np.dtype(
+            {
+                "names": [field for field, _, _ in fields],
+                "formats": [(kind, shape) for _, kind, shape in fields],
+                "offsets": offsets,
+                "itemsize": used.itemsize,
+            }
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Converter:
+    """Turns blocks of a table into records.
+
+    Parameters
+    ----------
+    schema : Schema
+        What the records hold.
+    readings : dict of str to str
+        How columns of text are read (see `Settled`).
+    gaps : {"refuse", "keep"}
+        Whether a feature may be missing. Targets and weights never may.
+    """
+
+    schema: Schema
+    readings: dict[str, str]
+    gaps: str
+
+    def records(self, block: Block) -> Array:
+        """The block's rows.
+
+        Raises
+        ------
+        ValueError
+            A value that can not be used; file, row and column are named.
+        """
+        records = np.zeros(block.batch.num_rows, self.schema.record)
+        n_features = len(self.schema.features)
+        for number, (column, place) in enumerate(zip(self.schema.columns, self.schema.places, strict=True)):
+            values = block.batch.column(number)
+            if column.name in self.readings:
+                values = read(self.readings[column.name], values)
+            if column.kind == "text":
+                values = as_text(values)
+            if values.null_count and (self.gaps == "refuse" or number >= n_features):
+                at = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
+                raise ValueError(
+                    f"{block.place(at, number)}, where a value is needed. Fill it, leave the row out, "
+                    f"or leave the column out with exclude."
+                )
+            field, position = place
+            records[field][:, position] = self._converted(values, column, block, number)
+        return records
+
+    def _converted(self, values: Any, column: Column, block: Block, number: int) -> Array:
+        if column.kind == "text":
+            return _codes(values, column, block)
+        if column.kind == "date":
+            return _moments(values, block, number)
+        converted = _numbers(values, block, number)
+        self._check(converted, values, column, block, number)
+        return converted
+
+    def _check(self, converted: Array, values: Any, column: Column, block: Block, number: int) -> None:
+        largest = np.finfo(self.schema.dtype).max
+        with np.errstate(invalid="ignore"):
+            problems = [
+                (np.isinf(converted), "which is infinite"),
+                (np.abs(converted) > largest, f"which is too large for {self.schema.dtype}"),
+            ]
+            if column is self.schema.weight:
+                problems.append((converted < 0, "but a sample weight is 0 or more"))
+        # A NaN among floats is a gap, as pandas and polars write it.
+        if self.gaps == "refuse" or number >= len(self.schema.features):
+            problems.append((np.isnan(converted), "which is no number"))
+        for bad, reason in problems:
+            if bad.any():
+                at = int(np.argmax(bad))
+                raise ValueError(
+                    f"{block.place(at, number)}, {reason}. Mend it, leave the row out, or leave the "
+                    f"column out with exclude."
+                )
+
+
+def schema_of(settled: Settled, selection: Selection, dtype: str) -> Schema:
+    """The schema of the selected columns; ValueError if the weight is no number."""
+    columns, weight = settled.columns, selection.weight
+    if weight is not None and columns[weight].kind not in ("number", "bool"):
+        where = settled.first_text.get(weight, f"column {weight!r} is {columns[weight].kind}")
+        raise ValueError(f"sample weights must be numbers, but {where}.")
+    return Schema(
+        tuple(columns[name] for name in selection.features),
+        tuple(columns[name] for name in selection.targets),
+        None if weight is None else columns[weight],
+        dtype,
+    )
+
+
+def _codes(values: Any, column: Column, block: Block) -> Array:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    codes = pc.index_in(values, value_set=pa.array(column.levels, pa.string()))
+    if codes.null_count > values.null_count:
+        raise RuntimeError(
+            f"{block.file.path} was changed while it was read: column {column.name!r} holds texts "
+            f"that were not there before. Start again when nothing writes to it."
+        )
+    filled: Array = codes.fill_null(NO_TEXT).to_numpy(zero_copy_only=False)
+    return filled
+
+
+def _moments(values: Any, block: Block, number: int) -> Array:
+    import pyarrow as pa
+
+    kind = values.type
+    is_fine = pa.types.is_timestamp(kind) and kind.unit == "ns"
+    try:
+        # Nanoseconds are cut to microseconds; nothing else may change.
+        moments = values.cast(pa.timestamp("us", getattr(kind, "tz", None)), safe=not is_fine)
+    except pa.ArrowInvalid as error:
+        raise ValueError(
+            f"{block.file.path}, column {block.batch.schema.names[number]!r}, after row "
+            f"{block.first_row - 1:,}: {error}. Leave the column out with exclude."
+        ) from None
+    filled: Array = moments.cast(pa.int64()).fill_null(NO_DATE).to_numpy(zero_copy_only=False)
+    return filled
+
+
+def _numbers(values: Any, block: Block, number: int) -> Array:
+    """As float64, gaps as NaN; ValueError for integers that float64 would change."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = values.type
+    if pa.types.is_dictionary(kind):
+        values, kind = values.dictionary_decode(), kind.value_type
+    if pa.types.is_boolean(kind):
+        values = values.cast(pa.uint8())
+    elif pa.types.is_time(kind) or pa.types.is_duration(kind):
+        unit = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[kind.unit]
+        whole = pa.int32() if pa.types.is_time32(kind) else pa.int64()
+        values = pc.divide(values.cast(whole).cast(pa.float64()), unit)
+    floats: Array = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    _check_exact(floats, values, block, number)
+    return floats
+
+
+def _check_exact(floats: Array, values: Any, block: Block, number: int) -> None:
+    """Refuse whole numbers, of an integer type or written in text, that float64 changes."""
+    import pyarrow as pa
+
+    if pa.types.is_string(block.batch.column(number).type):
+        values = block.batch.column(number)
+    elif not (pa.types.is_integer(values.type) and values.type.bit_width == 64):
+        return
+    with np.errstate(invalid="ignore"):
+        suspects = np.flatnonzero(np.isfinite(floats) & (np.abs(floats) >= _EXACT))
+    for at in map(int, suspects):
+        given = str(values[at].as_py()).strip()
+        if given.lstrip("+-").isdecimal() and int(given) != int(floats[at]):
+            raise ValueError(
+                f"{block.place(at, number)}, which is beyond 2^53 and has no exact float64: such "
+                f"numbers are names rather than amounts. Leave the column out with exclude, or "
+                f"write it as text."
+            )

@@ -1,0 +1,129 @@
+"""Rows of a table that was converted to records, in memory or mapped from the cache."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mlp_xp.rows.arrays import Array, find_not_finite, parts, take
+from mlp_xp.rows.files import File
+from mlp_xp.tables.files.columns import Column
+from mlp_xp.tables.files.records import NO_DATE, Schema
+
+_DAY = 86_400e6
+"""Microseconds in a day."""
+
+
+class TableSource:
+    """Records of a table, one per row.
+
+    Made by `open_source`. As a source of numbers, `rows` gives dates in days since 1970 and texts
+    as their codes; `take` gives the record itself, for who makes more of them.
+
+    Parameters
+    ----------
+    records : array (n_rows,) of `schema.record`
+        In memory, or mapped from a file; *read* only.
+    schema : Schema
+        The columns.
+    files : sequence of File
+        The data files, and the cache if there is one.
+    notes : sequence of str
+        What was recognised and where the rows are kept, for people.
+    cache : File, optional
+        The file that the records are mapped from.
+
+    Attributes
+    ----------
+    columns, targets : tuple of Column
+        Name, kind and levels of each column of x and y.
+    """
+
+    def __init__(
+        self,
+        records: Array,
+        schema: Schema,
+        files: Sequence[File] = (),
+        notes: Sequence[str] = (),
+        cache: File | None = None,
+    ) -> None:
+        self.records, self.schema = records, schema
+        self.files, self.notes, self.cache = tuple(files), tuple(notes), cache
+        self.columns: tuple[Column, ...] = schema.features
+        self.targets: tuple[Column, ...] = schema.targets
+        self.weight: Column | None = schema.weight
+        self.n_rows = len(records)
+        self.n_features, self.n_targets = len(schema.features), len(schema.targets)
+        self.has_weights = schema.weight is not None
+        places = schema.places
+        self._x = _runs(places[: self.n_features])
+        self._y = _runs(places[self.n_features : self.n_features + self.n_targets])
+        self._weight = places[-1][1]
+
+    def take(self, index: Array) -> Array:
+        """The records of the rows `index`: this thread's own memory, valid until its next call.
+
+        ``take(index)["number"]`` is (m, n) of the run's dtype, ``["date"]`` int64, ``["text"]``
+        int32; `schema.places` says which column is where.
+        """
+        self._check_cache()
+        return take(self.records, index)
+
+    def rows(self, index: Array, x: Array, y: Array | None, weight: Array | None) -> None:
+        """Fill x (m, n_features), y (m, n_targets) and weight (m,) with the rows of `index` (m,).
+
+        A y or weight of None is left out; without sample weights, `weight` is filled with ones.
+        """
+        self._check_cache()
+        for part in parts(self.records, len(index)):
+            records = take(self.records, index[part])
+            _fill(x[part], records, self._x)
+            if y is not None:
+                _fill(y[part], records, self._y)
+            if weight is not None:
+                weight[part] = records["number"][:, self._weight] if self.has_weights else 1
+
+    def _check_cache(self) -> None:
+        # Before every gather: to touch a page that a truncated file has lost kills the process.
+        if self.cache is not None:
+            self.cache.check_unchanged()
+
+    def check_finite(self) -> None:
+        """Raise ValueError that names row and column of the first gap among the numbers, if any."""
+        place = find_not_finite(self.records["number"])
+        if place is not None:
+            names = [
+                column.name
+                for column, (field, position) in zip(self.schema.columns, self.schema.places, strict=True)
+                if (field, position) == ("number", place[1])
+            ]
+            raise ValueError(
+                f"row {place[0] + 1:,}, column {names[0]!r} is {self.records['number'][place]}; "
+                f"finite numbers are needed. Fill the gaps or leave these rows out."
+            )
+
+    def check_unchanged(self) -> None:
+        """Raise RuntimeError if a data file, or the cache, was changed or deleted since it was read."""
+        for file in self.files:
+            file.check_unchanged()
+        self._check_cache()
+
+
+def _runs(places: Sequence[tuple[str, int]]) -> list[tuple[str, slice, slice]]:
+    """Columns that lie side by side in a record and in a batch: field, there, here."""
+    runs: list[tuple[str, slice, slice]] = []
+    for here, (field, there) in enumerate(places):
+        if runs and runs[-1][0] == field and runs[-1][1].stop == there:
+            _, old_there, old_here = runs.pop()
+            runs.append((field, slice(old_there.start, there + 1), slice(old_here.start, here + 1)))
+        else:
+            runs.append((field, slice(there, there + 1), slice(here, here + 1)))
+    return runs
+
+
+def _fill(out: Array, records: Array, runs: Sequence[tuple[str, slice, slice]]) -> None:
+    for field, there, here in runs:
+        values: Any = records[field][:, there]
+        if field == "date":
+            values = np.where(values == NO_DATE, np.nan, values / _DAY)
+        np.copyto(out[:, here], values, casting="unsafe")

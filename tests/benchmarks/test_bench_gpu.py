@@ -1,0 +1,116 @@
+"""The benchmark of the GPU, as far as it goes without one."""
+
+import dataclasses
+import functools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlp_xp.machine import cuda
+
+ROOT = Path(__file__).parents[2]
+
+bench = pytest.importorskip("bench.gpu", reason="the benchmarks are not here")
+gpu_peers = pytest.importorskip("bench.peers.gpu")
+step_peers = pytest.importorskip("bench.peers.step")
+
+TRAINING = step_peers.Training((4, 3, 1), "tanh", False, 2, "sgd", steps=3, rounds=1)
+
+
+@pytest.mark.skipif(cuda.problem() is None, reason="there is a GPU: it would be measured")
+def test_without_a_gpu_it_says_why_and_writes_that_nothing_was_measured(tmp_path):
+    command = [sys.executable, "-m", "bench", "gpu", "--out", str(tmp_path)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert run.returncode == 0, run.stderr
+    assert "Not measured." in run.stdout.splitlines()
+    assert str(cuda.problem()) in run.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["gpu.json"]
+    check_not_measured(tmp_path / "gpu.json")
+
+
+def check_not_measured(path):
+    document = json.loads(path.read_text())
+    assert document["measured"] is None
+    assert set(document["targets"].values()) == {"not measured"}
+    assert document["why"].endswith("or use device 'cpu'.")
+    assert "rows" not in document
+
+
+def test_what_is_kept_of_the_gpu_is_measured_or_says_that_it_is_not():
+    folder = ROOT / "bench" / "results"
+    measured = list(folder.glob("gpu-cuda_*.json"))
+    assert measured or (folder / "gpu.json").exists()
+    if (folder / "gpu.json").exists():
+        check_not_measured(folder / "gpu.json")
+    for path in measured:
+        document = json.loads(path.read_text())
+        assert document["machine"]["gpu"]
+        assert document["measured"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "row", "expected"),
+    [
+        ((4, 256, 1), (4.0, 0.5, 0.1), ["reached"]),
+        ((4, 256, 1), (3.9, 9.0, 9.0), ["NOT REACHED"]),
+        ((4, 256, 1), (None, 9.0, 9.0), ["not measured"]),
+        ((4, 257, 1), (1.0, 0.95, 0.85), ["reached"] * 3),
+        ((4, 257, 1), (0.9, 0.94, 0.84), ["NOT REACHED"] * 3),
+    ],
+)
+def test_figures_are_held_against_their_targets(sizes, row, expected):
+    training = dataclasses.replace(TRAINING, sizes=sizes)
+    names = ("torch eager ÷ mlp_xp", "best peer ÷ mlp_xp", "products ÷ mlp_xp")
+    notes = bench.verdicts(training, dict(zip(names, row, strict=True)))
+    assert [note.rpartition(": ")[2].rstrip(".") for note in notes] == expected
+
+
+def test_unknown_parts_are_refused():
+    with pytest.raises(ValueError, match="unknown part 'stream'; known: suite, gpu tests, steps, streaming"):
+        bench.answer(quick=True, device="cuda", parts=["stream"])
+
+
+def test_a_peer_is_measured(monkeypatch):
+    monkeypatch.setitem(gpu_peers.PEERS, "here", (step_peers.mlp_xp, "mlp_xp"))
+    found = gpu_peers.measure("here", TRAINING)
+    assert found["microseconds"] > 0
+    assert len(found["movement"]) == step_peers.N_PROJECTIONS
+
+
+@pytest.mark.skipif(cuda.problem() is None, reason="there is a GPU")
+def test_a_peer_that_fails_says_why():
+    answers = bench.ask_peer("matrix products", [TRAINING, TRAINING])
+    assert len(answers) == 2
+    assert all("RuntimeError" in answer["error"] for answer in answers)
+
+
+def test_the_table(monkeypatch):
+    peers = {
+        "mlp_xp": (None, "mlp_xp"),
+        "matrix products": (None, "mlp_xp"),
+        "torch eager": (None, "mlp_xp"),
+        "JAX jit": (None, "a_module_that_nobody_has"),
+    }
+    monkeypatch.setattr(gpu_peers, "PEERS", peers)
+    answers = {
+        "mlp_xp": {"microseconds": 10.0, "movement": [1.0, 2.0], "idle": 0.25},
+        "matrix products": {"microseconds": 9.0, "movement": []},
+        "torch eager": {"microseconds": 50.0, "movement": [1.0, 2.5]},
+    }
+    monkeypatch.setattr(bench, "ask_peer", lambda name, trainings: [answers[name]] * len(trainings))
+    (row,), notes = bench.time_steps([TRAINING])
+    assert row["products ÷ mlp_xp"] == 0.9
+    assert row["torch eager ÷ mlp_xp"] == row["best peer ÷ mlp_xp"] == 5.0
+    assert (row["GPU idle"], row.get("JAX jit")) == (0.25, None)
+    assert notes[0] == "JAX jit: not installed."
+    assert notes[1].endswith("torch eager ÷ mlp_xp 5, target 4: reached.")
+    assert "torch eager trains otherwise" in notes[2]
+
+
+def test_ways_of_mlp_xp():
+    ways = [make.keywords for make, _ in gpu_peers.PEERS.values() if isinstance(make, functools.partial)]
+    assert {"way": "plain"} in ways
+    assert {"way": "fused"} in ways

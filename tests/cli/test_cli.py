@@ -1,0 +1,210 @@
+"""`mlp-xp` itself: what it says of its commands, how it ends, and what it never does."""
+
+import subprocess
+import sys
+
+import pytest
+import typer.main
+from command_line import ROOT, Outcome, environment, run_process, runner, snapshot
+from stand_ins.cuda_refusal import one_line
+
+import mlp_xp
+from mlp_xp.cli import COMMANDS, app, unwrapped
+from mlp_xp.machine import cuda
+
+run = pytest.fixture(runner)
+
+MODEL = ROOT / "tests" / "saved" / "model_files" / "format_1_table.safetensors"
+
+NAMES = [command.__name__ for command in COMMANDS]
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """`broken(error)`: a command line whose `devices` raises this error."""
+
+    def break_it(error):
+        def fail():
+            raise error
+
+        monkeypatch.setattr(cuda, "devices", fail)
+
+    return break_it
+
+
+def parameters():
+    group = typer.main.get_command(app)
+    for name, command in [("", group), *group.commands.items()]:
+        for parameter in command.params:
+            yield pytest.param(name, parameter, id=f"{name} {parameter.name}")
+
+
+@pytest.mark.parametrize(("command", "parameter"), list(parameters()))
+def test_every_option_is_explained_with_its_default(command, parameter):
+    assert parameter.help
+    shown = {"version", "help", "install_completion", "show_completion", "model", "data", "dataset"}
+    if parameter.name not in shown:
+        assert parameter.show_default, f"{command} {parameter.name} shows no default"
+
+
+UNITS = {
+    "learning_rate": "> 0",
+    "batch_size": "rows a step",
+    "epochs": "passes over the data",
+    "validation": "part of the rows",
+    "patience": "epochs",
+    "tolerance": "in units of the loss",
+    "loss_below": "in units of the loss",
+    "time_budget": "seconds",
+    "dropout": "probability",
+    "clip_norm": "norm",
+    "hidden": "units",
+}
+
+
+def test_options_name_their_units():
+    train = typer.main.get_command(app).commands["train"]
+    helps = {parameter.name: parameter.help.lower() for parameter in train.params}
+    assert [name for name, unit in UNITS.items() if unit not in helps[name]] == []
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in NAMES)])
+def test_help(run, command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    for option in ("--help", "-h"):
+        outcome = run(*command, option)
+        assert (outcome.status, outcome.err) == (0, "")
+        assert all(name in outcome.out for name in command or NAMES)
+
+
+def test_without_a_command_it_shows_its_help(run):
+    assert run().status == 0
+    assert run().out == run("--help").out
+
+
+def test_version(run):
+    assert run("--version") == Outcome(0, f"mlp-xp {mlp_xp.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["tran"], "No such command 'tran'."),
+        (["train", "--epoch", "3"], "No such option: --epoch"),
+        (["train", "--epochs", "three"], "'three' is not a whole number."),
+        (
+            ["train", "--learning-rate", "fast"],
+            "'fast' is not a number.",
+        ),
+        (["train", "a.csv", "b.csv"], "unexpected extra argument"),
+        (["--frobnicate"], "No such option: --frobnicate"),
+    ],
+)
+def test_what_is_not_understood_is_refused(run, arguments, said):
+    outcome = run(*arguments)
+    assert outcome.status == 2
+    (message,) = outcome.errors
+    assert said in message
+    assert "--help" in message
+
+
+def test_help_is_named_of_the_command_that_was_meant(run):
+    assert "See mlp-xp train --help." in run("train", "--epochs", "three").err
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (ValueError("that is refused"), 2, "that is refused"),
+        (RuntimeError("no device"), 2, "no device"),
+        (FileNotFoundError(2, "No such file or directory", "a.csv"), 2, "a.csv: No such file or directory."),
+        (PermissionError("no permission"), 2, "no permission"),
+        (ModuleNotFoundError("pip install it"), 2, "pip install it"),
+        (MemoryError(), 2, "there is not enough memory"),
+        (FloatingPointError("nan in epoch 7"), 1, "nan in epoch 7"),
+        (ZeroDivisionError("by zero"), 3, "ZeroDivisionError: by zero. That is an error of mlp-xp itself"),
+        (KeyError("x"), 3, "KeyError: 'x'"),
+        (KeyboardInterrupt(), 130, "interrupted."),
+    ],
+)
+def test_exit_statuses_without_a_traceback(run, broken, error, status, said):
+    broken(error)
+    outcome = run("devices")
+    assert outcome.status == status
+    assert outcome.errors[0].startswith(said)
+    assert "Traceback" not in outcome.err
+
+
+def test_each_line_of_an_error_is_marked(run, broken):
+    broken(ValueError("one\ntwo"))
+    assert run("devices").err == "mlp-xp: error: one\nmlp-xp: error: two\n"
+
+
+@pytest.mark.parametrize("arguments", [["--debug", "devices"], ["devices", "--debug"]])
+def test_debug_shows_the_traceback(broken, arguments):
+    from mlp_xp.cli import main
+
+    broken(ZeroDivisionError("by zero"))
+    with pytest.raises(ZeroDivisionError):
+        main(arguments)
+
+
+def test_no_traceback_without_debug_in_a_process_of_its_own(tmp_path):
+    plain = run_process("train", "--epochs", "0", folder=tmp_path)
+    assert (plain.status, plain.out) == (2, "")
+    assert plain.errors == ["--epochs=0 must be a whole number >= 1."]
+    debug = run_process("train", "--epochs", "0", "--debug", folder=tmp_path)
+    assert debug.status == 1
+    assert "Traceback" in debug.err
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path):
+    (tmp_path / "m.safetensors").write_bytes(MODEL.read_bytes())
+    command = [sys.executable, "-m", "mlp_xp", "predict", "m.safetensors", "--dataset", "diabetes"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 0
+
+
+def test_cuda_where_there_is_none_is_refused_with_the_text_of_devices(run, tmp_path, monkeypatch):
+    problem = cuda.problem()
+    if problem is None:
+        pytest.skip("this machine has a GPU that works")
+    monkeypatch.chdir(tmp_path)
+    listed = run("devices")
+    assert listed.status == 0
+    assert str(problem) in one_line(listed.out)
+    for command in (["train", "--out", "m.safetensors"], ["evaluate", "m", "--dataset", "diabetes"]):
+        outcome = run(*command, "--device", "cuda")
+        assert outcome.status == 2
+        assert outcome.errors == [str(problem)]
+    assert snapshot(tmp_path) == {}
+
+
+def test_devices_lists_the_cpu_first(run):
+    assert run("devices").out.startswith("cpu     ready: ")
+
+
+def test_the_package_imports_neither_typer_nor_rich():
+    code = "import sys, mlp_xp; print([m for m in ('typer', 'rich', 'click', 'pyarrow') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
+    assert done.stdout == "[]\n"
+
+
+def test_the_command_line_starts_without_the_optional_libraries():
+    code = (
+        "import sys, mlp_xp.cli; "
+        "print([m for m in ('sklearn', 'pyarrow', 'scipy', 'matplotlib', 'cupy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
+    assert done.stdout == "[]\n"
+
+
+def test_paragraphs_of_a_docstring_become_lines():
+    assert (
+        unwrapped("One.\n\n    Two\n    lines.\n\n      as it is\n    ") == "One.\n\nTwo lines.\n\n  as it is"
+    )
+    assert "\n" not in unwrapped(COMMANDS[0].__doc__).split("\n\n")[1]

@@ -1,0 +1,543 @@
+"""Compiled steps against the plain ones: the same training up to rounding; the rule alone, bit for bit."""
+
+import itertools
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from arrays import host, readonly
+
+from mlp_xp import objective as objective_room
+from mlp_xp.activations import ACTIVATIONS
+from mlp_xp.fast import compiled, describe, on_cpu
+from mlp_xp.fast.on_cpu import CpuUpdate, first_compiled_step, plan_of
+from mlp_xp.fast.rule_numbers import rule_numbers
+from mlp_xp.losses import LOSSES
+from mlp_xp.machine import blas
+from mlp_xp.network import Network
+from mlp_xp.objective import Objective
+from mlp_xp.optimizers import LBFGS, OPTIMIZERS, SGD, Adam, Optimizer
+from mlp_xp.regularizers import ElasticNet
+from mlp_xp.rows.loader import Loader
+from mlp_xp.training_loop import train
+
+pytestmark = pytest.mark.needs("numba", "scipy")
+
+ROOT = Path(__file__).parents[2]
+N_ROWS, BATCH = 46, 10  # four whole steps an epoch, and a ragged one
+RULES = [name for name, rule in OPTIMIZERS.items() if rule is not LBFGS]
+COVERED = [name for name in LOSSES if name != "pinball"]
+OWN = (lambda z: z / (1.0 + z * z), lambda z: (1.0 - z * z) / ((1.0 + z * z) * (1.0 + z * z)))
+
+
+@pytest.fixture(autouse=True)
+def compiled_from_the_first_step(monkeypatch):
+    monkeypatch.setattr(on_cpu, "PAYS_AFTER", 0.0)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """How many steps each compiled call made."""
+    made, make_steps = [], CpuUpdate._make_steps
+
+    def counting(self, *arguments):
+        made.append(make_steps(self, *arguments))
+        return made[-1]
+
+    monkeypatch.setattr(CpuUpdate, "_make_steps", counting)
+    return made
+
+
+class EveryStep:
+    """Checkpoints that are looked at after every step, and write nothing."""
+
+    def after_step(self, training):
+        pass
+
+    def after_epoch(self, training):
+        pass
+
+
+def rows(loss, n_rows=N_ROWS, n_features=4):
+    rng = np.random.default_rng(3)
+    x, weight = rng.normal(size=(n_rows, n_features)), rng.uniform(0.5, 2.0, n_rows)
+    is_class = loss.startswith("softmax")
+    y = rng.integers(0, 3, (n_rows, 1)) if is_class else rng.uniform(size=(n_rows, 1))
+    return readonly(x), readonly(y), readonly(weight)
+
+
+def run(way, loss="squared_error", *, hidden=(5, 3), weighted=False, batch=BATCH, n_rows=N_ROWS, **named):
+    """Losses, parameters and state of a training."""
+    x, y, weight = rows(loss, n_rows, named.pop("n_features", 4))
+    network = Network(
+        (x.shape[1], *hidden, 3 if loss.startswith("softmax") else 1),
+        activation=named.pop("activation", "tanh"),
+        bias=named.pop("bias", True),
+        dtype=named.pop("dtype", "float64"),
+        seed=1,
+    )
+    loader = Loader(
+        x, y, weight if weighted else None, batch_size=batch, chunk_rows=named.pop("chunk_rows", 4096), seed=2
+    )
+    named = {"max_epochs": 3, "learning_rate": 0.01, "loss": loss} | named
+    losses = []
+    for epoch in train(network, loader, way=way, **named):
+        losses.append(epoch.train_loss)
+        state = epoch.state()
+    return np.array(losses), host(network.parameters.flat), state
+
+
+def check_close(*arguments, rtol=1e-10, **named):
+    expected, found = run("plain", *arguments, **named), run("fast", *arguments, **named)
+    np.testing.assert_allclose(found[0], expected[0], rtol=rtol)
+    np.testing.assert_allclose(found[1], expected[1], rtol=rtol, atol=rtol)
+    check_layout(expected[2], found[2])
+
+
+def check_layout(one, other):
+    """States of two ways are interchangeable."""
+    assert {name: (a.shape, a.dtype) for name, a in one.arrays.items()} == {
+        name: (a.shape, a.dtype) for name, a in other.arrays.items()
+    }
+    assert one.numbers["t"] == other.numbers["t"]
+    assert one.numbers["step"] == other.numbers["step"]
+
+
+def check_same_bits(*arguments, **named):
+    expected, found = run("plain", *arguments, **named), run("fast", *arguments, **named)
+    for one, other in zip(expected[:2], found[:2], strict=True):
+        np.testing.assert_array_equal(other, one)
+    check_layout(expected[2], found[2])
+
+
+# Whole steps
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("batch", [1, BATCH])
+def test_every_activation(activation, bias, batch, calls):
+    check_close(activation=activation, bias=bias, batch=batch)
+    assert calls == [N_ROWS if batch == 1 else 5] * 3
+
+
+@pytest.mark.parametrize("activation", ["leaky_relu:slope=0.3", "elu:alpha=0.5"])
+def test_activations_with_parameters(activation, calls):
+    check_close(activation=activation)
+    assert calls
+
+
+def test_an_activation_on_the_last_layer(calls):
+    check_close(activation=["relu", "gelu", "softplus"])
+    assert calls
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        *COVERED,
+        "huber:delta=0.2",
+        "binary_cross_entropy:eps=0.3",
+        "softmax_cross_entropy:label_smoothing=0.1",
+        "softmax_cross_entropy:eps=0.3",
+        "softmax_cross_entropy:label_smoothing=0.1,eps=0.3",
+    ],
+)
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_every_loss(loss, weighted, reduction, calls):
+    check_close(loss, weighted=weighted, reduction=reduction, learning_rate=1e-3)
+    assert calls
+
+
+@pytest.mark.parametrize("rule", [*RULES, Adam(eps_on="raw")])
+@pytest.mark.parametrize("batch", [1, BATCH])
+def test_every_rule(rule, batch, calls):
+    check_close(optimizer=rule, batch=batch)
+    assert calls
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("hidden", [(), (1,), (50,), (48, 33), (7, 6, 5, 4)])
+@pytest.mark.parametrize("batch", [1, 3, 64, "full"])
+def test_every_size(hidden, batch, dtype, calls):
+    # 40 × 48 × 64 multiplications are left to the BLAS, the others to loops.
+    check_close(
+        hidden=hidden,
+        batch=batch,
+        n_rows=150,
+        n_features=40,
+        activation="silu",
+        optimizer="momentum",
+        learning_rate=1e-3,
+        dtype=dtype,
+        rtol=1e-10 if dtype == "float64" else 1e-4,
+    )
+    assert calls
+
+
+@pytest.mark.parametrize(
+    ("penalty", "clip", "weighted", "schedule"),
+    list(
+        itertools.product(
+            (None, "l1:strength=0.01", "l2:strength=0.02", ElasticNet(0.01, 0.02)),
+            (None, 0.1),
+            (True, False),
+            ("constant", "cosine"),
+        )
+    ),
+)
+def test_every_option(penalty, clip, weighted, schedule, calls):
+    check_close(regularizer=penalty, clip_norm=clip, weighted=weighted, schedule=schedule)
+    assert calls
+
+
+@pytest.mark.parametrize("read_every", [3, 4, 7])
+@pytest.mark.parametrize("penalty", [None, ElasticNet(0.01, 0.02)])
+def test_values_are_stored_where_there_is_room(read_every, penalty, monkeypatch, calls):
+    monkeypatch.setattr(objective_room, "READ_EVERY", read_every)
+    monkeypatch.setattr(on_cpu, "READ_EVERY", read_every)
+    check_close(regularizer=penalty)
+    assert calls == [5] * 3
+
+
+def test_one_step_at_a_time_has_the_bits_of_several_at_once(calls):
+    several = run("fast", schedule="cosine")
+    assert max(calls) > 1
+    calls.clear()
+    one = run("fast", schedule="cosine", checkpoints=EveryStep())
+    assert set(calls) == {1}
+    np.testing.assert_array_equal(one[1], several[1])
+    np.testing.assert_array_equal(one[0], several[0])
+
+
+def test_weights_that_sum_to_zero_change_nothing():
+    x, y, _ = rows("squared_error")
+    weight = np.r_[np.zeros(BATCH), np.ones(N_ROWS - BATCH)]
+    found = []
+    for way in ("plain", "fast"):
+        network = Network((4, 3, 1), dtype="float64")
+        loader = Loader(x, y, weight, batch_size=BATCH, order="sequential")
+        named = {"regularizer": "l2:strength=0.01", "way": way}
+        found.append([epoch.train_loss for epoch in train(network, loader, max_epochs=3, **named)])
+    np.testing.assert_allclose(*found, rtol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ["identity", "relu", "tanh", "gelu"])
+def test_a_loss_that_is_not_finite_ends_the_epoch(activation, monkeypatch):
+    monkeypatch.setattr(objective_room, "READ_EVERY", 4)
+    monkeypatch.setattr(on_cpu, "READ_EVERY", 4)
+    x, y, _ = rows("squared_error")
+    network = Network((4, 3, 1), activation=activation, dtype="float64")
+    before = host(network.parameters.flat)
+    epochs = train(network, Loader(x, y, batch_size=2), optimizer="sgd", learning_rate=1e300)
+    with pytest.raises(FloatingPointError, match=r"epoch 1, step \d"):
+        list(epochs)
+    np.testing.assert_array_equal(host(network.parameters.flat), before)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("loss", ["half_squared_error", "huber", "softmax_cross_entropy"])
+def test_nan_is_not_hidden(activation, loss):
+    x, y, _ = rows(loss)
+    network = Network((4, 3, 3 if loss.startswith("softmax") else 1), activation=activation)
+    network.parameters.flat[...] = np.nan
+    with pytest.raises(FloatingPointError, match="epoch 1, step 1 of"):
+        next(train(network, Loader(x, y, batch_size=4), loss=loss))
+
+
+# Threads
+
+
+WIDE = {"hidden": (300, 200), "n_features": 40, "batch": 180, "n_rows": 400, "max_epochs": 2}
+"""Large enough for three threads; the last step, of 40 rows, is for one alone."""
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    """Over how many threads each compiled call was shared out."""
+    found, share_out = [], CpuUpdate._share_out
+
+    def noting(self, n_parts, *arguments):
+        found.append(n_parts)
+        share_out(self, n_parts, *arguments)
+
+    monkeypatch.setattr(CpuUpdate, "_share_out", noting)
+    return found
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"loss": "softmax_cross_entropy", "activation": "relu"},
+        {"activation": "gelu", "weighted": True, "regularizer": ElasticNet(0.01, 0.02), "clip_norm": 0.1},
+        {"activation": ["tanh", "silu", "softplus"], "optimizer": "adamw", "bias": False},
+        {"optimizer": "sgd", "dtype": "float32", "rtol": 1e-4},
+    ],
+)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_steps_are_shared_out_to_threads(named, threads, at_once, monkeypatch, parts):
+    monkeypatch.setattr(on_cpu, "n_threads", lambda: threads)
+    check_close(**WIDE, **named, **({} if at_once else {"checkpoints": EveryStep()}))
+    assert set(parts) == ({threads} if at_once else {threads, 1})
+
+
+def test_threads_give_the_same_bits_each_time(monkeypatch, parts):
+    monkeypatch.setattr(on_cpu, "n_threads", lambda: 2)
+    first, again, one_by_one = (run("fast", **WIDE, checkpoints=c) for c in (None, None, EveryStep()))
+    np.testing.assert_array_equal(again[1], first[1])
+    np.testing.assert_array_equal(one_by_one[1], first[1])
+
+
+def test_ctrl_c_leaves_no_thread_waiting(monkeypatch):
+    from mlp_xp.fast.compiled import steps
+
+    make_steps = steps.make_steps
+
+    def interrupted(part, *arguments):
+        if part == 0:
+            raise KeyboardInterrupt
+        make_steps(part, *arguments)
+
+    monkeypatch.setattr(on_cpu, "n_threads", lambda: 2)
+    monkeypatch.setattr(steps, "make_steps", interrupted)
+    x, y, _ = rows("squared_error", 400, 40)
+    network = Network((40, 300, 200, 1))
+    before = host(network.parameters.flat)
+    with pytest.raises(KeyboardInterrupt):
+        next(train(network, Loader(x, y, batch_size=130)))
+    np.testing.assert_array_equal(host(network.parameters.flat), before)
+
+
+def test_a_fork_gets_threads_of_its_own(monkeypatch):
+    network = Network((4, 3, 1))
+    update = CpuUpdate(Objective(network, LOSSES["squared_error"]()), Optimizer(SGD(), network.parameters))
+    update.n_threads = 2
+    parents = update._pool()
+    assert update._pool() is parents
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    assert update._pool() is not parents
+
+
+def test_there_are_as_many_threads_as_the_blas_may_use(monkeypatch):
+    assert on_cpu.n_threads() >= 1
+    with blas.libraries().limit(limits=1):
+        assert on_cpu.n_threads() == 1
+    monkeypatch.setattr(blas, "libraries", lambda: None)
+    assert on_cpu.n_threads() == 1
+
+
+# What is not covered
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_update_rule_alone_has_the_plain_bits(rule, dtype, calls):
+    check_same_bits(optimizer=rule, dropout=0.3, dtype=dtype, clip_norm=0.5, schedule="cosine")
+    assert not calls
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_on_vectors_of_any_length(rule, dtype, rng):
+    from mlp_xp.fast.compiled.update_rules import N_NUMBERS, apply_rule
+
+    rule = OPTIMIZERS[rule]()
+    for size in (1, 7, 64, 1001):
+        p = rng.normal(size=size).astype(dtype)
+        q, mine = p.copy(), [np.zeros(size, dtype) for _ in range(2)]
+        theirs = {name: np.zeros(size, dtype) for name in rule.state}
+        for t in range(1, 40):
+            g = rng.normal(size=size).astype(dtype)
+            numbers = rule_numbers(rule, t, 0.01)
+            h = np.r_[numbers, np.zeros(N_NUMBERS - len(numbers))]
+            p[: size // 2] *= 1.0 - 0.01 * getattr(rule, "weight_decay", 0.0)
+            rule.update(np, t, 0.01, p, g, **theirs)
+            apply_rule(list(OPTIMIZERS).index(type(rule).__name__.lower()), h, q, g, *mine, size // 2)
+        np.testing.assert_array_equal(q, p)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"dropout": 0.4},
+        {"activation": ["relu", OWN]},
+        {"loss": "pinball:quantiles=0.5"},
+        {"loss": "poisson:deviance=true"},
+        {"chunk_rows": 4},
+    ],
+)
+def test_steps_that_are_not_covered_are_plain(named, calls):
+    check_same_bits(**named)
+    assert not calls
+
+
+def test_a_rule_of_ones_own_is_applied_as_it_is_written(calls):
+    class Mine(SGD):
+        def update(self, xp, t, rate, p, g):
+            p -= 0.5 * rate * g
+
+    check_same_bits(optimizer=Mine())
+    assert not calls
+
+
+def test_what_a_plan_covers():
+    def plan(loss="squared_error", **named):
+        return plan_of(Objective(Network((4, 3, 1), **named), LOSSES[loss]()))
+
+    assert plan().sizes.tolist() == [4, 3, 1]
+    assert plan("poisson") is not None
+    assert plan("pinball") is None
+    assert plan(activation=OWN) is None
+
+
+# When
+
+
+def test_steps_are_compiled_once_that_has_paid(monkeypatch):
+    monkeypatch.setattr(on_cpu, "PAYS_AFTER", 1.5)
+    small, wide = first_compiled_step(6, 29), first_compiled_step(4106, 6_300_000)
+    assert 10_000 < small < 100_000
+    assert 50 < wide < 500
+
+
+@pytest.fixture
+def from_step_7(monkeypatch):
+    monkeypatch.setattr(on_cpu, "first_compiled_step", lambda *sizes: 7)
+
+
+def test_a_run_turns_at_a_step_and_not_before(from_step_7, calls):
+    plain, turned = run("plain", max_epochs=1), run("fast", max_epochs=1)
+    np.testing.assert_array_equal(turned[1], plain[1])
+    assert not calls
+    check_close(max_epochs=4)
+    assert calls == [1, 1, 1, 5, 5]  # the rest of the second epoch, then whole groups
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3])
+def test_a_resumed_run_has_the_bits_of_one_that_was_not_cut_off(from_step_7, stop_after):
+    x, y, _ = rows("squared_error")
+
+    def start(state=None):
+        network = Network((4, 5, 1), seed=1)
+        return network, train(network, Loader(x, y, batch_size=BATCH), max_epochs=5, state=state)
+
+    whole, epochs = start()
+    list(epochs)
+    _, epochs = start()
+    for _ in range(stop_after):
+        state = next(epochs).state()
+    rest, epochs = start(state)
+    list(epochs)
+    np.testing.assert_array_equal(host(rest.parameters.flat), host(whole.parameters.flat))
+
+
+def test_a_rolled_back_run_goes_on(calls):
+    x, y, _ = rows("squared_error")
+    network = Network((4, 3, 1), activation="leaky_relu", dtype="float64")
+    loader = Loader(np.tile(x, (9, 1)), np.tile(y, (9, 1)), batch_size=1)
+    named = {"optimizer": "sgd", "learning_rate": 20.0, "on_divergence": "rollback", "max_epochs": 4}
+    with pytest.warns(UserWarning, match="Rolled back"):
+        losses = [epoch.train_loss for epoch in train(network, loader, **named)]
+    assert losses[-1] < losses[0]
+    assert calls
+
+
+def test_buffers_are_let_go(calls):
+    network = Network((4, 3, 1))
+    update = CpuUpdate(Objective(network, LOSSES["squared_error"]()), Optimizer(SGD(), network.parameters))
+    x, y, _ = rows("squared_error")
+    for step in Loader(x, y).steps(0, network.backend):
+        update(step, 0, 0.1)
+    assert update._memory.size > 0
+    update.forget_buffers()
+    assert update._memory.size == 0
+
+
+SCRIPT = """
+import sys
+blocked = {blocked!r}
+for name in blocked:
+    sys.modules[name] = None
+import numpy as np
+from mlp_xp import Loader, Network, train
+from mlp_xp.fast import describe, on_cpu
+on_cpu.PAYS_AFTER = 0.0
+found = []
+for way in {ways!r}:
+    network = Network((3, 4, 1), seed=1)
+    rng = np.random.default_rng(0)
+    loader = Loader(rng.normal(size=(30, 3)), rng.normal(size=30), batch_size=7)
+    list(train(network, loader, max_epochs=3, way=way))
+    found.append(network.parameters.flat)
+np.testing.assert_array_equal(found[0], found[-1])
+print("numba" in sys.modules and sys.modules["numba"] is not None)
+print(describe())
+"""
+
+
+def script(blocked, ways, **environment):
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT.format(blocked=blocked, ways=ways)],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize(("blocked", "name"), [("numba", "Numba"), ("scipy", "SciPy")])
+def test_without_numba_or_scipy_steps_are_plain(blocked, name):
+    used, said = script([blocked], ["plain", "fast"])
+    assert used == str(blocked != "numba")
+    assert said == f'plain steps: {name} is not installed: pip install "mlp-xp[fast]"'
+
+
+def test_switched_off_it_is_not_imported():
+    assert script([], ["plain"])[0] == "False"
+
+
+def test_the_way_is_described():
+    assert describe() == "compiled steps (Numba)"
+
+
+def test_a_version_that_does_not_fit_is_described(monkeypatch):
+    def refuse(module):
+        raise ImportError("Numba needs NumPy 2.3 or less\nand so on")
+
+    monkeypatch.setattr(compiled.importlib, "import_module", refuse)
+    assert compiled.problem.__wrapped__() == "Numba cannot be used: Numba needs NumPy 2.3 or less"
+
+
+# Elementary functions
+
+
+@pytest.mark.parametrize(
+    ("name", "oracle"),
+    [
+        ("exp", math.exp),
+        ("expm1", math.expm1),
+        ("tanh", math.tanh),
+        ("logistic", lambda x: 1.0 / (1.0 + math.exp(-x))),
+        ("softplus", lambda x: max(x, 0.0) + math.log1p(math.exp(-abs(x)))),
+    ],
+)
+def test_elementary_functions(name, oracle):
+    from mlp_xp.fast.compiled import elementary
+
+    function = getattr(elementary, name)
+    around_zero = np.geomspace(1e-300, 600.0, 400)
+    for x in (*around_zero, *-around_zero, 0.0, *np.linspace(-40.0, 40.0, 801)):
+        assert function(x) == pytest.approx(oracle(x), rel=2e-15, abs=1e-306)
+    assert math.isnan(function(math.nan))
+    assert function(-1e6) == pytest.approx({"expm1": -1.0, "tanh": -1.0}.get(name, 0.0), abs=1e-300)
+    assert function(1e6) == {"tanh": 1.0, "logistic": 1.0, "softplus": 1e6}.get(name, math.inf)

@@ -1,0 +1,262 @@
+"""How a GPU's kernels take the places of the plain parts, with NumPy in the place of the GPU."""
+
+import functools
+import itertools
+import logging
+
+import numpy as np
+import pytest
+from arrays import host, readonly
+from stand_ins.stand_in_kit import StandInKit
+
+from mlp_xp import objective as objective_room
+from mlp_xp import training_loop
+from mlp_xp.activations import ACTIVATIONS
+from mlp_xp.fast import WAYS, ways
+from mlp_xp.fast.on_cpu import CpuUpdate
+from mlp_xp.fast.on_cuda import EAGER_STEPS, CudaUpdate
+from mlp_xp.fast.rule_numbers import rule_numbers
+from mlp_xp.losses import LOSSES, GroupedCrossEntropy, Pinball
+from mlp_xp.network import Network
+from mlp_xp.optimizers import LBFGS, OPTIMIZERS, SGD
+from mlp_xp.regularizers import ElasticNet
+from mlp_xp.rows.loader import Loader
+from mlp_xp.training_loop import train
+from mlp_xp.update import Update
+
+N_ROWS, BATCH, EPOCHS = 46, 10, 3  # four whole steps an epoch, and a ragged one
+RULES = [name for name, rule in OPTIMIZERS.items() if rule is not LBFGS]
+
+
+def rows(loss):
+    rng = np.random.default_rng(3)
+    x, weight = rng.normal(size=(N_ROWS, 4)), rng.uniform(0.5, 2.0, N_ROWS)
+    y = rng.integers(0, 3, (N_ROWS, 1)) if LOSSES[loss].labels else rng.uniform(size=(N_ROWS, 1))
+    return readonly(x), readonly(y), readonly(weight)
+
+
+def run(kit, loss="squared_error", *, weighted=False, chunk_rows=4096, batch=BATCH, epochs=EPOCHS, **named):
+    """Losses and parameters of a training: with a kit, or by the plain rules where there is none."""
+    x, y, weight = rows(loss)
+    n_outputs = 3 if LOSSES[loss].labels else 1
+    network = Network(
+        (4, 5, 3, n_outputs),
+        activation=named.pop("activation", "tanh"),
+        bias=named.pop("bias", True),
+        dtype="float64",
+        seed=1,
+    )
+    loader = Loader(x, y, weight if weighted else None, batch_size=batch, chunk_rows=chunk_rows, seed=2)
+    validation = Loader(x, y, batch_size="full")
+    epochs_ = train(
+        network,
+        loader,
+        loss=loss,
+        validation=validation,
+        max_epochs=epochs,
+        learning_rate=0.01,
+        way="plain" if kit is None else "fast",
+        **named,
+    )
+    found = [(each.train_loss, each.validation_loss) for each in epochs_]
+    return np.array(found), host(network.parameters.flat)
+
+
+@pytest.fixture
+def with_kit(monkeypatch):
+    """`with_kit(kit)`: trainings take that kit, as they take a GPU's."""
+
+    def use(kit, **named):
+        make = functools.partial(CudaUpdate, kit=kit, **named)
+        monkeypatch.setattr(training_loop, "ways", lambda name, way: Update if way == "plain" else make)
+        return kit
+
+    return use
+
+
+def check_equal(kit, *arguments, **named):
+    expected, found = run(None, *arguments, **named), run(kit, *arguments, **named)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-11)
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-9, atol=1e-12)
+
+
+def test_which_way():
+    assert ways("cpu", "plain") is Update
+    assert ways("cpu") is CpuUpdate
+    assert ways("strict") is Update
+    assert ways("cuda:0", "plain") is Update
+    for name, captures in (("fast", True), ("fused", False)):
+        way = ways("cuda:1", name)
+        assert (way.func, way.keywords) == (CudaUpdate, {"captures": captures})
+    assert set(WAYS) == {"fast", "fused", "plain"}
+    loader = Loader(np.ones((3, 4)), np.ones(3))
+    with pytest.raises(ValueError, match="unknown way 'fats'; did you mean 'fast'"):
+        train(Network((4, 1)), loader, way="fats")
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("bias", [True, False])
+def test_every_activation(activation, bias, with_kit):
+    kit = with_kit(StandInKit())
+    check_equal(kit, activation=activation, bias=bias)
+    assert ("activate" in kit.calls) == (activation != "identity")
+    assert kit.calls.count("activate") >= kit.calls.count("chain")
+
+
+def test_an_activation_on_the_last_layer_and_a_users_own(with_kit):
+    pair = (lambda z: z / (1.0 + z * z), lambda z: (1.0 - z * z) / ((1.0 + z * z) * (1.0 + z * z)))
+    check_equal(with_kit(StandInKit()), activation=["relu", pair, "softplus"])
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("weighted", [True, False])
+def test_every_loss(loss, weighted, with_kit):
+    kit = with_kit(StandInKit())
+    check_equal(kit, loss, weighted=weighted)
+    for kernel, its_loss in (("cross_entropy", "softmax_cross_entropy"), ("pinball", "pinball")):
+        assert (kernel in kit.calls) == (loss == its_loss)
+
+
+SEVERAL = {
+    "pinball": (Pinball((0.1, 0.5, 0.9)), 2, 6),
+    "cross_entropy": (GroupedCrossEntropy((3, 2), label_smoothing=0.1), 2, 5),
+}
+"""Losses whose kernel sees several targets: the loss, targets and outputs."""
+
+
+@pytest.mark.parametrize("kernel", SEVERAL)
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("chunk_rows", [4096, 4])
+def test_losses_of_several_targets(kernel, weighted, chunk_rows, with_kit, caplog, monkeypatch):
+    monkeypatch.setitem(LOSSES, "grouped", GroupedCrossEntropy)  # the estimators' own
+    loss, n_targets, n_outputs = SEVERAL[kernel]
+    x, _, weight = rows("squared_error")
+    rng = np.random.default_rng(4)
+    y = rng.integers(0, 2, (N_ROWS, n_targets)) if loss.labels else rng.normal(size=(N_ROWS, n_targets))
+    kit, found = with_kit(StandInKit()), []
+    for way in ("plain", "fast"):
+        network = Network((4, 5, n_outputs), dtype="float64", seed=1)
+        own = weight if weighted else None
+        loader = Loader(x, y, own, batch_size=BATCH, chunk_rows=chunk_rows, seed=2)
+        epochs = train(network, loader, loss=loss, max_epochs=EPOCHS, learning_rate=0.01, way=way)
+        found.append(([epoch.train_loss for epoch in epochs], host(network.parameters.flat)))
+    np.testing.assert_allclose(found[1][0], found[0][0], rtol=1e-11)
+    np.testing.assert_allclose(found[1][1], found[0][1], rtol=1e-9, atol=1e-12)
+    assert kernel in kit.calls
+    assert kit.graphs == (chunk_rows > BATCH)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule(rule, with_kit):
+    kit = with_kit(StandInKit())
+    check_equal(kit, optimizer=rule)
+    assert kit.calls.count(rule) == kit.calls.count("begin") == 5 * EPOCHS
+
+
+@pytest.mark.parametrize(
+    ("penalty", "dropout", "clip", "reduction", "weighted"),
+    list(
+        itertools.product(
+            (None, ElasticNet(0.01, 0.02)), (0.0, 0.4), (None, 0.1), ("mean", "sum"), (True, False)
+        )
+    ),
+)
+def test_every_option(penalty, dropout, clip, reduction, weighted, with_kit):
+    named = {"regularizer": penalty, "dropout": dropout, "clip_norm": clip, "reduction": reduction}
+    kit = with_kit(StandInKit())
+    check_equal(kit, weighted=weighted, schedule="cosine", seed=9, **named)
+    for name, wanted in (("penalty", penalty), ("mask", dropout), ("clip", clip)):
+        assert (name in kit.calls) == bool(wanted)
+
+
+@pytest.mark.parametrize("rule", ["sgd", "adamw"])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_steps_of_several_chunks(rule, weighted, with_kit):
+    kit = with_kit(StandInKit())
+    named = {"regularizer": ElasticNet(0.01, 0.02), "dropout": 0.3, "clip_norm": 0.1}
+    check_equal(kit, chunk_rows=4, weighted=weighted, optimizer=rule, **named)
+    assert kit.graphs == 0
+    assert kit.calls.count(rule) == 5 * EPOCHS
+
+
+def test_steps_are_captured_once_and_ragged_ones_are_not(with_kit):
+    kit = with_kit(StandInKit())
+    check_equal(kit, epochs=4)
+    assert kit.graphs == 1
+    assert kit.calls.count("launch") == 4 * 4 - EAGER_STEPS
+
+
+def test_a_step_of_all_rows_is_captured(with_kit):
+    kit = with_kit(StandInKit())
+    check_equal(kit, batch="full", epochs=6)
+    assert kit.calls.count("launch") == 6 - EAGER_STEPS
+
+
+def test_without_graphs_nothing_is_captured(with_kit):
+    kit = with_kit(StandInKit(), captures=False)
+    check_equal(kit)
+    assert kit.graphs == 0
+
+
+def test_a_failed_capture_is_logged_once_and_training_goes_on(with_kit, caplog):
+    kit = with_kit(StandInKit(captures=False))
+    with caplog.at_level(logging.WARNING):
+        check_equal(kit)
+    assert [record.getMessage() for record in caplog.records] == [
+        "steps are launched kernel by kernel, since this one cannot be captured: a reason"
+    ]
+
+
+@pytest.mark.parametrize("read_every", [3, 4, 5])
+@pytest.mark.parametrize("penalty", [None, ElasticNet(0.01, 0.02)])
+def test_values_are_stored_where_there_is_room(read_every, penalty, with_kit, monkeypatch):
+    monkeypatch.setattr(objective_room, "READ_EVERY", read_every)
+    check_equal(with_kit(StandInKit()), regularizer=penalty)
+
+
+def test_weights_that_sum_to_zero_change_nothing(with_kit):
+    x, y, _ = rows("squared_error")
+    weight = np.r_[np.zeros(BATCH), np.ones(N_ROWS - BATCH)]
+    found = []
+    for kit in (None, with_kit(StandInKit())):
+        network = Network((4, 3, 1), dtype="float64")
+        loader = Loader(x, y, weight, batch_size=BATCH, order="sequential")
+        way = "plain" if kit is None else "fast"
+        found.append([epoch.train_loss for epoch in train(network, loader, max_epochs=3, way=way)])
+    np.testing.assert_allclose(*found, rtol=1e-12)
+
+
+def test_a_loss_that_is_not_finite_ends_the_epoch(with_kit, monkeypatch):
+    monkeypatch.setattr(objective_room, "READ_EVERY", 4)
+    with_kit(StandInKit())
+    x, y, _ = rows("squared_error")
+    network = Network((4, 3, 1), activation="identity", dtype="float64")
+    before = host(network.parameters.flat)
+    epochs = train(network, Loader(x, y, batch_size=2), optimizer="sgd", learning_rate=1e300)
+    with pytest.raises(FloatingPointError, match=r"epoch 1, step \d"):
+        list(epochs)
+    np.testing.assert_array_equal(host(network.parameters.flat), before)
+
+
+def test_a_rolled_back_run_goes_on_with_new_kernels(with_kit):
+    kit = with_kit(StandInKit())
+    x, y, _ = rows("squared_error")
+    network = Network((4, 3, 1), activation="leaky_relu", dtype="float64")
+    loader = Loader(np.tile(x, (9, 1)), np.tile(y, (9, 1)), batch_size=1)
+    named = {"optimizer": "sgd", "learning_rate": 20.0, "on_divergence": "rollback", "max_epochs": 4}
+    with pytest.warns(UserWarning, match="Rolled back"):
+        losses = [epoch.train_loss for epoch in train(network, loader, **named)]
+    assert losses[-1] < losses[0]
+    assert kit.graphs > 1
+
+
+def test_a_rule_of_ones_own_is_applied_as_it_is_written(with_kit):
+    class Mine(SGD):
+        def update(self, xp, t, rate, p, g):
+            p -= 0.5 * rate * g
+
+    assert rule_numbers(Mine(), 1, 0.1) is None
+    kit = with_kit(StandInKit())
+    check_equal(kit, optimizer=Mine())
+    assert kit.graphs == 0

@@ -1,0 +1,190 @@
+"""Metrics against scikit-learn's, on rows that come in parts and with weights."""
+
+import math
+
+import numpy as np
+import pytest
+from arrays import readonly
+
+from mlp_xp import Network
+from mlp_xp.losses import (
+    BinaryCrossEntropy,
+    Huber,
+    Pinball,
+    Poisson,
+    SoftmaxCrossEntropy,
+    SortedLink,
+    SquaredError,
+)
+from mlp_xp.rows.arrays import ArraySource
+from mlp_xp.tables import TableModel, evaluation
+from mlp_xp.tables.evaluation import evaluate
+from mlp_xp.tables.preparation import Inputs, Targets
+
+N_ROWS = 53
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    monkeypatch.setattr(evaluation, "PREDICT_ROWS", 10)
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "weighted"])
+def weight(request, rng):
+    return rng.integers(0, 4, N_ROWS) * 0.5 if request.param else None
+
+
+def model_of(loss, n_targets=1, levels=None, targets=None, dtype="float64"):
+    """An untrained network with the loss's link: as good as any to be measured."""
+    n_classes = len(levels) if levels and loss.labels else None
+    network = Network((3, 5, loss.n_outputs(n_targets, n_classes)), dtype=dtype, seed=1)
+    network.output = loss.link
+    names = [f"t{i}" for i in range(n_targets)]
+    return TableModel(network, Inputs.plain("abc"), targets or Targets.unscaled(names), levels, loss=loss)
+
+
+def source_of(x, y, weight):
+    return ArraySource(readonly(x), readonly(y), None if weight is None else readonly(weight))
+
+
+@pytest.mark.needs("sklearn")
+@pytest.mark.parametrize("n_targets", [1, 3])
+@pytest.mark.parametrize("loss", [SquaredError(), Huber(2.0)])
+def test_numbers(rng, weight, loss, n_targets):
+    from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
+
+    targets = Targets(tuple(f"t{i}" for i in range(n_targets)), (1e4,) * n_targets, (3.0,) * n_targets)
+    model = model_of(loss, n_targets, targets=targets)
+    x = rng.normal(size=(N_ROWS, 3))
+    y = 1e4 + rng.normal(size=(N_ROWS, n_targets)) * np.arange(1, n_targets + 1)
+    found = evaluate(model, source_of(x, y, weight))
+    predicted = model.predict(x)
+    for name, metric in (
+        ("r2", r2_score),
+        ("rmse", root_mean_squared_error),
+        ("mae", mean_absolute_error),
+    ):
+        assert found.pop(name) == pytest.approx(metric(y, predicted, sample_weight=weight), rel=1e-9)
+        each = metric(y, predicted, sample_weight=weight, multioutput="raw_values")
+        for target, value in zip(targets.names, each, strict=True) if n_targets > 1 else ():
+            assert found.pop(f"{name}_{target}") == pytest.approx(value, rel=1e-9)
+    assert found == {}
+
+
+@pytest.mark.needs("sklearn")
+def test_counts(rng, weight):
+    from sklearn.metrics import mean_poisson_deviance, mean_squared_error
+
+    model = model_of(Poisson())
+    x, y = rng.normal(size=(N_ROWS, 3)), rng.poisson(1.0, N_ROWS).astype(float)
+    assert (y == 0).any()
+    found = evaluate(model, source_of(x, y, weight))
+    predicted = model.predict(x)[:, 0]
+    assert list(found) == ["r2", "rmse", "mae", "poisson_deviance"]
+    assert found["poisson_deviance"] == pytest.approx(
+        mean_poisson_deviance(y, predicted, sample_weight=weight), rel=1e-12
+    )
+    assert found["rmse"] ** 2 == pytest.approx(mean_squared_error(y, predicted, sample_weight=weight))
+
+
+@pytest.mark.needs("sklearn")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_classes(rng, weight, dtype):
+    from sklearn.metrics import accuracy_score, log_loss
+
+    model = model_of(SoftmaxCrossEntropy(), levels=("a", "b", "c"), dtype=dtype)
+    x, y = rng.normal(size=(N_ROWS, 3)), rng.integers(0, 3, N_ROWS)
+    found = evaluate(model, source_of(x, y, weight))
+    names = np.array(["a", "b", "c"])[y]
+    probabilities = model.predict_raw(x)
+    assert list(found) == ["accuracy", "log_loss"]
+    assert found["accuracy"] == pytest.approx(accuracy_score(names, model.predict(x), sample_weight=weight))
+    expected = log_loss(y, probabilities, sample_weight=weight, labels=[0, 1, 2])
+    assert found["log_loss"] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.needs("sklearn")
+def test_two_classes_with_one_output(rng, weight):
+    from sklearn.metrics import accuracy_score, log_loss
+
+    model = model_of(BinaryCrossEntropy(), levels=("no", "yes"))
+    x, y = rng.normal(size=(N_ROWS, 3)), rng.integers(0, 2, N_ROWS)
+    found = evaluate(model, source_of(x, y, weight))
+    names = np.array(["no", "yes"])[y]
+    assert found["accuracy"] == pytest.approx(accuracy_score(names, model.predict(x), sample_weight=weight))
+    expected = log_loss(y, model.network.predict(x)[:, 0], sample_weight=weight)
+    assert found["log_loss"] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.needs("sklearn")
+def test_labels(rng, weight):
+    from sklearn.metrics import accuracy_score, log_loss
+
+    model = model_of(BinaryCrossEntropy(), n_targets=2)
+    x, y = rng.normal(size=(N_ROWS, 3)), rng.integers(0, 2, (N_ROWS, 2))
+    found = evaluate(model, source_of(x, y, weight))
+    p = model.predict(x)
+    each = range(2)
+    expected = {
+        "accuracy": np.mean([accuracy_score(y[:, i], p[:, i] > 0.5, sample_weight=weight) for i in each]),
+        "log_loss": np.mean([log_loss(y[:, i], p[:, i], sample_weight=weight) for i in each]),
+    }
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.needs("sklearn")
+@pytest.mark.parametrize("n_targets", [1, 2])
+@pytest.mark.parametrize("quantiles", [(0.5,), (0.1, 0.5, 0.9)])
+def test_quantiles(rng, weight, quantiles, n_targets):
+    from sklearn.metrics import mean_pinball_loss
+
+    model = model_of(Pinball(quantiles), n_targets)
+    x, y = rng.normal(size=(N_ROWS, 3)), rng.normal(size=(N_ROWS, n_targets))
+    found = evaluate(model, source_of(x, y, weight))
+    predicted = model.predict(x).reshape(N_ROWS, n_targets, len(quantiles))
+    expected = np.mean(
+        [
+            mean_pinball_loss(y, predicted[:, :, i], alpha=q, sample_weight=weight)
+            for i, q in enumerate(quantiles)
+        ]
+    )
+    assert found.pop("pinball_loss") == pytest.approx(expected, rel=1e-9)
+    if len(quantiles) > 1:
+        inside = ((predicted[:, :, 0] <= y) & (y <= predicted[:, :, -1])).mean(axis=1)
+        assert found.pop("coverage") == pytest.approx(np.average(inside, weights=weight))
+    assert found == {}
+
+
+def test_a_perfect_model():
+    model = model_of(SquaredError())
+    x = np.arange(36.0).reshape(12, 3)
+    found = evaluate(model, source_of(x, model.predict(x), None))
+    assert found == {"r2": 1.0, "rmse": 0.0, "mae": 0.0}
+
+
+def test_metrics_without_a_meaning_are_nan():
+    model, x = model_of(SquaredError()), np.zeros((4, 3))
+    constant = evaluate(model, source_of(x, np.ones(4), None))
+    assert math.isnan(constant["r2"])
+    assert constant["rmse"] == pytest.approx(1.0)
+    weightless = evaluate(model, source_of(x, np.arange(4.0), np.zeros(4)))
+    assert all(math.isnan(value) for value in weightless.values())
+    classes = model_of(SoftmaxCrossEntropy(), levels=("a", "b"))
+    assert all(map(math.isnan, evaluate(classes, source_of(x, np.zeros(4), np.zeros(4))).values()))
+
+
+def test_a_probability_that_rounds_to_zero_costs_a_finite_loss():
+    model = model_of(SoftmaxCrossEntropy(), levels=("a", "b"), dtype="float32")
+    model.network.parameters.flat[...] = 0.0
+    model.network.parameters.biases[-1][...] = [1e4, 0.0]
+    found = evaluate(model, source_of(np.zeros((2, 3)), [0, 1], None))
+    assert found["accuracy"] == 0.5
+    assert 40 < found["log_loss"] < 50
+
+
+def test_quantiles_of_a_network_alone_are_not_known():
+    network = Network((3, 3))
+    network.output = SortedLink(3)
+    model = TableModel.around(network, "abc")
+    with pytest.raises(ValueError, match="does not say which quantiles"):
+        evaluate(model, source_of(np.zeros((4, 3)), np.zeros(4), None))

@@ -1,0 +1,267 @@
+"""The house's rules, read from its source: arrows point one way, and the core stays light."""
+
+import ast
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mlp_xp
+
+ROOT = Path(mlp_xp.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+HEAVY = {
+    "cupy",
+    "matplotlib",
+    "mpi4py",
+    "numba",
+    "onnx",
+    "pandas",
+    "polars",
+    "pyarrow",
+    "rich",
+    "scipy",
+    "sklearn",
+    "torch",
+    "typer",
+}
+
+# From the foundations to the roof: a room (a file or a folder) knows only floors below its own.
+FLOORS = (
+    ("settings",),
+    ("machine",),
+    ("history",),
+    ("rows",),
+    ("activations", "dropout", "initializers", "parameters", "regularizers", "schedules"),
+    ("losses", "optimizers", "stopping"),
+    ("network",),
+    ("forward",),
+    ("backprop",),
+    ("objective", "run"),
+    ("update",),
+    ("fast",),
+    ("training_loop",),
+    ("tables",),
+    ("saved",),
+    ("estimators", "report"),
+    ("cli",),
+    ("__init__",),
+    ("__main__",),
+)
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+
+# Arrows that point upwards: (inside a function, from, to). Network.predict runs the forward pass,
+# which is built on networks; a model file may hold an estimator; the command line asks the package
+# for its version.
+UPWARDS = {
+    (False, "machine", "fast"),
+    (False, "objective", "run"),
+    (False, "run", "objective"),
+    (True, "network", "forward"),
+    (True, "saved", "estimators"),
+    (False, "cli", "__init__"),
+}
+
+# Optional libraries that a room is about, and may import where it is imported itself.
+ALLOWED = {"cli": {"rich", "typer"}, "estimators": {"scipy", "sklearn"}}
+
+
+def module_of(path):
+    """The dotted name of a file, the package's own left out: sources.arrays, loader."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and parts[:-1] else parts)
+
+
+MODULES = {module_of(path): path for path in FILES}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+
+
+def room_of(module):
+    return module.partition(".")[0]
+
+
+def imports(tree):
+    """Yield (module or module.name, line, inside a function) of every import."""
+
+    def walk(node, inside):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                for alias in child.names:
+                    yield alias.name, child.lineno, inside
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, f"line {child.lineno}: write imports in full"
+                for alias in child.names:
+                    yield f"{child.module}.{alias.name}", child.lineno, inside
+            else:
+                function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+                yield from walk(child, inside or function)
+
+    yield from walk(tree, False)
+
+
+def own_imports(tree):
+    """Yield (module of the package, line, inside a function)."""
+    for name, line, inside in imports(tree):
+        package, _, rest = name.partition(".")
+        if package == "mlp_xp":
+            parts = rest.split(".")
+            while parts and ".".join(parts) not in MODULES:
+                parts.pop()
+            yield ".".join(parts) or "__init__", line, inside
+
+
+def test_every_room_has_a_floor():
+    rooms = {room_of(module) for module in MODULES}
+    assert rooms <= FLOOR.keys(), "a new file or folder needs a floor in this test"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_arrows_point_down(module):
+    room = room_of(module)
+    wrong = [
+        f"line {line}: {room} imports {room_of(target)}"
+        for target, line, inside in own_imports(TREES[module])
+        if room_of(target) != room
+        and FLOOR[room_of(target)] >= FLOOR[room]
+        and (inside, room, room_of(target)) not in UPWARDS
+    ]
+    assert wrong == []
+
+
+def test_the_upward_arrows_are_still_needed():
+    drawn = {
+        (inside, room_of(module), room_of(target))
+        for module, tree in TREES.items()
+        for target, _, inside in own_imports(tree)
+    }
+    assert drawn >= UPWARDS
+
+
+def test_no_file_waits_for_itself():
+    """Module-level imports have no cycle, inside folders too."""
+    waits_for = {
+        module: {target for target, _, inside in own_imports(tree) if not inside} - {module}
+        for module, tree in TREES.items()
+    }
+    done = set()
+    while ready := {m for m, needed in waits_for.items() if m not in done and needed <= done}:
+        done |= ready
+    assert set(waits_for) - done == set()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_what_comes_from_outside(module):
+    """CuPy only in cuda's room, inside functions; other optional libraries inside functions."""
+    room = room_of(module)
+    for name, line, inside in imports(TREES[module]):
+        library = name.partition(".")[0]
+        if library in ("cupy", "cupyx", "cupy_backends") or name.startswith("array_api_compat.cupy"):
+            assert ("cuda" in module.split("."), inside) == (True, True), f"line {line}: {name}"
+        if library in HEAVY - ALLOWED.get(room, set()):
+            assert inside, f"line {line}: {name} costs every user time and must be there"
+
+
+def loaded_by(code):
+    """Which of the heavy libraries a fresh interpreter has after running this."""
+    report = f"import json, sys\n{code}\nprint(json.dumps(sorted({HEAVY!r} & set(sys.modules))))"
+    run = subprocess.run(
+        [sys.executable, "-c", report],
+        cwd=ROOT.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    assert loaded_by("import mlp_xp") == []
+
+
+def test_training_imports_nothing_heavy():
+    code = """
+import mlp_xp
+network = mlp_xp.Network((2, 3, 1))
+loader = mlp_xp.Loader([[0.0, 1.0], [1.0, 2.0], [2.0, 0.0]], [1.0, 2.0, 3.0], batch_size=2)
+for epoch in mlp_xp.train(network, loader, max_epochs=2):
+    pass
+network.predict([[0.0, 1.0]])
+"""
+    assert loaded_by(code) == []
+
+
+PUBLIC = {"Loader", "MLPClassifier", "MLPRegressor", "Network", "load", "save", "train"}
+
+
+def test_the_public_names():
+    assert set(mlp_xp.__all__) >= PUBLIC
+    lazy = {"MLPClassifier", "MLPRegressor"}
+    for name in set(mlp_xp.__all__) - lazy:
+        assert getattr(mlp_xp, name).__doc__
+    assert lazy <= set(mlp_xp.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Netwrok'"):
+        _ = mlp_xp.Netwrok
+
+
+@pytest.mark.needs("sklearn")
+def test_the_estimators_come_when_they_are_asked_for():
+    assert "sklearn" in loaded_by("from mlp_xp import MLPClassifier")
+    assert mlp_xp.MLPRegressor is importlib.import_module("mlp_xp.estimators").MLPRegressor
+
+
+def public_definitions(node, prefix=""):
+    """Yield (dotted name, node) of public classes, functions and methods."""
+    for child in node.body:
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            if child.name.startswith("_"):
+                continue
+            yield prefix + child.name, child
+            if isinstance(child, ast.ClassDef):
+                yield from public_definitions(child, f"{prefix}{child.name}.")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_public_names_have_docstrings(module):
+    tree = TREES[module]
+    assert ast.get_docstring(tree), "the file has no docstring"
+    without = [name for name, node in public_definitions(tree) if not ast.get_docstring(node)]
+    assert without == []
+
+
+FORBIDDEN_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_nothing_runs_code_from_data(module):
+    tree = TREES[module]
+    found = [
+        f"line {line}: {name}"
+        for name, line, _ in imports(tree)
+        if name.partition(".")[0] in FORBIDDEN_MODULES
+    ]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", None) in FORBIDDEN_CALLS:
+            found.append(f"line {node.lineno}: {node.func.id}()")
+        pickles = isinstance(node, ast.keyword) and node.arg == "allow_pickle"
+        if pickles and getattr(node.value, "value", None) is not False:
+            found.append(f"line {node.value.lineno}: allow_pickle")
+    assert found == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_room_is_called_utils(module):
+    """A thing without a name is not yet designed."""
+    assert not set(module.split(".")) & {"utils", "util", "helpers", "common", "base", "misc"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_lint_and_types_are_not_suppressed(module):
+    text = MODULES[module].read_text(encoding="utf-8")
+    signs = ("# " + "noqa", "# " + "type: ignore", "# " + "mypy:", "# " + "ruff:", "TO" + "DO", "FIX" + "ME")
+    assert [sign for sign in signs if sign in text] == []

@@ -1,0 +1,264 @@
+"""What only a GPU can show: kernels, copies and graphs at work. Run with --device cuda."""
+
+import logging
+import warnings
+
+import numpy as np
+import pytest
+from arrays import host, readonly
+from mpi import mpiexec
+
+from mlp_xp import load
+from mlp_xp.activations import ACTIVATIONS
+from mlp_xp.dropout import resolve_dropout
+from mlp_xp.fast import ways
+from mlp_xp.fast.cuda import graph
+from mlp_xp.losses import LOSSES, GroupedCrossEntropy, Pinball, SoftmaxCrossEntropy
+from mlp_xp.machine import cuda
+from mlp_xp.machine.array_api import backend as find_backend
+from mlp_xp.machine.cuda import memory
+from mlp_xp.network import Network
+from mlp_xp.objective import Objective
+from mlp_xp.optimizers import LBFGS, OPTIMIZERS, Adam, Optimizer
+from mlp_xp.regularizers import ElasticNet
+from mlp_xp.rows.loader import Loader
+from mlp_xp.training_loop import train
+
+RULES = [name for name, rule in OPTIMIZERS.items() if rule is not LBFGS]
+TOLERANCE = {"float64": 1e-9, "float32": 2e-3}  # the rounding of some thirty steps
+
+
+@pytest.fixture
+def gpu(device, monkeypatch):
+    if device == "cpu":
+        pytest.skip("needs a GPU: --device cuda")
+    monkeypatch.setitem(LOSSES, "grouped", GroupedCrossEntropy)  # the estimators' own
+    return device
+
+
+def run(
+    gpu,
+    way,
+    loss="squared_error",
+    dtype="float64",
+    *,
+    epochs=3,
+    n_rows=330,
+    batch=32,
+    resident=False,
+    **named,
+):
+    """Losses and parameters of a training on the GPU."""
+    rng = np.random.default_rng(6)
+    x, weight = rng.normal(size=(n_rows, 20)), rng.uniform(0.5, 2, n_rows)
+    loss = LOSSES[loss]() if isinstance(loss, str) else loss
+    n_targets, n_outputs = named.pop("n_targets", 1), named.pop("n_outputs", 5 if loss.labels else 1)
+    shape = (n_rows, n_targets)
+    y = rng.integers(0, n_outputs // n_targets, shape) if loss.labels else rng.uniform(size=shape)
+    network = Network(
+        (20, 33, 17, n_outputs),
+        activation=named.pop("activation", "relu"),
+        device=gpu,
+        dtype=dtype,
+        seed=1,
+    )
+    data = tuple(map(readonly, (x, y, weight)))
+    if resident:
+        asarray = network.backend.asarray
+        data = asarray(x), asarray(y, "int32" if loss.labels else None), asarray(weight)
+    loader = Loader(*data, batch_size=batch, seed=3, chunk_rows=named.pop("chunk_rows", 4096))
+    losses = [
+        epoch.train_loss
+        for epoch in train(
+            network, loader, loss=loss, max_epochs=epochs, learning_rate=0.01, way=way, **named
+        )
+    ]
+    return np.array(losses), host(network.parameters.flat)
+
+
+def check_close(found, expected, dtype):
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_fused_activations_are_the_plain_ones(activation, dtype, gpu):
+    named = {"activation": activation, "dtype": dtype, "dropout": 0.2}
+    check_close(run(gpu, "fused", **named), run(gpu, "plain", **named), dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("rule", RULES)
+def test_fused_rules_are_the_plain_ones(rule, dtype, gpu):
+    named = {"optimizer": rule, "dtype": dtype, "regularizer": ElasticNet(1e-3, 1e-3), "clip_norm": 1.0}
+    check_close(run(gpu, "fused", **named), run(gpu, "plain", **named), dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_fused_losses_are_the_plain_ones(loss, dtype, gpu):
+    named = {"loss": loss, "dtype": dtype, "chunk_rows": 20}
+    check_close(run(gpu, "fused", **named), run(gpu, "plain", **named), dtype)
+    del named["chunk_rows"]
+    check_close(run(gpu, "fused", **named), run(gpu, "plain", **named), dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("name", ["quantiles", "several targets"])
+def test_fused_losses_of_several_outputs_are_the_plain_ones(name, dtype, gpu):
+    named = CAPTURED[name] | {"dtype": dtype}
+    check_close(run(gpu, "fused", **named), run(gpu, "plain", **named), dtype)
+
+
+def test_the_gpu_trains_as_the_cpu_does(gpu):
+    named = {"loss": "softmax_cross_entropy", "regularizer": ElasticNet(1e-3, 1e-3), "dropout": 0.2}
+    check_close(run(gpu, "fast", **named), run("cpu", "plain", **named), "float64")
+
+
+CAPTURED = {
+    "plain": {},
+    "classes": {"loss": "softmax_cross_entropy"},
+    "everything": {
+        "loss": "softmax_cross_entropy",
+        "optimizer": "adamw",
+        "regularizer": ElasticNet(1e-3, 1e-3),
+        "dropout": 0.2,
+        "clip_norm": 1.0,
+        "schedule": "cosine",
+        "activation": "gelu",
+    },
+    "huber": {"loss": "huber", "optimizer": "nesterov"},
+    "poisson": {"loss": "poisson", "optimizer": "rmsprop"},
+    "binary": {"loss": "binary_cross_entropy", "optimizer": "nadam", "activation": "silu"},
+    "quantiles": {"loss": Pinball((0.1, 0.5, 0.9)), "n_outputs": 3},
+    "several targets": {"loss": GroupedCrossEntropy((3, 2)), "n_outputs": 5, "n_targets": 2},
+}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("resident", [False, True])
+@pytest.mark.parametrize("name", CAPTURED)
+def test_a_graph_gives_the_same_bits(name, resident, dtype, gpu, monkeypatch, caplog):
+    launches = []
+    launch = graph.Captured.launch
+    monkeypatch.setattr(graph.Captured, "launch", lambda self: (launches.append(1), launch(self)))
+    named = {"dtype": dtype, "resident": resident} | CAPTURED[name]
+    with caplog.at_level(logging.WARNING):
+        captured, eager = run(gpu, "fast", **named), run(gpu, "fused", **named)
+    assert [record.getMessage() for record in caplog.records] == []
+    assert len(launches) == 3 * 10 - 2
+    for one, other in zip(captured, eager, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_same_seed_gives_the_same_bits(gpu):
+    for one, other in zip(run(gpu, "fast"), run(gpu, "fast"), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_steps_take_no_memory(resident, gpu):
+    """An epoch takes as many blocks from the pool however many steps it has."""
+    taken = []
+    for n_rows in (32 * 10, 32 * 100):
+        rng = np.random.default_rng(1)
+        network = Network((20, 64, 1), device=gpu)
+        x, y = rng.normal(size=(n_rows, 20)), rng.normal(size=n_rows)
+        if resident:
+            x, y = network.backend.asarray(x), network.backend.asarray(y)
+        epochs = train(
+            network, Loader(x, y, batch_size=32), regularizer=ElasticNet(1e-3, 1e-3), clip_norm=1.0
+        )
+        next(epochs)
+        with memory.allocations() as count:
+            next(epochs)
+        taken.append(count.n_blocks)
+    # Rows that are on the device are gathered in blocks of several steps, into new arrays.
+    assert taken[1] - taken[0] <= (20 if resident else 0)
+
+
+def test_steps_do_not_wait_for_the_gpu(gpu):
+    """CuPy refuses, inside a step, to read the device or to wait for it."""
+    cupyx = pytest.importorskip("cupyx")
+    rng = np.random.default_rng(2)
+    x, y, weight = rng.normal(size=(330, 20)), rng.integers(0, 5, 330), rng.uniform(0.5, 2, 330)
+    network = Network((20, 33, 17, 5), device=gpu, seed=1)
+    backend = network.backend
+    dropout = resolve_dropout(0.2, 2, 0)
+    objective = Objective(network, SoftmaxCrossEntropy(), ElasticNet(1e-3, 1e-3), dropout)
+    update = ways(backend.name)(objective, Optimizer(Adam(), network.parameters), 1.0)
+    loader = Loader(x, y, weight, batch_size=32)
+    with backend.runtime.working(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # CuPy deprecates what it has no other word for
+        for number, step in enumerate(loader.steps(0, backend, **objective.targets)):
+            with cupyx.allow_synchronize(False):
+                update(step, number, 1e-3)
+        assert np.isfinite(objective.epoch_loss())
+
+
+@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize(
+    "options", [{"batch_size": 8, "chunk_rows": 64}, {"batch_size": 1000, "chunk_rows": 300}]
+)
+def test_every_step_reads_its_own_rows(options, slow, gpu):
+    """Rows carry their numbers; kernels that take long run before and after the sums over them."""
+    n_rows, backend = 5_000, find_backend(gpu, "float64")
+    x = np.repeat(np.arange(float(n_rows))[:, None], 500, axis=1)
+    loader = Loader(
+        x, np.arange(n_rows), batch_size=options["batch_size"], chunk_rows=options["chunk_rows"], seed=8
+    )
+    large = backend.ones((1500, 1500))
+    for epoch in range(3):
+        sums, lengths = [], []
+        with backend.runtime.working():
+            for step in loader.steps(epoch, backend):
+                for chunk in step:
+                    if slow and len(sums) % 7 == 0:
+                        large @ large
+                    sums.append(backend.xp.sum(chunk.x) + backend.xp.sum(chunk.y))
+                    lengths.append(chunk.x.shape[0])
+            found = np.array([float(each) for each in sums])
+        order = np.asarray(loader.order(n_rows, 8, epoch)[0:n_rows])
+        parts = np.split(order, np.cumsum(lengths)[:-1])
+        np.testing.assert_array_equal(found, [501.0 * part.sum() for part in parts])
+
+
+def test_memory_that_runs_out(gpu):
+    """A step of all rows that does not fit is made in chunks, with the same result."""
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(4096, 64)), rng.normal(size=4096)
+    found = []
+    for limit in (None, "120MiB"):
+        network = Network((64, 1024, 512, 1), device=gpu, dtype="float64", seed=2)
+        try:
+            if limit is not None:
+                memory.limit(limit, int(network.backend.name.partition(":")[2]))
+            loader = Loader(x, y, batch_size="full")
+            epochs = train(network, loader, max_epochs=2, optimizer="sgd", learning_rate=1e-3)
+            if limit is None:
+                losses = [epoch.train_loss for epoch in epochs]
+            else:
+                with pytest.warns(UserWarning, match="rows at a time do not fit the memory of cuda"):
+                    losses = [epoch.train_loss for epoch in epochs]
+                assert loader.chunk_rows < 4096
+        finally:
+            memory.limit("100%", int(network.backend.name.partition(":")[2]))
+        found.append((losses, host(network.parameters.flat)))
+    check_close(*found, "float64")
+
+
+@pytest.mark.needs("mpi4py")
+@pytest.mark.parametrize("way", ["auto", "nccl", "host"])
+def test_ranks_train_as_one_process_does(way, gpu, tmp_path):
+    """On a machine with one GPU both share it, and their gradients go through the host."""
+    if way == "nccl" and len(cuda.devices()) < 2:
+        pytest.skip("NCCL needs two GPUs")
+    options = ("-m", "mlp_xp", "train", "--epochs", "3", "--patience", "0", "--dtype", "float64", "--quiet")
+    options += ("--device", "cuda", "--dropout", "0.2", "--all-reduce", way, "--out")
+    found = []
+    for n_ranks in (1, 2):
+        done = mpiexec(n_ranks, *options, tmp_path / f"{n_ranks}.safetensors")
+        assert done.returncode == 0, done.stderr
+        found.append(load(tmp_path / f"{n_ranks}.safetensors").network.parameters.to_host())
+    np.testing.assert_allclose(*found, rtol=1e-9, atol=1e-10)
