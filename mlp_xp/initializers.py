@@ -6,55 +6,86 @@ An initializer is asked for each layer in turn: `weights(generator, layer, n_in,
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from mlp_xp.settings import checks
 
 
+@dataclasses.dataclass(frozen=True)
 class Random:
-    """What the random initializers share: biases of zero."""
+    """What the random initializers share: biases.
+
+    Parameters
+    ----------
+    bias_deviation : float >= 0
+        Standard deviation of the biases, which are normal with mean 0; zeros if it is 0.
+    """
+
+    bias_deviation: float = dataclasses.field(default=0.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Check the deviation."""
+        checks.refuse([checks.number("bias_deviation", self.bias_deviation, least=0)])
 
     def biases(self, generator: np.random.Generator, layer: int, n_in: int, n_out: int) -> np.ndarray:
-        """Zeros."""
-        return np.zeros(n_out)
+        """Zeros, or normal; nothing is drawn for zeros."""
+        if not self.bias_deviation:
+            return np.zeros(n_out)
+        return generator.normal(0.0, self.bias_deviation, n_out)
 
 
-def _uniform(generator: np.random.Generator, variance: float, shape: tuple[int, int]) -> np.ndarray:
-    bound = math.sqrt(3.0 * variance)
-    return generator.uniform(-bound, bound, shape)
+class Zeros(Random):
+    """Weights of zero: for an output layer, whose first predictions are then the same for all rows.
+
+    A hidden layer of them learns nothing, since all of its units stay alike.
+    """
+
+    def weights(self, generator: np.random.Generator, layer: int, n_in: int, n_out: int) -> np.ndarray:
+        """Zeros; nothing is drawn."""
+        return np.zeros((n_in, n_out))
 
 
-def _normal(generator: np.random.Generator, variance: float, shape: tuple[int, int]) -> np.ndarray:
-    return generator.normal(0.0, math.sqrt(variance), shape)
+class Scaled(Random):
+    """Variance gain / fan, so that a and δ keep their size from layer to layer; uniform or normal."""
+
+    gain: ClassVar[float] = 1.0
+    is_uniform: ClassVar[bool] = True
+
+    def fan(self, n_in: int, n_out: int) -> float:
+        """What the variance falls with: the number of inputs."""
+        return n_in
+
+    def weights(self, generator: np.random.Generator, layer: int, n_in: int, n_out: int) -> np.ndarray:
+        """Uniform or normal with that variance."""
+        variance = self.gain / self.fan(n_in, n_out)
+        if self.is_uniform:
+            bound = math.sqrt(3.0 * variance)
+            return generator.uniform(-bound, bound, (n_in, n_out))
+        return generator.normal(0.0, math.sqrt(variance), (n_in, n_out))
 
 
-@dataclasses.dataclass(frozen=True)
-class GlorotUniform(Random):
-    """Variance 2 / (n_in + n_out): keeps the size of a and δ through layers that are linear near 0 (tanh).
+class GlorotUniform(Scaled):
+    """Variance 2 / (n_in + n_out): for layers that are linear near 0 (tanh), there and on the way back.
 
     References
     ----------
     Glorot and Bengio, Understanding the difficulty of training deep networks, 2010, equation 16.
     """
 
-    def weights(self, generator: np.random.Generator, layer: int, n_in: int, n_out: int) -> np.ndarray:
-        """Uniform with that variance."""
-        return _uniform(generator, 2.0 / (n_in + n_out), (n_in, n_out))
+    def fan(self, n_in: int, n_out: int) -> float:
+        """The mean of inputs and outputs."""
+        return (n_in + n_out) / 2.0
 
 
-@dataclasses.dataclass(frozen=True)
-class GlorotNormal(Random):
+class GlorotNormal(GlorotUniform):
     """Variance 2 / (n_in + n_out); Glorot and Bengio 2010, equation 12."""
 
-    def weights(self, generator: np.random.Generator, layer: int, n_in: int, n_out: int) -> np.ndarray:
-        """Normal with that variance."""
-        return _normal(generator, 2.0 / (n_in + n_out), (n_in, n_out))
+    is_uniform = False
 
 
-@dataclasses.dataclass(frozen=True)
-class HeUniform(Random):
+class HeUniform(Scaled):
     """Variance 2 / n_in: for relu and its kin, which pass on half of the variance.
 
     References
@@ -62,22 +93,16 @@ class HeUniform(Random):
     He et al., Delving deep into rectifiers, ICCV 2015, equation 10.
     """
 
-    def weights(self, generator: np.random.Generator, layer: int, n_in: int, n_out: int) -> np.ndarray:
-        """Uniform with that variance."""
-        return _uniform(generator, 2.0 / n_in, (n_in, n_out))
+    gain = 2.0
 
 
-@dataclasses.dataclass(frozen=True)
-class HeNormal(Random):
+class HeNormal(HeUniform):
     """Variance 2 / n_in; He et al. 2015, equation 10."""
 
-    def weights(self, generator: np.random.Generator, layer: int, n_in: int, n_out: int) -> np.ndarray:
-        """Normal with that variance."""
-        return _normal(generator, 2.0 / n_in, (n_in, n_out))
+    is_uniform = False
 
 
-@dataclasses.dataclass(frozen=True)
-class LeCunUniform(Random):
+class LeCunUniform(Scaled):
     """Variance 1 / n_in: for selu.
 
     References
@@ -85,18 +110,11 @@ class LeCunUniform(Random):
     LeCun et al., Efficient backprop, 1998, equation 16.
     """
 
-    def weights(self, generator: np.random.Generator, layer: int, n_in: int, n_out: int) -> np.ndarray:
-        """Uniform with that variance."""
-        return _uniform(generator, 1.0 / n_in, (n_in, n_out))
 
-
-@dataclasses.dataclass(frozen=True)
-class LeCunNormal(Random):
+class LeCunNormal(LeCunUniform):
     """Variance 1 / n_in; LeCun et al. 1998, equation 16."""
 
-    def weights(self, generator: np.random.Generator, layer: int, n_in: int, n_out: int) -> np.ndarray:
-        """Normal with that variance."""
-        return _normal(generator, 1.0 / n_in, (n_in, n_out))
+    is_uniform = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +135,7 @@ class Orthogonal(Random):
 
     def __post_init__(self) -> None:
         """Check the gain."""
+        super().__post_init__()
         checks.refuse([checks.number("gain", self.gain, above=0)])
 
     def weights(self, generator: np.random.Generator, layer: int, n_in: int, n_out: int) -> np.ndarray:
@@ -141,6 +160,7 @@ class Uniform(Random):
 
     def __post_init__(self) -> None:
         """Check the bounds."""
+        super().__post_init__()
         checks.refuse([checks.number("low", self.low), checks.number("high", self.high)])
         checks.refuse([checks.number("high", self.high, above=self.low)])
 
@@ -164,6 +184,7 @@ class Normal(Random):
 
     def __post_init__(self) -> None:
         """Check both."""
+        super().__post_init__()
         checks.refuse([checks.number("mean", self.mean), checks.number("deviation", self.deviation, above=0)])
 
     def weights(self, generator: np.random.Generator, layer: int, n_in: int, n_out: int) -> np.ndarray:
@@ -216,6 +237,7 @@ INITIALIZERS: dict[str, type] = {
     "orthogonal": Orthogonal,
     "uniform": Uniform,
     "normal": Normal,
+    "zeros": Zeros,
     "given": Given,
 }
 

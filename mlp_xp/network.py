@@ -31,8 +31,9 @@ class Network:
         is the identity unless given). A pair (value, derivative) of functions of z is a user's own.
     bias : bool
         Whether layers have biases.
-    initializer : str or instance, optional
-        How the weights start; what suits each layer's activation (`initializers.SUITED`) if not given.
+    initializer : str, instance, or list of them, optional
+        How the weights start: one for all layers, or a list with one for each, the output layer's last; what
+        suits each layer's activation (`initializers.SUITED`) if not given.
     device : str or Backend
         "cpu", "cuda", "cuda:N".
     dtype : str, optional
@@ -78,13 +79,20 @@ class Network:
         self.backend = find_backend(device, dtype)
         self.output: Any = IdentityLink()
         self.parameters = Parameters(self.backend, self.layer_sizes, bool(bias))
-        self._initialise(
-            [
-                resolve("initializer", INITIALIZERS, initializer or suited_initializer(f))
-                for f in self.activations
-            ],
-            seed,
-        )
+        self._initialise(self._initializers(initializer), seed)
+
+    def _initializers(self, given: Any) -> list[Any]:
+        """One a layer."""
+        a_layer = given if isinstance(given, list | tuple) else [given] * self.n_layers
+        if len(a_layer) != self.n_layers:
+            raise ValueError(
+                f"initializer has {len(a_layer)} entries, but this network has {self.n_layers} layers of "
+                "weights: give one for all, or one for each, the output layer's last."
+            )
+        return [
+            resolve("initializer", INITIALIZERS, one or suited_initializer(f))
+            for one, f in zip(a_layer, self.activations, strict=True)
+        ]
 
     def _initialise(self, initializers: Sequence[Any], seed: int) -> None:
         """Draw all layers from one generator, from the first layer to the last."""

@@ -25,7 +25,7 @@ VARIANCES = {
     "orthogonal": 1 / N_IN,
 }
 
-RANDOM = [name for name in INITIALIZERS if name != "given"]
+RANDOM = [name for name in INITIALIZERS if name not in ("given", "zeros")]
 
 
 def draw(initializer, n_in=N_IN, n_out=N_OUT, seed=0):
@@ -87,7 +87,37 @@ def test_plain_bounds_and_moments():
     assert draw(Normal(mean=7, deviation=0.01)).mean() == pytest.approx(7, abs=1e-3)
 
 
-@pytest.mark.parametrize("name", RANDOM)
+@pytest.mark.parametrize("name", [*RANDOM, "zeros"])
+def test_biases_are_drawn_where_a_deviation_is_given(name):
+    weights, biases = (
+        getattr(INITIALIZERS[name](bias_deviation=0.5), of)(np.random.default_rng(1), 0, 3, 20_000)
+        for of in ("weights", "biases")
+    )
+    assert np.array_equal(weights, INITIALIZERS[name]().weights(np.random.default_rng(1), 0, 3, 20_000))
+    assert abs(biases.mean()) < 5 * 0.5 / math.sqrt(biases.size)
+    assert abs(biases.std() - 0.5) < 5 * 0.5 / math.sqrt(2 * biases.size)
+    with pytest.raises(ValueError, match=r"bias_deviation=-1 must be a finite number >= 0"):
+        INITIALIZERS[name](bias_deviation=-1)
+
+
+def test_each_layer_may_have_its_own(device):
+    start = ["lecun_normal:bias_deviation=0.5", "he_uniform", "zeros"]
+    network = Network((4, 5, 6, 2), activation="selu", initializer=start, device=device, seed=3)
+    weights, biases = map(host, network.parameters.weights), map(host, network.parameters.biases)
+    generator = np.random.default_rng(3)
+    for layer, (w, b) in enumerate(zip(weights, biases, strict=True)):
+        expected_w = [
+            lambda: generator.normal(0, math.sqrt(1 / 4), (4, 5)),
+            lambda: generator.uniform(-math.sqrt(6 / 5), math.sqrt(6 / 5), (5, 6)),
+            lambda: np.zeros((6, 2)),
+        ][layer]()
+        np.testing.assert_allclose(w, expected_w, rtol=1e-6)
+        np.testing.assert_allclose(b, generator.normal(0, 0.5, 5) if layer == 0 else 0.0, rtol=1e-6)
+    with pytest.raises(ValueError, match="initializer has 2 entries, but this network has 3 layers"):
+        Network((4, 5, 6, 2), initializer=["he_normal", "zeros"])
+
+
+@pytest.mark.parametrize("name", [*RANDOM, "zeros"])
 def test_biases_start_at_zero(name):
     biases = INITIALIZERS[name]().biases(np.random.default_rng(0), 0, N_IN, N_OUT)
     np.testing.assert_array_equal(biases, np.zeros(N_OUT))
