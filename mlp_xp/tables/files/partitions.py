@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from mlp_xp.rows.files import File
 from mlp_xp.tables.files.arrow_files import kind_of
 from mlp_xp.tables.files.blocks import Block, Part
-from mlp_xp.tables.files.settling import Table
+from mlp_xp.tables.files.column_kinds import Table
 
 _NOTHING = "__HIVE_DEFAULT_PARTITION__"
 
