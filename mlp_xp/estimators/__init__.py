@@ -1,6 +1,6 @@
 """MLPClassifier and MLPRegressor: scikit-learn's contract, translated to the core.
 
-homes          in whose library and on which device X lives, and results go back to
+array_home     in whose library and on which device X lives, and results go back to
 rows           sparse matrices as sources, and parts of sources
 data           the rows of a fit, in memory or read as they are needed
 drawing        weights and orders drawn as scikit-learn draws them

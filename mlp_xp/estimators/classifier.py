@@ -12,7 +12,7 @@ from sklearn.utils.validation import _check_sample_weight
 
 from mlp_xp.estimators.data import Encoded, InMemory, SeenTargets, seen_targets
 from mlp_xp.estimators.fitting import Held, fit
-from mlp_xp.estimators.homes import on_host
+from mlp_xp.estimators.array_home import on_host
 from mlp_xp.estimators.parameters import is_stochastic, stated
 from mlp_xp.estimators.perceptron import Perceptron
 from mlp_xp.estimators.targets import Labels, kind_of, labels_of, numbers_of

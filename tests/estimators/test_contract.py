@@ -23,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mlp_xp import MLPClassifier, MLPRegressor
-from mlp_xp.estimators.homes import device_for
+from mlp_xp.estimators.array_home import device_for
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
