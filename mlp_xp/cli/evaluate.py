@@ -5,7 +5,7 @@ import json
 import math
 
 from mlp_xp.cli import options
-from mlp_xp.cli.predict import around, known_names
+from mlp_xp.cli.predict import known_names, with_names
 from mlp_xp.saved.model_file import load
 from mlp_xp.settings import checks
 from mlp_xp.tables import evaluation
@@ -72,7 +72,7 @@ def evaluate(
                 fitted, table = loaded, _open(loaded, where)
             else:
                 table = open_table(where, columns=known_names(loaded, where), numbers_alone=True)
-                fitted = around(loaded, table)
+                fitted = with_names(loaded, table)
             table = for_model(table, fitted)
         metrics = {
             name: value if math.isfinite(value) else None

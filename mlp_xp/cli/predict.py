@@ -118,7 +118,7 @@ def with_inputs(model: Any, where: Place) -> tuple[TableModel, Table]:
         return model, open_inputs(where, model)
     table = open_table(where, columns=known_names(model, where), targets_needed=False, numbers_alone=True)
     # Targets that the data has too are not needed, and are not named.
-    return around(model, dataclasses.replace(table, target_names=())), table
+    return with_names(model, dataclasses.replace(table, target_names=())), table
 
 
 def known_names(model: Any, where: Place) -> list[str] | None:
@@ -127,7 +127,7 @@ def known_names(model: Any, where: Place) -> list[str] | None:
     return None if names is None or not where.has_names else [str(name) for name in names]
 
 
-def around(model: Any, table: Table) -> TableModel:
+def with_names(model: Any, table: Table) -> TableModel:
     """A network or an estimator with the names of a table's columns.
 
     Raises
@@ -148,7 +148,7 @@ def around(model: Any, table: Table) -> TableModel:
     classes = getattr(model, "classes_", None)
     several_labels = isinstance(network.output, LogisticLink) and network.layer_sizes[-1] > 1
     levels = None if classes is None or several_labels else [str(level) for level in classes]
-    return TableModel.around(network, table.feature_names, table.target_names or None, levels)
+    return TableModel.of_network(network, table.feature_names, table.target_names or None, levels)
 
 
 class Predictions:

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlp_xp.machine import cuda
-from mlp_xp.tables.around import Around
+from mlp_xp.tables.prepared import Around
 from mlp_xp.training_loop import Epoch
 
 SECONDS_BETWEEN_LINES = 1.0

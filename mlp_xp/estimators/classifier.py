@@ -10,9 +10,9 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, unique_labels
 from sklearn.utils.validation import _check_sample_weight
 
+from mlp_xp.estimators.array_home import on_host
 from mlp_xp.estimators.data import Encoded, InMemory, SeenTargets, seen_targets
 from mlp_xp.estimators.fitting import Held, fit
-from mlp_xp.estimators.array_home import on_host
 from mlp_xp.estimators.parameters import is_stochastic, stated
 from mlp_xp.estimators.perceptron import Perceptron
 from mlp_xp.estimators.targets import Labels, kind_of, labels_of, numbers_of

@@ -14,10 +14,10 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from mlp_xp.dropout import resolve_dropout
 from mlp_xp.estimators import parameters
+from mlp_xp.estimators.array_home import HOST, device_for, home_of, on_host, seen_by_host, stays
 from mlp_xp.estimators.callbacks import Listeners
 from mlp_xp.estimators.data import InMemory, Streamed, dtype_of, is_streamed, names_of, source_given
 from mlp_xp.estimators.drawing import CountedOrder, DrawnOrder, draw_validation, draw_weights
-from mlp_xp.estimators.array_home import HOST, device_for, home_of, on_host, seen_by_host, stays
 from mlp_xp.estimators.rows import Part
 from mlp_xp.estimators.saved import HISTORY
 from mlp_xp.estimators.searching import Search

@@ -12,8 +12,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from mlp_xp.backprop import backprop
-from mlp_xp.estimators.callbacks import CallbackSupport
 from mlp_xp.estimators.array_home import HOST, Home, home_of, on_host, seen_by_host, stays
+from mlp_xp.estimators.callbacks import CallbackSupport
 from mlp_xp.estimators.parameters import CONSTRAINTS, hidden_activations, problems_with, refuse
 from mlp_xp.estimators.rows import dense_pieces
 from mlp_xp.estimators.saved import description_of

@@ -8,9 +8,9 @@ from sklearn.base import RegressorMixin, _fit_context
 from sklearn.metrics import d2_pinball_score, r2_score
 from sklearn.utils import column_or_1d
 
+from mlp_xp.estimators.array_home import on_host
 from mlp_xp.estimators.data import Encoded
 from mlp_xp.estimators.fitting import Held, fit
-from mlp_xp.estimators.array_home import on_host
 from mlp_xp.estimators.parameters import found_by
 from mlp_xp.estimators.perceptron import Perceptron
 from mlp_xp.losses import LOSSES, HalfSquaredError, Poisson

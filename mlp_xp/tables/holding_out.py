@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from mlp_xp.rows.order import STORED_ROWS
-from mlp_xp.tables.around import parts
 from mlp_xp.tables.files.parting import parted
 from mlp_xp.tables.files.records import NO_TEXT
+from mlp_xp.tables.prepared import parts
 
 
 def n_held_out(n_rows: int, part: float) -> int:

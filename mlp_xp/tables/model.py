@@ -20,8 +20,8 @@ from mlp_xp.losses import (
 from mlp_xp.network import Network
 from mlp_xp.settings import checks
 from mlp_xp.settings.catalogue import describe, resolve
-from mlp_xp.tables.around import parts
 from mlp_xp.tables.preparation import Inputs, Targets
+from mlp_xp.tables.prepared import parts
 from mlp_xp.tables.values import raw_values
 
 PREDICT_ROWS = 8192
@@ -89,7 +89,7 @@ class TableModel:
                 yield f"{n_levels} classes are named for a network with {n_outputs} outputs."
 
     @classmethod
-    def around(
+    def of_network(
         cls,
         network: Network,
         input_names: Sequence[str],

@@ -12,7 +12,6 @@ from mlp_xp.losses import LOSSES, BinaryCrossEntropy, Poisson
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.settings import checks
 from mlp_xp.settings.catalogue import name_of
-from mlp_xp.tables.around import Coded, Recoded, Selected, parts
 from mlp_xp.tables.datasets import load_dataset
 from mlp_xp.tables.files import MEMORY_LIMIT, ArrowSource, open_source
 from mlp_xp.tables.files.columns import PLURAL, Column
@@ -20,6 +19,7 @@ from mlp_xp.tables.files.csv_files import CsvForm
 from mlp_xp.tables.files.text_values import is_number, resembles_number
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.preparation import Category, Constant, Inputs
+from mlp_xp.tables.prepared import Coded, Recoded, Selected, parts
 
 MOST_LEVELS = 20
 """A numeric target of whole numbers with more different values than this is taken for a quantity."""

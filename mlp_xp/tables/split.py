@@ -5,10 +5,10 @@ import itertools
 from typing import Any
 
 from mlp_xp.rows.class_weights import ClassWeighted
-from mlp_xp.tables.around import Prepared, Subset
 from mlp_xp.tables.holding_out import at_random, latest, values_of, whole_groups
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.preparation import Constant, Inputs, Targets
+from mlp_xp.tables.prepared import Prepared, Subset
 from mlp_xp.tables.reading import Table, recoded
 from mlp_xp.tables.statistics import MAX_LEVELS, measure
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from mlp_xp.rows.order import Shuffled
-from mlp_xp.tables.around import PART_ROWS, parts, read
 from mlp_xp.tables.files.columns import Column as RawColumn
 from mlp_xp.tables.preparation import PERIODS, Category, Column, Constant, Date, Inputs, Number, Targets
+from mlp_xp.tables.prepared import PART_ROWS, parts, read
 
 SCALINGS = ("standard", "robust", "none")
 

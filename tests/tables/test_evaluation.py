@@ -185,6 +185,6 @@ def test_a_probability_that_rounds_to_zero_costs_a_finite_loss():
 def test_quantiles_of_a_network_alone_are_not_known():
     network = Network((3, 3))
     network.output = SortedLink(3)
-    model = TableModel.around(network, "abc")
+    model = TableModel.of_network(network, "abc")
     with pytest.raises(ValueError, match="does not say which quantiles"):
         evaluate(model, source_of(np.zeros((4, 3)), np.zeros(4), None))

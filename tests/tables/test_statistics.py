@@ -9,12 +9,12 @@ from arrays import readonly
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.order import Shuffled
 from mlp_xp.rows.streams import BatchSource
-from mlp_xp.tables import around, statistics
-from mlp_xp.tables.around import Subset
+from mlp_xp.tables import prepared, statistics
 from mlp_xp.tables.datasets import load_dataset
 from mlp_xp.tables.files.columns import Column
 from mlp_xp.tables.holding_out import at_random
 from mlp_xp.tables.preparation import Category, Constant, Date, Number
+from mlp_xp.tables.prepared import Subset
 from mlp_xp.tables.statistics import measure
 
 NAN = np.nan
@@ -23,7 +23,7 @@ NAN = np.nan
 @pytest.fixture
 def small_parts(monkeypatch):
     """Passes over a table take 7 rows at a time."""
-    monkeypatch.setattr(around.parts, "__defaults__", (7,))
+    monkeypatch.setattr(prepared.parts, "__defaults__", (7,))
     monkeypatch.setattr(statistics, "PART_ROWS", 7)
 
 

@@ -22,12 +22,12 @@ from mlp_xp.losses import (
     SquaredError,
 )
 from mlp_xp.rows.arrays import ArraySource
-from mlp_xp.tables import TableModel, around
-from mlp_xp.tables.around import Coded, Prepared, Subset
+from mlp_xp.tables import TableModel
 from mlp_xp.tables.datasets import load_dataset
 from mlp_xp.tables.files.columns import Column
 from mlp_xp.tables.holding_out import at_random, latest, whole_groups
 from mlp_xp.tables.preparation import Category, Inputs, Number, Targets
+from mlp_xp.tables.prepared import Coded, Prepared, Subset
 from mlp_xp.tables.reading import Place, Table, check_targets, for_model, for_task, open_inputs, open_table
 
 
@@ -64,11 +64,11 @@ def test_prepared_rows_keep_their_digits_in_float32():
 def test_rows_are_prepared_some_at_a_time(rng, monkeypatch):
     x, y, weight = rng.normal(size=(50, 3)), rng.normal(size=50), rng.random(50)
     inputs = Inputs((Number("a", 1.0, 2.0), Number("b", clipped=True), Number("c", 0.5, 3.0)))
-    prepared = Prepared(source_of(x, y, weight), inputs, Targets(("t",), (1.0,), (2.0,)))
+    features = Prepared(source_of(x, y, weight), inputs, Targets(("t",), (1.0,), (2.0,)))
     index = rng.permutation(50)[:37]
-    whole = rows(prepared, index)
-    monkeypatch.setattr(around, "BLOCK_NUMBERS", 20)
-    for part, expected in zip(rows(prepared, index), whole, strict=True):
+    whole = rows(features, index)
+    monkeypatch.setattr(prepared, "BLOCK_NUMBERS", 20)
+    for part, expected in zip(rows(features, index), whole, strict=True):
         np.testing.assert_array_equal(part, expected)
     np.testing.assert_array_equal(whole[2], weight[index])
 
@@ -596,7 +596,7 @@ def test_models_that_do_not_fit_are_refused(changed, said):
 def test_a_network_alone_gets_numbers_for_names(n_outputs, link, levels, names):
     network = Network((2, n_outputs), seed=4)
     network.output = link or network.output
-    model = TableModel.around(network, ["a", "b"])
+    model = TableModel.of_network(network, ["a", "b"])
     assert (model.levels, model.output_names) == (levels, names)
     x = np.array([[0.5, -1.5], [0.1, 0.2]])
     np.testing.assert_allclose(model.predict_raw(x)[:, -1], network.predict(x)[:, -1], rtol=1e-6)

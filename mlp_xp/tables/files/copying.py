@@ -4,10 +4,10 @@ import os
 from collections.abc import Iterator, Sequence
 
 from mlp_xp.rows.files import find_files, pyarrow
+from mlp_xp.tables.files.column_kinds import Table, as_text
 from mlp_xp.tables.files.columns import select
 from mlp_xp.tables.files.csv_files import CsvForm
 from mlp_xp.tables.files.opening import TABLE_SUFFIXES, table_of
-from mlp_xp.tables.files.column_kinds import Table, as_text
 
 
 def written_rows(

@@ -14,12 +14,12 @@ from mlp_xp.rows.streams import BUFFER_ROWS, BatchSource
 from mlp_xp.settings import checks
 from mlp_xp.tables.files.arrow_files import ARROW, ARROW_SUFFIXES, PARQUET, PARQUET_SUFFIXES, TypedTable
 from mlp_xp.tables.files.arrow_map import ArrowSource, is_mappable
+from mlp_xp.tables.files.column_kinds import Progress, Settled, Table, settle
 from mlp_xp.tables.files.columns import PLURAL, select
 from mlp_xp.tables.files.csv_files import SUFFIXES as CSV_SUFFIXES
 from mlp_xp.tables.files.csv_files import CsvForm, CsvTable
 from mlp_xp.tables.files.partitions import PartitionedTable
 from mlp_xp.tables.files.records import Converter, Schema, schema_of
-from mlp_xp.tables.files.column_kinds import Progress, Settled, Table, settle
 from mlp_xp.tables.files.table_cache import cache_folder, cache_path, open_records, write_records
 from mlp_xp.tables.files.table_source import TableSource
 from mlp_xp.tables.files.table_stream import TableStream

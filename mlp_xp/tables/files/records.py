@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlp_xp.tables.files.blocks import Block
-from mlp_xp.tables.files.columns import Column, Selection
 from mlp_xp.tables.files.column_kinds import Settled, as_text
+from mlp_xp.tables.files.columns import Column, Selection
 from mlp_xp.tables.files.text_values import read
 
 Array = npt.NDArray[Any]

@@ -7,9 +7,9 @@ import numpy as np
 from mlp_xp.rows.arrays import Array
 from mlp_xp.rows.streams import Batch
 from mlp_xp.tables.files.blocks import Part
+from mlp_xp.tables.files.column_kinds import Progress, Table
 from mlp_xp.tables.files.columns import Column
 from mlp_xp.tables.files.records import Converter
-from mlp_xp.tables.files.column_kinds import Progress, Table
 from mlp_xp.tables.files.table_source import TableSource
 
 

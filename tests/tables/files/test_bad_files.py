@@ -274,7 +274,7 @@ def test_without_pyarrow_the_error_says_what_to_install(tmp_path):
     (tmp_path / "t.csv").write_text(ROWS)
     program = (
         "import sys; sys.modules['pyarrow'] = None\n"
-        "from mlp_xp.tables.files import ArraySource, open_source\n"
+        "from mlp_xp.tables.files import open_source\n"
         "try: open_source(sys.argv[1])\n"
         "except ImportError as error: print(error)\n"
     )
