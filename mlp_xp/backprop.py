@@ -11,6 +11,10 @@ def backprop(network: Network, memo: Memo, delta: Array, gradient: Parameters, *
 
         ∂L/∂W_l = a_{l−1}ᵀ δ_l        ∂L/∂b_l = Σ_i δ_l        δ_{l−1} = (δ_l W_lᵀ) ⊙ f'_{l−1}
 
+    and, where each input has a scale s, with U = xᵀ δ_1
+
+        ∂L/∂W_1 = s ⊙ U               ∂L/∂s_j = Σ_k w_jk u_jk
+
     A unit feeds every unit of the next layer, so the paths through them are summed: that is the product
     δ_l W_lᵀ. Every δ_l is computed once and serves all weights before it, every a_l and f'_l comes from the
     memo: nothing is computed twice.
@@ -31,7 +35,7 @@ def backprop(network: Network, memo: Memo, delta: Array, gradient: Parameters, *
     Returns
     -------
     array (n_rows, n_units)
-        δ_1, with which δ_1 W_1ᵀ is the derivative with respect to x.
+        δ_1, with which δ_1 W_1ᵀ (⊙ s) is the derivative with respect to x.
     """
     backend, activations = network.backend, network.activations
     into, matmul = backend.into, backend.xp.matmul
@@ -39,7 +43,10 @@ def backprop(network: Network, memo: Memo, delta: Array, gradient: Parameters, *
         activations[-1].chain(backend, delta, memo.kept[-1])
     for layer in range(network.n_layers - 1, -1, -1):
         weights, biases, _ = network.layers[layer]
-        _write_or_add(backend, gradient.weights[layer], memo.inputs[layer].mT, delta, add)
+        if layer == 0 and memo.products is not None:
+            _through_scale(network, memo, delta, gradient, add)
+        else:
+            _write_or_add(backend, gradient.weights[layer], memo.inputs[layer].mT, delta, add)
         if biases is not None:
             _write_or_add(backend, gradient.biases[layer], memo.ones, delta, add)
         if layer > 0:
@@ -50,6 +57,20 @@ def backprop(network: Network, memo: Memo, delta: Array, gradient: Parameters, *
             if memo.masks[layer - 1] is not None:
                 delta *= memo.masks[layer - 1]
     return delta
+
+
+def _through_scale(network: Network, memo: Memo, delta: Array, gradient: Parameters, add: bool) -> None:
+    """From one product U = xᵀ δ_1 the derivatives with respect to s and to W_1."""
+    xp, into, parameters = network.backend.xp, network.backend.into, network.parameters
+    u = into(memo.products, xp.matmul, memo.inputs[0].mT, delta)
+    of_scale = xp.sum(into(memo.scaled, xp.multiply, parameters.weights[0], u), axis=1, keepdims=True)
+    of_weights = into(memo.scaled, xp.multiply, u, parameters.input_scale)
+    if add:
+        gradient.input_scale += of_scale
+        gradient.weights[0] += of_weights
+    else:
+        gradient.input_scale[...] = of_scale
+        gradient.weights[0][...] = of_weights
 
 
 def _write_or_add(backend: Backend, out: Array, left: Array, right: Array, add: bool) -> None:

@@ -40,6 +40,10 @@ class Memo:
         Where δ of each layer goes on the way back; two buffers take turns.
     ones : array (n_rows,)
         Its product with δ is the bias gradient Σ_i δ_i.
+    scaled : array (n_inputs, n_units) or None
+        s ⊙ W_1, where inputs have a scale.
+    products : array (n_inputs, n_units) or None
+        Where xᵀ δ_1 goes on the way back, from which both ∂L/∂W_1 and ∂L/∂s follow.
     """
 
     def __init__(self, network: Network, n_rows: int, *, way_back: bool = True) -> None:
@@ -47,6 +51,9 @@ class Memo:
         self.n_rows = 0
         self.way_back = way_back
         self._of_size: dict[int, Memo] = {}
+        has_scale, shape = network.parameters.input_scale is not None, network.layer_sizes[:2]
+        self.scaled = network.backend.empty(shape) if has_scale else None
+        self.products = network.backend.empty(shape) if has_scale and way_back else None
         self._make(n_rows)
 
     def _make(self, n_rows: int) -> None:
@@ -97,6 +104,7 @@ class Memo:
     def _first(self, n_rows: int) -> "Memo":
         memo = object.__new__(Memo)
         memo.network, memo.n_rows, memo.way_back, memo._of_size = self.network, n_rows, self.way_back, {}
+        memo.scaled, memo.products = self.scaled, self.products
         memo.z = [z[:n_rows, ...] for z in self.z]
         memo.kept = [None if kept is None else kept[:n_rows, ...] for kept in self.kept]
         memo.masks = [None] * len(self.masks)
@@ -118,6 +126,8 @@ def forward(
     """Compute the network's last z, layer by layer, and remember what the way back needs.
 
         z_l = a_{l−1} W_l + b_l        a_l = f_l(z_l)
+
+    A scale of the inputs multiplies the rows of W_1, which are fewer than those of x: (s ⊙ x) W = x (s ⊙ W).
 
     Parameters
     ----------
@@ -141,6 +151,8 @@ def forward(
     into, matmul = backend.into, backend.xp.matmul
     a = memo.inputs[0] = x
     for layer, (weights, biases, activation) in enumerate(network.layers):
+        if layer == 0 and memo.scaled is not None:
+            weights = into(memo.scaled, backend.xp.multiply, weights, network.parameters.input_scale)
         z = into(memo.z[layer], matmul, a, weights)
         activation.activate(backend, z, biases, memo.kept[layer])
         a = z

@@ -20,7 +20,7 @@ from mlp_xp.settings.catalogue import name_of, resolve
 class Network:
     """A multilayer perceptron.
 
-        z_l = a_{l−1} W_l + b_l        a_l = f_l(z_l)        a_0 = x,  l = 1 … L
+        z_l = a_{l−1} W_l + b_l        a_l = f_l(z_l)        a_0 = x or s ⊙ x,  l = 1 … L
 
     Parameters
     ----------
@@ -31,6 +31,9 @@ class Network:
         is the identity unless given). A pair (value, derivative) of functions of z is a user's own.
     bias : bool
         Whether layers have biases.
+    input_scale : bool
+        Whether each input has a factor s that is trained like a weight, 1 at the start: an input that says
+        nothing is turned down by one number, not by a row of weights.
     initializer : str, instance, or list of them, optional
         How the weights start: one for all layers, or a list with one for each, the output layer's last; what
         suits each layer's activation (`initializers.SUITED`) if not given.
@@ -60,6 +63,11 @@ class Network:
     >>> network = Network((4, 3, 2, 1), activation="tanh", bias=False)
     >>> network.n_weights
     20
+
+    References
+    ----------
+    Holzmüller, Grinsztajn and Steinwart, Better by default: strong pre-tuned MLPs and boosted trees on
+    tabular data, NeurIPS 2024 (the scale of each input).
     """
 
     def __init__(
@@ -68,6 +76,7 @@ class Network:
         *,
         activation: Any = "relu",
         bias: bool = True,
+        input_scale: bool = False,
         initializer: Any = None,
         device: str | Backend = "cpu",
         dtype: str | None = None,
@@ -78,7 +87,9 @@ class Network:
         self.activations = _one_a_layer(activation, len(self.layer_sizes) - 1)
         self.backend = find_backend(device, dtype)
         self.output: Any = IdentityLink()
-        self.parameters = Parameters(self.backend, self.layer_sizes, bool(bias))
+        self.parameters = Parameters(
+            self.backend, self.layer_sizes, bool(bias), input_scale=bool(input_scale)
+        )
         self._initialise(self._initializers(initializer), seed)
 
     def _initializers(self, given: Any) -> list[Any]:
@@ -102,6 +113,8 @@ class Network:
             weights = initializer.weights(generator, layer, n_in, n_out)
             biases = initializer.biases(generator, layer, n_in, n_out)
             self.parameters.set_layer(layer, weights, biases)
+        if self.parameters.input_scale is not None:
+            self.parameters.input_scale[...] = 1.0
 
     @functools.cached_property
     def layers(self) -> list[tuple[Array, Array | None, Any]]:
@@ -159,6 +172,7 @@ class Network:
         names = [activation_name(f) for f in self.activations]
         return (
             f"Network({self.layer_sizes}, activation={names}, bias={self.parameters.bias}, "
+            f"{'' if self.parameters.input_scale is None else 'input_scale=True, '}"
             f"device={self.backend.name!r}, dtype={self.backend.dtype_name!r})"
         )
 

@@ -1,6 +1,6 @@
 """All weights and biases as ONE flat vector, with a view per layer.
 
-    flat = [W_1 | … | W_L | b_1 | … | b_L]
+    flat = [W_1 | … | W_L | b_1 | … | b_L | s]
 
 Update, penalty, clipping, all-reduce, L-BFGS, best-so-far and checkpoint are then one call each on `flat`.
 A gradient has the same layout and is a `Parameters` too.
@@ -31,6 +31,8 @@ class Parameters:
         Whether layers have biases.
     extra : int
         Further elements behind `flat`, which travel with it in one message (`vector`).
+    input_scale : bool
+        Whether inputs have a scale s.
 
     Attributes
     ----------
@@ -44,6 +46,8 @@ class Parameters:
         W_1 … W_L, views of `flat`; 0-based.
     biases : list of arrays (n_out,)
         b_1 … b_L, views of `flat`; empty without biases.
+    input_scale : array (n_inputs, 1) or None
+        s, a view of `flat`: a column, as it multiplies the rows of W_1.
 
     Raises
     ------
@@ -51,23 +55,34 @@ class Parameters:
         The array library copies where a view is needed.
     """
 
-    def __init__(self, backend: Backend, layer_sizes: Sequence[int], bias: bool, extra: int = 0) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        layer_sizes: Sequence[int],
+        bias: bool,
+        extra: int = 0,
+        *,
+        input_scale: bool = False,
+    ) -> None:
         self.backend = backend
         self.layer_sizes = tuple(layer_sizes)
         self.bias = bias
         weight_shapes = list(itertools.pairwise(layer_sizes))
         self.n_weights = sum(math.prod(shape) for shape in weight_shapes)
         bias_shapes = [(n_out,) for n_out in layer_sizes[1:]] if bias else []
-        self.size = self.n_weights + sum(n for (n,) in bias_shapes)
+        scale_shapes = [(layer_sizes[0], 1)] if input_scale else []
+        self.size = sum(math.prod(shape) for shape in [*weight_shapes, *bias_shapes, *scale_shapes])
         self.vector = backend.zeros((self.size + extra,))
         self.flat = self.vector[: self.size]
         self.flat_weights = self.flat[: self.n_weights]
         views, start = [], 0
-        for shape in [*weight_shapes, *bias_shapes]:
+        for shape in [*weight_shapes, *bias_shapes, *scale_shapes]:
             stop = start + math.prod(shape)
             views.append(self._view(start, stop, shape))
             start = stop
-        self.weights, self.biases = views[: len(weight_shapes)], views[len(weight_shapes) :]
+        n_layers = len(weight_shapes)
+        self.weights, self.biases = views[:n_layers], views[n_layers : n_layers + len(bias_shapes)]
+        self.input_scale: Array = views[-1] if input_scale else None
         self._probe()
 
     def _view(self, start: int, stop: int, shape: tuple[int, ...]) -> Array:
@@ -91,13 +106,18 @@ class Parameters:
 
     def zeros_like(self, extra: int = 0) -> "Parameters":
         """Zeros in the same layout: a gradient to fill."""
-        return Parameters(self.backend, self.layer_sizes, self.bias, extra)
+        has_scale = self.input_scale is not None
+        return Parameters(self.backend, self.layer_sizes, self.bias, extra, input_scale=has_scale)
 
     def set_layer(self, layer: int, weights: np.ndarray, biases: np.ndarray | None) -> None:
         """Copy host arrays into one layer (0-based)."""
         self.weights[layer][...] = self.backend.asarray(weights)
         if biases is not None and self.bias:
             self.biases[layer][...] = self.backend.asarray(biases)
+
+    def set_input_scale(self, scale: np.ndarray) -> None:
+        """Copy a host array (n_inputs,) into the scale of the inputs."""
+        self.input_scale[...] = self.backend.asarray(np.reshape(scale, (-1, 1)))
 
     def are_finite(self) -> bool:
         """Whether none is infinite or nan; reads the device."""

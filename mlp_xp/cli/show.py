@@ -49,10 +49,14 @@ def sections(contents: Contents) -> list[tuple[str, list[tuple[str, str]]]]:
             itertools.pairwise(contents.layer_sizes), contents.activation_names, strict=True
         )
     ]
+    scale = contents.input_scale
     n_parameters = sum(tensor.size for tensor in (*contents.weights, *contents.biases))
-    biases = "with" if contents.bias else "without"
+    n_parameters += 0 if scale is None else scale.size
+    biases = (
+        ("with" if contents.bias else "without") + " biases" + ", a scale of each input" * (scale is not None)
+    )
     output = name_of(LINKS, contents.output)
-    title = f"network: {n_parameters:,} parameters, {biases} biases, {contents.dtype}, output {output}"
+    title = f"network: {n_parameters:,} parameters, {biases}, {contents.dtype}, output {output}"
     if contents.document["kind"] == "network":
         return [(title, layers)]
     # Nothing is computed here, so that a user's own activations need not be given.

@@ -71,7 +71,8 @@ def plan_of(objective: Objective) -> Plan | None:
     loss, penalty = _loss(objective.loss), _penalty(objective.regularizer)
     functions = objective.network.activations
     is_known = all(type(f) in ACTIVATIONS.values() for f in functions)
-    if loss is None or penalty is None or not is_known or objective.dropout or objective.ranks:
+    has_scale = objective.network.parameters.input_scale is not None
+    if loss is None or penalty is None or not is_known or has_scale or objective.dropout or objective.ranks:
         return None
     return Plan(
         np.array(objective.network.layer_sizes, dtype=np.int64),

@@ -28,8 +28,11 @@ from mlp_xp.settings import checks
 from mlp_xp.settings.catalogue import describe
 from mlp_xp.tables.model import TableModel
 
-FORMAT = 2
+FORMAT = 3
 """The version of the document's layout; files of a newer one are refused."""
+
+PLAIN_FORMAT = 2
+"""The version that is written where nothing is in the file that came later: earlier readers know it."""
 
 METADATA_KEY = "mlp_xp"
 
@@ -70,13 +73,21 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
         network = model.network
     else:
         raise TypeError(f"{model!r} cannot be saved: give a Network, a TableModel or a fitted estimator.")
-    document |= {"format": FORMAT, "network": _network_description(network)}
+    document |= {"network": _network_description(network)}
+    document["format"] = FORMAT if has_news(document) else PLAIN_FORMAT
     tensors = {f"weights.{layer}": to_host(w) for layer, w in enumerate(network.parameters.weights)}
     tensors |= {f"biases.{layer}": to_host(b) for layer, b in enumerate(network.parameters.biases)}
+    if network.parameters.input_scale is not None:
+        tensors["input_scale"] = to_host(network.parameters.input_scale)[:, 0]
     if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
         raise ValueError("the network has weights that are nan or infinite; such a model is not saved.")
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     write_whole(path, safetensors.numpy.save(contiguous, {METADATA_KEY: sealed(document, contiguous)}))
+
+
+def has_news(document: Mapping[str, Any]) -> bool:
+    """Whether a document says what readers of `PLAIN_FORMAT` would not understand."""
+    return "input_scale" in document["network"]
 
 
 def sealed(document: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
@@ -159,6 +170,8 @@ class Contents:
     output : link
     weights, biases : list of arrays
         One a layer; biases are none without them.
+    input_scale : array (n_inputs,) or None
+        Of each input, where it has one.
     document : mapping
         The whole JSON document; what it says of a table is not checked yet.
     path : Path
@@ -172,6 +185,7 @@ class Contents:
     output: Any
     weights: list[np.ndarray]
     biases: list[np.ndarray]
+    input_scale: np.ndarray | None
     document: Mapping[str, Any]
     path: Path
 
@@ -192,10 +206,13 @@ class Contents:
             self.layer_sizes,
             activation=activations,
             bias=self.bias,
+            input_scale=self.input_scale is not None,
             initializer=Given(self.weights, self.biases or None),
             device=device,
             dtype=self.dtype,
         )
+        if self.input_scale is not None:
+            network.parameters.set_input_scale(self.input_scale)
         network.output = self.output
         if self.document["kind"] == "network":
             return network
@@ -263,6 +280,7 @@ def read(path: str | os.PathLike[str]) -> Contents:
         unread,
         weights=[tensors[f"weights.{layer}"] for layer in range(n_layers)],
         biases=[tensors[f"biases.{layer}"] for layer in range(n_layers if unread.bias else 0)],
+        input_scale=tensors.get("input_scale"),
     )
 
 
@@ -315,6 +333,8 @@ def _contents(
     }
     if bias:
         needed |= {f"biases.{layer}": (stated, (n_out,)) for layer, (_, n_out) in layers}
+    if network.get("input_scale", False):
+        needed["input_scale"] = (stated, (sizes[0],))
     for name in sorted({*needed, *found}):
         if needed.get(name) != found.get(name):
             raise ValueError(
@@ -331,11 +351,12 @@ def _contents(
             raise ValueError(f"{output.n_quantiles} quantiles do not fit {sizes[-1]} outputs")
     if isinstance(output, GroupedSoftmaxLink) and sum(output.groups) != sizes[-1]:
         raise ValueError(f"groups={output.groups} do not fit {sizes[-1]} outputs")
-    return Contents(tuple(sizes), activations, bias, dtype, output, [], [], document, path)
+    return Contents(tuple(sizes), activations, bias, dtype, output, [], [], None, document, path)
 
 
 def _network_description(network: Network) -> dict[str, Any]:
-    return {
+    scale = {} if network.parameters.input_scale is None else {"input_scale": True}
+    return scale | {
         "layer_sizes": list(network.layer_sizes),
         "activations": [
             {"custom": f.name} if isinstance(f, Custom) else describe(ACTIVATIONS, f)

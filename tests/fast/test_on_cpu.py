@@ -394,6 +394,7 @@ def test_what_a_plan_covers():
     assert plan("poisson") is not None
     assert plan("pinball") is None
     assert plan(activation=OWN) is None
+    assert plan(input_scale=True) is None
 
 
 # When

@@ -114,6 +114,21 @@ def test_format_2_table():
     np.testing.assert_allclose(model.predict(table), [[224.19800758361816], [245.82601070404053]], rtol=1e-5)
 
 
+def test_format_3_network():
+    network = load(FILES / "format_3_network.safetensors")
+    np.testing.assert_array_equal(network.parameters.input_scale, [[1.0], [-2.0], [0.5]])
+    expected = [[-0.7885809540748596, 0.017243586480617523]]
+    np.testing.assert_allclose(network.predict([[0.5, -1.0, 2.0]]), expected, rtol=1e-5)
+
+
+def test_what_came_later_alone_needs_a_later_format(tmp_path):
+    formats = []
+    for input_scale in (False, True):
+        save(Network((2, 1), input_scale=input_scale), tmp_path / "n")
+        formats.append(model_file.read(tmp_path / "n").document["format"])
+    assert formats == [2, 3]
+
+
 def test_there_is_a_file_of_every_format():
     written = {path.name.partition("_n")[0].split("_")[1] for path in FILES.glob("format_*")}
     assert written == {str(version) for version in range(1, model_file.FORMAT + 1)}
@@ -146,6 +161,7 @@ def networks(draw):
         sizes,
         activation=activations,
         bias=draw(st.booleans()),
+        input_scale=draw(st.booleans()),
         dtype=draw(st.sampled_from(["float32", "float64"])),
     )
     width = 32 if network.backend.dtype_name == "float32" else 64
@@ -171,6 +187,7 @@ def test_a_network_comes_back_bit_for_bit(tmp_path_factory, network):
     assert loaded.activations == network.activations
     assert loaded.output == network.output
     assert loaded.parameters.bias == network.parameters.bias
+    assert (loaded.parameters.input_scale is None) == (network.parameters.input_scale is None)
     assert loaded.backend.dtype_name == network.backend.dtype_name
     save(loaded, again)
     assert path.read_bytes() == again.read_bytes()
@@ -565,8 +582,8 @@ def test_wrong_tensors_are_refused(tmp_path, tensors):
 
 
 def test_a_newer_version_is_refused_clearly(tmp_path):
-    path = write(tmp_path / "n", {"format": 3, "kind": "forest", "network": "of another shape"})
-    with pytest.raises(ValueError, match=r"has format 3, but this mlp_xp reads up to 2: upgrade it"):
+    path = write(tmp_path / "n", {"format": 4, "kind": "forest", "network": "of another shape"})
+    with pytest.raises(ValueError, match=r"has format 4, but this mlp_xp reads up to 3: upgrade it"):
         load(path)
 
 

@@ -50,6 +50,12 @@ def test_every_activation(activation, dtype, rng):
     check_same(found["prediction"], network.predict(x))
 
 
+def test_a_scale_of_the_inputs(rng):
+    network = random_network((3, 6, 2), activation="tanh", input_scale=True)
+    x = np.float32(rng.normal(size=(N_ROWS, 3)))
+    check_same(run(onnx_bytes(network), {"X": x})["prediction"], network.predict(x))
+
+
 PARAMETERS = [
     activations.LeakyRelu(0.2),
     activations.Elu(0.5),

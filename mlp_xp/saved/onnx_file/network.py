@@ -80,7 +80,9 @@ class Layers:
     def outputs(self, network: Network, x: str) -> str:
         """What `Network.predict` gives for x [N, n_features] of the dtype: [N, n_outputs]."""
         a = x
-        for weights, biases, activation in network.layers:
+        for layer, (weights, biases, activation) in enumerate(network.layers):
+            if layer == 0 and network.parameters.input_scale is not None:
+                weights = weights * network.parameters.input_scale
             z = self.op("MatMul", a, self.graph.constant(to_host(weights), self.dtype))
             if biases is not None:
                 z = self.op("Add", z, self.graph.constant(to_host(biases), self.dtype))
