@@ -128,6 +128,11 @@ def treatment(column: Column) -> str:
         others = ", 1 for others" if column.other else ""
         return f"{column.kind}, 1 for each of {len(column.levels)} levels ({levels}){others}{gaps}"
     clip = ", clipped smoothly" if column.clipped else ""
+    if column.encoding is not None:
+        least, most = column.encoding.limits
+        n_ramps = max(0, len(column.encoding.edges) - 1)
+        clip += f", from {least:.6g} to {most:.6g}" + ", rank" * bool(column.encoding.knots)
+        clip += f", {n_ramps} ramps" * bool(n_ramps)
     what = cycles = ""
     if isinstance(column, Date):
         what = "date, days since 1970: "

@@ -73,7 +73,7 @@ def train(
         option(
             DATA,
             "Of numbers: 'standard' (mean 0, deviation 1), 'robust' (median 0, quartiles 1 apart, clipped "
-            "smoothly) or 'none'.",
+            "smoothly), 'encoded' (bounded, with a rank and ramps between quantiles beside them) or 'none'.",
             known=SCALINGS,
         ),
     ] = "standard",

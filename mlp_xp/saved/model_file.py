@@ -87,7 +87,8 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
 
 def has_news(document: Mapping[str, Any]) -> bool:
     """Whether a document says what readers of `PLAIN_FORMAT` would not understand."""
-    return "input_scale" in document["network"]
+    columns = document.get("table", {}).get("inputs", [])
+    return "input_scale" in document["network"] or any("encoding" in column for column in columns)
 
 
 def sealed(document: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:

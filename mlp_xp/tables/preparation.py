@@ -1,6 +1,7 @@
 """From the columns of a table to what a network sees, and back to the user's units.
 
-    Number     z = (value − centre) / scale,  clipped z / √(1 + (z / 3)²) where that is asked for
+    Number     z = (value − centre) / scale,  clipped z / √(1 + (z / 3)²) where that is asked for;
+               or bounded, with rank and ramps (`tables.encoding`)
     Date       days since 1970 as a Number, and sin and cos of 2π days / period
     Category   1 for the level of the row, 0 for the others
     Constant   nothing: a single value, or a text of its own for each row
@@ -18,6 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mlp_xp.settings import checks
+from mlp_xp.tables.encoding import Encoding, Together
 from mlp_xp.tables.files.columns import KINDS
 
 PERIODS: Mapping[str, float] = {"day": 1.0, "week": 7.0, "year": 365.2425}
@@ -45,6 +47,8 @@ class Number:
         What a gap is filled with.
     gaps : bool
         Whether the training part has gaps: one more feature, 1 for a gap and 0 for a value.
+    encoding : Encoding or None
+        Bounds the value, and adds features after these.
 
     References
     ----------
@@ -58,6 +62,7 @@ class Number:
     clipped: bool = False
     median: float = 0.0
     gaps: bool = False
+    encoding: Encoding | None = None
 
     kind: ClassVar[str] = "number"
 
@@ -75,19 +80,28 @@ class Number:
     @property
     def n_features(self) -> int:
         """How many columns of x it fills."""
-        return 1 + self.gaps
+        return 1 + self.gaps + (0 if self.encoding is None else self.encoding.n_features)
 
     @property
     def feature_names(self) -> tuple[str, ...]:
         """What each of them is."""
-        return (self.name, f"{self.name} missing") if self.gaps else (self.name,)
+        missing = (f"{self.name} missing",) if self.gaps else ()
+        encoded = () if self.encoding is None else self.encoding.feature_names(self.name)
+        return (self.name, *missing, *encoded)
 
     def fill(self, values: np.ndarray, x: np.ndarray) -> None:
         """Fill x (m, n_features) from values (m,), float64; a gap is nan."""
+        if self.encoding is not None:
+            self._fill_encoded(values[:, None], x)
+            return
         is_gap = np.isnan(values)
         x[:, 0] = scaled(np.where(is_gap, self.median, values), self.centre, self.scale, self.clipped)
         if self.gaps:
             x[:, 1] = is_gap
+
+    @functools.cached_property
+    def _fill_encoded(self) -> "Fill":
+        return _filling_encoded([self])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -292,7 +306,13 @@ class Inputs:
     def description(self) -> list[dict[str, Any]]:
         """Everything, as JSON values."""
         names = {treatment: name for name, treatment in TREATMENTS.items()}
-        return [{"treatment": names[type(column)], **dataclasses.asdict(column)} for column in self.columns]
+        described = []
+        for column in self.columns:
+            fields = dataclasses.asdict(column)
+            if fields.get("encoding", ...) is None:
+                del fields["encoding"]
+            described.append({"treatment": names[type(column)], **fields})
+        return described
 
     @classmethod
     def of(cls, description: Any) -> "Inputs":
@@ -324,7 +344,9 @@ class Inputs:
             for run in [together] if are_alike and len(together) > 1 else [[each] for each in together]:
                 n_features = sum(each.n_features for each in run)
                 features = slice(feature, feature + n_features)
-                if len(run) == 1:
+                if are_alike == ENCODED:
+                    fills.append((_filling_encoded(together), slice(column, column + len(run)), features))
+                elif len(run) == 1:
                     fills.append((run[0].fill, column, features))
                 else:
                     fills.append((_filling_together(run), slice(column, column + len(run)), features))
@@ -335,13 +357,21 @@ class Inputs:
 def _column_of(treatment: str, **fields: Any) -> Column:
     """A column from its JSON values, which know lists but no tuples."""
     given: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    if isinstance(given.get("encoding"), Mapping):
+        given["encoding"] = Encoding(**{name: tuple(value) for name, value in given["encoding"].items()})
     return TREATMENTS[treatment](**given)
+
+
+ENCODED = "encoded"
+"""What numbers with an encoding have in common: they are filled together, also one alone."""
 
 
 def _likeness(column: Column) -> str:
     """A text that numbers share which can be filled together; empty for other columns."""
     if not isinstance(column, Number) or isinstance(column, Date):
         return ""
+    if column.encoding is not None:
+        return ENCODED
     return ("clipped" if column.clipped else "linear") + ", gaps" * column.gaps
 
 
@@ -360,6 +390,25 @@ def _filling_together(columns: Sequence[Any]) -> Fill:
         x[:, ::stride] = scaled(filled, centres, scales, columns[0].clipped)
         if columns[0].gaps:
             x[:, 1::stride] = is_gap
+
+    return fill
+
+
+def _filling_encoded(columns: Sequence[Any]) -> Fill:
+    """What fills encoded numbers side by side."""
+    medians, centres, scales = (
+        np.array([getattr(column, field) for column in columns]) for field in ("median", "centre", "scale")
+    )
+    starts = np.cumsum([0, *(column.n_features for column in columns)])[:-1]
+    has_gaps = np.array([column.gaps for column in columns])
+    together = Together([column.encoding for column in columns], starts + 1 + has_gaps)
+
+    def fill(values: np.ndarray, x: np.ndarray) -> None:
+        is_gap = np.isnan(values)
+        bounded = together.bounded(np.where(is_gap, medians, values))
+        x[:, starts] = scaled(bounded, centres, scales, False)
+        x[:, starts[has_gaps] + 1] = is_gap[:, has_gaps]
+        together.fill(bounded, x)
 
     return fill
 

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from mlp_xp.rows.order import Shuffled
+from mlp_xp.tables.encoding import Encoding, encoding_of, n_ramps
 from mlp_xp.tables.files.columns import Column as RawColumn
 from mlp_xp.tables.preparation import PERIODS, Category, Column, Constant, Date, Inputs, Number, Targets
 from mlp_xp.tables.prepared import PART_ROWS, parts, read
 
-SCALINGS = ("standard", "robust", "none")
+SCALINGS = ("standard", "robust", "none", "encoded")
 
 MAX_LEVELS = 256
 """Levels of a column that have a feature of their own, if nothing else is said."""
@@ -89,11 +90,17 @@ class Moments:
 
 @dataclasses.dataclass(frozen=True)
 class Quartiles:
-    """Of a column's values in the sample, in its own units."""
+    """Of a column's values in the sample, in its own units; and how they are encoded, if they are.
+
+    Mean and deviation are those of the values that the encoding bounds.
+    """
 
     lower: float
     median: float
     upper: float
+    encoding: Encoding | None = None
+    mean: float = 0.0
+    deviation: float = 1.0
 
 
 def measure(
@@ -114,9 +121,10 @@ def measure(
     columns : sequence of Column
         Name, kind and levels of each column of x.
     target_names : sequence of str
-    scaling : {"standard", "robust", "none"}
+    scaling : {"standard", "robust", "none", "encoded"}
         Numbers have mean 0 and deviation 1; or median 0 and a distance of 1 between the quartiles, and are
-        clipped smoothly; or are left as they are. Dates are never left as they are.
+        clipped smoothly; or are left as they are; or have mean 0 and deviation 1, are bounded, and have a
+        rank and ramps beside them (`tables.encoding`). Dates are never left as they are.
     max_levels : int
         Texts of a column that have a feature of their own: the most frequent ones, but for those that a
         single row has. The others count as one: what is seen once stands best for what is not seen.
@@ -134,7 +142,9 @@ def measure(
     seen once).
     """
     seen = Seen.of(source, columns, target_names)
-    quartiles = _quartiles(source, seen.to_sample(scaling), seed)
+    sampled = seen.to_sample(scaling)
+    ramps = n_ramps(source.n_rows, len(sampled)) if scaling == "encoded" else None
+    quartiles = _quartiles(source, sampled, seed, ramps)
     inputs = Inputs(
         tuple(seen.prepared(at, quartiles.get(at), scaling, max_levels) for at in range(len(columns)))
     )
@@ -197,10 +207,11 @@ class Seen:
         return Targets(tuple(names), *numbers)
 
     def to_sample(self, scaling: str) -> list[int]:
-        """The columns whose median, or quartiles, are needed."""
-        return [
-            at for at, place in self._place.items() if scaling == "robust" or self._numbers.has_gaps[place]
-        ]
+        """The columns whose median, quartiles or encoding are needed."""
+        seen = self._numbers
+        if scaling == "encoded":
+            return [at for at, place in self._place.items() if not seen.is_constant[place]]
+        return [at for at, place in self._place.items() if scaling == "robust" or seen.has_gaps[place]]
 
     def prepared(self, at: int, quartiles: Quartiles | None, scaling: str, max_levels: int) -> Column:
         """What to do with a column."""
@@ -221,11 +232,15 @@ class Seen:
         if quartiles is not None and scaling == "robust":
             centre, spread = quartiles.median, quartiles.upper - quartiles.lower
             scale = spread if spread > 0 else scale
+        encoding = None if quartiles is None else quartiles.encoding
+        if quartiles is not None and encoding is not None:
+            centre, scale = quartiles.mean, quartiles.deviation
         if column.kind == "date":
-            return Date(column.name, centre, scale, scaling == "robust", median, has_gaps, self._cycles(at))
+            cycles = self._cycles(at)
+            return Date(column.name, centre, scale, scaling == "robust", median, has_gaps, encoding, cycles)
         if scaling == "none":
             centre, scale = 0.0, 1.0
-        return Number(column.name, centre, scale, scaling == "robust", median, has_gaps)
+        return Number(column.name, centre, scale, scaling == "robust", median, has_gaps, encoding)
 
     def _cycles(self, at: int) -> tuple[str, ...]:
         """The cycles that dates go through several times, and not always at the same point."""
@@ -256,8 +271,11 @@ def _category(column: RawColumn, counts: np.ndarray, max_levels: int) -> Column:
     return Category(column.name, "text", tuple(column.levels[code] for code in kept), has_other, bool(n_gaps))
 
 
-def _quartiles(source: Any, columns: Sequence[int], seed: int) -> dict[int, Quartiles]:
-    """The quartiles of some columns in a sample of the rows, some columns at a time."""
+def _quartiles(source: Any, columns: Sequence[int], seed: int, n_ramps: int | None) -> dict[int, Quartiles]:
+    """The quartiles of some columns in a sample of the rows, some columns at a time.
+
+    And their encoding, where the number of ramps is given.
+    """
     if source.n_rows <= SAMPLE_ROWS:
         rows = np.arange(source.n_rows)
     else:
@@ -272,8 +290,20 @@ def _quartiles(source: Any, columns: Sequence[int], seed: int) -> dict[int, Quar
         for at, values in zip(together, sample.T, strict=True):
             present = values[~np.isnan(values)]
             if len(present):
-                found[at] = Quartiles(*np.quantile(present, (0.25, 0.5, 0.75)).tolist())
+                found[at] = _quartiles_of(present, n_ramps)
     return found
+
+
+def _quartiles_of(values: np.ndarray, n_ramps: int | None) -> Quartiles:
+    """Those of a sample of one column."""
+    quartiles = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
+    encoding = None if n_ramps is None else encoding_of(values, n_ramps)
+    found = Quartiles(*quartiles)
+    if encoding is None:
+        return found
+    bounded = np.clip(values, *encoding.limits)
+    mean, deviation = float(bounded.mean()), float(bounded.std())
+    return dataclasses.replace(found, encoding=encoding, mean=mean, deviation=deviation)
 
 
 def _refuse_overflow(names: Sequence[str], moments: Moments) -> None:

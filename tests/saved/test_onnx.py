@@ -1,5 +1,7 @@
 """ONNX files: what onnxruntime computes from raw columns is what the model predicts."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from mlp_xp import Network, activations, losses
 from mlp_xp.activations import ACTIVATIONS
 from mlp_xp.losses import LINKS, LOSSES
 from mlp_xp.saved.onnx_file import export_onnx, onnx_bytes
+from mlp_xp.tables.encoding import encoding_of
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.preparation import PERIODS, Category, Constant, Date, Inputs, Number, Targets
 
@@ -169,6 +172,20 @@ def test_numbers(column, rng):
     check_table(model, {"X": values}, values.astype(float), matrix_input=True)
 
 
+def test_encoded_numbers(rng):
+    values = np.float32(rng.exponential(5, size=(N_ROWS, 3)))
+    columns = tuple(
+        Number(name, 5.0, 2.0, median=4.0, gaps=gaps, encoding=encoding_of(values[:, 0].astype(float), n))
+        for name, gaps, n in (("a", True, 6), ("b", False, 0), ("c", False, 6))
+    )
+    values[::7, 0] = np.nan
+    values[3] = 1e20
+    values[4] = -1e20
+    check_table(
+        table_model(columns), dict(zip("abc", values.T[:, :, None], strict=True)), values.astype(float)
+    )
+
+
 SECONDS = [
     np.datetime64(text, "s").astype(int)
     for text in ("1970-01-01T00:00:00", "1969-12-31T23:59:59", "2024-02-29T06:30:00", "1900-03-01T12:00:00",
@@ -183,6 +200,9 @@ def test_dates(cycles, gaps):
     seconds = np.array(SECONDS, dtype=np.int64)[:, None]
     days = np.where(seconds == seconds.min(), np.nan, seconds / 86400)
     assert np.isnan(days).sum() == 1
+    check_table(table_model((column,)), {"when": seconds}, days)
+    encoding = encoding_of(np.arange(10_000.0, 12_000.0), 5)
+    column = dataclasses.replace(column, clipped=False, encoding=encoding)
     check_table(table_model((column,)), {"when": seconds}, days)
 
 

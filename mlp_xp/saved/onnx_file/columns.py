@@ -4,11 +4,13 @@ Everything is computed in float64, as `Inputs.fill` does, so that a date or a la
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from mlp_xp.saved.onnx_file.graph import Graph
+from mlp_xp.tables.encoding import Encoding
 from mlp_xp.tables.preparation import CLIP, PERIODS, Category, Date, Inputs, Number
 
 DTYPES = {"number": "float32", "bool": "float32", "date": "int64", "text": "str"}
@@ -114,7 +116,13 @@ def _of_numbers(graph: Graph, values: str, columns: Sequence[Number], starts: Se
         return graph.constant(value, "float64")
 
     is_gap = graph.op("IsNaN", values)
-    filled = graph.op("Where", is_gap, row("median"), values)
+    filled = unbounded = graph.op("Where", is_gap, row("median"), values)
+    encoded = {at: column.encoding for at, column in enumerate(columns) if column.encoding is not None}
+    if encoded:
+        no_limits = (-np.inf, np.inf)
+        limits = [no_limits if column.encoding is None else column.encoding.limits for column in columns]
+        least, most = (graph.constant([bound], "float64") for bound in zip(*limits, strict=True))
+        filled = graph.op("Min", graph.op("Max", filled, least), most)
     z = graph.op("Div", graph.op("Sub", filled, row("centre")), row("scale"))
     if any(column.clipped for column in columns):
         share = graph.op("Div", z, number(CLIP))
@@ -126,19 +134,54 @@ def _of_numbers(graph: Graph, values: str, columns: Sequence[Number], starts: Se
     if with_gaps:
         places = [starts[at] + 1 for at in with_gaps]
         blocks.append(Block(graph.cast(graph.columns(is_gap, with_gaps), "float64"), places))
+    first = {at: starts[at] + 1 + columns[at].gaps for at in encoded}
+    ranked = {at: each for at, each in encoded.items() if each.knots}
+    if ranked:
+        blocks.append(Block(_ranks(graph, filled, ranked), [first[at] for at in ranked]))
+    with_ramps = {at: each.edges for at, each in encoded.items() if each.edges}
+    if with_ramps:
+        places = [
+            first[at] + bool(encoded[at].knots) + t
+            for at, edges in with_ramps.items()
+            for t in range(len(edges) - 1)
+        ]
+        blocks.append(Block(_ramps(graph, filled, with_ramps), places))
     for cycle, period in PERIODS.items():
         dates = {
-            at: starts[at] + 1 + column.gaps + 2 * column.cycles.index(cycle)
+            at: starts[at] + column.n_features - 2 * (len(column.cycles) - column.cycles.index(cycle))
             for at, column in enumerate(columns)
             if isinstance(column, Date) and cycle in column.cycles
         }
         if dates:
-            turns = graph.op("Div", graph.columns(filled, list(dates)), number(period))
+            turns = graph.op("Div", graph.columns(unbounded, list(dates)), number(period))
             part = graph.op("Sub", turns, graph.op("Floor", turns))
             angle = graph.op("Mul", part, number(2 * np.pi))
             blocks.append(Block(graph.op("Sin", angle), list(dates.values())))
             blocks.append(Block(graph.op("Cos", angle), [place + 1 for place in dates.values()]))
     return blocks
+
+
+def _ramps(graph: Graph, values: str, edges: Mapping[int, Sequence[float]]) -> str:
+    """All ramps of some columns of values, side by side: clip((value − b_{t−1}) / (b_t − b_{t−1}), 0, 1)."""
+    column = [at for at, each in edges.items() for _ in each[1:]]
+    start = [b for each in edges.values() for b in each[:-1]]
+    width = [b - a for each in edges.values() for a, b in itertools.pairwise(each)]
+    rise = graph.op("Sub", graph.columns(values, column), graph.constant([start], "float64"))
+    share = graph.op("Div", rise, graph.constant([width], "float64"))
+    zero, one = (graph.constant(bound, "float64") for bound in (0.0, 1.0))
+    return graph.op("Min", graph.op("Max", share, zero), one)
+
+
+def _ranks(graph: Graph, values: str, encodings: Mapping[int, Encoding]) -> str:
+    """√12 (r − ½) of some columns of values: r rises between two knots as the ramp between them."""
+    ramps = _ramps(graph, values, {at: each.knots for at, each in encodings.items()})
+    n_each = [len(each.knots) - 1 for each in encodings.values()]
+    rises = np.zeros((sum(n_each), len(encodings)))
+    own = np.repeat(np.arange(len(encodings)), n_each)
+    rises[np.arange(len(own)), own] = np.concatenate([np.diff(each.ranks) for each in encodings.values()])
+    lowest = graph.constant([[each.ranks[0] - 0.5 for each in encodings.values()]], "float64")
+    rank = graph.op("Add", graph.op("MatMul", ramps, graph.constant(rises, "float64")), lowest)
+    return graph.op("Mul", rank, graph.constant(np.sqrt(12.0), "float64"))
 
 
 def _of_category(graph: Graph, value: str, column: Category) -> str:
