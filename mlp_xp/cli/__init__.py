@@ -5,9 +5,8 @@ was given, what is needed and what to do); 3 an error of mlp-xp itself; 130 inte
 """
 
 import functools
-import inspect
+import importlib
 import os
-import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,42 +15,21 @@ from typing import Annotated, Any
 import typer
 
 import mlp_xp
-from mlp_xp.cli.cache import cache
-from mlp_xp.cli.devices import devices
-from mlp_xp.cli.evaluate import evaluate
-from mlp_xp.cli.export import export
-from mlp_xp.cli.options import printable
-from mlp_xp.cli.predict import predict
+from mlp_xp.cli.commands import COMMANDS
+from mlp_xp.cli.printing import printable
 from mlp_xp.cli.run_control import end_all
-from mlp_xp.cli.show import show
-from mlp_xp.cli.train import train
+from mlp_xp.cli.surface import Spelling, function_of, unwrapped
+from mlp_xp.settings.options import Options
+from mlp_xp.settings.spelling import speaking
 
 REFUSED = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError)
 
-AS_OPTIONS = {
-    r"\b(encoding|delimiter|decimal)=('[^']*')": r"--\1 \2",
-    r"\bdate_format=('[^']*')": r"--date-format \1",
-    r"\bwith exclude\b": "with --exclude",
-    r"\bwith cache_dir\b": "with --cache-dir",
-    r"\braise memory_limit\b": "raise --memory-limit",
-    r" \(cache=False\)": " (--no-cache)",
-    r" \(kinds=\{...: 'text'\}\)": " (--text)",
-}
-"""How remedies of `sources` are spelled here."""
-
-app = typer.Typer(
-    name="mlp-xp",
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
+EPILOG = (
+    "Exit statuses: 0 done; 1 the training diverged; 2 something that was given is refused; 3 an error of "
+    "mlp-xp itself; 130 interrupted, 143 terminated (a training still writes its model)."
 )
 
 
-@app.callback(
-    invoke_without_command=True,
-    epilog="Exit statuses: 0 done; 1 the training diverged; 2 something that was given is refused; 3 an "
-    "error of mlp-xp itself; 130 interrupted, 143 terminated (a training still writes its model).",
-)
 def common(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
@@ -63,35 +41,38 @@ def common(
         print(context.get_help())
 
 
-def unwrapped(text: str) -> str:
-    """A docstring for typer: each paragraph on one line, lines that are indented as they are."""
-    paragraphs = inspect.cleandoc(text).split("\n\n")
-    return "\n\n".join(
-        paragraph if paragraph.startswith(" ") else paragraph.replace("\n", " ") for paragraph in paragraphs
-    )
-
-
 class CarriedError(Exception):
     """Carries an error past typer, which would end the process by itself on some."""
 
 
-def carrying(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The command, with errors that typer must not see in a `CarriedError`."""
-
-    @functools.wraps(command)
-    def run(*arguments: Any, **named: Any) -> Any:
-        try:
-            return command(*arguments, **named)
-        except (KeyboardInterrupt, EOFError, OSError) as error:
-            raise CarriedError from error
-
-    return run
+def carry_out(name: str, asked: Options) -> Any:
+    """Run a command, with errors that typer must not see in a `CarriedError`."""
+    try:
+        with speaking(Spelling(type(asked))):
+            return getattr(importlib.import_module(f"mlp_xp.cli.{name}"), name)(asked)
+    except (KeyboardInterrupt, EOFError, OSError) as error:
+        raise CarriedError from error
 
 
-COMMANDS: tuple[Callable[..., Any], ...] = (train, predict, evaluate, export, show, devices, cache)
+def application(full: Callable[[str], bool] = lambda name: True) -> typer.Typer:
+    """All commands, as typer has them.
 
-for command in COMMANDS:
-    app.command(help=unwrapped(command.__doc__ or ""))(carrying(command))
+    Parameters
+    ----------
+    full : callable (str) -> bool
+        Whether the help of a command is to be complete.
+    """
+    app = typer.Typer(
+        name="mlp-xp",
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True, epilog=EPILOG)(common)
+    for name, kind in COMMANDS.items():
+        function = function_of(kind, functools.partial(carry_out, name), full=full(name))
+        app.command(name, help=unwrapped(kind.__doc__ or ""))(function)
+    return app
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -108,6 +89,7 @@ def _status(given: list[str]) -> int:
     debug = "--debug" in given
     arguments = [argument for argument in given if argument != "--debug"]
     try:
+        app = application(lambda name: name in arguments)
         return int(app(args=arguments, prog_name="mlp-xp", standalone_mode=False) or 0)
     except (Exception, KeyboardInterrupt) as error:
         found = error.__cause__ if isinstance(error, CarriedError) and error.__cause__ else error
@@ -127,8 +109,7 @@ def _explain(error: BaseException, given: Sequence[str]) -> tuple[str, int]:
     """An error in our words, and its exit status."""
     message = getattr(error, "format_message", None)  # an error of typer's own
     if message is not None:
-        known = [command.__name__ for command in COMMANDS]
-        command = next((f"{argument} " for argument in given[:1] if argument in known), "")
+        command = next((f"{argument} " for argument in given[:1] if argument in COMMANDS), "")
         return f"{message()} See mlp-xp {command}--help.", 2
     if isinstance(error, FloatingPointError):
         return str(error), 1
@@ -138,19 +119,12 @@ def _explain(error: BaseException, given: Sequence[str]) -> tuple[str, int]:
         what = str(error).rstrip(".") or "no more can be had"
         return f"there is not enough memory: {what}. Make the network or the batches smaller.", 2
     if isinstance(error, REFUSED):
-        return _as_options(str(error)) or type(error).__name__, 2
+        return str(error) or type(error).__name__, 2
     text = (
         f"{type(error).__name__}: {error}. That is an error of mlp-xp itself: please report it with what "
         "--debug shows."
     )
     return text, 3
-
-
-def _as_options(message: str) -> str:
-    """A message whose remedy names arguments in Python, with the options that they are here."""
-    for pattern, option in AS_OPTIONS.items():
-        message = re.sub(pattern, option, message)
-    return message
 
 
 def _say(message: str, status: int) -> int:

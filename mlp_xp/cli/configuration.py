@@ -4,58 +4,41 @@ A key is an option's name without its dashes (`learning-rate = 0.01`, `data = "h
 for what has commas on the command line. An option given on the command line comes before the file.
 """
 
-import csv
-import io
 import math
 import shlex
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from mlp_xp import __version__
-from mlp_xp.cli import options
+from mlp_xp.cli.commands import COMMANDS
 from mlp_xp.saved.model_file import write_whole
 from mlp_xp.settings import checks
-
-NOT_CONFIGURED = {"config", "resume", "override", "_debug", "help"}
-"""Options that belong to one run."""
+from mlp_xp.settings.options import Option, Options, written
 
 
-def _load(context: typer.Context, path: Path | None) -> Path | None:
+def load(context: typer.Context, path: Path | None) -> Path | None:
     """Make what the file says the defaults of the command."""
     if path is not None:
-        context.default_map = {**(context.default_map or {}), **read(path, _configurable(context.command))}
+        kind = COMMANDS[context.info_name or ""]
+        context.default_map = {**(context.default_map or {}), **read(path, kind)}
     return path
 
 
-Config = Annotated[
-    Path | None,
-    options.option(
-        options.GENERAL,
-        "TOML file with options, such as the one that is written beside each model.",
-        default="none",
-        metavar="FILE",
-        callback=_load,
-        is_eager=True,
-    ),
-]
-
-
-def _configurable(command: Any) -> dict[str, Any]:
-    """The options of a command that can be configured, by their names in a file."""
-    # Of --bias/--no-bias the first name; an argument's name has no dashes.
+def keys(kind: type[Options]) -> dict[str, tuple[str, Option]]:
+    """Fields and options that a file can have, by their names there."""
     return {
-        parameter.opts[0].lstrip("-"): parameter
-        for parameter in command.params
-        if parameter.name not in NOT_CONFIGURED
+        known.option or name.replace("_", "-"): (name, known)
+        for name, known in kind.described().items()
+        if not known.once
     }
 
 
-def read(path: Path, known: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file says, by the names of the command's parameters.
+def read(path: Path, kind: type[Options]) -> dict[str, Any]:
+    """What a file says, by field.
 
     Raises
     ------
@@ -64,6 +47,7 @@ def read(path: Path, known: Mapping[str, Any]) -> dict[str, Any]:
     OSError
         It cannot be read.
     """
+    known, defaults = keys(kind), kind.defaults()
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -73,49 +57,39 @@ def read(path: Path, known: Mapping[str, Any]) -> dict[str, Any]:
         for key in found
         if key not in known
     )
-    return {known[key].name: _value(path, key, known[key], value) for key, value in found.items()}
+    return {
+        known[key][0]: _value(path, key, value, is_flag=isinstance(defaults[known[key][0]], bool))
+        for key, value in found.items()
+    }
 
 
-def _value(path: Path, key: str, option: Any, value: Any) -> Any:
+def _value(path: Path, key: str, value: Any, *, is_flag: bool) -> Any:
     """A value of TOML as the command line would have it."""
-    is_flag = getattr(option, "is_flag", False)
     if isinstance(value, bool) != is_flag or not isinstance(value, bool | str | int | float | list):
         needed = "true or false" if is_flag else "a number, a text or a list of them"
         raise ValueError(f"{path}: {key} = {value!r} must be {needed}.")
-    if isinstance(value, list):
-        text = io.StringIO()
-        csv.writer(text, lineterminator="").writerow(value)
-        return text.getvalue()
-    return value if is_flag else str(value)
+    return value if is_flag else str(written(value))
 
 
-def write(context: typer.Context, beside: Path) -> Path:
-    """Write every option of a command beside a model file; where.
-
-    Parameters
-    ----------
-    context : typer.Context
-        With the options' values, wherever they came from.
-    beside : Path
-        The model file.
-    """
-    path = beside.with_name(f"{beside.name}.toml")
+def write(asked: Options, model: Path) -> Path:
+    """Write every option of a command next to a model file; where."""
+    path = model.with_name(f"{model.name}.toml")
     lines = [
         f"# mlp-xp {__version__}: what this model was trained with.",
         f"# The same again: mlp-xp train --config {shlex.quote(path.name)}",
-        *_lines(context),
+        *_lines(asked),
     ]
     write_whole(path, ("\n".join(lines) + "\n").encode())
     return path
 
 
-def _lines(context: typer.Context) -> Iterator[str]:
-    for name, option in _configurable(context.command).items():
-        value = context.params.get(option.name)
+def _lines(asked: Options) -> Iterator[str]:
+    for key, (name, _) in keys(type(asked)).items():
+        value = getattr(asked, name)
         if value is None:
-            yield f"# {name} is not given."
+            yield f"# {key} is not given."
         else:
-            yield f"{name} = {_toml(value)}"
+            yield f"{key} = {_toml(value)}"
 
 
 def _toml(value: Any) -> str:

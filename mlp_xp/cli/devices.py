@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from mlp_xp import fast
-from mlp_xp.cli import options
+from mlp_xp.cli.commands import Devices
 from mlp_xp.machine import cuda, data_parallel
 
 
-def devices(as_json: options.Json = False, _debug: options.Debug = False) -> None:
+def devices(asked: Devices) -> None:
     """List what this machine can train on, and for each device that it can't, reason and remedy."""
     ranks = data_parallel.world()
     if ranks is not None and ranks.rank > 0:
         return
     found, mpi = list(_found()), data_parallel.describe()
-    if as_json:
+    if asked.as_json:
         print(json.dumps({"devices": found, "mpi": mpi}))
         return
     for each in found:

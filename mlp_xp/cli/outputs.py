@@ -5,53 +5,21 @@ import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 import mlp_xp
-from mlp_xp.cli import options
+from mlp_xp.cli.files import output_problem
+from mlp_xp.cli.printing import say
+from mlp_xp.cli.surface import Spelling, in_order
 from mlp_xp.history import History
 from mlp_xp.report.epochs import Log, TensorBoardLog, numbers_of
 from mlp_xp.report.page import Account, page
 from mlp_xp.report.plot import draw_curves, plot_problem
 from mlp_xp.saved.model_file import write_whole
+from mlp_xp.settings.options import Options
+from mlp_xp.settings.spelling import given
 from mlp_xp.tables.model import TableModel
 from mlp_xp.training_loop import Epoch
-
-OUTPUT = "Output"
-"""Their heading in the help, and that of the model."""
-
-Report = Annotated[
-    Path | None,
-    options.option(
-        OUTPUT,
-        "Page about the training to write (.html): data, curves, errors, what each column is worth.",
-        default="none",
-        metavar="FILE",
-    ),
-]
-Plot = Annotated[
-    Path | None,
-    options.option(OUTPUT, "Picture of the curves to write (.png or .svg).", default="none", metavar="FILE"),
-]
-LogFile = Annotated[
-    Path | None,
-    options.option(
-        OUTPUT,
-        "File that gets one JSON object a line, as each epoch ends (.jsonl).",
-        "--log",
-        default="none",
-        metavar="FILE",
-    ),
-]
-TensorBoard = Annotated[
-    Path | None,
-    options.option(OUTPUT, "Folder for TensorBoard's event files.", default="none", metavar="DIR"),
-]
-
-NOT_IN_COMMAND = {"config", "resume", "override", "_debug"}
-"""Options that a command which repeats a training does not have."""
 
 
 @dataclasses.dataclass
@@ -85,16 +53,12 @@ class Outputs:
         inputs : sequence of path or None
             What is read, and must not be overwritten.
         """
-        named = {"--report": self.report, "--plot": self.plot, "--log": self.log}
-        found = [
-            options.output_problem(path, inputs, option=option)
-            for option, path in named.items()
-            if path is not None
-        ]
+        named = {"report": self.report, "plot": self.plot, "log": self.log}
+        found = [output_problem(path, inputs, name=name) for name, path in named.items() if path is not None]
         if self.plot is not None:
             found.append(plot_problem(self.plot))
         if self.tensorboard is not None and self.tensorboard.exists() and not self.tensorboard.is_dir():
-            found.append(f"--tensorboard {self.tensorboard} is a file: name a folder.")
+            found.append(f"{given('tensorboard', self.tensorboard)} is a file: name a folder.")
         return found
 
     def watch(self, run: Iterator[Epoch]) -> Iterator[Epoch]:
@@ -109,7 +73,7 @@ class Outputs:
                     file.add(numbers_of(epoch))
                 except OSError as error:
                     self._written.remove(file)
-                    options.say(f"{file.path}: {error.strerror}; going on without it")
+                    say(f"{file.path}: {error.strerror}; going on without it")
             yield epoch
 
     def finish(
@@ -152,21 +116,21 @@ class Outputs:
             write_whole(self.report, page(account, model, training, held_out).encode("utf-8", "replace"))
 
 
-def command_line(context: typer.Context) -> str:
+def command_line(command: str, asked: Options) -> str:
     """What to type to do the same again: the command with every option that is not its default.
 
     Wherever an option came from (the command line, a configuration), it is spelled out.
     """
-    words = ["mlp-xp", context.info_name or "train"]
-    arguments = []
-    for parameter in context.command.params:
-        value = context.params.get(parameter.name or "")
-        if parameter.name in NOT_IN_COMMAND or value is None or value == parameter.default:
+    words, arguments, defaults = ["mlp-xp", command], [], asked.defaults()
+    spelling = Spelling(type(asked))
+    for name, known in in_order(type(asked)).items():
+        value = getattr(asked, name)
+        if known.once or value is None or value == defaults[name]:
             continue
-        if parameter.param_type_name == "argument":
+        if known.position is not None:
             arguments.append(str(value))
         elif isinstance(value, bool):
-            words += (parameter.opts if value else parameter.secondary_opts)[:1]
+            words.append(spelling.given(name, value))
         else:
-            words += [parameter.opts[0], str(value)]
+            words += [spelling.name(name), str(value)]
     return shlex.join([*words[:2], *arguments, *words[2:]])

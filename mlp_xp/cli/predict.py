@@ -9,122 +9,81 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from mlp_xp.cli import options
-from mlp_xp.cli.options import DATA, GENERAL, option
+from mlp_xp.cli.commands import Predict
+from mlp_xp.cli.files import given_data, output_problem
+from mlp_xp.cli.printing import reading, say
 from mlp_xp.losses import GroupedSoftmaxLink, LogisticLink
 from mlp_xp.network import Network
 from mlp_xp.saved.model_file import load, whole_file
-from mlp_xp.settings import checks
-from mlp_xp.tables.datasets import DATASETS
+from mlp_xp.settings.options import Problems
+from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.files import written_rows
 from mlp_xp.tables.model import TableModel
-from mlp_xp.tables.reading import Place, Table, open_inputs, open_table
+from mlp_xp.tables.options import TableOptions
+from mlp_xp.tables.reading import Table, open_inputs, open_table
 
 OTHER_FORMATS = (".parquet", ".arrow", ".feather", ".npy", ".npz", ".safetensors")
 
 
-def predict(
-    model: options.Model,
-    data: options.Data = None,
-    dataset: options.Dataset = None,
-    exclude: options.Exclude = "",
-    keep: Annotated[
-        str,
-        option(DATA, "Columns of the data to write before the predictions, with commas.", default="none"),
-    ] = "",
-    delimiter: options.Delimiter = None,
-    decimal: options.Decimal = None,
-    encoding: options.Encoding = None,
-    null: options.Null = "",
-    date_format: options.DateFormat = None,
-    memory_limit: options.MemoryLimit = "1GB",
-    cache: options.Cache = True,
-    cache_dir: options.CacheDir = None,
-    proba: Annotated[
-        bool,
-        option(GENERAL, "Whether the probability of each class is written too.", "--proba/--no-proba"),
-    ] = True,
-    out: Annotated[str, option(GENERAL, "CSV file to write; '-' for standard output.", metavar="FILE")] = "-",
-    device: options.Device = "cpu",
-    quiet: options.Quiet = False,
-    as_json: options.Json = False,
-    _debug: options.Debug = False,
-) -> None:
-    """Predict with a model, and write CSV: a line a row, in the order of the data.
-
-    The data has the columns that the model was trained on, in any order; further ones are ignored. There
-    is one column `prediction`, or several `prediction_NAME` for several targets or quantiles; for classes
-    `prediction` comes last, after `probability_NAME` of each.
-
-    For example
-
-      mlp-xp predict houses.safetensors new.csv --out prices.csv
-
-      mlp-xp predict iris.safetensors new.csv --keep id,owner --no-proba
-
-      mlp-xp predict digits.safetensors --dataset digits
-
-      cat new.csv | mlp-xp predict houses.safetensors -
-    """
-    wrong = options.Problems()
-    form = wrong.reading(options.csv_form, delimiter, decimal, encoding, null, date_format)
-    limit = wrong.reading(options.amount, "--memory-limit", memory_limit)
-    kept = options.names(keep)
-    wrong.add(
-        "DATA is missing: name a file, or a --dataset." if data is None and dataset is None else None,
-        None if dataset is None else checks.one_of("--dataset", dataset, DATASETS),
-    )
-    if out != "-":
+def predict(asked: Predict) -> None:
+    """Write a model's predictions for the rows of a table."""
+    kept = asked.read("keep")
+    wrong = Problems()
+    wrong.add(*asked.problems(), no_data(asked))
+    if asked.out != "-":
         wrong.add(
-            options.output_problem(Path(out), [data, model]),
-            f"--out {out}: predictions are written as CSV; name a .csv file."
-            if Path(out).suffix.lower() in OTHER_FORMATS
+            output_problem(Path(asked.out), [asked.data, asked.model]),
+            f"{given('out', asked.out)}: predictions are written as CSV; name a .csv file."
+            if Path(asked.out).suffix.lower() in OTHER_FORMATS
             else None,
         )
-    wrong.reading(options.check_device, device)
-    with options.given_data(data) as path:
-        where = Place(
-            path,
-            dataset,
-            exclude=options.names(exclude),
-            form=form,
-            memory_limit=limit,
-            cache=cache,
-            cache_dir=cache_dir,
-        )
-        wrong.add(where.problem())
-        if kept and (path is None or not where.has_names):
-            wrong.add(f"--keep {keep}: only a table has columns with names of its own.")
-        wrong.refuse()
-        loaded = load(model, device)
-        rows = written_rows(path, kept, form) if kept and path is not None else None
-        with options.reading(data, quiet=quiet) as reading:
-            fitted, table = with_inputs(loaded, dataclasses.replace(where, progress=reading))
-        written = Predictions(fitted, table, proba=proba, kept=kept, kept_rows=rows)
-        n_rows = written.write_json() if as_json and out == "-" else written.write_csv(out)
-    if as_json and out != "-":
-        print(
-            json.dumps({"predictions": n_rows, "columns": written.columns, "out": out, "model": str(model)})
-        )
-    elif not quiet and out != "-":
-        options.say(f"{out}: {n_rows:,} predictions")
+    if kept and (asked.data is None or not asked.has_names):
+        wrong.add(f"{given('keep', asked.keep)}: only a table has columns with names of its own.")
+    wrong.refuse()
+    with given_data(asked.data) as path:
+        here = dataclasses.replace(asked, data=path)
+        loaded = load(asked.model, asked.device)
+        rows = written_rows(path, kept, asked.csv_form) if kept and path is not None else None
+        with reading(asked.data, quiet=asked.quiet) as progress:
+            fitted, table = with_inputs(loaded, here, progress)
+        written = Predictions(fitted, table, proba=asked.proba, kept=kept, kept_rows=rows)
+        to_output = asked.as_json and asked.out == "-"
+        n_rows = written.write_json() if to_output else written.write_csv(asked.out)
+    if asked.as_json and asked.out != "-":
+        found = {"predictions": n_rows, "columns": written.columns, "out": asked.out}
+        print(json.dumps(found | {"model": str(asked.model)}))
+    elif not asked.quiet and asked.out != "-":
+        say(f"{asked.out}: {n_rows:,} predictions")
 
 
-def with_inputs(model: Any, where: Place) -> tuple[TableModel, Table]:
+def no_data(asked: TableOptions) -> str | None:
+    """What is a problem where no data is named."""
+    if asked.data is None and asked.dataset is None:
+        return f"{spelled('data')} is missing: name a file, or a {spelled('dataset')}."
+    return None
+
+
+def with_inputs(model: Any, options: TableOptions, progress: Any) -> tuple[TableModel, Table]:
     """A model and the table that it predicts from; a network alone takes the columns as they come."""
     if isinstance(model, TableModel):
-        return model, open_inputs(where, model)
-    table = open_table(where, columns=known_names(model, where), targets_needed=False, numbers_alone=True)
+        return model, open_inputs(options, model, progress=progress)
+    table = open_table(
+        options,
+        columns=known_names(model, options),
+        targets_needed=False,
+        numbers_alone=True,
+        progress=progress,
+    )
     # Targets that the data has too are not needed, and are not named.
     return with_names(model, dataclasses.replace(table, target_names=())), table
 
 
-def known_names(model: Any, where: Place) -> list[str] | None:
+def known_names(model: Any, options: TableOptions) -> list[str]:
     """The columns that an estimator was fitted with by name, where the data has names too."""
-    names = getattr(model, "feature_names_in_", None)
-    return None if names is None or not where.has_names else [str(name) for name in names]
+    names = getattr(model, "feature_names_in_", ())
+    return [str(name) for name in names] if options.has_names else []
 
 
 def with_names(model: Any, table: Table) -> TableModel:
@@ -141,7 +100,7 @@ def with_names(model: Any, table: Table) -> TableModel:
         raise ValueError(
             f"{table.name} has {n_columns} columns ({', '.join(table.feature_names[:20])}"
             f"{' ...' * (n_columns > 20)}), but this network was built for {n_inputs} "
-            f"(layer_sizes={network.layer_sizes}): leave some out with --exclude."
+            f"(layer_sizes={network.layer_sizes}): leave some out with {spelled('exclude')}."
         )
     if isinstance(network.output, GroupedSoftmaxLink):
         raise ValueError("this model has several targets with classes: use it in Python, mlp_xp.load(path).")

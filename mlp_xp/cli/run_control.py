@@ -2,13 +2,14 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from mlp_xp.cli import options
+from mlp_xp.cli.commands import Train
+from mlp_xp.cli.printing import say as say_line
 from mlp_xp.history import History
 from mlp_xp.machine.data_parallel import Ranks, under_mpi, world
 from mlp_xp.saved.checkpoint import Checkpoints, Interruption, decode, encode, fingerprint, interruptible
+from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.training_loop import TrainingState
 
 
@@ -43,41 +44,26 @@ def end_all(message: str, status: int, given: Sequence[str]) -> None:
 
     def say() -> None:
         for line in message.splitlines():
-            options.say(f"mlp-xp: error: {line}" + (f" (rank {ranks.rank})" if ranks.rank else ""))
+            say_line(f"mlp-xp: error: {line}" + (f" (rank {ranks.rank})" if ranks.rank else ""))
 
     ranks.end_all(say, status)
 
 
 @contextlib.contextmanager
 def controlled(
-    folder: Path | None,
-    every: str,
-    *,
-    resume: bool,
-    override: bool,
-    on_error: str,
-    configuration: Mapping[str, Any],
-    source: Any,
-    ranks: Ranks | None,
-    quiet: bool,
+    asked: Train, determining: Mapping[str, Any], source: Any, ranks: Ranks | None
 ) -> Iterator[tuple[Interruption, TrainingState | None]]:
     """Handle signals, and give the run's checkpoints and the state that it goes on from.
 
     Parameters
     ----------
-    folder, every : path or None, str
-        Where and how often to write checkpoints; only rank 0 does.
-    resume, override : bool
-        Whether to go on from the last good one, and whether although options or data differ.
-    on_error : str
-        What a checkpoint that cannot be written leads to.
-    configuration : mapping
-        The options that the result depends on.
+    asked : Train
+        Where and how often checkpoints are written (only rank 0 does), and whether the run goes on.
+    determining : mapping
+        The settings that the run's steps depend on.
     source : source
         The data, for its fingerprint.
     ranks : Ranks or None
-    quiet : bool
-        Do not say where it goes on.
 
     Raises
     ------
@@ -87,14 +73,19 @@ def controlled(
     with contextlib.ExitStack() as stack:
         run: Interruption = Interruption()
         state: TrainingState | None = None
+        folder = asked.checkpoint_dir
         if folder is not None and (ranks is None or ranks.rank == 0):
             data = fingerprint(source)
             checkpoints = Checkpoints(
-                folder, every, configuration=configuration, data=data, on_error=on_error
+                folder,
+                asked.checkpoint_every,
+                configuration=determining,
+                data=data,
+                on_error=asked.checkpoint_errors,
             )
             run = stack.enter_context(checkpoints)
-            state = _latest(checkpoints, resume=resume, override=override)
-            if resume and not quiet:
+            state = _latest(checkpoints, resume=asked.resume, override=asked.override)
+            if asked.resume and not asked.quiet:
                 _say_where(checkpoints)
         if ranks is not None:
             content = ranks.bytes_from_first(None if state is None else encode(state, {}, None))
@@ -108,8 +99,8 @@ def _latest(run: Checkpoints, *, resume: bool, override: bool) -> TrainingState 
         return run.latest(override=override)
     if run.paths():
         raise ValueError(
-            f"--checkpoint-dir {run.folder} has checkpoints of an earlier run: go on from them with "
-            "--resume, or name another folder."
+            f"{given('checkpoint_dir', run.folder)} has checkpoints of an earlier run: go on from them with "
+            f"{spelled('resume')}, or name another folder."
         )
     return None
 
@@ -117,9 +108,9 @@ def _latest(run: Checkpoints, *, resume: bool, override: bool) -> TrainingState 
 def _say_where(run: Checkpoints) -> None:
     at = run.resumed_from
     if at is None:
-        options.say(f"{run.folder} has no checkpoint yet: starting from the beginning")
+        say_line(f"{run.folder} has no checkpoint yet: starting from the beginning")
     else:
-        options.say(f"going on after epoch {at['epoch']}, step {at['step']}, from {run.folder}")
+        say_line(f"going on after epoch {at['epoch']}, step {at['step']}, from {run.folder}")
 
 
 def history_of(state: TrainingState) -> History:

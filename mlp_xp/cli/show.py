@@ -5,11 +5,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from mlp_xp.cli import options
+from mlp_xp.cli.commands import Show
+from mlp_xp.cli.printing import aligned
 from mlp_xp.losses import LINKS
 from mlp_xp.saved.model_file import Contents, read
 from mlp_xp.settings.catalogue import name_of
 from mlp_xp.tables.model import TableModel
+from mlp_xp.tables.options import TrainingOptions
 from mlp_xp.tables.preparation import Category, Column, Constant, Date, Targets
 
 COLUMNS_SHOWN = 20
@@ -18,26 +20,20 @@ COLUMNS_SHOWN = 20
 LEVELS_SHOWN = 5
 """Levels of a column that are listed."""
 
-TRAINING = ("rows", "held_out_rows", "epochs", "stopped", "loss", "optimizer", "learning_rate", "schedule",
-            "batch_size", "l1", "l2", "dropout", "seed")  # fmt: skip
+TRAINING = ("rows", "held_out_rows", "epochs", "stopped", *TrainingOptions.described())
 """What is said about a training, in this order."""
 
 
-def show(model: options.Model, as_json: options.Json = False, _debug: options.Debug = False) -> None:
-    """Print a model's layers and sizes, how it was trained, and what is done to its columns.
-
-    For example
-
-      mlp-xp show houses.safetensors
-    """
-    contents = read(model)
+def show(asked: Show) -> None:
+    """Print what a model file holds."""
+    contents = read(asked.model)
     found = sections(contents)
-    if as_json:
+    if asked.as_json:
         print(json.dumps(contents.document, sort_keys=True))
         return
     for title, rows in found:
         print(title)
-        for line in options.aligned(rows).splitlines():
+        for line in aligned(rows).splitlines():
             print(f"  {line}")
 
 

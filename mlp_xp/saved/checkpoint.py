@@ -6,7 +6,6 @@ the system lets go of when the process ends, however it ends.
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import math
@@ -25,6 +24,7 @@ import safetensors.numpy
 
 from mlp_xp.saved.model_file import PART, checksum, write_whole
 from mlp_xp.settings import checks
+from mlp_xp.settings.interval import Interval
 from mlp_xp.training_loop import Training, TrainingState
 
 FORMAT = 1
@@ -40,41 +40,6 @@ FINGERPRINT_ROWS = 1024
 """so many rows, evenly spread, stand for it."""
 
 NAME = re.compile(r"checkpoint-(\d{9})-(\d{12})\.safetensors")
-
-
-@dataclasses.dataclass(frozen=True)
-class Every:
-    """How often to write: after so many seconds, epochs or steps.
-
-    Examples
-    --------
-    >>> Every.parse("5min")
-    Every(amount=300.0, unit='seconds')
-    >>> Every.parse("500steps")
-    Every(amount=500.0, unit='steps')
-    """
-
-    amount: float = 300.0
-    unit: str = "seconds"
-
-    @classmethod
-    def parse(cls, text: str) -> "Every":
-        """Read "5min", "30s", "1h", "1epoch", "2epochs" or "500steps".
-
-        Raises
-        ------
-        ValueError
-            It is none of these.
-        """
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|sec|min|h|epochs?|steps?)", text.strip())
-        if match is None or float(match[1]) <= 0:
-            raise ValueError(
-                f"checkpoint_every={text!r} must be a time, epochs or steps: 5min, 1epoch, 500steps."
-            )
-        seconds = {"s": 1.0, "sec": 1.0, "min": 60.0, "h": 3600.0}
-        if match[2] in seconds:
-            return cls(float(match[1]) * seconds[match[2]], "seconds")
-        return cls(float(match[1]), "epochs" if match[2].startswith("epoch") else "steps")
 
 
 class Interruption:
@@ -152,7 +117,7 @@ class Checkpoints(Interruption):
         super().__init__()
         checks.refuse([checks.one_of("on_error", on_error, ("stop", "go on"))])
         self.folder = Path(folder)
-        self.every = Every.parse(every)
+        self.every = Interval.parse(every)
         self.configuration = json.loads(json.dumps(dict(configuration or {})))
         self.data = data
         self.on_error = on_error

@@ -6,6 +6,8 @@ import numbers
 import operator
 from collections.abc import Callable, Iterable, Sequence
 
+from mlp_xp.settings.spelling import spelled
+
 
 def refuse(problems: Iterable[str | None]) -> None:
     """Raise one ValueError that lists every problem; do nothing if there is none."""
@@ -48,18 +50,18 @@ def number(
     if not math.isnan(found) and all(bound is None or holds(found, bound) for _, bound, holds in bounds):
         return None
     needed = " and ".join(f"{sign} {bound:g}" for sign, bound, _ in bounds if bound is not None)
-    return f"{name}={value!r} must be a finite number{' ' + needed if needed else ''}."
+    return f"{spelled(name)}={value!r} must be a finite number{' ' + needed if needed else ''}."
 
 
 def whole(name: str, value: object, *, least: int = 1) -> str | None:
     """A whole number of at least `least`."""
     if isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least:
         return None
-    return f"{name}={value!r} must be a whole number >= {least}."
+    return f"{spelled(name)}={value!r} must be a whole number >= {least}."
 
 
 def one_of(name: str, value: object, known: Sequence[str]) -> str | None:
     """One of a few words."""
     if isinstance(value, str) and value in known:
         return None
-    return f"unknown {name} {value!r}; {did_you_mean(str(value), known)}."
+    return f"unknown {spelled(name)} {value!r}; {did_you_mean(str(value), known)}."

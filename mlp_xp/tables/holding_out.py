@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from mlp_xp.rows.order import STORED_ROWS
+from mlp_xp.settings.spelling import given
 from mlp_xp.tables.files.parting import parted
 from mlp_xp.tables.files.records import NO_TEXT
 from mlp_xp.tables.prepared import parts
@@ -22,7 +23,8 @@ def n_held_out(n_rows: int, part: float) -> int:
     if n_held >= n_rows:
         raise ValueError(
             f"{n_rows} row{'s are' if n_rows > 1 else ' is'} too few to hold out a part of {part:g}: at "
-            "least one is needed for training and one for validation. Give more rows, or --validation 0."
+            "least one is needed for training and one for validation. Give more rows, or "
+            f"{given('validation', 0)}."
         )
     return n_held
 
@@ -62,7 +64,9 @@ def whole_groups(values: np.ndarray, part: float, seed: int, name: str) -> tuple
     n_held = n_held_out(len(values), part)
     _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
     if len(sizes) < 2:
-        raise ValueError(f"--group {name}: all rows are of one group, and splitting takes at least two.")
+        raise ValueError(
+            f"{given('group', name)}: all rows are of one group, and splitting takes at least two."
+        )
     drawn = np.random.default_rng([seed, 1]).permutation(len(sizes))
     rows_so_far = np.cumsum(sizes[drawn])
     n_groups = 1 + int(np.argmin(np.abs(rows_so_far[:-1] - n_held)))
@@ -89,11 +93,13 @@ def latest(values: np.ndarray, part: float, name: str) -> tuple[np.ndarray, np.n
     if not is_held.any():  # the latest time has more rows than the part
         is_held = values == values.max()
     if is_held.all():
-        raise ValueError(f"--time {name}: all rows have the same time, so that none comes after the others.")
+        raise ValueError(
+            f"{given('time', name)}: all rows have the same time, so that none comes after the others."
+        )
     return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 
-def values_of(source: Any, column: int, option: str, name: str, *, is_text: bool) -> np.ndarray:
+def values_of(source: Any, column: int, named: str, *, is_text: bool) -> np.ndarray:
     """The values of one column of a source (n_rows,), 8 bytes a row.
 
     Raises
@@ -107,7 +113,7 @@ def values_of(source: Any, column: int, option: str, name: str, *, is_text: bool
         is_gap = np.isnan(values) | (values == NO_TEXT if is_text else False)
         if is_gap.any():
             raise ValueError(
-                f"{option} {name}: row {index[np.argmax(is_gap)] + 1:,} has nothing there, and each row "
+                f"{named}: row {index[np.argmax(is_gap)] + 1:,} has nothing there, and each row "
                 "needs a value. Fill the gap, or split by another column."
             )
         found.append(values)

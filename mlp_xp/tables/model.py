@@ -212,9 +212,10 @@ class TableModel:
             A column is missing or holds something else than it did in training, or their number is wrong.
         """
         if isinstance(x, str | os.PathLike):
-            from mlp_xp.tables.reading import Place, open_inputs
+            from mlp_xp.tables.options import TableOptions
+            from mlp_xp.tables.reading import open_inputs
 
-            table = open_inputs(Place(os.fspath(x)), self)
+            table = open_inputs(TableOptions(data=os.fspath(x)), self)
             outputs = np.vstack(list(self.predict_parts(table.source)))
         else:
             names = getattr(x, "column_names", None) or getattr(x, "columns", None)

@@ -12,12 +12,13 @@ from mlp_xp.losses import LOSSES, BinaryCrossEntropy, Poisson
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.settings import checks
 from mlp_xp.settings.catalogue import name_of
+from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.datasets import load_dataset
-from mlp_xp.tables.files import MEMORY_LIMIT, ArrowSource, open_source
+from mlp_xp.tables.files import ArrowSource, open_source
 from mlp_xp.tables.files.columns import PLURAL, Column
-from mlp_xp.tables.files.csv_files import CsvForm
 from mlp_xp.tables.files.text_values import is_number, resembles_number
 from mlp_xp.tables.model import TableModel
+from mlp_xp.tables.options import TASKS, TableOptions
 from mlp_xp.tables.preparation import Category, Constant, Inputs
 from mlp_xp.tables.prepared import Coded, Recoded, Selected, parts
 
@@ -29,10 +30,6 @@ ROWS_A_LEVEL = 20
 
 MOST_CLASSES = 100_000
 """Classes that a target may have at most: a network has one output for each."""
-
-TASKS = ("auto", "regression", "classification")
-
-ARRAY_SUFFIXES = (".npy", ".npz")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +49,8 @@ class Table:
         Names of the classes.
     notes : tuple of str
         What was recognised in the file, for people.
-    beside : (source, int, str) or None
-        Where `Place.beside` is: a source with all columns that were read, the number of that one, its kind.
+    split_column : (source, int, str) or None
+        The column to split the rows by: a source with all columns that were read, its number, its kind.
     """
 
     name: str
@@ -62,7 +59,7 @@ class Table:
     target_names: tuple[str, ...]
     levels: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
-    beside: tuple[Any, int, str] | None = None
+    split_column: tuple[Any, int, str] | None = None
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -80,155 +77,91 @@ def recoded(source: Any, columns: Sequence[Column], inputs: Inputs) -> Any:
     return Recoded(source, codes) if codes else source
 
 
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """Where a table is: what every command's options say of its data.
-
-    Attributes
-    ----------
-    data : str or None
-        A file, folder or glob. None: `dataset`.
-    dataset : str or None
-        A name of `datasets.DATASETS`.
-    target : tuple of str
-        Columns to predict; for an ``x.npy`` the file with y, for an ``.npz`` the array, if it is not y.
-    weight_column : str or None
-        The column with sample weights; for an ``x.npy`` a file, for an ``.npz`` an array.
-    columns : tuple of str
-        Columns that are used, in this order; none for all others.
-    exclude : tuple of str
-        Columns that are left out.
-    text : tuple of str
-        Columns that are taken as text, whatever they look like.
-    beside : str or None
-        A column that is read besides, to split the rows by. It is an input too if `columns` names it.
-    beside_is_input : bool
-        Whether it is one where no columns are named, unless it is excluded.
-    form : CsvForm or None
-        How a CSV file is written, as far as that is known.
-    cache : bool
-        Whether a table above the memory limit may be kept in the cache folder; if not it is streamed.
-    progress : callable (str, float) or None
-        Told what is being done and the share of it that is done.
-    memory_limit : int or None
-        Bytes that rows may take in memory; `sources.MEMORY_LIMIT` if None.
-    cache_dir : path or None
-        Where larger tables are kept; the user's own cache folder if None.
-    """
-
-    data: str | None
-    dataset: str | None = None
-    target: tuple[str, ...] = ()
-    weight_column: str | None = None
-    columns: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    text: tuple[str, ...] = ()
-    beside: str | None = None
-    beside_is_input: bool = False
-    form: CsvForm | None = None
-    cache: bool = True
-    progress: Any = None
-    memory_limit: int | None = None
-    cache_dir: Path | None = None
-
-    @property
-    def has_names(self) -> bool:
-        """Whether columns have names of the user's."""
-        return self.data is None or Path(self.data).suffix.lower() not in ARRAY_SUFFIXES
-
-    def problem(self) -> str | None:
-        """What does not go together, before anything is opened."""
-        if self.data is not None and self.dataset is not None:
-            return f"both DATA {self.data!r} and --dataset {self.dataset} are given: leave one of them out."
-        needs_names = {
-            "--columns": self.columns,
-            "--exclude": self.exclude,
-            "--text": self.text,
-            "--group or --time": self.beside,
-        }
-        needs_data = {"--target": self.target, "--weight-column": self.weight_column, **needs_names}
-        given = [option for option, value in needs_data.items() if value]
-        if self.data is None and given:
-            return f"{', '.join(given)}: name the DATA that it belongs to; a --dataset has its own columns."
-        given = [option for option, value in needs_names.items() if value]
-        if not self.has_names and given:
-            return f"{', '.join(given)}: the columns of {self.data} have no names."
-        return None
-
-
 def open_table(
-    place: Place,
+    options: TableOptions,
     *,
-    columns: Sequence[str] | None = None,
+    columns: Sequence[str] = (),
     kinds: Mapping[str, str] | None = None,
+    split_column: str | None = None,
+    split_column_is_input: bool = False,
     targets_needed: bool = True,
     numbers_alone: bool = False,
+    progress: Any = None,
 ) -> Table:
     """Open what options name.
 
     Parameters
     ----------
-    place : Place
-    columns : sequence of str, optional
-        Names of the inputs, in the order that is needed; those of `place` if not given.
+    options : TableOptions
+    columns : sequence of str
+        Names of the inputs, in the order that is needed; none for all others.
     kinds : mapping of str to str, optional
-        What a model knows columns to be.
+        What columns are known to be.
+    split_column : str, optional
+        A column that is read besides, to split the rows by. It is an input too if `columns` names it.
+    split_column_is_input : bool
+        Whether it is one where no columns are named, unless it is excluded.
     targets_needed : bool
         Whether a table without targets is refused.
     numbers_alone : bool
         Whether inputs that are text or dates, and gaps, are refused: nobody prepares them.
+    progress : callable (str, float), optional
+        Told what is being done and the share of it that is done.
 
     Raises
     ------
     ValueError, TypeError, OSError
         The data cannot be used; the message says where and why.
     """
-    checks.refuse([place.problem()])
-    if place.data is None:
-        return _shipped(place.dataset or "diabetes", columns or ())
-    path = Path(place.data)
-    if not place.has_names:
-        return _arrays(place, path, targets_needed)
-    if targets_needed and not place.target:
-        raise ValueError(f"{place.data} has named columns: say which to predict with --target NAME.")
-    columns = columns or place.columns
-    beside = [place.beside] if place.beside and place.beside not in columns else []
+    checks.refuse([options.contradiction()])
+    if options.data is None:
+        return _shipped(options.dataset or "diabetes", columns)
+    path = Path(options.data)
+    target = options.read("target")
+    if not options.has_names:
+        return _arrays(options, path, target, targets_needed)
+    if targets_needed and not target:
+        raise ValueError(
+            f"{options.data} has named columns: say which to predict with {given('target', 'NAME')}."
+        )
+    excluded = options.read("exclude")
+    besides = [split_column] if split_column and split_column not in columns else []
     source: Any = open_source(
-        place.data,
-        target=list(place.target),
-        columns=[*columns, *beside] if columns else None,
-        exclude=[name for name in place.exclude if name != place.beside] or None,
-        weight_column=place.weight_column,
+        options.data,
+        target=list(target),
+        columns=[*columns, *besides] if columns else None,
+        exclude=[name for name in excluded if name != split_column] or None,
+        weight_column=options.weight_column,
         dtype="float64",
         text="refuse" if numbers_alone else "code if clear",
         gaps="refuse" if numbers_alone else "keep",
-        kinds={**(kinds or {}), **dict.fromkeys(place.text, "text")},
-        progress=place.progress,
-        memory_limit=place.memory_limit or MEMORY_LIMIT,
-        cache=place.cache,
-        cache_dir=place.cache_dir,
-        csv=place.form,
+        kinds=kinds or {},
+        progress=progress,
+        memory_limit=options.read("memory_limit"),
+        cache=options.cache,
+        cache_dir=options.cache_dir,
+        csv=options.csv_form,
     )
     if isinstance(source, ArrowSource):  # used where it is, so that nobody has looked at its values
         source.check_finite(gaps=not numbers_alone)
     dates = [column.name for column in source.columns if column.kind == "date"]
     if dates and numbers_alone:
         raise ValueError(
-            f"{place.data} has dates in {', '.join(map(repr, dates))}, where numbers are needed. Leave them "
-            f"out with --exclude {','.join(dates)}, or write them as numbers."
+            f"{options.data} has dates in {', '.join(map(repr, dates))}, where numbers are needed. Leave "
+            f"them out with {given('exclude', ','.join(dates))}, or write them as numbers."
         )
     targets = tuple(column.name for column in source.targets)
     notes = tuple(getattr(source, "notes", ()))
     table = Table(path.name, source, tuple(source.columns), targets, notes=notes)
     table = dataclasses.replace(table, levels=_levels(table))
-    if place.beside is None:
+    if split_column is None:
         return table
-    by_default = place.beside_is_input and place.beside not in place.exclude
-    is_input = place.beside in columns if columns else by_default
-    return _beside(table, place.beside, is_input)
+    by_default = split_column_is_input and split_column not in excluded
+    is_input = split_column in columns if columns else by_default
+    return _split_by(table, split_column, is_input)
 
 
-def _beside(table: Table, name: str, is_input: bool) -> Table:
+def _split_by(table: Table, name: str, is_input: bool) -> Table:
     """The table that says where a column is to split by, and whose inputs are the others if it is none."""
     names = table.feature_names
     if name not in names:
@@ -244,11 +177,11 @@ def _beside(table: Table, name: str, is_input: bool) -> Table:
         table,
         source=table.source if len(used) == len(names) else Selected(table.source, used),
         columns=tuple(table.columns[number] for number in used),
-        beside=(table.source, at, table.columns[at].kind),
+        split_column=(table.source, at, table.columns[at].kind),
     )
 
 
-def open_inputs(place: Place, model: TableModel) -> Table:
+def open_inputs(options: TableOptions, model: TableModel, *, progress: Any = None) -> Table:
     """Open the columns that a model predicts from, in its order and with its codes.
 
     Raises
@@ -256,11 +189,18 @@ def open_inputs(place: Place, model: TableModel) -> Table:
     ValueError, TypeError, OSError
         A column is missing, or the data cannot be used.
     """
-    return open_for(place, model, targets_needed=False)
+    return open_for(options, model, targets_needed=False, progress=progress)
 
 
-def open_for(place: Place, model: TableModel, *, targets_needed: bool = True) -> Table:
+def open_for(options: TableOptions, model: TableModel, **more: Any) -> Table:
     """Open the columns that a model was trained on, with its codes; and targets, where they are named.
+
+    Parameters
+    ----------
+    options : TableOptions
+    model : TableModel
+    **more
+        As for `open_table`.
 
     Raises
     ------
@@ -269,9 +209,9 @@ def open_for(place: Place, model: TableModel, *, targets_needed: bool = True) ->
     """
     known = model.inputs.columns
     kinds = {column.name: column.kind for column in known if not isinstance(column, Constant)}
-    columns = model.inputs.names if place.has_names else None
-    own = dataclasses.replace(place, exclude=())
-    table = open_table(own, columns=columns, kinds=kinds, targets_needed=targets_needed)
+    columns = model.inputs.names if options.has_names else ()
+    own = dataclasses.replace(options, exclude="")
+    table = open_table(own, columns=columns, kinds=kinds, **more)
     if table.source.n_features != len(known):
         raise ValueError(
             f"{table.name} has {table.source.n_features} columns, but the model needs {len(known)}: "
@@ -305,26 +245,30 @@ def _numbers(names: Sequence[str]) -> tuple[Column, ...]:
     return tuple(Column(name, "number") for name in names)
 
 
-def _arrays(place: Place, path: Path, targets_needed: bool) -> Table:
+def _arrays(options: TableOptions, path: Path, targets: Sequence[str], targets_needed: bool) -> Table:
     """Arrays in .npy and .npz files; their columns are numbered."""
-    target = place.target[0] if place.target else None
+    target = targets[0] if targets else None
     is_npy = path.suffix.lower() == ".npy"
-    if len(place.target) > 1:
-        raise ValueError(f"--target {','.join(place.target)}: one array holds all targets of {path}.")
+    if len(targets) > 1:
+        raise ValueError(f"{given('target', ','.join(targets))}: one array holds all targets of {path}.")
     if is_npy and (target is None and targets_needed):
-        raise ValueError(f"{path} holds inputs alone: name the file with targets, --target y.npy.")
+        raise ValueError(
+            f"{path} holds inputs alone: name the file with targets, {given('target', 'y.npy')}."
+        )
     if is_npy and target is not None and not target.endswith(".npy"):
-        raise ValueError(f"--target {target!r}: the targets of {path} are another file, such as y.npy.")
+        raise ValueError(f"{given('target', target)}: the targets of {path} are another file, such as y.npy.")
     try:
-        source: Any = open_source(str(path), target=target, weight_column=place.weight_column)
+        source: Any = open_source(str(path), target=target, weight_column=options.weight_column)
         source.check_finite()
     except (ValueError, TypeError) as error:
-        files = [str(path), *(str(other) for other in (target, place.weight_column) if other and is_npy)]
+        files = [str(path), *(str(other) for other in (target, options.weight_column) if other and is_npy)]
         own = any(file in str(error) for file in files)
         raise type(error)(str(error) if own else f"{', '.join(files)}: {error}") from None
     n_features, n_targets = source.n_features, source.n_targets
     if n_targets == 0 and targets_needed:
-        raise ValueError(f"{path} has no targets: an .npz must hold x and y (or name it with --target).")
+        raise ValueError(
+            f"{path} has no targets: an .npz must hold x and y (or name it with {spelled('target')})."
+        )
     features = _numbers([f"x{i}" for i in range(n_features)])
     targets = ("y",) if n_targets == 1 else tuple(f"y{i}" for i in range(n_targets))
     return Table(path.name, source, features, targets)
@@ -389,7 +333,9 @@ def for_task(table: Table, task: str, loss: Any) -> tuple[Table, str]:
     codes = {float(value): number for number, value in enumerate(values)}
     coded = dataclasses.replace(table, source=Coded(table.source, codes, name), levels=levels)
     _check_classes(coded, "classification", loss)
-    hint = "" if wanted or loss is not None else "; --task regression if the target is a quantity"
+    hint = ""
+    if not wanted and loss is None:
+        hint = f"; {given('task', 'regression')} if the target is a quantity"
     return coded, _sentence(levels) + hint
 
 
@@ -409,7 +355,8 @@ def _looks_like_classes(values: np.ndarray | None, n_rows: int, loss: Any) -> bo
 def _check_numbers(loss: Any) -> None:
     if loss is not None and loss.labels:
         raise ValueError(
-            f"--task regression and {name_of(LOSSES, loss)}, which is for classes, contradict each other."
+            f"{given('task', 'regression')} and {name_of(LOSSES, loss)}, which is for classes, contradict "
+            "each other."
         )
 
 
@@ -426,19 +373,21 @@ def _check_classes(table: Table, task: str, loss: Any) -> None:
     if task == "auto" and n_alike > len(levels) / 2 and not all(is_number(level) for level in levels):
         raise ValueError(
             f"target {name!r} holds text among numbers: {_first_text(table)}mend it, say what the "
-            "--decimal mark is, or say --task classification if its values are names of classes."
+            f"{spelled('decimal')} mark is, or say {given('task', 'classification')} if its values are names "
+            "of classes."
         )
     if task == "auto" and len(levels) > MOST_LEVELS and len(levels) > table.source.n_rows / 2:
         raise ValueError(
             f"target {name!r} has {len(levels):,} different texts in {table.source.n_rows:,} rows: such "
-            "texts name rows rather than classes. Choose another target, or say --task classification."
+            "texts name rows rather than classes. Choose another target, or say "
+            f"{given('task', 'classification')}."
         )
     if loss is None or loss.labels:
         return
     if not isinstance(loss, BinaryCrossEntropy):
         raise ValueError(
             f"the loss {name_of(LOSSES, loss)} is for numbers, but target {name!r} has classes "
-            f"({', '.join(levels[:5])}{' ...' * (len(levels) > 5)}): leave --loss out, or name "
+            f"({', '.join(levels[:5])}{' ...' * (len(levels) > 5)}): leave {spelled('loss')} out, or name "
             "softmax_cross_entropy."
         )
     if len(levels) != 2:

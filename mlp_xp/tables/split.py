@@ -5,34 +5,14 @@ import itertools
 from typing import Any
 
 from mlp_xp.rows.class_weights import ClassWeighted
+from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.holding_out import at_random, latest, values_of, whole_groups
 from mlp_xp.tables.model import TableModel
+from mlp_xp.tables.options import MAX_LEVELS, HoldOut
 from mlp_xp.tables.preparation import Constant, Inputs, Targets
 from mlp_xp.tables.prepared import Prepared, Subset
 from mlp_xp.tables.reading import Table, recoded
-from mlp_xp.tables.statistics import MAX_LEVELS, measure
-
-
-@dataclasses.dataclass(frozen=True)
-class HoldOut:
-    """Which rows are held out.
-
-    Attributes
-    ----------
-    part : float in [0, 1)
-        Of the rows.
-    by : {"random", "group", "time"}
-        Single rows; whole groups, rows with the same value of a column; or the latest rows by a column.
-    column : str or None
-        Which, where there is one.
-    seed : int
-        Of what is drawn.
-    """
-
-    part: float
-    by: str = "random"
-    column: str | None = None
-    seed: int = 0
+from mlp_xp.tables.statistics import measure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +118,7 @@ def split_for(table: Table, model: TableModel, hold_out: HoldOut, *, class_weigh
 
 def _check_class_weight(table: Table, class_weight: str) -> None:
     if class_weight != "none" and table.levels is None:
-        raise ValueError(f"--class-weight {class_weight}: the target has no classes (regression).")
+        raise ValueError(f"{given('class_weight', class_weight)}: the target has no classes (regression).")
 
 
 def _divide(table: Table, hold_out: HoldOut) -> tuple[Any, Any | None]:
@@ -154,13 +134,13 @@ def _divide(table: Table, hold_out: HoldOut) -> tuple[Any, Any | None]:
 
 
 def _divide_by(table: Table, hold_out: HoldOut) -> tuple[Any, Any]:
-    if table.beside is None or hold_out.column is None:
-        raise ValueError(f"--{hold_out.by}: {table.name} has no column to split by.")
-    source, column, kind = table.beside
-    name, option = hold_out.column, f"--{hold_out.by}"
+    if table.split_column is None or hold_out.column is None:
+        raise ValueError(f"{spelled(hold_out.by)}: {table.name} has no column to split by.")
+    source, column, kind = table.split_column
+    name, named = hold_out.column, given(hold_out.by, hold_out.column)
     if hold_out.by == "time" and kind not in ("date", "number"):
-        raise ValueError(f"--time {name}: it holds {kind}, and a time is a date or a number.")
-    values = values_of(source, column, option, name, is_text=kind == "text")
+        raise ValueError(f"{named}: it holds {kind}, and a time is a date or a number.")
+    values = values_of(source, column, named, is_text=kind == "text")
     if hold_out.by == "time":
         return latest(values, hold_out.part, name)
     return whole_groups(values, hold_out.part, hold_out.seed, name)
@@ -171,8 +151,8 @@ def _divide_stream(source: Any, hold_out: HoldOut) -> tuple[Any, Any | None]:
         return source, None
     if hold_out.by != "random":
         raise ValueError(
-            f"--{hold_out.by}: a table that is streamed is split at random alone. Let it be kept in the "
-            "cache folder, or raise --memory-limit."
+            f"{spelled(hold_out.by)}: a table that is streamed is split at random alone. Let it be kept in "
+            f"the cache folder, or raise {spelled('memory_limit')}."
         )
     training, held_out = source.split(hold_out.part, hold_out.seed)
     return training, held_out

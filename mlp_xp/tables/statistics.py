@@ -16,13 +16,9 @@ import numpy as np
 from mlp_xp.rows.order import Shuffled
 from mlp_xp.tables.encoding import Encoding, encoding_of, n_ramps
 from mlp_xp.tables.files.columns import Column as RawColumn
+from mlp_xp.tables.options import MAX_LEVELS
 from mlp_xp.tables.preparation import PERIODS, Category, Column, Constant, Date, Inputs, Number, Targets
 from mlp_xp.tables.prepared import PART_ROWS, parts, read
-
-SCALINGS = ("standard", "robust", "none", "encoded")
-
-MAX_LEVELS = 256
-"""Levels of a column that have a feature of their own, if nothing else is said."""
 
 LEAST_ROWS = 2
 """Rows that a text must have to be a level."""

@@ -9,14 +9,16 @@ from command_line import ROOT, Outcome, environment, run_process, runner, snapsh
 from stand_ins.cuda_refusal import one_line
 
 import mlp_xp
-from mlp_xp.cli import COMMANDS, app, unwrapped
+from mlp_xp.cli import application
+from mlp_xp.cli.commands import COMMANDS
+from mlp_xp.cli.surface import unwrapped
 from mlp_xp.machine import cuda
 
 run = pytest.fixture(runner)
 
 MODEL = ROOT / "tests" / "saved" / "model_files" / "format_1_table.safetensors"
 
-NAMES = [command.__name__ for command in COMMANDS]
+NAMES = list(COMMANDS)
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def broken(monkeypatch):
 
 
 def parameters():
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(application())
     for name, command in [("", group), *group.commands.items()]:
         for parameter in command.params:
             yield pytest.param(name, parameter, id=f"{name} {parameter.name}")
@@ -63,7 +65,7 @@ UNITS = {
 
 
 def test_options_name_their_units():
-    train = typer.main.get_command(app).commands["train"]
+    train = typer.main.get_command(application()).commands["train"]
     helps = {parameter.name: parameter.help.lower() for parameter in train.params}
     assert [name for name, unit in UNITS.items() if unit not in helps[name]] == []
 
@@ -207,4 +209,4 @@ def test_paragraphs_of_a_docstring_become_lines():
     assert (
         unwrapped("One.\n\n    Two\n    lines.\n\n      as it is\n    ") == "One.\n\nTwo lines.\n\n  as it is"
     )
-    assert "\n" not in unwrapped(COMMANDS[0].__doc__).split("\n\n")[1]
+    assert "\n" not in unwrapped(COMMANDS["train"].__doc__).split("\n\n")[1]

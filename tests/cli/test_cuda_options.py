@@ -3,7 +3,7 @@
 import pytest
 from command_line import runner
 
-from mlp_xp.machine import cuda
+from mlp_xp.machine import array_api, cuda
 from mlp_xp.machine.array_api import backend
 
 QUICK = ("train", "--epochs", "1", "--hidden", "4", "--quiet")
@@ -44,7 +44,7 @@ def test_memory_is_limited_before_anything_is_made(device, mlp_xp, asked, monkey
         return backend("cpu", dtype)
 
     monkeypatch.setattr(network, "find_backend", find)
-    monkeypatch.setattr("mlp_xp.cli.options.find_backend", lambda *arguments: None)
+    monkeypatch.setattr(array_api, "backend", lambda *arguments: None)
     done = mlp_xp(*QUICK, "--device", device, "--device-memory-limit", "4GiB")
     assert done.status == 0, done.err
     assert asked[:2] == [("4GiB", int(device.partition(":")[2] or 0)), "network"]

@@ -16,7 +16,7 @@ from command_line import environment, runner
 from rich.console import Console
 
 from mlp_xp.cli import progress as live
-from mlp_xp.cli.options import aligned, printable, say
+from mlp_xp.cli.printing import aligned, printable, say
 from mlp_xp.training_loop import Epoch
 
 run = pytest.fixture(runner)

@@ -11,13 +11,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import typer.main
 from command_line import environment, runner
 from mpi import mpiexec
 
 from mlp_xp import MLPRegressor, Network, load, save
-from mlp_xp.cli import app
-from mlp_xp.cli.configuration import NOT_CONFIGURED
+from mlp_xp.cli.commands import Train
+from mlp_xp.cli.configuration import keys
 from mlp_xp.tables.holding_out import whole_groups
 
 pytest.importorskip("pyarrow")
@@ -304,13 +303,11 @@ def test_ways_to_make_steps(run, houses, way):
 
 
 def test_plain_steps_compile_nothing(run, houses, monkeypatch):
-    from mlp_xp.cli import stages
+    from mlp_xp.tables import fitting
 
     ways = []
-    train = stages.train_network
-    monkeypatch.setattr(
-        stages, "train_network", lambda *a, **named: ways.append(named["way"]) or train(*a, **named)
-    )
+    train = fitting.train
+    monkeypatch.setattr(fitting, "train", lambda *a, **named: ways.append(named["way"]) or train(*a, **named))
     for option in ("--plain-steps", "--no-cuda-graph", "--cuda-graph"):
         good(run(*TRAIN, *QUICK, option))
     assert ways == ["plain", "fused", "fast"]
@@ -372,11 +369,7 @@ def test_a_table_without_the_models_columns_is_refused(run, houses):
 
 
 def train_options():
-    return {
-        parameter.opts[0].lstrip("-"): parameter
-        for parameter in typer.main.get_command(app).commands["train"].params
-        if parameter.name not in NOT_CONFIGURED
-    }
+    return keys(Train)
 
 
 def test_every_option_is_written_beside_the_model_and_gives_it_again(run, houses):

@@ -92,10 +92,10 @@ def test_a_page_of_a_real_run_in_a_browser(run, folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--report", "houses & co.csv"), "--report houses & co.csv is a file that is read"),
+        (("--report", "houses & co.csv"), "--report 'houses & co.csv' is a file that is read"),
         (("--log", "nowhere/h.jsonl"), "--log nowhere/h.jsonl: there is no folder nowhere"),
         (("--plot", "c.jpeg"), "--plot c.jpeg: a picture is a .png or .svg file"),
-        (("--tensorboard", "houses & co.csv"), "--tensorboard houses & co.csv is a file: name a folder"),
+        (("--tensorboard", "houses & co.csv"), "--tensorboard 'houses & co.csv' is a file: name a folder"),
         (("--plot", "."), "--plot . is a folder: name a file"),
     ],
 )

@@ -16,8 +16,9 @@ from arrays import readonly
 
 from mlp_xp import Loader, Network, train
 from mlp_xp.rows.arrays import ArraySource
-from mlp_xp.saved.checkpoint import KEPT, Checkpoints, Every, decode, encode, fingerprint
+from mlp_xp.saved.checkpoint import KEPT, Checkpoints, decode, encode, fingerprint
 from mlp_xp.saved.model_file import PART
+from mlp_xp.settings.interval import Interval
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /sys")
 
@@ -346,12 +347,12 @@ def test_an_interruption_ends_after_the_step_with_a_checkpoint(rows, device, tmp
 
 
 def test_how_often():
-    assert Every.parse("5min") == Every(300.0, "seconds")
-    assert Every.parse("2h") == Every(7200.0, "seconds")
-    assert Every.parse("3epochs") == Every(3.0, "epochs")
+    assert Interval.parse("5min") == Interval(300.0, "seconds")
+    assert Interval.parse("2h") == Interval(7200.0, "seconds")
+    assert Interval.parse("3epochs") == Interval(3.0, "epochs")
     for wrong in ("", "5", "min", "0steps", "-1epoch", "1day"):
         with pytest.raises(ValueError, match="checkpoint_every"):
-            Every.parse(wrong)
+            Interval.parse(wrong)
 
 
 def test_the_fingerprint_sees_every_kind_of_change(rng):
@@ -384,7 +385,7 @@ def test_rollback_goes_on_with_half_the_rate(device):
 TWICE = """
     import sys, time
     from mlp_xp import Loader, Network, train
-    from mlp_xp.checkpoint import Checkpoints, interruptible
+    from mlp_xp.saved.checkpoint import Checkpoints, interruptible
 
     class Slow:
         n_rows, n_features, n_targets, has_weights = 8, 1, 1, False
@@ -416,7 +417,7 @@ SIGNALLED = """
     import os, signal, sys
     import numpy as np
     from mlp_xp import Loader, Network, train
-    from mlp_xp.checkpoint import Checkpoints, interruptible
+    from mlp_xp.saved.checkpoint import Checkpoints, interruptible
     x = np.linspace(-1, 1, 64).reshape(-1, 1)
     with Checkpoints(sys.argv[1], "1h") as checkpoints, interruptible(checkpoints):
         try:
@@ -441,7 +442,7 @@ KILLED = """
     import sys
     import numpy as np
     from mlp_xp import Loader, Network, train
-    from mlp_xp.checkpoint import Checkpoints
+    from mlp_xp.saved.checkpoint import Checkpoints
     generator = np.random.default_rng(0)
     x = generator.normal(size=(600, 3))
     network, loader = Network((3, 8, 1)), Loader(x, np.sin(x[:, :1]), batch_size=8)

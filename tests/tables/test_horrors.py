@@ -145,7 +145,7 @@ Mend it, leave such columns out with --exclude, or say that they are text (--tex
     ),
     "another encoding": (
         table("k,b,price", lambda i: ("größe" if i % 2 else "x", i, 2 * i)).encode("latin-1"),
-        "is no UTF-8. Name the encoding of the file, e.g. --encoding 'latin-1'",
+        "is no UTF-8. Name the encoding of the file, e.g. --encoding latin-1",
     ),
     "dates that are read two ways": (
         table("a,b,price", lambda i: (f"{i % 12 + 1:02}/03/2024", i, 2 * i)),

@@ -22,13 +22,14 @@ from mlp_xp.losses import (
     SquaredError,
 )
 from mlp_xp.rows.arrays import ArraySource
-from mlp_xp.tables import TableModel
+from mlp_xp.tables import TableModel, prepared
 from mlp_xp.tables.datasets import load_dataset
 from mlp_xp.tables.files.columns import Column
 from mlp_xp.tables.holding_out import at_random, latest, whole_groups
+from mlp_xp.tables.options import TableOptions
 from mlp_xp.tables.preparation import Category, Inputs, Number, Targets
 from mlp_xp.tables.prepared import Coded, Prepared, Subset
-from mlp_xp.tables.reading import Place, Table, check_targets, for_model, for_task, open_inputs, open_table
+from mlp_xp.tables.reading import Table, check_targets, for_model, for_task, open_inputs, open_table
 
 
 def rows(source, index=None):
@@ -95,7 +96,7 @@ def test_a_value_that_is_no_class_is_named_with_its_row():
 def test_sources_around_a_source_notice_that_its_file_was_changed(folder):
     np.save("x.npy", np.arange(6.0).reshape(3, 2))
     np.save("y.npy", np.arange(3))
-    source = open_table(Place("x.npy", target=("y.npy",))).source
+    source = open_table(TableOptions(data="x.npy", target="y.npy")).source
     subset = Subset(source, np.arange(2))
     counted = Counted(Prepared(subset, Inputs.plain(["a", "b"]), Targets.unscaled(["t"])), print)
     coded = Coded(source, {0.0: 0}, "t")
@@ -138,7 +139,7 @@ def test_another_seed_holds_out_other_rows():
 
 @pytest.mark.parametrize(("n_rows", "said"), [(1, "1 row is too few"), (2, "2 rows are too few")])
 def test_too_few_rows(n_rows, said):
-    with pytest.raises(ValueError, match=f"{said}.*or --validation 0"):
+    with pytest.raises(ValueError, match=f"{said}.*or validation=0"):
         at_random(n_rows, 0.9, 0)
 
 
@@ -301,11 +302,11 @@ def write(path, text):
 @pytest.mark.needs("pyarrow")
 def test_a_csv_has_features_targets_and_weights(folder):
     write(folder / "t.csv", "b,t,w,a,c\n1,10,1,4,7\n2,20,0.5,5,8\n")
-    table = open_table(Place("t.csv", target=("t",), weight_column="w", exclude=("c",)))
+    table = open_table(TableOptions(data="t.csv", target="t", weight_column="w", exclude="c"))
     assert (table.feature_names, table.target_names, table.levels) == (("b", "a"), ("t",), None)
     x, y, weight = rows(table.source)
     assert (x.tolist(), y.tolist(), weight.tolist()) == ([[1, 4], [2, 5]], [[10], [20]], [1, 0.5])
-    table = open_table(Place("t.csv", target=("t",), columns=("a", "b")))
+    table = open_table(TableOptions(data="t.csv", target="t"), columns=["a", "b"])
     assert rows(table.source)[0].tolist() == [[4, 1], [5, 2]]
 
 
@@ -319,11 +320,14 @@ def test_formats_of_tables(folder, suffix):
     arrow = pa.table(columns)
     writers = {"csv": csv.write_csv, "parquet": parquet.write_table, "feather": feather.write_feather}
     writers[suffix](arrow, f"t.{suffix}")
-    table = open_table(Place(f"t.{suffix}", target=("kind",)))
+    table = open_table(TableOptions(data=f"t.{suffix}", target="kind"))
     assert table.levels == ("x", "ÿ")
     x, y, _ = rows(table.source)
     assert (x.tolist(), y.ravel().tolist()) == ([[1.5, 1], [2.5, 0], [3.5, 1]], [0, 1, 0])
-    assert open_table(Place(f"t.{suffix}", target=("yes",), exclude=("kind",))).levels == ("false", "true")
+    assert open_table(TableOptions(data=f"t.{suffix}", target="yes", exclude="kind")).levels == (
+        "false",
+        "true",
+    )
 
 
 def test_arrays_in_files(folder):
@@ -332,24 +336,28 @@ def test_arrays_in_files(folder):
     np.save("x.npy", x)
     np.save("y.npy", y)
     np.save("w.npy", np.array([1.0, 2.0, 3.0]))
-    for place in (Place("d.npz"), Place("x.npy", target=("y.npy",))):
+    for place in (TableOptions(data="d.npz"), TableOptions(data="x.npy", target="y.npy")):
         table = open_table(place)
         assert (table.feature_names, table.target_names) == (("x0", "x1"), ("y",))
         assert [part.tolist() for part in rows(table.source)[:2]] == [x.tolist(), [[0], [1], [2]]]
-    assert rows(open_table(Place("d.npz", target=("other",))).source)[1].ravel().tolist() == [0, 10, 20]
-    weighted = open_table(Place("x.npy", target=("y.npy",), weight_column="w.npy"))
+    assert rows(open_table(TableOptions(data="d.npz", target="other")).source)[1].ravel().tolist() == [
+        0,
+        10,
+        20,
+    ]
+    weighted = open_table(TableOptions(data="x.npy", target="y.npy", weight_column="w.npy"))
     assert rows(weighted.source)[2].tolist() == [1, 2, 3]
     np.savez("two.npz", x=x, y=np.zeros((3, 2)))
-    assert open_table(Place("two.npz")).target_names == ("y0", "y1")
+    assert open_table(TableOptions(data="two.npz")).target_names == ("y0", "y1")
 
 
 def test_inputs_alone_are_enough_to_predict(folder):
     np.save("x.npy", np.zeros((3, 2)))
     model = TableModel(Network((2, 1)), Inputs.plain(["a", "b"]), Targets.unscaled(["t"]))
-    assert open_inputs(Place("x.npy"), model).source.n_targets == 0
+    assert open_inputs(TableOptions(data="x.npy"), model).source.n_targets == 0
     np.save("x.npy", np.zeros((3, 3)))
     with pytest.raises(ValueError, match=r"x\.npy has 3 columns, but the model needs 2: a, b"):
-        open_inputs(Place("x.npy"), model)
+        open_inputs(TableOptions(data="x.npy"), model)
 
 
 def test_an_array_has_no_texts_for_a_model_that_needs_them(folder):
@@ -357,31 +365,40 @@ def test_an_array_has_no_texts_for_a_model_that_needs_them(folder):
     inputs = Inputs((Number("a"), Category("b", "text", ("u", "v"))))
     model = TableModel(Network((3, 1)), inputs, Targets.unscaled(["t"]))
     with pytest.raises(ValueError, match=r"x\.npy, column 'x1' holds numbers, where texts are needed"):
-        open_inputs(Place("x.npy"), model)
+        open_inputs(TableOptions(data="x.npy"), model)
 
 
 @pytest.mark.parametrize(
     ("place", "said"),
     [
-        (Place("a.csv", dataset="iris"), "both DATA 'a.csv' and --dataset iris are given"),
-        (Place(None, target=("t",)), "--target: name the DATA that it belongs to"),
-        (Place(None, "iris", weight_column="w", exclude=("a",)), "--weight-column, --exclude: name the DATA"),
-        (Place("x.npy", target=("y.npy",), exclude=("x0",)), "the columns of x.npy have no names"),
-        (Place("x.npy"), r"holds inputs alone: name the file with targets, --target y\.npy"),
-        (Place("x.npy", target=("price",)), "the targets of x.npy are another file"),
-        (Place("x.npy", target=("y.npy", "z.npy")), "one array holds all targets of x.npy"),
-        (Place("x.npy", target=("none.npy",)), "no file .*none.npy"),
-        (Place("x.npy", target=("short.npy",)), r"x\.npy, short\.npy: y has shape \(2,\); with 3 rows in x"),
-        (Place("gap.npy", target=("y.npy",)), r"gap\.npy, y\.npy: x\[1, 0\] is nan \(row 1, column 0"),
-        (Place("alone.npz"), "alone.npz has no targets"),
-        (Place("good.npz", target=("z",)), "has no array 'z'"),
-        (Place("text.npz"), r"text\.npz: x holds text"),
-        (Place("none.npz"), "there is no file .*none.npz"),
-        (Place("t.csv", target=("day",)), r"t\.csv: target 'day' holds dates"),
-        (Place("t.csv", target=("wen",)), "no column 'wen'; did you mean 'when'"),
-        (Place("t.csv"), r"t\.csv has named columns: say which to predict with --target NAME"),
+        (TableOptions(data="a.csv", dataset="iris"), "both data='a.csv' and dataset='iris' are given"),
+        (TableOptions(data=None, target="t"), "target: name the data that it belongs to"),
         (
-            Place("t.csv", target=("kind", "when"), exclude=("day",)),
+            TableOptions(data=None, dataset="iris", weight_column="w", exclude="a"),
+            "weight_column, exclude: name the data",
+        ),
+        (TableOptions(data="x.npy", target="y.npy", exclude="x0"), "the columns of x.npy have no names"),
+        (TableOptions(data="x.npy"), r"holds inputs alone: name the file with targets, target='y\.npy'"),
+        (TableOptions(data="x.npy", target="price"), "the targets of x.npy are another file"),
+        (TableOptions(data="x.npy", target="y.npy,z.npy"), "one array holds all targets of x.npy"),
+        (TableOptions(data="x.npy", target="none.npy"), "no file .*none.npy"),
+        (
+            TableOptions(data="x.npy", target="short.npy"),
+            r"x\.npy, short\.npy: y has shape \(2,\); with 3 rows in x",
+        ),
+        (
+            TableOptions(data="gap.npy", target="y.npy"),
+            r"gap\.npy, y\.npy: x\[1, 0\] is nan \(row 1, column 0",
+        ),
+        (TableOptions(data="alone.npz"), "alone.npz has no targets"),
+        (TableOptions(data="good.npz", target="z"), "has no array 'z'"),
+        (TableOptions(data="text.npz"), r"text\.npz: x holds text"),
+        (TableOptions(data="none.npz"), "there is no file .*none.npz"),
+        (TableOptions(data="t.csv", target="day"), r"t\.csv: target 'day' holds dates"),
+        (TableOptions(data="t.csv", target="wen"), "no column 'wen'; did you mean 'when'"),
+        (TableOptions(data="t.csv"), r"t\.csv has named columns: say which to predict with target='NAME'"),
+        (
+            TableOptions(data="t.csv", target="kind,when", exclude="day"),
             "with several targets all must be numbers",
         ),
     ],
@@ -403,11 +420,11 @@ def test_places_that_are_refused(folder, place, said):
 
 
 def test_shipped_columns_by_name():
-    table = open_table(Place(None, "diabetes"), columns=["bmi", "age"])
+    table = open_table(TableOptions(data=None, dataset="diabetes"), columns=["bmi", "age"])
     diabetes = load_dataset("diabetes")
     np.testing.assert_array_equal(rows(table.source)[0], diabetes.x[:, [2, 0]])
     with pytest.raises(ValueError, match="diabetes has no column 'bmj'; did you mean 'bmi'"):
-        open_table(Place(None, "diabetes"), columns=["bmj"])
+        open_table(TableOptions(data=None, dataset="diabetes"), columns=["bmj"])
 
 
 # Targets of other tables, for the evaluation of a model

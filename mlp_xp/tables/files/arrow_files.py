@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mlp_xp.rows.files import File, reading
+from mlp_xp.settings.spelling import spelled
 from mlp_xp.tables.files.blocks import Block, Part
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
@@ -53,7 +54,7 @@ def _common_kind(kinds: dict[str, str], name: str) -> str | None:
     listed = ", ".join(f"{kind} in {path}" for kind, path in kinds.items())
     raise ValueError(
         f"column {name!r} has different types: {listed}. Write it alike in all files, or leave it "
-        f"out with exclude."
+        f"out with {spelled('exclude')}."
     )
 
 
@@ -165,7 +166,7 @@ class TypedTable:
             if kind is None:
                 raise ValueError(
                     f"{file.path}, column {name!r} is of type {types[name]}; numbers, booleans, dates "
-                    f"and text are read. Leave it out with exclude."
+                    f"and text are read. Leave it out with {spelled('exclude')}."
                 )
             kinds.setdefault(kind, file.path)
         return _common_kind(kinds, name)

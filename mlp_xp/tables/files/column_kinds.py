@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from mlp_xp.rows.files import File
+from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.files.blocks import Block, Part
 from mlp_xp.tables.files.columns import Column
 from mlp_xp.tables.files.text_values import READINGS, first_that_does_not_read, read
@@ -147,7 +148,7 @@ def _add_levels(levels: set[str], block: Block, name: str) -> None:
     if len(levels) > MOST_LEVELS:
         raise ValueError(
             f"{block.file.path}, column {name!r} holds more than {MOST_LEVELS:,} different texts: it "
-            f"names rows rather than groups them. Leave it out with exclude."
+            f"names rows rather than groups them. Leave it out with {spelled('exclude')}."
         )
 
 
@@ -167,6 +168,6 @@ def _choose(table: Table, name: str, fits: Sequence[str]) -> str:
     if rivals:
         raise ValueError(
             f"{table.files[0].path}, column {name!r}: all of its dates can be read as {chosen!r} and "
-            f"as {rivals[0]!r}. Say which, e.g. date_format='day first'."
+            f"as {rivals[0]!r}. Say which, e.g. {given('date_format', 'day first')}."
         )
     return chosen

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from mlp_xp.settings import checks
 from mlp_xp.settings.checks import did_you_mean
+from mlp_xp.settings.spelling import spelled
 
 PLURAL = {"number": "numbers", "bool": "true and false", "date": "dates", "text": "texts"}
 """What a column of each kind holds, for people."""
@@ -84,7 +85,8 @@ def select(
     ]
     used = (*features, *targets, *weight)
     problems += [
-        f"{where} has more than one column named {name!r}; rename one, or leave it out with exclude."
+        f"{where} has more than one column named {name!r}; rename one, or leave it out with "
+        f"{spelled('exclude')}."
         for name in dict.fromkeys(used)
         if list(known).count(name) > 1
     ]

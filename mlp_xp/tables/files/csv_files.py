@@ -17,6 +17,7 @@ from typing import Any
 
 from mlp_xp.rows.files import File, reading
 from mlp_xp.settings import checks
+from mlp_xp.settings.spelling import given
 from mlp_xp.tables.files.blocks import Block, Part
 from mlp_xp.tables.files.csv_parts import PartOfFile, parts_of
 from mlp_xp.tables.files.text_values import GAPS, READINGS
@@ -69,14 +70,14 @@ class CsvForm:
         """Check all of it."""
         problems: list[str | None] = []
         if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '"\r\n'):
-            problems.append(f"delimiter={self.delimiter!r} must be one character, such as ';'.")
+            problems.append(f"{given('delimiter', self.delimiter)} must be one character, such as ';'.")
         if self.decimal is not None:
             problems.append(checks.one_of("decimal", self.decimal, (".", ",")))
         if self.date_format is not None:
             known = ("day first", "month first")
             problems.append(checks.one_of("date_format", self.date_format, known))
         if self.encoding is not None and not _is_encoding(self.encoding):
-            problems.append(f"encoding={self.encoding!r} is not known; try 'utf-8' or 'latin-1'.")
+            problems.append(f"{given('encoding', self.encoding)} is not known; try 'utf-8' or 'latin-1'.")
         checks.refuse(problems)
 
 
@@ -114,7 +115,7 @@ def _encoding(file: File, start: bytes) -> str:
     if b"\0" in start:
         raise ValueError(
             f"{file.path} is no text in UTF-8: it holds zero bytes. If it is a CSV file in another "
-            f"encoding, name it, e.g. encoding='utf-16-le'."
+            f"encoding, name it, e.g. {given('encoding', 'utf-16-le')}."
         )
     return "utf-8"
 
@@ -131,7 +132,7 @@ def _delimiter(file: File, lines: Sequence[str]) -> str:
         return "," if "," in found else found[0]
     raise ValueError(
         f"{file.path} can be cut at any of {', '.join(map(repr, even))}; name the delimiter, e.g. "
-        f"delimiter={even[0]!r}."
+        f"{given('delimiter', even[0])}."
     )
 
 
@@ -225,7 +226,7 @@ class CsvTable:
             except UnicodeError as error:
                 raise ValueError(
                     f"{file.path} is not written in the encoding that it is read with ({error}). Name "
-                    f"the right one, e.g. encoding='latin-1'."
+                    f"the right one, e.g. {given('encoding', 'latin-1')}."
                 ) from None
             except pa.ArrowInvalid as error:
                 if wrong := _WRONG_ROW.search(str(error)):
@@ -313,7 +314,7 @@ class CsvTable:
                 at = next(i for i, value in enumerate(column) if not _is_utf8(value.as_py()))
                 raise ValueError(
                     f"{block.place(at, number)}, which is no UTF-8. Name the encoding of the file, "
-                    f"e.g. encoding='latin-1'."
+                    f"e.g. {given('encoding', 'latin-1')}."
                 ) from None
         return pa.RecordBatch.from_arrays(columns, names=block.batch.schema.names)
 

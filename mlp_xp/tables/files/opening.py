@@ -12,6 +12,7 @@ from mlp_xp.rows.files import File, find_files, pyarrow
 from mlp_xp.rows.numpy_files import open_npy, open_npz
 from mlp_xp.rows.streams import BUFFER_ROWS, BatchSource
 from mlp_xp.settings import checks
+from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.files.arrow_files import ARROW, ARROW_SUFFIXES, PARQUET, PARQUET_SUFFIXES, TypedTable
 from mlp_xp.tables.files.arrow_map import ArrowSource, is_mappable
 from mlp_xp.tables.files.column_kinds import Progress, Settled, Table, settle
@@ -262,11 +263,12 @@ def _refuse_text(
     remedy = (
         "have their texts coded (text='code')"
         if text == "refuse"
-        else "say that they are text (kinds={...: 'text'}) or what the decimal mark is (decimal=',')"
+        else f"say that they are text ({spelled('text')}) or what the decimal mark is "
+        f"({given('decimal', ',')})"
     )
     raise ValueError(
         "\n".join(f"{place}, where a number is needed." for place in places)
-        + f"\nMend it, leave such columns out with exclude, or {remedy}."
+        + f"\nMend it, leave such columns out with {spelled('exclude')}, or {remedy}."
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlp_xp.settings.spelling import spelled
 from mlp_xp.tables.files.blocks import Block
 from mlp_xp.tables.files.column_kinds import Settled, as_text
 from mlp_xp.tables.files.columns import Column, Selection
@@ -127,7 +128,7 @@ class Converter:
                 at = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
                 raise ValueError(
                     f"{block.place(at, number)}, where a value is needed. Fill it, leave the row out, "
-                    f"or leave the column out with exclude."
+                    f"or leave the column out with {spelled('exclude')}."
                 )
             field, position = place
             records[field][:, position] = self._converted(values, column, block, number)
@@ -159,7 +160,7 @@ class Converter:
                 at = int(np.argmax(bad))
                 raise ValueError(
                     f"{block.place(at, number)}, {reason}. Mend it, leave the row out, or leave the "
-                    f"column out with exclude."
+                    f"column out with {spelled('exclude')}."
                 )
 
 
@@ -202,7 +203,7 @@ def _moments(values: Any, block: Block, number: int) -> Array:
     except pa.ArrowInvalid as error:
         raise ValueError(
             f"{block.file.path}, column {block.batch.schema.names[number]!r}, after row "
-            f"{block.first_row - 1:,}: {error}. Leave the column out with exclude."
+            f"{block.first_row - 1:,}: {error}. Leave the column out with {spelled('exclude')}."
         ) from None
     filled: Array = moments.cast(pa.int64()).fill_null(NO_DATE).to_numpy(zero_copy_only=False)
     return filled
@@ -242,6 +243,6 @@ def _check_exact(floats: Array, values: Any, block: Block, number: int) -> None:
         if given.lstrip("+-").isdecimal() and int(given) != int(floats[at]):
             raise ValueError(
                 f"{block.place(at, number)}, which is beyond 2^53 and has no exact float64: such "
-                f"numbers are names rather than amounts. Leave the column out with exclude, or "
+                f"numbers are names rather than amounts. Leave the column out with {spelled('exclude')}, or "
                 f"write it as text."
             )

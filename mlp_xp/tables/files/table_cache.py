@@ -25,6 +25,7 @@ import numpy as np
 
 from mlp_xp.rows.arrays import Array
 from mlp_xp.rows.files import File, local_file
+from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.files.columns import KINDS, Column
 from mlp_xp.tables.files.records import Schema
 
@@ -162,8 +163,9 @@ def _writing(folder: Path, needed: int) -> Iterator[None]:
     except OSError as error:
         raise RuntimeError(
             f"the rows can not be kept in the cache folder {str(folder)!r}, where {needed:,} bytes "
-            f"are needed: {error.strerror or error}. Make room, name another folder with cache_dir, "
-            f"raise memory_limit to keep them in memory, or do without the cache (cache=False)."
+            f"are needed: {error.strerror or error}. Make room, name another folder with "
+            f"{spelled('cache_dir')}, raise {spelled('memory_limit')} to keep them in memory, or do without "
+            f"the cache ({given('cache', False)})."
         ) from error
 
 

@@ -1,0 +1,239 @@
+"""What each command may be given. Its docstring is its help; a file of its name carries it out."""
+
+import dataclasses
+from pathlib import Path
+
+from mlp_xp.settings.options import Options, option
+from mlp_xp.tables.options import (
+    CHECKPOINTS,
+    CSV,
+    DATA,
+    END,
+    GENERAL,
+    MACHINE,
+    MEMORY,
+    NETWORK,
+    TRAINING,
+    DeviceOptions,
+    PredictionOptions,
+    TableOptions,
+    TrainingOptions,
+)
+
+OUTPUT = "Output"
+
+PANELS = (DATA, CSV, NETWORK, TRAINING, END, OUTPUT, CHECKPOINTS, MACHINE, MEMORY, GENERAL)
+"""Headings, in the order of the help."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class General(Options):
+    """What every command takes."""
+
+    as_json: bool = option(
+        False,
+        GENERAL,
+        "One JSON document on standard output instead of the table.",
+        shown="off",
+        option="json",
+        may_differ=True,
+    )
+    debug: bool = option(
+        False, GENERAL, "Show the traceback of an error.", shown="off", may_differ=True, once=True
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Talking(General):
+    """What every command takes that tells how far it is."""
+
+    quiet: bool = option(False, GENERAL, "Say nothing but errors.", shown="off", may_differ=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OfModel(Options):
+    """What every command takes that reads a model."""
+
+    model: Path = option(
+        dataclasses.MISSING, DATA, "A model file (.safetensors).", metavar="MODEL", position=0
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train(Talking, TrainingOptions):
+    """Train a multilayer perceptron till convergence.
+
+    Numbers are standardised; texts and booleans become a column for each level; dates become days and where
+    they are in the day, the week and the year; gaps become the median, and a column that says so: all by the
+    training part's statistics. So is the target of a squared, absolute, Huber or pinball loss; metrics are in
+    the target's own units. The watched loss is that of the held-out part, or of training without one.
+
+    For example
+
+      mlp-xp train
+
+      mlp-xp train --dataset digits --hidden 100 --l2 1e-4
+
+      mlp-xp train houses.csv --target price --out houses.safetensors
+
+      mlp-xp train power.csv --target watts --time when --exclude id --scaling robust
+
+      mlp-xp train --config houses.safetensors.toml --seed 1
+
+      mlp-xp train sold.csv --init houses.safetensors --out houses2.safetensors
+
+      mlp-xp train --loss pinball:quantiles=0.1/0.5/0.9 --schedule cosine --epochs 200
+    """
+
+    out: Path | None = option(
+        None, OUTPUT, "Model file to write (.safetensors).", shown="none", metavar="FILE", may_differ=True
+    )
+    report: Path | None = option(
+        None,
+        OUTPUT,
+        "Page about the training to write (.html): data, curves, errors, what each column is worth.",
+        shown="none",
+        metavar="FILE",
+        may_differ=True,
+    )
+    plot: Path | None = option(
+        None,
+        OUTPUT,
+        "Picture of the curves to write (.png or .svg).",
+        shown="none",
+        metavar="FILE",
+        may_differ=True,
+    )
+    log: Path | None = option(
+        None,
+        OUTPUT,
+        "File that gets one JSON object a line, as each epoch ends (.jsonl).",
+        shown="none",
+        metavar="FILE",
+        may_differ=True,
+    )
+    tensorboard: Path | None = option(
+        None,
+        OUTPUT,
+        "Folder for TensorBoard's event files.",
+        shown="none",
+        metavar="DIR",
+        may_differ=True,
+    )
+    config: Path | None = option(
+        None,
+        GENERAL,
+        "TOML file with options, such as the one that is written beside each model.",
+        shown="none",
+        metavar="FILE",
+        may_differ=True,
+        once=True,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Predict(OfModel, Talking, PredictionOptions):
+    """Predict with a model, and write CSV: a line a row, in the order of the data.
+
+    The data has the columns that the model was trained on, in any order; further ones are ignored. There
+    is one column `prediction`, or several `prediction_NAME` for several targets or quantiles; for classes
+    `prediction` comes last, after `probability_NAME` of each.
+
+    For example
+
+      mlp-xp predict houses.safetensors new.csv --out prices.csv
+
+      mlp-xp predict iris.safetensors new.csv --keep id,owner --no-proba
+
+      mlp-xp predict digits.safetensors --dataset digits
+
+      cat new.csv | mlp-xp predict houses.safetensors -
+    """
+
+    out: str = option("-", GENERAL, "CSV file to write; '-' for standard output.", metavar="FILE")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate(OfModel, Talking, TableOptions, DeviceOptions):
+    """Compare a model's predictions with the targets of a table.
+
+    The data has the columns and targets that the model was trained on, in any order. Metrics are in the
+    target's own units.
+
+    For example
+
+      mlp-xp evaluate houses.safetensors sold.csv
+
+      mlp-xp evaluate digits.safetensors --dataset digits --json
+    """
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Export(OfModel, Talking):
+    """Write a model as an ONNX file, from raw columns to predictions in the target's own units.
+
+    Inputs are named as the columns and have the shape [N, 1]: numbers and booleans float32 (NaN is a gap),
+    texts string ("" is a gap), dates int64 seconds since 1970 UTC. Outputs are prediction, or label and
+    probabilities. Only standard operators are used.
+
+    For example
+
+      mlp-xp export houses.safetensors --out houses.onnx
+
+      mlp-xp export digits.safetensors --matrix-input
+    """
+
+    out: str | None = option(
+        None,
+        GENERAL,
+        "ONNX file to write; - for standard output.",
+        shown="MODEL's name with .onnx",
+        metavar="FILE",
+    )
+    matrix_input: bool = option(
+        False,
+        GENERAL,
+        "One input X with all columns (numbers and booleans, in the order of training), not one each.",
+        shown="off",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Show(OfModel, General):
+    """Print a model's layers and sizes, how it was trained, and what is done to its columns.
+
+    For example
+
+      mlp-xp show houses.safetensors
+    """
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Devices(General):
+    """List what this machine can train on, and for each device that it can't, reason and remedy."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cache(General):
+    """List the tables that are kept in the cache folder, or delete them.
+
+    A table larger than --memory-limit is converted once to a file there, of which any row can be read at any
+    time. It is found again as long as the table's files do not change.
+    """
+
+    clear: bool = option(False, GENERAL, "Delete them.", shown="off")
+    cache_dir: Path | None = option(
+        None, MEMORY, "The cache folder.", shown="the user's own", metavar="DIR", may_differ=True
+    )
+
+
+COMMANDS: dict[str, type[Options]] = {
+    "train": Train,
+    "predict": Predict,
+    "evaluate": Evaluate,
+    "export": Export,
+    "show": Show,
+    "devices": Devices,
+    "cache": Cache,
+}
+"""Every command by its name."""

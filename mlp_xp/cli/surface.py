@@ -1,0 +1,148 @@
+"""How the command line spells settings: a class of options becomes a command of typer's."""
+
+import dataclasses
+import inspect
+import shlex
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from mlp_xp.cli import configuration
+from mlp_xp.cli.commands import PANELS
+from mlp_xp.settings.options import Option, Options
+
+
+class Spelling:
+    """Fields as options: `target` is ``--target``, `data` is ``DATA``.
+
+    Parameters
+    ----------
+    kind : type
+        The options of the command that runs; other fields keep their names.
+    """
+
+    def __init__(self, kind: type[Options]) -> None:
+        self._known = kind.described()
+
+    def name(self, field: str) -> str:
+        """The option's name."""
+        known = self._known.get(field)
+        if known is None:
+            return field
+        return known.metavar or field.upper() if known.position is not None else flags(field, known)[0]
+
+    def given(self, field: str, value: object) -> str:
+        """The option with its value, as a shell would have it."""
+        if field not in self._known:
+            return f"{field}={value!r}"
+        if isinstance(value, bool):
+            return flags(field, self._known[field], default=True)[0 if value else 1]
+        text = str(value)
+        return f"{self.name(field)} {shlex.quote(text) if text.isprintable() else repr(text)}"
+
+
+def flags(field: str, known: Option, *, default: object = None) -> list[str]:
+    """What an option is given as; with what turns it off, where it is on by default."""
+    name = known.option or field.replace("_", "-")
+    return [f"--{name}", f"--no-{name}"] if default is True else [f"--{name}"]
+
+
+def whole(text: str) -> int:
+    """The whole number that an option is given as."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a whole number.") from None
+
+
+def real(text: str) -> float:
+    """The number that an option is given as."""
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number.") from None
+
+
+def in_order(kind: type[Options]) -> dict[str, Option]:
+    """Options by field, under their headings; what is given by position first."""
+
+    def place(item: tuple[str, Option]) -> tuple[bool, int]:
+        position, panel = item[1].position, PANELS.index(item[1].panel)
+        return (position is None, panel if position is None else position)
+
+    return dict(sorted(kind.described().items(), key=place))
+
+
+def function_of(kind: type[Options], run: Callable[[Any], Any], *, full: bool) -> Callable[..., Any]:
+    """The function that typer makes a command of.
+
+    Parameters
+    ----------
+    kind : type
+        What the command may be given.
+    run : callable (options)
+        What it does.
+    full : bool
+        Whether the help is complete; names that values can have are only looked up then.
+    """
+
+    def call(context: typer.Context, **named: Any) -> Any:
+        source = context.get_parameter_source
+        given = frozenset(name for name in named if getattr(source(name), "name", None) == "COMMANDLINE")
+        return run(kind(**named, given=given))
+
+    parameters = list(_parameters(kind, full=full))
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    call.__dict__["__signature__"] = inspect.Signature([context, *parameters])
+    call.__annotations__ = {each.name: each.annotation for each in (context, *parameters)}
+    call.__doc__ = kind.__doc__
+    return call
+
+
+def _parameters(kind: type[Options], *, full: bool) -> Iterable[inspect.Parameter]:
+    hints, defaults = get_type_hints(kind), kind.defaults()
+    for name, known in in_order(kind).items():
+        default = defaults[name]
+        yield inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if default is dataclasses.MISSING else default,
+            annotation=Annotated[hints[name], _for_typer(name, known, hints[name], default, full=full)],
+        )
+
+
+def _for_typer(name: str, known: Option, hint: Any, default: Any, *, full: bool) -> Any:
+    text = known.text() if full else known.help
+    if known.position is not None:
+        return typer.Argument(metavar=known.metavar, help=text, show_default=False)
+    more: dict[str, Any] = {}
+    bare = hint if isinstance(hint, type) else next(each for each in hint.__args__)
+    if bare in (int, float):
+        more = {"parser": whole if bare is int else real, "metavar": "INT" if bare is int else "FLOAT"}
+    if known.metavar:
+        more["metavar"] = known.metavar
+    if known.words is not None:
+        words = known.words
+
+        def complete(incomplete: str) -> list[str]:
+            return [word for word in words() if word.startswith(incomplete)]
+
+        more["autocompletion"] = complete
+    if name == "config":
+        more |= {"callback": configuration.load, "is_eager": True}
+    return typer.Option(
+        "/".join(flags(name, known, default=default)),
+        help=text,
+        show_default=True if known.shown is None else known.shown,
+        rich_help_panel=known.panel,
+        **more,
+    )
+
+
+def unwrapped(text: str) -> str:
+    """A docstring for typer: each paragraph on one line, lines that are indented as they are."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(
+        paragraph if paragraph.startswith(" ") else paragraph.replace("\n", " ") for paragraph in paragraphs
+    )

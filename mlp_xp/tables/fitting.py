@@ -1,0 +1,224 @@
+"""A training on a table: rows read and divided, a network that suits them, and the loop that fits it."""
+
+import dataclasses
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlp_xp.losses import LOSSES
+from mlp_xp.machine.data_parallel import Ranks
+from mlp_xp.network import Network
+from mlp_xp.optimizers import LBFGS, OPTIMIZERS
+from mlp_xp.regularizers import ElasticNet
+from mlp_xp.rows.loader import Loader
+from mlp_xp.rows.order import Shuffled
+from mlp_xp.schedules import SCHEDULES
+from mlp_xp.settings.catalogue import describe, resolve
+from mlp_xp.settings.options import written
+from mlp_xp.settings.spelling import given, spelled
+from mlp_xp.tables.model import TableModel
+from mlp_xp.tables.options import TrainingOptions
+from mlp_xp.tables.reading import Table, check_targets, for_model, for_task, open_for, open_table
+from mlp_xp.tables.split import Split, split, split_for
+from mlp_xp.training_loop import Epoch, TrainingState, train
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What a network is trained on.
+
+    Attributes
+    ----------
+    table : Table
+        All rows.
+    about_task : str
+        What its task is, for people.
+    loss : loss
+    parts : Split
+        The rows in two parts, and what is done with the columns.
+    """
+
+    table: Table
+    about_task: str
+    loss: Any
+    parts: Split
+
+
+def check_start(options: TrainingOptions, model: Any) -> TableModel:
+    """The model to go on from, once it is one that a training can go on from.
+
+    Raises
+    ------
+    ValueError
+        It knows nothing of columns, or predicts something else than what is named.
+    """
+    if not isinstance(model, TableModel):
+        raise ValueError(
+            f"{given('init', options.init)} holds a {type(model).__name__}: name a model that mlp-xp train "
+            "wrote, which knows what its columns mean."
+        )
+    target = options.read("target")
+    if target and target != model.targets.names:
+        raise ValueError(
+            f"{given('target', options.target)}: the model of {spelled('init')} predicts "
+            f"{', '.join(model.targets.names)}."
+        )
+    return model
+
+
+def read_data(options: TrainingOptions, start: TableModel | None = None, *, progress: Any = None) -> Data:
+    """Open the table, settle task and loss, hold rows out and measure the others.
+
+    Parameters
+    ----------
+    options : TrainingOptions
+    start : TableModel, optional
+        The model to go on from, which has measured its columns already.
+    progress : callable (str, float), optional
+        As for `open_table`.
+
+    Raises
+    ------
+    ValueError, TypeError, OSError
+        The data cannot be used; the message says where and why.
+    """
+    more = {
+        "split_column": options.split_column,
+        "split_column_is_input": options.time is not None,
+        "progress": progress,
+    }
+    if start is not None:
+        if not options.target and options.data is not None and Path(options.data).suffix != ".npz":
+            options = dataclasses.replace(options, target=written(start.targets.names))
+        table = for_model(open_for(options, start, **more), start)
+        parts = split_for(table, start, options.hold_out, class_weight=options.class_weight)
+        return Data(table, "goes on from a model", start.loss, parts)
+    kinds = dict.fromkeys(options.read("text"), "text")
+    opened = open_table(options, columns=options.read("columns"), kinds=kinds, **more)
+    named = options.read("loss")
+    table, about_task = for_task(opened, options.task, named)
+    default = "squared_error" if table.levels is None else "softmax_cross_entropy"
+    loss = named or resolve("loss", LOSSES, default)
+    check_targets(table, loss)
+    parts = split(
+        table,
+        options.hold_out,
+        scaling=options.scaling,
+        max_levels=options.max_levels,
+        standardise_targets=loss.standardises_target,
+        class_weight=options.class_weight,
+    )
+    return Data(table, about_task, loss, parts)
+
+
+def new_model(options: TrainingOptions, data: Data) -> TableModel:
+    """A new network with what the columns mean."""
+    table, loss = data.table, data.loss
+    activations = options.read("activation")
+    n_classes = len(table.levels) if table.levels is not None and loss.labels else None
+    n_outputs = loss.n_outputs(len(table.target_names), n_classes)
+    network = Network(
+        (data.parts.inputs.n_features, *options.read("hidden"), n_outputs),
+        activation=activations[0] if len(activations) == 1 else list(activations),
+        bias=options.bias,
+        initializer=options.initializer,
+        device=options.device,
+        dtype=options.dtype,
+        seed=options.seed,
+    )
+    return TableModel(network, data.parts.inputs, data.parts.targets, table.levels, loss=loss)
+
+
+def takes_all_rows(options: TrainingOptions) -> bool:
+    """Whether a step is one over all rows, whatever the batch size."""
+    return isinstance(options.read("optimizer"), LBFGS)
+
+
+def batch_is_too_large(options: TrainingOptions, n_rows: int) -> bool:
+    """Whether there are fewer rows than a step is to have."""
+    size = options.read("batch_size")
+    return isinstance(size, int) and size > n_rows and not takes_all_rows(options)
+
+
+def loader_for(options: TrainingOptions, source: Any) -> Loader:
+    """What gives the rows of a source batch by batch."""
+    takes_all = batch_is_too_large(options, source.n_rows) or takes_all_rows(options)
+    order: Any = options.read("order")
+    if hasattr(source, "order"):
+        if not isinstance(order, Shuffled):
+            raise ValueError(
+                f"{given('order', options.order)}: a table that is streamed has an order of its own. Leave "
+                "it out."
+            )
+        order = None
+    loader = Loader(
+        source,
+        batch_size="full" if takes_all else options.read("batch_size"),
+        order=order,
+        seed=options.seed,
+        memory_limit=options.read("memory_limit"),
+    )
+    if options.accumulate > 1 and not takes_all:
+        loader.accumulate(options.accumulate)
+    return loader
+
+
+def stopping_of(options: TrainingOptions) -> dict[str, Any]:
+    """When a training stops: arguments of `train` and of `Stopping`."""
+    return {
+        "max_epochs": options.epochs,
+        "patience": options.patience or None,
+        "tolerance": options.tolerance,
+        "loss_below": options.loss_below,
+        "time_budget": options.time_budget,
+    }
+
+
+def fit(
+    options: TrainingOptions,
+    data: Data,
+    network: Network,
+    loader: Loader,
+    *,
+    checkpoints: Any = None,
+    ranks: Ranks | None = None,
+    state: TrainingState | None = None,
+) -> Generator[Epoch]:
+    """Train a network as options say: `train`, with its arguments."""
+    rates = options.dropout_rates
+    return train(
+        network,
+        loader,
+        loss=data.loss,
+        optimizer=options.read("optimizer"),
+        learning_rate=options.learning_rate,
+        schedule=options.read("schedule"),
+        regularizer=ElasticNet(options.l1, options.l2) if options.l1 or options.l2 else None,
+        dropout=rates[0] if len(rates) == 1 else rates,
+        clip_norm=options.clip_norm,
+        reduction=options.reduction,
+        validation=Loader(data.parts.held_out, batch_size="full") if data.parts.held_out else None,
+        **stopping_of(options),
+        way=options.way,
+        checkpoints=checkpoints,
+        ranks=ranks,
+        state=state,
+        keep=options.keep,
+        on_divergence=options.on_divergence,
+        seed=options.seed,
+    )
+
+
+def training_notes(options: TrainingOptions, data: Data, batch_size: int) -> Mapping[str, Any]:
+    """What a model file says of its training; nothing that differs between two equal ones."""
+    held_out = data.parts.raw_held_out
+    noted = {name: getattr(options, name) for name, known in options.described().items() if known.noted}
+    return noted | {
+        "rows": data.parts.raw_training.n_rows,
+        "held_out_rows": 0 if held_out is None else held_out.n_rows,
+        "held_out_by": options.hold_out.by,
+        "optimizer": describe(OPTIMIZERS, options.read("optimizer")),
+        "schedule": describe(SCHEDULES, options.read("schedule")),
+        "batch_size": batch_size,
+        "dropout": list(options.dropout_rates),
+    }

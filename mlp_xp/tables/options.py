@@ -1,0 +1,719 @@
+"""What may be set where a table is read, trained on and predicted from.
+
+Each setting is declared here, once: the command line, TOML files, Python and the files of models take its
+name, default, bounds and help from here. Nothing here computes, and nothing heavy is imported before a name
+is looked up.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlp_xp.settings import checks
+from mlp_xp.settings.options import (
+    Options,
+    Problems,
+    Words,
+    amount,
+    names,
+    number,
+    numbers,
+    one_of,
+    option,
+    whole,
+)
+from mlp_xp.settings.spelling import given, spelled
+
+if TYPE_CHECKING:
+    from mlp_xp.tables.files import CsvForm
+
+DATA, CSV, NETWORK, TRAINING = "Data", "CSV files", "Network", "Training"
+END, CHECKPOINTS, MACHINE = "Held-out part and when it stops", "Checkpoints", "Machine"
+MEMORY, GENERAL = "Memory and cache", "General"
+"""Headings that settings stand under."""
+
+ARRAY_SUFFIXES = (".npy", ".npz")
+"""Of files whose columns have no names."""
+
+FILES = (
+    "A .csv, .parquet, .arrow or .feather file, a folder or glob of them, an .npz that holds x and y, an "
+    "x.npy, or '-' for standard input."
+)
+
+TASKS = ("auto", "regression", "classification")
+
+SCALINGS = ("standard", "robust", "none", "encoded")
+
+MAX_LEVELS = 256
+"""Texts of a column that are told apart where nobody says how many."""
+
+PARAMETERS = "with parameters as NAME:PARAMETER=VALUE,... (a list is written 0.1/0.5/0.9)"
+
+
+def catalogue(kind: str) -> Mapping[str, Any]:
+    """What there is of a kind, by name."""
+    from mlp_xp.activations import ACTIVATIONS
+    from mlp_xp.initializers import INITIALIZERS
+    from mlp_xp.losses import LOSSES
+    from mlp_xp.optimizers import OPTIMIZERS
+    from mlp_xp.rows.order import ORDERS
+    from mlp_xp.schedules import SCHEDULES
+
+    return {
+        "activation": ACTIVATIONS,
+        "initializer": INITIALIZERS,
+        "loss": LOSSES,
+        "optimizer": OPTIMIZERS,
+        "order": ORDERS,
+        "schedule": SCHEDULES,
+    }[kind]
+
+
+def _names_of(kind: str) -> Words:
+    """The names of a kind that a text can choose."""
+
+    def words() -> Iterable[str]:
+        return [name for name in catalogue(kind) if name != "given"]
+
+    return words
+
+
+def _datasets() -> Iterable[str]:
+    from mlp_xp.tables.datasets import DATASETS
+
+    return DATASETS
+
+
+def _dataset(shown: str) -> Any:
+    return option(
+        None,
+        DATA,
+        "Real data that comes along: {words}.",
+        shown=shown,
+        words=_datasets,
+        read=one_of(_datasets),
+    )
+
+
+def _dtypes() -> Iterable[str]:
+    from mlp_xp.machine.array_api import DTYPES
+
+    return DTYPES
+
+
+def _all_reduces() -> Iterable[str]:
+    from mlp_xp.machine import cuda
+
+    return cuda.ALL_REDUCES
+
+
+def _resolved(kind: str, text: str) -> Any:
+    """What a name with parameters stands for; the field is named as the kind."""
+    from mlp_xp.settings.catalogue import resolve
+
+    return resolve(kind, catalogue(kind), text)
+
+
+def _initializer(name: str, text: str) -> Any:
+    if text == "given":
+        raise ValueError(f"{given(name, text)}: weights of your own can be given from Python only.")
+    return _resolved(name, text)
+
+
+def _activations(_: str, text: str) -> tuple[Any, ...]:
+    """One activation, or one for each layer."""
+    from mlp_xp.activations import resolve_activation
+
+    return tuple(resolve_activation(name) for name in names("activation", text))
+
+
+def _units(name: str, text: str) -> tuple[int, ...]:
+    sizes: tuple[int, ...] = numbers(int)(name, text)
+    checks.refuse(checks.whole(name, size) for size in sizes)
+    return sizes
+
+
+def _batch_size(name: str, text: Any) -> int | str:
+    """Rows a step, or a word."""
+    if text in ("full", "auto"):
+        return str(text)
+    try:
+        size = int(text)
+    except ValueError:
+        raise ValueError(
+            f"{spelled(name)}={text!r} must be a whole number >= 1, 'full' for all rows, or 'auto'."
+        ) from None
+    checks.refuse([checks.whole(name, size)])
+    return size
+
+
+def _interval(_: str, text: str) -> str:
+    """How often a checkpoint is written, once it is known to mean something."""
+    from mlp_xp.settings.interval import Interval
+
+    Interval.parse(text)
+    return text
+
+
+def _memory_of_device(_: str, text: str) -> str:
+    from mlp_xp.machine import cuda
+
+    cuda.parse_limit(text)
+    return text
+
+
+def _delimiter(_: str, text: str) -> str:
+    return {"tab": "\t", "\\t": "\t"}.get(text, text)
+
+
+@dataclasses.dataclass(frozen=True)
+class HoldOut:
+    """Which rows are held out.
+
+    Attributes
+    ----------
+    part : float in [0, 1)
+        Of the rows.
+    by : {"random", "group", "time"}
+        Single rows; whole groups, rows with the same value of a column; or the latest rows by a column.
+    column : str or None
+        Which, where there is one.
+    seed : int
+        Of what is drawn.
+    """
+
+    part: float
+    by: str = "random"
+    column: str | None = None
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TableOptions(Options):
+    """Where a table is and how it is read."""
+
+    data: str | None = option(None, DATA, f"{FILES} Without it: --dataset.", metavar="DATA", position=1)
+    dataset: str | None = _dataset("none")
+    target: str = option(
+        "",
+        DATA,
+        "Column to predict, or several with commas (a name with a comma in double quotes). For an x.npy the "
+        "file with y; for an .npz the array, if it is not y.",
+        shown="none",
+        read=names,
+    )
+    weight_column: str | None = option(
+        None,
+        DATA,
+        "Column with sample weights, numbers >= 0. For an x.npy a file; for an .npz the array, if it is not "
+        "sample_weight or weight.",
+        shown="every row counts 1",
+    )
+    exclude: str = option(
+        "", DATA, "Columns to leave out, with commas.", shown="none", read=names, of_model=True
+    )
+    delimiter: str | None = option(
+        None, CSV, "Between values: one character, or 'tab'.", shown="recognised, and said", read=_delimiter
+    )
+    decimal: str | None = option(None, CSV, "Decimal mark: . or ,", shown="recognised, and said")
+    encoding: str | None = option(
+        None, CSV, "Of the text, such as latin-1.", shown="utf-8, or what a byte order mark says"
+    )
+    null: str = option(
+        "",
+        CSV,
+        "What stands for a gap too, with commas.",
+        shown="nothing, ?, NA, NaN, null, None and the like",
+        read=names,
+    )
+    date_format: str | None = option(
+        None,
+        CSV,
+        "How 01/02/2024 is read: 'day first' or 'month first'.",
+        shown="recognised, and said",
+    )
+    memory_limit: str = option(
+        "1GB",
+        MEMORY,
+        "Memory for the data, such as 500MB or 4GB: a larger table is kept in a file in the cache folder. "
+        "For a training also that for a step of an 'auto' batch.",
+        read=amount,
+    )
+    cache: bool = option(
+        True,
+        MEMORY,
+        "Whether a table above the memory limit is kept in the cache folder; if not it is streamed.",
+    )
+    cache_dir: Path | None = option(
+        None, MEMORY, "The cache folder.", shown="the user's own", metavar="DIR", may_differ=True
+    )
+
+    @property
+    def has_names(self) -> bool:
+        """Whether columns have names of the user's."""
+        return self.data is None or Path(self.data).suffix.lower() not in ARRAY_SUFFIXES
+
+    @property
+    def csv_form(self) -> "CsvForm":
+        """How CSV files are written, as far as that is said.
+
+        Raises
+        ------
+        ValueError
+            What is no delimiter, decimal mark, encoding or order of dates.
+        """
+        from mlp_xp.tables.files import CsvForm
+
+        return CsvForm(
+            self.read("delimiter"), self.decimal, self.encoding, self.read("null"), self.date_format
+        )
+
+    def need_names(self) -> tuple[str, ...]:
+        """The fields that name columns."""
+        return ("exclude",)
+
+    def problems(self) -> list[str]:
+        """What is wrong with the settings, alone and together, before anything is opened."""
+        wrong = Problems()
+        wrong.add(*super().problems(), self.contradiction())
+        wrong.reading(lambda: self.csv_form)
+        return wrong.found
+
+    def contradiction(self) -> str | None:
+        """What does not go together of what says where the table is."""
+        if self.data is not None and self.dataset is not None:
+            return (
+                f"both {given('data', self.data)} and {given('dataset', self.dataset)} are given: leave one "
+                "of them out."
+            )
+        need_names = [spelled(name) for name in self.need_names() if getattr(self, name)]
+        need_data = [spelled(name) for name in ("target", "weight_column") if getattr(self, name, None)]
+        if self.data is None and (need_data or need_names):
+            return (
+                f"{', '.join([*need_data, *need_names])}: name the {spelled('data')} that it belongs to; a "
+                f"{spelled('dataset')} has its own columns."
+            )
+        if not self.has_names and need_names:
+            return f"{', '.join(need_names)}: the columns of {self.data} have no names."
+        return None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DeviceOptions(Options):
+    """Where to compute."""
+
+    device: str = option(
+        "cpu",
+        GENERAL,
+        "Where to compute: cpu, cuda or cuda:N (`mlp-xp devices` lists them).",
+        may_differ=True,
+    )
+
+    def problems(self) -> list[str]:
+        """What is wrong with the settings, a device that cannot be used here included."""
+        from mlp_xp.machine.array_api import backend
+
+        wrong = Problems()
+        wrong.add(*super().problems())
+        wrong.reading(backend, self.device, getattr(self, "dtype", "float32"))
+        return wrong.found
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingOptions(TableOptions, DeviceOptions):
+    """A training on a table, from reading it to the weights that are kept."""
+
+    dataset: str | None = _dataset("diabetes")
+    columns: str = option(
+        "",
+        DATA,
+        "Columns to use, in this order, with commas.",
+        shown="all others",
+        read=names,
+        of_model=True,
+    )
+    text: str = option(
+        "",
+        DATA,
+        "Columns that are names of groups though they look like numbers, with commas.",
+        shown="none",
+        read=names,
+        of_model=True,
+    )
+    task: str = option(
+        "auto",
+        DATA,
+        "{words} (what the target looks like, and the run says so).",
+        words=lambda: TASKS,
+        read=one_of(lambda: TASKS),
+        of_model=True,
+    )
+    scaling: str = option(
+        "standard",
+        DATA,
+        "Of numbers: 'standard' (mean 0, deviation 1), 'robust' (median 0, quartiles 1 apart, clipped "
+        "smoothly), 'encoded' (bounded, with a rank and ramps between quantiles beside them) or 'none'.",
+        words=lambda: SCALINGS,
+        read=one_of(lambda: SCALINGS),
+        of_model=True,
+    )
+    max_levels: int = option(
+        MAX_LEVELS,
+        DATA,
+        "Texts of a column that are told apart, >= 1: the most frequent ones; the rest is one.",
+        read=whole(),
+        of_model=True,
+    )
+    hidden: str = option(
+        "64,64",
+        NETWORK,
+        "Units of each hidden layer, with commas; '' for none.",
+        read=_units,
+        of_model=True,
+    )
+    activation: str = option(
+        "relu",
+        NETWORK,
+        "Of the hidden layers, or one each with commas: {words}.",
+        words=_names_of("activation"),
+        read=_activations,
+        of_model=True,
+    )
+    bias: bool = option(True, NETWORK, "Whether layers have biases.", of_model=True)
+    initializer: str | None = option(
+        None,
+        NETWORK,
+        "Starting weights: {words}.",
+        shown="what suits the activation",
+        words=_names_of("initializer"),
+        read=_initializer,
+        of_model=True,
+    )
+    dtype: str = option(
+        "float32", NETWORK, "Of weights and arithmetic: float32 or float64.", words=_dtypes, of_model=True
+    )
+    init: Path | None = option(
+        None,
+        NETWORK,
+        "Model to go on from, on data with the same columns.",
+        shown="none",
+        metavar="MODEL",
+    )
+    loss: str | None = option(
+        None,
+        TRAINING,
+        f"{{words}}; {PARAMETERS}.",
+        shown="squared_error, or softmax_cross_entropy for classes",
+        words=_names_of("loss"),
+        read=_resolved,
+        of_model=True,
+    )
+    optimizer: str = option(
+        "adam",
+        TRAINING,
+        f"{{words}} (which takes all rows a step); {PARAMETERS}.",
+        words=_names_of("optimizer"),
+        read=_resolved,
+    )
+    learning_rate: float = option(
+        1e-3,
+        TRAINING,
+        "Step size, > 0: what an update's direction is multiplied with.",
+        read=number(above=0),
+        noted=True,
+    )
+    schedule: str = option(
+        "constant",
+        TRAINING,
+        f"Learning rate over time: {{words}}; {PARAMETERS}.",
+        words=_names_of("schedule"),
+        read=_resolved,
+    )
+    batch_size: str = option(
+        "256",
+        TRAINING,
+        "Rows a step: a number, 'full' for all, or 'auto' (a 32nd of the rows, at most 4096).",
+        read=_batch_size,
+    )
+    order: str = option(
+        "shuffled",
+        TRAINING,
+        "Which rows, when: {words}.",
+        words=_names_of("order"),
+        read=_resolved,
+    )
+    epochs: int = option(1000, TRAINING, "Passes over the data, at most.", read=whole())
+    l1: float = option(
+        0.0, TRAINING, "Strength of the penalty on sum |w|, >= 0.", read=number(least=0), noted=True
+    )
+    l2: float = option(
+        0.0, TRAINING, "Strength of the penalty on sum w^2, >= 0.", read=number(least=0), noted=True
+    )
+    dropout: str = option(
+        "0",
+        TRAINING,
+        "Probability, in [0, 1), to leave a hidden unit out of a step; or one a layer with commas.",
+        read=numbers(float),
+    )
+    clip_norm: float | None = option(
+        None,
+        TRAINING,
+        "Largest Euclidean norm of a step's gradient, > 0.",
+        shown="no limit",
+        read=number(above=0),
+    )
+    reduction: str = option(
+        "mean",
+        TRAINING,
+        "Objective: 'mean' over the rows of a step, or their 'sum'.",
+        read=one_of(lambda: ("mean", "sum")),
+    )
+    class_weight: str = option(
+        "none",
+        TRAINING,
+        "'balanced' gives every class the same total weight; 'none' leaves rows as they are.",
+        read=one_of(lambda: ("none", "balanced")),
+        noted=True,
+    )
+    accumulate: int = option(
+        1, TRAINING, "Batches whose gradients are added up for one step, >= 1.", read=whole()
+    )
+    seed: int = option(
+        0,
+        TRAINING,
+        "Of held-out part, starting weights, order and dropout; >= 0.",
+        read=whole(least=0),
+        noted=True,
+    )
+    validation: float = option(
+        0.1,
+        END,
+        "Part of the rows that is held out, in [0, 1); 0 for none.",
+        read=number(least=0, below=1),
+    )
+    group: str | None = option(
+        None,
+        END,
+        "Hold out whole groups: rows with the same value here. It is no input unless --columns names it.",
+        shown="single rows",
+        metavar="COLUMN",
+    )
+    time: str | None = option(
+        None,
+        END,
+        "Hold out the latest rows by this column (a date or a number).",
+        shown="rows at random",
+        metavar="COLUMN",
+    )
+    patience: int = option(
+        20,
+        END,
+        "Epochs without improvement of the watched loss until it stops; 0 to go on.",
+        read=whole(least=0),
+    )
+    tolerance: float = option(
+        0.0, END, "What counts as an improvement, in units of the loss.", read=number(least=0)
+    )
+    loss_below: float | None = option(
+        None,
+        END,
+        "Stop when the watched loss is below it, in units of the loss.",
+        shown="never",
+        read=number(),
+    )
+    time_budget: float | None = option(
+        None,
+        END,
+        "Seconds after which it stops, at the end of an epoch.",
+        shown="no limit",
+        read=number(above=0),
+    )
+    keep: str = option(
+        "best",
+        END,
+        "Whose weights are kept: 'best' or 'last' epoch.",
+        read=one_of(lambda: ("best", "last")),
+    )
+    on_divergence: str = option(
+        "stop",
+        END,
+        "What a loss that is not finite leads to: 'stop', or 'rollback' to the best epoch with half the "
+        "learning rate, ten times at most.",
+        read=one_of(lambda: ("stop", "rollback")),
+    )
+    checkpoint_dir: Path | None = option(
+        None,
+        CHECKPOINTS,
+        "Folder for the run's checkpoints; made if needed.",
+        shown="none",
+        metavar="DIR",
+        may_differ=True,
+    )
+    checkpoint_every: str = option(
+        "5min",
+        CHECKPOINTS,
+        "How often: a time, epochs or steps, such as 5min, 1epoch, 500steps.",
+        read=_interval,
+        may_differ=True,
+    )
+    checkpoint_errors: str = option(
+        "go on",
+        CHECKPOINTS,
+        "If a checkpoint cannot be written: 'go on' with a warning, or 'stop'.",
+        read=one_of(lambda: ("go on", "stop")),
+        may_differ=True,
+    )
+    resume: bool = option(
+        False,
+        CHECKPOINTS,
+        "Go on from the last good checkpoint, on any number of ranks (the same result up to rounding); from "
+        "the beginning where there is none.",
+        shown="off",
+        may_differ=True,
+        once=True,
+    )
+    override: bool = option(
+        False,
+        CHECKPOINTS,
+        "Resume although options or data differ.",
+        shown="off",
+        may_differ=True,
+        once=True,
+    )
+    tf32: bool = option(
+        False,
+        MACHINE,
+        "Round the factors of float32 products to 10 bits on a GPU: faster, less exact.",
+        shown="off",
+    )
+    device_memory_limit: str | None = option(
+        None,
+        MACHINE,
+        "The most of the GPU's memory to take, to share a card: 4GiB, 500MB, 50%.",
+        shown="all",
+        metavar="AMOUNT",
+        read=_memory_of_device,
+        may_differ=True,
+    )
+    cuda_graph: bool = option(True, MACHINE, "Launch a whole step on a GPU as one.", may_differ=True)
+    plain_steps: bool = option(
+        False,
+        MACHINE,
+        "Make steps with NumPy or CuPy alone: nothing is compiled, fused or recorded.",
+        shown="off",
+        may_differ=True,
+    )
+    no_mpi: bool = option(
+        False,
+        MACHINE,
+        "Train as one process, also under mpiexec.",
+        shown="off",
+        may_differ=True,
+    )
+    all_reduce: str = option(
+        "auto",
+        MACHINE,
+        "How ranks sum gradients on GPUs: 'auto' by NCCL where it is installed and else through the host, "
+        "'nccl', 'host', or 'mpi' for an MPI that takes GPU memory.",
+        words=_all_reduces,
+        read=one_of(_all_reduces),
+        may_differ=True,
+    )
+
+    @property
+    def split_column(self) -> str | None:
+        """The column that rows are held out by."""
+        return self.group or self.time
+
+    @property
+    def hold_out(self) -> HoldOut:
+        """Which rows are held out."""
+        by = "group" if self.group else "time" if self.time else "random"
+        return HoldOut(self.validation, by, self.split_column, self.seed)
+
+    @property
+    def dropout_rates(self) -> tuple[float, ...]:
+        """Probabilities: one for all hidden layers, or one for each."""
+        rates: tuple[float, ...] = self.read("dropout")
+        return rates
+
+    @property
+    def way(self) -> str:
+        """How updates are made, of `fast.WAYS`."""
+        if self.plain_steps:
+            return "plain"
+        return "fast" if self.cuda_graph else "fused"
+
+    @property
+    def determining(self) -> dict[str, Any]:
+        """What the steps of a run depend on, as JSON values."""
+        return {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in self.values().items()
+            if not self.described()[name].may_differ
+        }
+
+    def need_names(self) -> tuple[str, ...]:
+        """The fields that name columns."""
+        return ("columns", "exclude", "text", "group", "time")
+
+    def problems(self) -> list[str]:
+        """What is wrong with the settings, alone and together, before any work."""
+        wrong = Problems()
+        wrong.add(*super().problems(), *self._contradictions())
+        if self.init is None:
+            wrong.reading(self._check_layers)
+        return wrong.found
+
+    def _contradictions(self) -> Iterable[str | None]:
+        if self.group and self.time:
+            yield f"{spelled('group')} and {spelled('time')} are two ways to hold rows out: give one of them."
+        by = "group" if self.group else "time"
+        if self.split_column and self.validation == 0:
+            yield (
+                f"{spelled(by)}: with {given('validation', 0)} no rows are held out. Leave one of the "
+                "two out."
+            )
+        if self.resume and self.checkpoint_dir is None:
+            yield f"{spelled('resume')}: say from where with {given('checkpoint_dir', 'DIR')}."
+        decided = [
+            spelled(name) for name in sorted(self.given) if self.init and self.described()[name].of_model
+        ]
+        if decided:
+            yield (
+                f"{', '.join(decided)}: {spelled('init')} goes on from a model, which has its own. Leave it "
+                "out."
+            )
+
+    def _check_layers(self) -> None:
+        """Refuse what has not one for each hidden layer."""
+        from mlp_xp.dropout import resolve_dropout
+
+        try:
+            n_hidden, n_activations = len(self.read("hidden")), len(self.read("activation"))
+            rates = self.dropout_rates
+        except ValueError:
+            return  # said already
+        wrong = Problems()
+        if n_activations not in {1, n_hidden, n_hidden + 1}:
+            wrong.add(
+                f"{given('activation', self.activation)} names {n_activations}, but there are {n_hidden} "
+                "hidden layers: give one for all, or one for each."
+            )
+        wrong.reading(resolve_dropout, rates[0] if len(rates) == 1 else rates, n_hidden, max(0, self.seed))
+        wrong.refuse()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictionOptions(TableOptions, DeviceOptions):
+    """A model's predictions for a table."""
+
+    keep: str = option(
+        "",
+        DATA,
+        "Columns of the data to write before the predictions, with commas.",
+        shown="none",
+        read=names,
+    )
+    proba: bool = option(True, GENERAL, "Whether the probability of each class is written too.")
