@@ -1,0 +1,137 @@
+"""Fields of a dataclass that know their bounds, unit and meaning: each is declared once, where it is written.
+
+    @dataclass(frozen=True)
+    class Momentum:
+        momentum: float = fields.number(0.9, least=0, most=1, about="the part of the velocity that survives")
+
+        def __post_init__(self):
+            fields.check(self)
+
+A field whose default is None may be None. Whoever offers these fields elsewhere (options of a command, TOML,
+documents) reads the same declaration with `of`.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from mlp_xp.settings import checks
+
+
+class Bound(Protocol):
+    """What a value must be."""
+
+    def problem(self, name: str, value: object) -> str | None:
+        """A message that names the field, or None where the value is right."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Number:
+    """A finite number; `above` and `below` are exclusive."""
+
+    above: float | None = None
+    least: float | None = None
+    below: float | None = None
+    most: float | None = None
+
+    def problem(self, name: str, value: object) -> str | None:
+        """A message, or None."""
+        return checks.number(
+            name, value, above=self.above, least=self.least, below=self.below, most=self.most
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """A whole number of at least `least`."""
+
+    least: int = 1
+
+    def problem(self, name: str, value: object) -> str | None:
+        """A message, or None."""
+        return checks.whole(name, value, least=self.least)
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOf:
+    """One of a few words."""
+
+    words: tuple[str, ...]
+
+    def problem(self, name: str, value: object) -> str | None:
+        """A message, or None."""
+        return checks.one_of(name, value, self.words)
+
+
+class Declared(NamedTuple):
+    """What a field was declared with.
+
+    Attributes
+    ----------
+    bound : Bound
+        What its value must be.
+    optional : bool
+        Whether it may be None.
+    unit : str
+        Of a number: "seconds", "rows", "units of the loss"; empty where it has none.
+    about : str
+        What it does, in a few words.
+    """
+
+    bound: Bound
+    optional: bool
+    unit: str
+    about: str
+
+
+def number(
+    default: Any = dataclasses.MISSING,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
+    unit: str = "",
+    about: str = "",
+) -> Any:
+    """Declare a field that is a finite number within bounds (`above` and `below` are exclusive)."""
+    return declare(Number(above, least, below, most), default, unit=unit, about=about)
+
+
+def whole(default: Any = dataclasses.MISSING, *, least: int = 1, unit: str = "", about: str = "") -> Any:
+    """Declare a field that is a whole number of at least `least`."""
+    return declare(Whole(least), default, unit=unit, about=about)
+
+
+def one_of(words: Sequence[str], default: Any = dataclasses.MISSING, *, about: str = "") -> Any:
+    """Declare a field that is one of a few words."""
+    return declare(OneOf(tuple(words)), default, about=about)
+
+
+def declare(bound: Bound, default: Any = dataclasses.MISSING, *, unit: str = "", about: str = "") -> Any:
+    """Declare a field with a bound of its own."""
+    declared = Declared(bound, default is None, unit, about)
+    return dataclasses.field(default=default, metadata={Declared: declared})
+
+
+def of(thing: Any) -> dict[str, Declared]:
+    """The declarations of a dataclass or of an instance of it, by the fields' names, in their order."""
+    return {
+        field.name: field.metadata[Declared]
+        for field in dataclasses.fields(thing)
+        if Declared in field.metadata
+    }
+
+
+def problems(instance: Any) -> list[str | None]:
+    """What is wrong with an instance's declared fields: a message or None for each."""
+    values = {name: getattr(instance, name) for name in of(instance)}
+    return [
+        None if declared.optional and values[name] is None else declared.bound.problem(name, values[name])
+        for name, declared in of(instance).items()
+    ]
+
+
+def check(instance: Any) -> None:
+    """Raise one ValueError that lists every problem; for `__post_init__`."""
+    checks.refuse(problems(instance))
