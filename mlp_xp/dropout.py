@@ -64,6 +64,10 @@ class Dropout:
     rates: tuple[float, ...]
     seed: int = 0
 
+    def times(self, factor: float) -> "Dropout":
+        """The same with all probabilities times a factor in [0, 1]."""
+        return dataclasses.replace(self, rates=tuple(factor * rate for rate in self.rates))
+
     def mask(self, backend: Backend, shape: tuple[int, int], step: int, layer: int, first_row: int) -> Array:
         """Factors 0 or 1 / (1 − p), of shape (n_rows, n_units), for one hidden layer (0-based).
 

@@ -137,6 +137,41 @@ def _half_cosine(progress: float) -> float:
 
 
 @dataclasses.dataclass(frozen=True)
+class FlatCosine:
+    """1 until a part of the run, then (1 + cos(π t)) / 2 down to 0, with t from 0 to 1 over the rest of it.
+
+    Parameters
+    ----------
+    n_epochs : int, optional
+        Length of the run; its maximum of epochs if not given.
+    flat : float in [0, 1)
+        The part of the run with the factor 1.
+
+    References
+    ----------
+    Holzmüller, Grinsztajn and Steinwart, Better by default, NeurIPS 2024 ("flat_cos").
+    """
+
+    n_epochs: int | None = None
+    flat: float = 0.5
+    once_an_epoch: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Check both."""
+        checks.refuse(
+            [
+                None if self.n_epochs is None else checks.whole("n_epochs", self.n_epochs),
+                checks.number("flat", self.flat, least=0, below=1),
+            ]
+        )
+
+    def __call__(self, history: History) -> float:
+        """The factor now."""
+        progress = min(history.epochs / (self.n_epochs or history.max_epochs), 1.0)
+        return _half_cosine(max(0.0, progress - self.flat) / (1.0 - self.flat))
+
+
+@dataclasses.dataclass(frozen=True)
 class WarmUp:
     """Rise linearly over the first steps, (step + 1) / n_steps, times another schedule.
 
@@ -263,6 +298,7 @@ SCHEDULES: dict[str, type] = {
     "exponential": Exponential,
     "inverse_scaling": InverseScaling,
     "cosine": Cosine,
+    "flat_cosine": FlatCosine,
     "warm_up": WarmUp,
     "one_cycle": OneCycle,
     "reduce_on_plateau": ReduceOnPlateau,

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.dropout import resolve_dropout
+from mlp_xp.averaging import Average
+from mlp_xp.dropout import Dropout, resolve_dropout
 from mlp_xp.fast import WAYS, ways
 from mlp_xp.forward import Memo
 from mlp_xp.history import History
@@ -24,12 +25,12 @@ from mlp_xp.machine.array_api import Array, to_host
 from mlp_xp.machine.data_parallel import Ranks
 from mlp_xp.network import Network
 from mlp_xp.objective import Objective, mean_loss
-from mlp_xp.optimizers import LBFGS, OPTIMIZERS, Optimizer
+from mlp_xp.optimizers import LBFGS, OPTIMIZERS, Optimizer, RateFactors
 from mlp_xp.regularizers import REGULARIZERS
 from mlp_xp.rows.loader import Loader
 from mlp_xp.run.full_batch import lbfgs, scipy_minimize
 from mlp_xp.run.micro_batches import halve_chunks
-from mlp_xp.schedules import SCHEDULES
+from mlp_xp.schedules import SCHEDULES, Constant
 from mlp_xp.settings import checks
 from mlp_xp.settings.catalogue import find
 from mlp_xp.stopping import Stopping
@@ -116,17 +117,22 @@ def train(
     optimizer: Any = "adam",
     learning_rate: float = 1e-3,
     schedule: Any = "constant",
+    rate_factors: RateFactors | None = None,
+    decay_schedule: Any = "constant",
     regularizer: Any = None,
     dropout: float | Sequence[float] = 0.0,
+    dropout_schedule: Any = "constant",
     clip_norm: float | None = None,
     reduction: str = "mean",
     validation: Loader | None = None,
+    watched_loss: Any = None,
     max_epochs: int = 1000,
     patience: int | None = None,
     tolerance: float = 0.0,
     loss_below: float | None = None,
     time_budget: float | None = None,
     keep: str = "last",
+    average: float = 0.0,
     on_divergence: str = "stop",
     checkpoints: Any = None,
     ranks: Ranks | None = None,
@@ -152,16 +158,24 @@ def train(
         η, the base of the schedule.
     schedule : str or schedule
         A name of `schedules.SCHEDULES` or an instance: the factor on η.
+    rate_factors : RateFactors, optional
+        Further factors on η, by group of parameters.
+    decay_schedule : str or schedule
+        The factor on the decay of a rule that has one (`AdamW`), which falls with η too.
     regularizer : str or regularizer, optional
         A name of `regularizers.REGULARIZERS` or an instance.
     dropout : float or sequence of float
         Probability that a hidden unit is left out of a step: for all hidden layers, or for each.
+    dropout_schedule : str or schedule
+        The factor on that probability.
     clip_norm : float, optional
         The largest Euclidean norm of a step's gradient.
     reduction : "mean" or "sum"
         J = (Σ s_i L_i + λ R) / Σ s_i, or without the division.
     validation : Loader, optional
         Rows held out: their loss is watched instead of the training loss.
+    watched_loss : str or loss, optional
+        That of the rows held out, where it is another one: without the smoothing of labels, say.
     max_epochs : int
         Epochs at most.
     patience, tolerance : int or None, float
@@ -173,6 +187,9 @@ def train(
     keep : "last" or "best"
         Which weights the network has when the run ends by itself. After a `break` it has those of the epoch
         yielded; the best ones are `epoch.best_parameters`.
+    average : float in [0, 1)
+        α > 0: the network has, whenever an epoch is yielded and in the end, not the weights of the last step
+        but an average over the last part α of all steps (`averaging.Average`); it is what validation judges.
     on_divergence : "stop" or "rollback"
         What a loss or weights that are not finite lead to: an error, or going on from the best epoch so far
         with half the learning rate, ten times at most. (The last finite epoch is no place to go on from: its
@@ -232,8 +249,12 @@ def train(
     network.backend.runtime.select()
     problems: list[str | None] = []
     loss = find(problems, "loss", LOSSES, loss)
+    if watched_loss is not None:
+        watched_loss = find(problems, "watched_loss", LOSSES, watched_loss)
     rule = find(problems, "optimizer", OPTIMIZERS, optimizer)
     schedule = find(problems, "schedule", SCHEDULES, schedule)
+    decay_schedule = find(problems, "decay_schedule", SCHEDULES, decay_schedule)
+    dropout_schedule = find(problems, "dropout_schedule", SCHEDULES, dropout_schedule)
     if regularizer is not None:
         regularizer = find(problems, "regularizer", REGULARIZERS, regularizer)
     checks.refuse(
@@ -246,6 +267,7 @@ def train(
             checks.one_of("way", way, WAYS),
             checks.whole("max_epochs", max_epochs),
             checks.number("tolerance", tolerance, least=0),
+            checks.number("average", average, least=0, below=1),
             checks.whole("seed", seed, least=0),
             None if clip_norm is None else checks.number("clip_norm", clip_norm, above=0),
             None if patience is None else checks.whole("patience", patience),
@@ -257,14 +279,15 @@ def train(
     for part in (loader, validation):
         if part is not None:
             _check_fit(network, part, loss)
-    if isinstance(rule, LBFGS) and (loader.steps_per_epoch > 1 or dropout_masks or clip_norm):
+    if isinstance(rule, LBFGS) and (loader.steps_per_epoch > 1 or dropout_masks or clip_norm or average):
         raise ValueError(
-            "L-BFGS works on the objective over all rows: give the loader batch_size='full', no dropout and "
-            "no clip_norm."
+            "L-BFGS works on the objective over all rows: give the loader batch_size='full', no dropout, no "
+            "clip_norm and no average."
         )
     if isinstance(rule, LBFGS):
         scipy_minimize()  # refused here, before anything changes
-    vectors = 4 + len(rule.state)  # parameters, gradient, last good and best, and the optimizer's
+    # parameters, gradient, last good and best, the optimizer's, and the average
+    vectors = 4 + len(rule.state) + bool(average)
     number = network.backend.xp.finfo(network.backend.dtype).bits // 8
     runtime = network.backend.runtime
     loader.fit_memory(
@@ -276,8 +299,18 @@ def train(
     objective = Objective(network, loss, regularizer, dropout_masks, reduction, ranks)
     stopping = Stopping(max_epochs, patience, tolerance, loss_below, time_budget)
     history = History(steps_per_epoch=loader.steps_per_epoch, max_epochs=max_epochs)
-    rates = Rates(float(learning_rate), schedule, history)
-    training = Training(objective, loader, rule, rates, clip_norm, checkpoints, way)
+    rates = Rates(float(learning_rate), schedule, history, decay_schedule, dropout_schedule, dropout_masks)
+    training = Training(
+        objective,
+        loader,
+        rule,
+        rates,
+        clip_norm,
+        checkpoints,
+        way,
+        rate_factors=rate_factors,
+        average=average,
+    )
     if state is not None:
         training.restore(state)
         if not (history.train_losses and stopping.reason(history)):
@@ -285,7 +318,7 @@ def train(
     if ranks is not None:
         ranks.broadcast(network.parameters.flat, network.backend)
     network.output = loss.link
-    return training.epochs(validation, stopping, keep, on_divergence)
+    return training.epochs(validation, watched_loss, stopping, keep, on_divergence)
 
 
 def _check_kinds(network: Any, loader: Any, validation: Any) -> None:
@@ -317,15 +350,30 @@ def _check_fit(network: Network, loader: Loader, loss: Any) -> None:
 
 @dataclasses.dataclass
 class Rates:
-    """The learning rate of each step: base rate × schedule."""
+    """The learning rate of each step: base rate × schedule. And the dropout and decay, times theirs."""
 
     base: float
     schedule: Any
     history: History
+    decay_schedule: Any = None
+    dropout_schedule: Any = None
+    dropout: Dropout | None = None
 
     def __post_init__(self) -> None:
         """The first step's rate."""
         self.last = self.now()
+        decays, drops = (
+            each is not None and not isinstance(each, Constant)
+            for each in (self.decay_schedule, self.dropout_schedule)
+        )
+        self.schedules_more = decays or (drops and self.dropout is not None)
+
+    def set_more(self, objective: Objective, optimizer: Optimizer) -> None:
+        """Set dropout and decay for the coming step."""
+        if self.decay_schedule is not None:
+            optimizer.decay_factor = float(self.decay_schedule(self.history))
+        if self.dropout is not None and self.dropout_schedule is not None:
+            objective.dropout = self.dropout.times(float(self.dropout_schedule(self.history)))
 
     def now(self) -> float:
         """The rate that the history asks for; half of it for every time that it was rolled back."""
@@ -366,20 +414,23 @@ def descend(
     first_step: int = 0,
     after_step: Callable[[], None] | None = None,
     way: str = "fast",
+    average: Average | None = None,
 ) -> Generator[tuple[float, str | None]]:
     """w_new = w_old − η ∂J/∂w, step by step; yield each epoch's loss, and None: it has no end of its own.
 
     The first epoch may start at a later step, with what the objective knows of the steps before.
     An epoch in which a loss was not finite ends as soon as the host sees it. `after_step` is called when
     weights, optimizer and history agree: where a run can be left and gone on with. `way`: of `fast.WAYS`.
+    `average` takes note of the weights after every step.
     """
     backend = objective.network.backend
-    update = ways(backend.name, way)(objective, optimizer, clip_norm)
+    maker = ways(backend.name, way, schedules_more=rates.schedules_more)
+    update = maker(objective, optimizer, clip_norm)
     for epoch in itertools.count(first_epoch):
         if not first_step:
             objective.start_epoch()
         with backend.runtime.working():
-            make_steps(update, loader, epoch, first_step, rates, after_step)
+            make_steps(update, loader, epoch, first_step, rates, after_step, average)
             if rates.history.step % FLUSH_EVERY < rates.history.steps_per_epoch:  # it came past a multiple
                 optimizer.flush_subnormals()
             loss = objective.epoch_loss()
@@ -394,22 +445,28 @@ def make_steps(
     first_step: int,
     rates: Rates,
     after_step: Callable[[], None] | None,
+    average: Average | None = None,
 ) -> None:
     """Make the updates of an epoch; where memory runs out, the one under way again, in smaller chunks."""
     objective, optimizer, history = update.objective, update.optimizer, rates.history
     network, done, t = objective.network, first_step, optimizer.t
+    one_by_one = after_step is not None or average is not None or rates.schedules_more
     while True:
         try:
             for group in loader.groups(epoch, network.backend, **objective.targets, first_step=done):
-                n_made = update.at_once(group, rates) if after_step is None else 0
+                n_made = 0 if one_by_one else update.at_once(group, rates)
                 history.step, done, t = history.step + n_made, done + n_made, optimizer.t
                 if objective.values.broken:
                     return
                 for step in group.steps(n_made):
+                    if rates.schedules_more:
+                        rates.set_more(objective, optimizer)
                     update(step, history.step, rates.for_step())
                     if objective.values.broken:
                         return
                     history.step, done, t = history.step + 1, done + 1, optimizer.t
+                    if average is not None:
+                        average.take(history.step)
                     if after_step is not None:
                         after_step()
             return
@@ -441,6 +498,10 @@ class Training:
         epoch.
     way : str
         Of `fast.WAYS`.
+    rate_factors : RateFactors, optional
+        By group of parameters.
+    average : float
+        The part of the steps over which weights are averaged; 0 for none.
     """
 
     def __init__(
@@ -452,11 +513,16 @@ class Training:
         clip_norm: float | None,
         checkpoints: Any = None,
         way: str = "fast",
+        *,
+        rate_factors: RateFactors | None = None,
+        average: float = 0.0,
     ) -> None:
         self.objective, self.loader, self.rule, self.way = objective, loader, rule, way
         self.rates, self.history, self.clip_norm = rates, rates.history, clip_norm
         self.parameters = objective.network.parameters
-        self.optimizer = Optimizer(rule, self.parameters)
+        self.optimizer = Optimizer(rule, self.parameters, rate_factors)
+        n_steps = self.history.max_epochs * self.history.steps_per_epoch
+        self.average = Average(self.parameters, average, n_steps) if average else None
         self.last_good, self.best = self._copy(), self._copy()
         self.goes_on_inside_an_epoch = False
         self.checkpoints = checkpoints
@@ -484,6 +550,7 @@ class Training:
             first_step=first_step,
             after_step=None if self.checkpoints is None else self._after_step,
             way=self.way,
+            average=self.average,
         )
 
     def _after_step(self) -> None:
@@ -506,18 +573,20 @@ class Training:
         self.running = self.passes()
 
     def epochs(
-        self, validation: Loader | None, stopping: Stopping, keep: str, on_divergence: str
+        self, validation: Loader | None, watched_loss: Any, stopping: Stopping, keep: str, on_divergence: str
     ) -> Generator[Epoch]:
         """Run the passes; after each one look at losses, remember the best, decide on stopping."""
         self.running = self.passes()
         try:
-            yield from self._epochs(validation, stopping, on_divergence == "rollback")
+            yield from self._epochs(validation, watched_loss, stopping, on_divergence == "rollback")
         finally:
             self.running.close()
         if keep == "best" and self.history.best_epoch:
             self.parameters.flat[...] = self.best
 
-    def _epochs(self, validation: Loader | None, stopping: Stopping, may_roll_back: bool) -> Generator[Epoch]:
+    def _epochs(
+        self, validation: Loader | None, watched_loss: Any, stopping: Stopping, may_roll_back: bool
+    ) -> Generator[Epoch]:
         objective, history, loader = self.objective, self.history, self.loader
         clock = Clock(history.seconds)
         stopped = stopping.reason(history) if history.train_losses else None
@@ -526,6 +595,8 @@ class Training:
             self.parameters.backend.runtime.select()  # the caller may have come from another thread
             # Overflow shows in the values that are checked here, not as NumPy's warnings.
             with np.errstate(all="ignore"):
+                if self.average is not None:
+                    self.average.go_on()
                 train_loss, stopped = next(self.running)
                 if not self._is_finite(train_loss):
                     if may_roll_back and history.rollbacks < MOST_ROLLBACKS:
@@ -534,13 +605,14 @@ class Training:
                     message = _divergence(objective, history, self.rates)
                     self.parameters.flat[...] = self.last_good
                     raise FloatingPointError(message)
+                if self.average is not None:
+                    self.average.use()
                 self.last_good[...] = self.parameters.flat
                 history.train_losses.append(train_loss)
                 validation_loss = None
                 if validation is not None:
-                    validation_loss = mean_loss(
-                        objective.network, validation, objective.loss, objective.ranks
-                    )
+                    judge = objective.loss if watched_loss is None else watched_loss
+                    validation_loss = mean_loss(objective.network, validation, judge, objective.ranks)
                     history.validation_losses.append(validation_loss)
             history.rows_at_epoch_start += loader.n_rows
             history.seconds = clock.seconds()
@@ -580,7 +652,7 @@ class Training:
         objective, history = self.objective, self.history
         self.parameters.backend.runtime.select()
         arrays = {
-            "parameters": self.parameters.to_host(),
+            **self._trained(),
             "last_good": to_host(self.last_good).copy(),
             "best": to_host(self.best).copy(),
             **{f"optimizer.{name}": vector for name, vector in self.optimizer.to_host().items()},
@@ -588,6 +660,13 @@ class Training:
         }
         numbers = dataclasses.asdict(history) | {"t": self.optimizer.t, "last_rate": self.rates.last}
         return TrainingState(arrays, numbers, self._where())
+
+    def _trained(self) -> dict[str, np.ndarray]:
+        """The weights, and their average."""
+        if self.average is None:
+            return {"parameters": self.parameters.to_host()}
+        trained, mean = to_host(self.average.trained).copy(), to_host(self.average.mean).copy()
+        return {"parameters": trained, "average": mean}
 
     def _where(self) -> str:
         ranks = self.objective.ranks
@@ -617,7 +696,12 @@ class Training:
             The state is that of another network or optimizer.
         """
         own = {name: array.shape for name, array in self.state().arrays.items() if array.ndim}
-        vectors = {"parameters", "last_good", "best", *(f"optimizer.{name}" for name in self.optimizer.state)}
+        vectors = {
+            *self._trained(),
+            "last_good",
+            "best",
+            *(f"optimizer.{name}" for name in self.optimizer.state),
+        }
         found = {name: state.arrays[name].shape for name in state.arrays if name in own}
         if any(found.get(name) != own[name] for name in vectors):
             raise ValueError(
@@ -626,6 +710,9 @@ class Training:
             )
         on_device = self.parameters.backend.asarray
         self.parameters.flat[...] = on_device(state.arrays["parameters"])
+        if self.average is not None:
+            self.average.is_in_use = False
+            self.average.flat[...] = on_device(state.arrays["average"])
         self.last_good, self.best = on_device(state.arrays["last_good"]), on_device(state.arrays["best"])
         for name, vector in self.optimizer.state.items():
             vector[...] = on_device(state.arrays[f"optimizer.{name}"])

@@ -18,7 +18,9 @@ WAYS = ("fast", "fused", "plain")
 launching it as one (a CUDA graph; on a CPU they are the same), "plain" the rules as they are written."""
 
 
-def ways(backend_name: str, way: str = "fast") -> Callable[[Objective, Optimizer, float | None], Update]:
+def ways(
+    backend_name: str, way: str = "fast", *, schedules_more: bool = False
+) -> Callable[[Objective, Optimizer, float | None], Update]:
     """What makes the updates of a training on a device.
 
     Parameters
@@ -27,6 +29,8 @@ def ways(backend_name: str, way: str = "fast") -> Callable[[Objective, Optimizer
         `Backend.name`: "cpu", "cuda:0", a library's.
     way : str
         One of `WAYS`.
+    schedules_more : bool
+        Whether more than the rate changes from step to step: dropout or decay.
 
     Returns
     -------
@@ -35,11 +39,11 @@ def ways(backend_name: str, way: str = "fast") -> Callable[[Objective, Optimizer
     if way != "plain" and backend_name.startswith("cuda:"):
         from mlp_xp.fast.on_cuda import CudaUpdate
 
-        return functools.partial(CudaUpdate, captures=way == "fast")
+        return functools.partial(CudaUpdate, captures=way == "fast", schedules_more=schedules_more)
     if way != "plain" and backend_name == "cpu":
         from mlp_xp.fast.on_cpu import CpuUpdate
 
-        return CpuUpdate
+        return functools.partial(CpuUpdate, schedules_more=schedules_more)
     return Update
 
 

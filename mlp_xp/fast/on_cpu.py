@@ -125,11 +125,21 @@ class CpuUpdate(Update):
     ----------
     objective, optimizer, clip_norm
         As in `Update`.
+    schedules_more : bool
+        Whether more than the rate changes from step to step: dropout or decay.
     """
 
-    def __init__(self, objective: Objective, optimizer: Optimizer, clip_norm: float | None = None) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        optimizer: Optimizer,
+        clip_norm: float | None = None,
+        *,
+        schedules_more: bool = False,
+    ) -> None:
         super().__init__(objective, optimizer, clip_norm)
         self.is_known = rule_numbers(optimizer.rule, 1, 1.0) is not None
+        self.is_whole_rule = optimizer.groups is None and not schedules_more
         self.is_compiled = False
         sizes, parameters = objective.network.layer_sizes, optimizer.parameters
         self.first_compiled = first_compiled_step(sum(sizes[1:]), parameters.size)
@@ -144,7 +154,7 @@ class CpuUpdate(Update):
             return self.is_compiled
         if number >= self.first_compiled:
             self.is_compiled = self.is_known = compiled.problem() is None
-            self.plan = plan_of(self.objective) if self.is_compiled else None
+            self.plan = plan_of(self.objective) if self.is_compiled and self.is_whole_rule else None
             self.n_threads = n_threads() if self.is_compiled else 1
         return self.is_compiled
 
@@ -264,9 +274,17 @@ class CpuUpdate(Update):
         from mlp_xp.fast.compiled.update_rules import apply_rule
 
         self.clip()
-        rule, numbers, p, g, m, v, n_weights = self._rule([rate])
-        apply_rule(rule, numbers[0], p, g, m, v, n_weights)
-        self.optimizer.t += 1
+        optimizer = self.optimizer
+        if self.is_whole_rule:
+            rule, numbers, p, g, m, v, n_weights = self._rule([rate])
+            apply_rule(rule, numbers[0], p, g, m, v, n_weights)
+        else:
+            optimizer.shrink_weights(rate)
+            groups = optimizer.groups or [(slice(0, optimizer.parameters.size), 1.0)]
+            for group, factor in groups:
+                rule, numbers, *vectors, _ = self._rule([rate * factor])
+                apply_rule(rule, numbers[0], *(vector[group] for vector in vectors), 0)
+        optimizer.t += 1
 
     def forget_buffers(self) -> None:
         """Let go of all memory that depends on the number of rows."""

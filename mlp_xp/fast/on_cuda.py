@@ -139,6 +139,8 @@ class CudaUpdate(Update):
         As in `Update`.
     captures : bool
         Whether to capture steps.
+    schedules_more : bool
+        Whether more than the rate changes from step to step: dropout or decay.
     kit : object, optional
         What computes (`cuda.kit.Kit`).
     """
@@ -150,13 +152,16 @@ class CudaUpdate(Update):
         clip_norm: float | None = None,
         *,
         captures: bool = True,
+        schedules_more: bool = False,
         kit: Any = None,
     ) -> None:
         super().__init__(objective, optimizer, clip_norm)
         backend = objective.network.backend
         self.kit = backend.runtime.kit(backend.dtype) if kit is None else kit
         self.captures = captures
-        self.rule_name = None if rule_numbers(optimizer.rule, 1, 1.0) is None else self._rule_name()
+        is_whole_rule = optimizer.groups is None and not schedules_more
+        is_known = is_whole_rule and rule_numbers(optimizer.rule, 1, 1.0) is not None
+        self.rule_name = self._rule_name() if is_known else None
         objective.compute_with(*self._equivalents())
         self._buffers: tuple[Any, ...] | None = None
         self._graph: Any = None
