@@ -87,7 +87,7 @@ def test_which_way():
     assert ways("cuda:0", "plain") is Update
     for name, captures in (("fast", True), ("fused", False)):
         way = ways("cuda:1", name)
-        assert (way.func, way.keywords) == (CudaUpdate, {"captures": captures})
+        assert (way.func, way.keywords) == (CudaUpdate, {"captures": captures, "schedules_more": False})
     assert set(WAYS) == {"fast", "fused", "plain"}
     loader = Loader(np.ones((3, 4)), np.ones(3))
     with pytest.raises(ValueError, match="unknown way 'fats'; did you mean 'fast'"):
