@@ -5,12 +5,15 @@
     pytest --backend strict     only these libraries (a name, several with commas, or given again)
     pytest --require torch,jax  fail at once where one of these is missing
 
-A test that needs an optional library is marked `needs("torch")`. Where it is missing the test is
-skipped, and the end of the run says how many tests were not run and why.
+A test that needs an optional library is marked `needs("torch")`, a file whose imports need one by
+`pytestmark = pytest.mark.needs("torch")`, and a fixture calls `need("torch")`; a doctest says it by its own
+import. Where the library is missing they are skipped, and the end of the run says how many and why.
 """
 
 import collections
+import doctest
 import os
+import re
 
 import backends
 import numpy as np
@@ -36,6 +39,7 @@ OPTIONAL = (
     "scipy",
     "sklearn",
     "tensorboard",
+    "threadpoolctl",
     "torch",
 )
 """What a test may need beyond the core and pytest's own company."""
@@ -94,6 +98,8 @@ def pytest_configure(config):
         raise pytest.UsageError(f"--require: not installed: {', '.join(absent)}")
     config.stash[WANTED] = [n for n in config.stash[AVAILABLE] if not wanted or n in wanted]
     config.stash[NOT_RUN] = collections.Counter()
+    # A plugin and not a hook of this file, which would not be asked about the package's doctests.
+    config.pluginmanager.register(MissingLibraries(config))
 
 
 AVAILABLE = pytest.StashKey[dict]()
@@ -123,10 +129,73 @@ def pytest_generate_tests(metafunc):
 def pytest_runtest_setup(item):
     for marker in item.iter_markers("needs"):
         for library in marker.args:
-            assert library in OPTIONAL, f"needs({library!r}): not among {OPTIONAL}"
-            if not backends.is_here(library):
-                item.config.stash[NOT_RUN][library] += 1
-                pytest.skip(f"{library} is not installed")
+            _need(item.config, library)
+
+
+def _need(config, library):
+    assert library in OPTIONAL, f"needs({library!r}): not among {OPTIONAL}"
+    if not backends.is_here(library):
+        config.stash[NOT_RUN][library] += 1
+        pytest.skip(f"{library} is not installed")
+
+
+@pytest.fixture
+def need(request):
+    """`need("pandas")` skips the test where that library is missing."""
+    return lambda library: _need(request.config, library)
+
+
+class MissingLibraries:
+    """Skips files and doctests that end for want of an optional library that they say they need."""
+
+    def __init__(self, config):
+        self.config = config
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(self, collector):
+        report = yield
+        if report.failed and isinstance(collector, pytest.Module):
+            library = _missing(report.call.excinfo.value)
+            if library in (OPTIONAL if _is_doctest(collector) else _needed(collector.path)):
+                self._skip(report, collector.path, library)
+        return report
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item, call):
+        report = yield
+        error = call.excinfo and call.excinfo.value
+        if isinstance(error, doctest.UnexpectedException):
+            library = _missing(error.exc_info[1])
+            if library in OPTIONAL:
+                self._skip(report, item.path, library)
+        return report
+
+    def _skip(self, report, path, library):
+        self.config.stash[NOT_RUN][library] += 1
+        report.outcome = "skipped"
+        report.longrepr = (str(path), 1, f"Skipped: {library} is not installed")
+
+
+def _is_doctest(collector):
+    return type(collector).__name__ == "DoctestModule"
+
+
+def _needed(path):
+    """What a file's `pytestmark` says that its imports need."""
+    found = re.search(
+        r"^pytestmark = .*?mark\.needs\(([^)]*)\)", path.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    return re.findall(r"\w+", found[1]) if found else ()
+
+
+def _missing(error):
+    """The library whose absence an error comes from; None for any other error."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            library = error.name.partition(".")[0]
+            return None if backends.is_here(library) else library
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def pytest_terminal_summary(terminalreporter, config):
@@ -137,7 +206,7 @@ def pytest_terminal_summary(terminalreporter, config):
             terminalreporter.line(f"backend {name}: {why}")
         for library, count in sorted(not_run.items()):
             terminalreporter.line(
-                f"{count} tests that need {library}, which is not installed "
+                f"{count} tests or files that need {library}, which is not installed "
                 f"(--require {library} makes this a failure)"
             )
 

@@ -345,9 +345,9 @@ def test_one_command_runs_benchmarks_and_writes_them(tmp_path):
 
 @pytest.mark.needs("matplotlib")
 @pytest.mark.parametrize("name", NAMES)
-def test_the_picture_can_be_drawn(name, tmp_path):
+def test_the_picture_can_be_drawn(name, tmp_path, need):
     if name == "scaling":
-        pytest.importorskip("mpi4py")
+        need("mpi4py")
     module = importlib.import_module(f"bench.{name}")
     few = {"peers": ["matrix products"]} if name == "steps" else {}
     module.answer(quick=True, device="cpu", **few).draw(tmp_path / "picture.png", module.draw)

@@ -2,10 +2,10 @@
 
 import pytest
 
-pytest.importorskip("sklearn")
-
 from bench import estimators
 from bench.peers import estimator as estimator_peers
+
+pytestmark = pytest.mark.needs("sklearn")
 
 
 def test_both_libraries_fit_predict_and_are_pickled():

@@ -283,8 +283,11 @@ def test_quantiles_of_a_network_alone_are_refused(run, folder):
 
 
 @pytest.fixture
-def estimators(folder):
-    pd = pytest.importorskip("pandas")
+def estimators(folder, need):
+    need("pandas")
+    need("sklearn")
+    import pandas as pd
+
     from mlp_xp import MLPClassifier, MLPRegressor
 
     x = np.arange(40.0).reshape(20, 2) / 40

@@ -17,8 +17,9 @@ N_ROWS = 600
 
 
 @pytest.fixture(params=["csv", "parquet"])
-def table(request, tmp_path, rng, monkeypatch):
-    pa = pytest.importorskip("pyarrow")
+def table(request, tmp_path, rng, monkeypatch, need):
+    need("pyarrow")
+    import pyarrow as pa
     from pyarrow import csv, parquet
 
     monkeypatch.chdir(tmp_path)

@@ -19,7 +19,8 @@ from mlp_xp.cli.commands import Train
 from mlp_xp.cli.configuration import keys
 from mlp_xp.tables.holding_out import whole_groups
 
-pytest.importorskip("pyarrow")
+pytestmark = pytest.mark.needs("pyarrow", "sklearn")
+
 
 run = pytest.fixture(runner)
 
@@ -566,7 +567,6 @@ def test_shells_complete_commands_options_and_names(shell, line, found, others, 
 
 
 def test_an_estimator_still_predicts_and_evaluates(run, folder):
-    pytest.importorskip("sklearn")
     rows = np.arange(60.0).reshape(20, 3)
     estimator = MLPRegressor(hidden_layer_sizes=(3,), max_iter=300, random_state=0)
     with warnings.catch_warnings():

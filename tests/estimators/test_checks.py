@@ -11,13 +11,12 @@ import subprocess
 import sys
 
 import pytest
-
-pytest.importorskip("sklearn")
-
 import sklearn
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from mlp_xp import MLPClassifier, MLPRegressor
+
+pytestmark = pytest.mark.needs("sklearn")
 
 INSTANCES = [
     MLPClassifier(),

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import copy
+import importlib
 import inspect
 import pickle
 import subprocess
@@ -10,9 +11,6 @@ import tracemalloc
 
 import numpy as np
 import pytest
-
-pytest.importorskip("sklearn")
-
 import scipy.sparse
 import sklearn.neural_network as peers
 from sklearn.base import clone
@@ -25,7 +23,10 @@ from sklearn.preprocessing import StandardScaler
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.estimators.array_home import device_for
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = [
+    pytest.mark.needs("sklearn"),
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+]
 
 PAIRS = [(MLPClassifier, peers.MLPClassifier), (MLPRegressor, peers.MLPRegressor)]
 x, y = make_classification(120, 6, n_informative=4, n_classes=3, random_state=0)
@@ -277,8 +278,9 @@ def test_pipeline_and_search():
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars"])
-def test_feature_names(library):
-    frames = pytest.importorskip(library)
+def test_feature_names(library, need):
+    need(library)
+    frames = importlib.import_module(library)
     names = list("abcdef")
     frame = frames.DataFrame({name: x[:, place] for place, name in enumerate(names)})
     model = MLPClassifier(random_state=0, max_iter=20).fit(frame, y)
@@ -382,9 +384,11 @@ def test_weights_that_a_user_writes_or_assigns_predict():
     np.testing.assert_allclose(model.predict(x), theirs.predict(x))
 
 
+@pytest.mark.needs("torch")
 def test_arrays_of_other_libraries_need_no_dispatch():
-    torch = pytest.importorskip("torch")
-    strict = pytest.importorskip("array_api_strict")
+    import array_api_strict as strict
+    import torch
+
     expected = fitted()
     device = strict.Device("device1")
     for home, send in (

@@ -5,14 +5,13 @@ import warnings
 
 import numpy as np
 import pytest
-
-pytest.importorskip("sklearn")
-
 import sklearn.neural_network as peers
 from sklearn.datasets import load_diabetes, make_classification, make_multilabel_classification
 from sklearn.exceptions import ConvergenceWarning
 
 from mlp_xp import MLPClassifier, MLPRegressor
+
+pytestmark = pytest.mark.needs("sklearn")
 
 RELATIVE = 1e-8
 

@@ -5,9 +5,6 @@ The calls of each example, on data that need no download.
 
 import numpy as np
 import pytest
-
-pytest.importorskip("sklearn")
-
 import sklearn.neural_network as peers
 from sklearn.datasets import load_diabetes, load_digits, load_iris, make_circles, make_moons
 from sklearn.inspection import DecisionBoundaryDisplay, PartialDependenceDisplay, partial_dependence
@@ -17,7 +14,10 @@ from sklearn.preprocessing import MinMaxScaler, QuantileTransformer, StandardSca
 
 from mlp_xp import MLPClassifier, MLPRegressor
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = [
+    pytest.mark.needs("sklearn"),
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+]
 
 CLASSIFIERS, REGRESSORS = (MLPClassifier, peers.MLPClassifier), (MLPRegressor, peers.MLPRegressor)
 
@@ -105,8 +105,12 @@ def test_filters_of_the_first_layer(capsys):
         np.testing.assert_allclose(mine.reshape(8, 8), other.reshape(8, 8), atol=1e-9)
 
 
+@pytest.mark.needs("matplotlib")
 def test_partial_dependence():
     """plot_partial_dependence"""
+    import matplotlib as mpl
+
+    mpl.use("agg")
     data = load_diabetes()
     names = data.feature_names
     models = [
@@ -127,15 +131,17 @@ def test_partial_dependence():
             for model in models
         )
         np.testing.assert_allclose(found, expected, rtol=1e-6)
-    pytest.importorskip("matplotlib").use("agg")
     options = {"feature_names": names, "kind": "both", "subsample": 20, "grid_resolution": 10}
     shown = PartialDependenceDisplay.from_estimator(models[0], data.data, ["bmi", "bp"], **options)
     assert shown.lines_.shape[:2] == (1, 2)
 
 
+@pytest.mark.needs("matplotlib")
 def test_decision_boundaries_of_a_pipeline():
     """plot_classifier_comparison"""
-    pytest.importorskip("matplotlib").use("agg")
+    import matplotlib as mpl
+
+    mpl.use("agg")
     x, y = make_circles(noise=0.2, factor=0.5, random_state=1)
     x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=0.4, random_state=42)
     responses = []

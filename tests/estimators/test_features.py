@@ -5,9 +5,6 @@ import pickle
 
 import numpy as np
 import pytest
-
-pytest.importorskip("sklearn")
-
 from sklearn.datasets import load_diabetes, load_iris, make_classification
 from sklearn.metrics import log_loss, mean_absolute_error, r2_score
 
@@ -17,7 +14,10 @@ from mlp_xp.activations import ACTIVATIONS
 from mlp_xp.optimizers import OPTIMIZERS
 from mlp_xp.schedules import SCHEDULES, Cosine
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = [
+    pytest.mark.needs("sklearn"),
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+]
 
 x, y = make_classification(200, 8, n_informative=5, n_classes=3, random_state=0)
 real = np.column_stack([np.sin(x[:, 0]) + x[:, 1], np.tanh(x[:, 2])])
@@ -323,7 +323,8 @@ def test_time_budget_and_callable():
 
 
 def test_scikit_learns_callbacks():
-    callback = pytest.importorskip("sklearn.callback")
+    from sklearn import callback
+
     monitor = callback.ScoringMonitor(scoring="r2")
     model = regressor(max_iter=7).set_callbacks(monitor)
     model.fit(x, real)
@@ -333,8 +334,8 @@ def test_scikit_learns_callbacks():
 
 
 def test_progress_bar_of_scikit_learn():
-    callback = pytest.importorskip("sklearn.callback")
-    pytest.importorskip("rich")
+    from sklearn import callback
+
     regressor(max_iter=3).set_callbacks(callback.ProgressBar()).fit(x, real)
 
 

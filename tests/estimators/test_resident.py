@@ -5,9 +5,6 @@ Other libraries' arrays stand for CuPy's on a GPU: the estimators are told that 
 
 import numpy as np
 import pytest
-
-pytest.importorskip("sklearn")
-
 from arrays import host
 from sklearn.datasets import make_classification
 
@@ -16,7 +13,10 @@ from mlp_xp.estimators import fitting, perceptron
 from mlp_xp.machine import array_api
 from mlp_xp.rows.device_arrays import ResidentSource
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = [
+    pytest.mark.needs("sklearn"),
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+]
 
 x, y = make_classification(60, 5, n_informative=4, n_redundant=0, n_classes=3, random_state=0)
 real = np.column_stack([x[:, 0] + np.sin(x[:, 1]), x[:, 2]])

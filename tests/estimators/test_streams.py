@@ -2,9 +2,6 @@
 
 import numpy as np
 import pytest
-
-pytest.importorskip("sklearn")
-
 from sklearn.datasets import load_iris, make_classification
 from sklearn.exceptions import NotFittedError
 
@@ -12,7 +9,10 @@ from mlp_xp import Loader, MLPClassifier, MLPRegressor, load, save
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.streams import BatchSource
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = [
+    pytest.mark.needs("sklearn"),
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+]
 
 x, y = make_classification(300, 6, n_informative=4, n_classes=3, random_state=0)
 real = np.column_stack([x[:, 0] + np.sin(x[:, 1]), x[:, 2]])
@@ -28,8 +28,8 @@ def regressor(**parameters):
 
 
 @pytest.fixture
-def table(tmp_path):
-    pytest.importorskip("pyarrow")
+def table(tmp_path, need):
+    need("pyarrow")
     path = tmp_path / "insects.csv"
     lines = ["a,b,c,d,e,f,kind,size"]
     lines += [
@@ -64,9 +64,11 @@ def test_lbfgs_on_a_source_is_lbfgs_on_arrays():
     np.testing.assert_allclose(streamed.coefs_[0], held.coefs_[0], rtol=1e-6)
 
 
+@pytest.mark.needs("pandas")
 def test_fit_from_a_path_takes_the_names_of_columns_and_classes(table):
-    pandas = pytest.importorskip("pandas")
-    frame = pandas.read_csv(table)
+    import pandas as pd
+
+    frame = pd.read_csv(table)
     drop = table.with_name("features.csv")
     frame.drop(columns="size").to_csv(drop, index=False)
     model = classifier(max_iter=60).fit(drop, "kind", X_val=drop)

@@ -150,9 +150,8 @@ os.sched_setaffinity(0, cores[int(os.environ["PMI_RANK"])::2])
 """
 
 
-@pytest.mark.needs("mpi4py")
+@pytest.mark.needs("mpi4py", "threadpoolctl")
 def test_ranks_share_the_cores():
-    pytest.importorskip("threadpoolctl")
     n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     done = mpiexec(2, "-c", THREADS)
     each = max(1, n_cores // 2)

@@ -159,8 +159,10 @@ def test_all_wrong_shapes_are_said_at_once():
     assert "sample_weight has shape" in str(caught.value)
 
 
+@pytest.mark.needs("scipy")
 def test_sparse_matrices_are_refused():
-    sparse = pytest.importorskip("scipy.sparse")
+    from scipy import sparse
+
     with pytest.raises(TypeError, match=r"x is sparse \(csr_array\); pass x.toarray\(\)"):
         ArraySource(sparse.csr_array(X))
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from mlp_xp.rows import order
 from mlp_xp.rows.order import (
@@ -20,7 +21,8 @@ from mlp_xp.rows.order import (
 )
 from mlp_xp.settings.catalogue import resolve
 
-stats = pytest.importorskip("scipy.stats")
+pytestmark = pytest.mark.needs("scipy")
+
 
 PERMUTATIONS = {
     "sequential": Sequential(),

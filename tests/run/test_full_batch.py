@@ -269,8 +269,8 @@ def test_without_scipy_the_message_says_what_to_install(data, device, monkeypatc
         to_the_end(train(deep(device), full(x, y), optimizer="lbfgs"))
 
 
+@pytest.mark.needs("threadpoolctl")
 def test_scipys_own_blas_has_one_thread_while_numpys_keeps_its_own():
-    pytest.importorskip("threadpoolctl")
     program = """
         import numpy, scipy.optimize, threadpoolctl
         from mlp_xp import blas

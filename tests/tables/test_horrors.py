@@ -8,7 +8,8 @@ from command_line import runner
 
 from mlp_xp import load
 
-pytest.importorskip("pyarrow")
+pytestmark = pytest.mark.needs("pyarrow")
+
 
 run = pytest.fixture(runner)
 
@@ -226,9 +227,11 @@ def test_columns_come_in_any_order_and_others_are_ignored(run, trained):
     assert predictions(run, "other.csv") == predictions(run, "t.csv")
 
 
+@pytest.mark.needs("pandas")
 def test_python_predicts_what_the_command_line_does(run, trained):
-    pandas = pytest.importorskip("pandas")
-    frame = pandas.read_csv("t.csv", parse_dates=["sold"])
+    import pandas as pd
+
+    frame = pd.read_csv("t.csv", parse_dates=["sold"])
     frame.to_parquet("t.parquet")
     expected = predictions(run, "t.csv")
     assert predictions(run, "t.parquet") == expected

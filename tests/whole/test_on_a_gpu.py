@@ -180,7 +180,8 @@ def test_steps_take_no_memory(resident, gpu):
 
 def test_steps_do_not_wait_for_the_gpu(gpu):
     """CuPy refuses, inside a step, to read the device or to wait for it."""
-    cupyx = pytest.importorskip("cupyx")
+    import cupyx
+
     rng = np.random.default_rng(2)
     x, y, weight = rng.normal(size=(330, 20)), rng.integers(0, 5, 330), rng.uniform(0.5, 2, 330)
     network = Network((20, 33, 17, 5), device=gpu, seed=1)

@@ -7,15 +7,16 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import feather, parquet
 
 from mlp_xp.tables.files import CsvForm, csv_files, open_source
 
-pa = pytest.importorskip("pyarrow")
-feather = pytest.importorskip("pyarrow.feather")
-parquet = pytest.importorskip("pyarrow.parquet")
+pytestmark = pytest.mark.needs("pyarrow")
+
 
 ROWS = "a,b,c\n1,2,3\n4,5,6\n"
 

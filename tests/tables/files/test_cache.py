@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from mlp_xp.tables.files import cache_folder, cached, clear_cache, open_source
 
-pytest.importorskip("pyarrow")
+pytestmark = pytest.mark.needs("pyarrow")
+
 
 N_ROWS = 20_000
 

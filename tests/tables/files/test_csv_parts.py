@@ -10,7 +10,8 @@ from mlp_xp.tables.files import open_source
 from mlp_xp.tables.files.csv_files import CsvForm, CsvTable
 from mlp_xp.tables.files.csv_parts import parts_of
 
-pytest.importorskip("pyarrow")
+pytestmark = pytest.mark.needs("pyarrow")
+
 
 value = st.text("abcé0123 ", max_size=5)
 line_end = st.sampled_from(["\n", "\r\n", "\n\n", "\n\r\n\n"])

@@ -3,13 +3,13 @@
 import math
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import feather, parquet
 
 from mlp_xp.tables.files import open_source
 
-pa = pytest.importorskip("pyarrow")
-parquet = pytest.importorskip("pyarrow.parquet")
-feather = pytest.importorskip("pyarrow.feather")
+pytestmark = pytest.mark.needs("pyarrow")
 
 
 def write(path, **columns):

@@ -3,17 +3,17 @@
 import datetime as dt
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import feather, parquet
 
 from mlp_xp.rows.streams import BatchSource
 from mlp_xp.tables.files import ArrowSource, CsvForm, TableSource, csv_files, open_source
 
-pa = pytest.importorskip("pyarrow")
-pd = pytest.importorskip("pandas")
-feather = pytest.importorskip("pyarrow.feather")
-parquet = pytest.importorskip("pyarrow.parquet")
+pytestmark = pytest.mark.needs("pyarrow", "pandas")
 
 
 def all_rows(source, dtype="float64"):
