@@ -71,7 +71,7 @@ def test_a_signal_to_one_rank_ends_all_after_the_same_step(tmp_path):
 def test_an_interruption_before_the_first_epoch_is_over_is_said_once(tmp_path):
     signalling = """
 import os, signal, sys
-from mlp_xp.loader import Loader
+from mlp_xp.rows.loader import Loader
 from mlp_xp.cli import main
 groups, seen = Loader.groups, []
 
@@ -128,7 +128,7 @@ def test_a_training_that_diverges_on_all_ranks_is_said_once():
 COUNTED = """
 import os, sys, time
 from pathlib import Path
-from mlp_xp.sources import opening
+from mlp_xp.tables.files import opening
 write, folder = opening.write_records, Path(sys.argv.pop(1))
 
 def counted(*arguments):

@@ -157,7 +157,7 @@ def test_tf32_is_asked_for_by_cupys_variable(value, mode, make, monkeypatch):
     monkeypatch.setenv(precision.TF32_VARIABLE, value)
     _, library = make()
     assert dict(library.calls)["cublasSetMathMode"][1] == mode
-    gemm.allow_tf32()
+    precision.allow_tf32()
     _, library = make()
     assert dict(library.calls)["cublasSetMathMode"][1] == 3
 

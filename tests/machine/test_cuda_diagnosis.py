@@ -118,7 +118,7 @@ def test_a_cupy_that_does_not_work(name, tmp_path):
     package = tmp_path / "stub" / "cupy"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(text)
-    code = "from mlp_xp import cuda; p = cuda.problem(); print(p.code); print(p)"
+    code = "from mlp_xp.machine import cuda; p = cuda.problem(); print(p.code); print(p)"
     run = run_python("-c", code, folder=tmp_path, PYTHONPATH=package.parent)
     assert run.returncode == 0, run.stderr
     first, message = run.stdout.splitlines()
@@ -283,7 +283,7 @@ def test_the_command_line_refuses(text, sign, tmp_path):
     (tmp_path / "stub" / "cupy").mkdir(parents=True)
     (tmp_path / "stub" / "cupy" / "__init__.py").write_text(text)
     environment = {"PYTHONPATH": tmp_path / "stub"}
-    code = "from mlp_xp import cuda; print(cuda.problem())"
+    code = "from mlp_xp.machine import cuda; print(cuda.problem())"
     message = run_python("-c", code, folder=tmp_path, **environment).stdout.strip()
     assert sign in message
     assert_refused(message, tmp_path / "empty", **environment)

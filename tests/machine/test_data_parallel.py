@@ -77,7 +77,7 @@ TRAINS_FOR_EVER = """
 import os, sys
 from pathlib import Path
 from mlp_xp import Loader, Network, train
-from mlp_xp.data_parallel import world
+from mlp_xp.machine.data_parallel import world
 
 class Source:
     n_rows, n_features, n_targets = 64, 1, 1
@@ -135,7 +135,7 @@ def test_a_rank_that_is_killed_ends_all(training):
 THREADS = """
 import json
 import numpy, threadpoolctl
-from mlp_xp.data_parallel import world
+from mlp_xp.machine.data_parallel import world
 ranks = world()
 threads = [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
 found = ranks.gather_numbers(ranks.own_cores()), ranks.gather_numbers(threads[0])
@@ -174,8 +174,8 @@ def test_cores_that_the_launcher_has_bound_are_not_divided_again():
 
 MESSAGES = """
 import json
-from mlp_xp import cuda
-from mlp_xp.data_parallel import world
+from mlp_xp.machine import cuda
+from mlp_xp.machine.data_parallel import world
 
 ranks = world()
 cuda.devices = lambda: ["cards"] * 2

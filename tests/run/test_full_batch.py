@@ -273,7 +273,7 @@ def test_without_scipy_the_message_says_what_to_install(data, device, monkeypatc
 def test_scipys_own_blas_has_one_thread_while_numpys_keeps_its_own():
     program = """
         import numpy, scipy.optimize, threadpoolctl
-        from mlp_xp import blas
+        from mlp_xp.machine import blas
         def threads():
             pools = threadpoolctl.threadpool_info()
             return {pool["filepath"]: pool["num_threads"] for pool in pools if pool["user_api"] == "blas"}

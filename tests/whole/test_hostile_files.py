@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from backends import is_here
+from campaigns.fuzz.campaign import campaign
+from campaigns.fuzz.judge import BYTES
+from campaigns.fuzz.kinds import KINDS
 from command_line import runner
-from fuzz.campaign import campaign
-from fuzz.judge import BYTES
-from fuzz.kinds import KINDS
 
 from mlp_xp.rows.files import local_file
 from mlp_xp.tables.files import open_source
@@ -60,8 +60,8 @@ import sys
 from pathlib import Path
 sys.path[:0] = [sys.argv[1]]
 from whole import test_hostile_files as tests
-from fuzz.judge import Judge
-from fuzz.kinds import Kind
+from campaigns.fuzz.judge import Judge
+from campaigns.fuzz.kinds import Kind
 folder = Path(sys.argv[2]) / "in"
 folder.mkdir()
 path = folder / "file"

@@ -29,7 +29,7 @@ STATES = {
 
 DIAGNOSE = """
 import json
-from mlp_xp import cuda
+from mlp_xp.machine import cuda
 problem = cuda.problem()
 try:
     cuda.namespace(0)
