@@ -36,7 +36,7 @@ FLOORS = (
     ("history",),
     ("rows",),
     ("activations", "dropout", "initializers", "parameters", "regularizers", "schedules"),
-    ("losses", "optimizers", "stopping"),
+    ("averaging", "losses", "optimizers", "stopping"),
     ("network",),
     ("forward",),
     ("backprop",),
