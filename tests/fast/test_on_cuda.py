@@ -68,7 +68,7 @@ def with_kit(monkeypatch):
 
     def use(kit, **named):
         make = functools.partial(CudaUpdate, kit=kit, **named)
-        monkeypatch.setattr(training_loop, "ways", lambda name, way: Update if way == "plain" else make)
+        monkeypatch.setattr(training_loop, "ways", lambda name, way, **_: Update if way == "plain" else make)
         return kit
 
     return use
