@@ -6,9 +6,9 @@ import numpy as np
 
 from mlp_xp.rows.order import STORED_ROWS
 from mlp_xp.settings.spelling import given
-from mlp_xp.tables.files.parting import parted
 from mlp_xp.tables.files.records import NO_TEXT
 from mlp_xp.tables.prepared import parts
+from mlp_xp.tables.strata import parted
 
 
 def n_held_out(n_rows: int, part: float) -> int:

@@ -95,7 +95,7 @@ class Subset(Around):
     Parameters
     ----------
     source : source
-    index : int64 array (n_rows,), or what is sliced by one (`sources.parting`)
+    index : int64 array (n_rows,), or what is sliced by one (`strata`)
         Which rows.
     """
 

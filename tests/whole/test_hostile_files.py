@@ -16,7 +16,7 @@ from command_line import runner
 
 from mlp_xp.rows.files import local_file
 from mlp_xp.tables.files import open_source
-from mlp_xp.tables.files.trial import Trial
+from mlp_xp.tables.files.sandbox import Sandbox
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is measured as Linux says it")
 
@@ -131,11 +131,11 @@ class TestTrial:
         parquet.write_table(table, path, compression="zstd", use_dictionary=False, data_page_size=1 << 30)
         return path
 
-    def test_what_is_read_on_trial_is_read(self, tmp_path):
+    def test_what_is_read_in_sandbox_is_read(self, tmp_path):
         path = self.parquet(tmp_path, 1600)
-        with Trial() as trial:
+        with Sandbox() as sandbox:
             for _ in range(2):
-                trial.read("parquet", local_file(path), ["a", "y"])
+                sandbox.read("parquet", local_file(path), ["a", "y"])
         assert open_source(path, target="y", text="code").n_rows == 16
 
     @linux
@@ -147,12 +147,12 @@ class TestTrial:
 
     def test_the_end_of_the_process_becomes_an_error(self, tmp_path):
         path = self.parquet(tmp_path, 1600)
-        with Trial() as trial:
-            trial.read("parquet", local_file(path), ["a"])
-            trial._process.kill()
+        with Sandbox() as sandbox:
+            sandbox.read("parquet", local_file(path), ["a"])
+            sandbox._process.kill()
             with pytest.raises(ValueError, match=r"t\.parquet can not be read: it ended the process"):
-                trial.read("parquet", local_file(path), ["a"])
-            trial.read("parquet", local_file(path), ["a"])
+                sandbox.read("parquet", local_file(path), ["a"])
+            sandbox.read("parquet", local_file(path), ["a"])
 
 
 @pytest.mark.needs("pyarrow")

@@ -5,6 +5,8 @@ memory map, so the value of row r in column c is an element of that map seen as 
 dtype:
 
     element = start of column c in the batch of r + position of r in the batch
+
+Converted to a cache, as other large tables are, such a file would take its size on disk a second time.
 """
 
 import dataclasses

@@ -21,11 +21,11 @@ from mlp_xp.tables.files.csv_files import SUFFIXES as CSV_SUFFIXES
 from mlp_xp.tables.files.csv_files import CsvForm, CsvTable
 from mlp_xp.tables.files.partitions import PartitionedTable
 from mlp_xp.tables.files.records import Converter, Schema, schema_of
+from mlp_xp.tables.files.sandbox import read_in_sandbox
 from mlp_xp.tables.files.table_cache import cache_folder, cache_path, open_records, write_records
 from mlp_xp.tables.files.table_source import TableSource
 from mlp_xp.tables.files.table_stream import TableStream
 from mlp_xp.tables.files.text_values import resembles_number
-from mlp_xp.tables.files.trial import read_on_trial
 
 MEMORY_LIMIT = 1 << 30
 """Bytes that a table may take in memory if nothing else is said: 1 GiB."""
@@ -159,7 +159,7 @@ def open_source(
             return source
     in_files = table.table if isinstance(table, PartitionedTable) else table
     if isinstance(in_files, TypedTable):
-        read_on_trial(in_files, [name for name in selection.names if name in in_files.names])
+        read_in_sandbox(in_files, [name for name in selection.names if name in in_files.names])
     settled = settle(table, selection.names, progress, kinds)
     _refuse_other_kinds(settled, kinds or {}, where)
     notes += _readings_that_surprise(settled)

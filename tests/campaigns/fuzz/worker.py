@@ -10,7 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from mlp_xp.tables.files import trial
+from mlp_xp.tables.files import sandbox
 
 from .judge import Judge, limit_memory
 from .kinds import KINDS
@@ -19,12 +19,12 @@ HEADROOM = 1 << 30
 """Bytes that a worker may reserve above what it has when it begins."""
 
 
-class LastingTrial(trial.Trial):
+class LastingSandbox(sandbox.Sandbox):
     """One process that reads all files on trial; where a file ends it, the next one starts another."""
 
-    one = trial.Trial()
+    one = sandbox.Sandbox()
 
-    def __enter__(self) -> trial.Trial:
+    def __enter__(self) -> sandbox.Sandbox:
         return self.one
 
 
@@ -42,7 +42,7 @@ def main(name: str, seed: int, first: int, stop: int, place: str) -> None:
     good = kind.good(folder / "good")
     path = folder / f"hostile{kind.suffix}"
     judge = Judge(folder)
-    trial.Trial = LastingTrial
+    sandbox.Sandbox = LastingSandbox
     for content in good:  # imports, caches and thread pools, before anything is measured
         path.write_bytes(content)
         kind.use(path)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlp_xp.tables.files.parting import MOST_ROWS, parted
+from mlp_xp.tables.strata import MOST_ROWS, parted
 
 
 @settings(max_examples=300, deadline=None)

@@ -5,7 +5,8 @@ in it ends the process. The trial has a limit of memory that follows from the si
 that becomes our error. Of a file above 64 MiB only the start is tried: its limit would be more than there is,
 and all of it twice would take half as long again. A trial costs the start of a process and up to 64 MiB of
 decoding (0.4 s) before the first conversion; rows that are in memory or in the cache are not read again.
-Remote files are not tried. Files of text say no sizes, and need no trial.
+Remote files are not tried. Files of text say no sizes, and need no trial. Without it a damaged file ends the
+caller's process or takes all memory: nothing that pyarrow offers looks at sizes before it allocates.
 """
 
 import contextlib
@@ -37,19 +38,19 @@ ENVIRONMENT = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2", "
 MOST_THREADS = 4
 
 
-class Trial:
+class Sandbox:
     """The process that reads on trial; it ends with the block.
 
     Examples
     --------
-    >>> with Trial() as trial:
-    ...     trial.read("parquet", local_file("big.parquet"), ["a", "b"])  # doctest: +SKIP
+    >>> with Sandbox() as sandbox:
+    ...     sandbox.read("parquet", local_file("big.parquet"), ["a", "b"])  # doctest: +SKIP
     """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
 
-    def __enter__(self) -> "Trial":
+    def __enter__(self) -> "Sandbox":
         """Nothing yet: the process is started when there is something to read."""
         return self
 
@@ -91,7 +92,7 @@ class Trial:
                     "-c",
                     (
                         "import json, sys; sys.path[:] = json.loads(input()); "
-                        "from mlp_xp.tables.files.trial import serve; serve()"
+                        "from mlp_xp.tables.files.sandbox import serve; serve()"
                     ),
                 ],
                 env={**os.environ, **ENVIRONMENT},
@@ -111,7 +112,7 @@ class Trial:
         return json.loads(line) if line.endswith("\n") else None
 
 
-def read_on_trial(table: TypedTable, names: Sequence[str]) -> None:
+def read_in_sandbox(table: TypedTable, names: Sequence[str]) -> None:
     """Read all local files of a table on trial.
 
     Raises
@@ -120,10 +121,10 @@ def read_on_trial(table: TypedTable, names: Sequence[str]) -> None:
         One of them cannot be read.
     """
     form = "parquet" if table.form is PARQUET else "arrow"
-    with Trial() as trial:
+    with Sandbox() as sandbox:
         for file in table.files:
             if not file.remote:
-                trial.read(form, file, names)
+                sandbox.read(form, file, names)
 
 
 def serve() -> None:
