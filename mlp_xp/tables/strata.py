@@ -5,8 +5,8 @@
     others   the k-th lies in stratum j = ⌈(k + 1) m / (n − m)⌉ − 1
 
 A part has rows from everywhere in the file, drawn with the same chance but for strata whose length differs by
-a row. Both parts are in file order. A list of row numbers would take 8 bytes a row; a permutation that is computed
-(`order.computed_permutation`) takes no memory either, but each pass over a part would read the file at random.
+a row. Both parts are in file order. A list of row numbers would take 8 bytes a row; a computed permutation
+(`order.computed_permutation`) takes no memory either, but a pass over a part would read the file at random.
 """
 
 from typing import Any
