@@ -1,6 +1,7 @@
 """The array libraries that the tests run over, and why one of them cannot run here."""
 
 import re
+import warnings
 from importlib.util import find_spec
 
 import browser
@@ -48,8 +49,19 @@ def make(name, device="cpu"):
 
 
 def is_here(library):
-    """Whether a library can be imported, or the browser started."""
-    return browser.chromium() is not None if library == "chromium" else find_spec(library) is not None
+    """Whether a library can be imported or loaded, or the browser started."""
+    if library == "chromium":
+        return browser.chromium() is not None
+    return _nccl_is_here() if library == "nccl" else find_spec(library) is not None
+
+
+def _nccl_is_here():
+    if not is_here("cupy"):
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # CuPy's, where it is missing
+        from cupy.cuda import nccl
+    return bool(nccl.available)
 
 
 def _strict(name):

@@ -22,6 +22,8 @@ from arrays import host, readonly
 
 # JAX is an oracle on the CPU; on a GPU it would take most of the memory for itself.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Before SciPy is imported: without it scikit-learn skips its Array API checks in silence.
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
 OPTIONAL = (
     "autograd",
@@ -29,6 +31,7 @@ OPTIONAL = (
     "jax",
     "mpi4py",
     "matplotlib",
+    "nccl",
     "numba",
     "onnx",
     "onnxruntime",

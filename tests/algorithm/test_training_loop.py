@@ -17,6 +17,7 @@ from mlp_xp.training_loop import Epoch, train
 
 N_ROWS = 24
 RULES = [name for name in OPTIMIZERS if name != "lbfgs"]
+EVERY_OPTIMIZER = [*RULES, pytest.param("lbfgs", marks=pytest.mark.needs("scipy"))]
 
 
 @pytest.fixture
@@ -184,7 +185,7 @@ def test_every_rule_lowers_the_loss(data, device, optimizer):
 # What every run promises.
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER)
 def test_the_same_run_twice_gives_the_same_bits(data, device, optimizer):
     x, y, s = data
     ends, losses = [], []
@@ -223,7 +224,7 @@ def test_dropout_does_not_depend_on_the_chunks(data, device):
     np.testing.assert_allclose(flat(networks[0]), flat(networks[1]), rtol=1e-9)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_users_arrays_are_never_written(data, device, optimizer, dtype):
     # They are read-only, in the dtype of the network and in another.

@@ -108,6 +108,7 @@ def test_a_rank_that_is_killed_ends_all_and_the_run_goes_on(tmp_path):
     assert json.loads(done.stdout)["epochs"] == epoch + 2
 
 
+@pytest.mark.needs("pyarrow")
 def test_an_error_of_one_rank_ends_all(tmp_path):
     (tmp_path / "x.csv").write_text("a,y\n" + "1,2\n2,3\n" * 50)
     good = (*COMMAND, "train", tmp_path / "x.csv", "--target", "y", "--epochs", "1000000", "--patience", "0")

@@ -43,13 +43,15 @@ def test_environment_agrees_with_pyproject():
     assert conda.pop("pip") is None
     assert f">={conda.pop('python')}" == PROJECT["requires-python"]
     assert conda.pop("cupy") == bounds(EXTRAS["cuda12"])["cupy-cuda12x"]
-    assert conda == bounds(PROJECT["dependencies"]) | bounds(EXTRAS["test"])
+    assert conda.pop("nccl") is not None
+    requirements = [r for extra in ("all", "mpi", "test") for r in EXTRAS[extra]]
+    assert conda == bounds(PROJECT["dependencies"] + requirements)
 
 
-def test_environment_has_the_four_packages_and_says_what_a_cpu_leaves_out():
+def test_environment_says_what_a_machine_without_a_gpu_leaves_out():
     assert {"numpy", "cupy", "array-api-compat", "pytest"} <= conda_bounds().keys()
     assert re.findall(r"^  - (.*)$", CONDA.partition("dependencies:")[0], re.MULTILINE) == ["conda-forge"]
-    assert re.search(r"# .*leave this line out on a CPU-only machine\.\n  - cupy", CONDA)
+    assert re.search(r"# .*leave these two lines out.*\n  - cupy.*\n  - nccl", CONDA)
 
 
 def test_the_package_says_its_version():
