@@ -4,6 +4,7 @@
     pytest --device cuda        the same suite on a GPU; without one it fails at once, with the reason
     pytest --backend strict     only these libraries (a name, several with commas, or given again)
     pytest --require torch,jax  fail at once where one of these is missing
+    pytest -n0                  in this process; else one for each core shares the files out (pytest-xdist)
 
 A test that needs an optional library is marked `needs("torch")`, a file whose imports need one by
 `pytestmark = pytest.mark.needs("torch")`, and a fixture calls `need("torch")`; a doctest says it by its own
@@ -100,7 +101,6 @@ def pytest_configure(config):
     if absent:
         raise pytest.UsageError(f"--require: not installed: {', '.join(absent)}")
     config.stash[WANTED] = [n for n in config.stash[AVAILABLE] if not wanted or n in wanted]
-    config.stash[NOT_RUN] = collections.Counter()
     # A plugin and not a hook of this file, which would not be asked about the package's doctests.
     config.pluginmanager.register(MissingLibraries(config))
 
@@ -108,7 +108,17 @@ def pytest_configure(config):
 AVAILABLE = pytest.StashKey[dict]()
 MISSING = pytest.StashKey[dict]()
 WANTED = pytest.StashKey[list]()
-NOT_RUN = pytest.StashKey[collections.Counter]()
+NOT_INSTALLED = "is not installed"
+
+
+def pytest_xdist_auto_num_workers(config):
+    """One process on a GPU, whose memory is not shared out; else one for each core."""
+    return 0 if config.getoption("device") != "cpu" else None
+
+
+def pytest_xdist_setupnodes(config, specs):
+    """The BLAS of each worker has one thread: two of two wait for one another more than they compute."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _refuse_unknown(option, names, known):
@@ -138,8 +148,7 @@ def pytest_runtest_setup(item):
 def _need(config, library):
     assert library in OPTIONAL, f"needs({library!r}): not among {OPTIONAL}"
     if not backends.is_here(library):
-        config.stash[NOT_RUN][library] += 1
-        pytest.skip(f"{library} is not installed")
+        pytest.skip(f"{library} {NOT_INSTALLED}")
 
 
 @pytest.fixture
@@ -174,9 +183,8 @@ class MissingLibraries:
         return report
 
     def _skip(self, report, path, library):
-        self.config.stash[NOT_RUN][library] += 1
         report.outcome = "skipped"
-        report.longrepr = (str(path), 1, f"Skipped: {library} is not installed")
+        report.longrepr = (str(path), 1, f"Skipped: {library} {NOT_INSTALLED}")
 
 
 def _is_doctest(collector):
@@ -202,7 +210,14 @@ def _missing(error):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    missing, not_run = config.stash[MISSING], config.stash[NOT_RUN]
+    missing = config.stash[MISSING]
+    reports = terminalreporter.stats.get("skipped", ())
+    reasons = {report.nodeid: str(report.longrepr[-1]).removeprefix("Skipped: ") for report in reports}
+    not_run = collections.Counter(
+        reason.removesuffix(f" {NOT_INSTALLED}")
+        for reason in reasons.values()
+        if reason.endswith(NOT_INSTALLED)
+    )
     if missing or not_run:
         terminalreporter.section("not run")
         for name, why in missing.items():

@@ -175,7 +175,7 @@ def test_reduce_on_plateau_counts_epochs_without_improvement():
         (Cosine(6, 0.2), lambda s, o: s.CosineAnnealingLR(o, 6 * STEPS_PER_EPOCH, 0.2), 1),
         (WarmUp(10), lambda s, o: s.LinearLR(o, 0.1, 1.0, 9), 1),
     ],
-    ids=repr,
+    ids=["step", "exponential", "cosine", "warm_up"],
 )
 def test_equal_to_torch_at_every_step(schedule, make, steps_per_call):
     n_steps = 6 * STEPS_PER_EPOCH  # torch's cosine rises again afterwards

@@ -194,7 +194,7 @@ def test_a_network_comes_back_bit_for_bit(tmp_path_factory, network):
     assert len(list(folder.iterdir())) == 2
 
 
-@pytest.mark.parametrize("activation", ALL_ACTIVATIONS, ids=str)
+@pytest.mark.parametrize("activation", ALL_ACTIVATIONS, ids=lambda f: type(f).__name__)
 def test_every_activation_comes_back(tmp_path, activation):
     network = Network((2, 3, 1), activation=activation, seed=1)
     save(network, tmp_path / "n")
