@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mlp_xp.machine.array_api import Array, Backend
-from mlp_xp.settings import checks
+from mlp_xp.settings import fields
 from mlp_xp.settings.catalogue import resolve
 
 
@@ -47,7 +47,22 @@ LONG_ROW = 32
 
 
 class Activation:
-    """A layer's nonlinearity as the forward pass and backprop use it; a fused kernel is one of these, too."""
+    """A layer's nonlinearity as the forward pass and backprop use it; a fused kernel is one of these, too.
+
+    Attributes
+    ----------
+    keeps_output : bool
+        Whether the derivative follows from the output.
+    parameter : float
+        Its number (a slope, an α), where it has one, for forms of it as one pass.
+    """
+
+    keeps_output: bool = False
+
+    @property
+    def parameter(self) -> float:
+        """Its number; 0 without one."""
+        return 0.0
 
     def activate(self, backend: Backend, z: Array, biases: Array | None, kept: Array | None) -> None:
         """z ← f(z + b), and what the derivative follows from is kept."""
@@ -91,7 +106,7 @@ class ManyPasses(Activation):
 class Identity(Activation):
     """f(z) = z, f' = 1."""
 
-    keeps_output: ClassVar[bool] = True
+    keeps_output = True
 
     def forward(self, backend: Backend, z: Array, kept: Array | None) -> None:
         """Leave z as it is."""
@@ -105,7 +120,7 @@ class Identity(Activation):
 class Logistic(Activation):
     """f(z) = 1 / (1 + e^−z), f' = a (1 − a)."""
 
-    keeps_output: ClassVar[bool] = True
+    keeps_output = True
 
     def forward(self, backend: Backend, z: Array, kept: Array | None) -> None:
         """z becomes 1 / (1 + e^−z)."""
@@ -120,7 +135,7 @@ class Logistic(Activation):
 class Tanh(Activation):
     """f(z) = tanh z, f' = 1 − a²."""
 
-    keeps_output: ClassVar[bool] = True
+    keeps_output = True
 
     def forward(self, backend: Backend, z: Array, kept: Array | None) -> None:
         """z becomes tanh z."""
@@ -136,7 +151,7 @@ class Tanh(Activation):
 class Relu(Activation):
     """f(z) = max(z, 0), f' = 1 where a > 0, else 0."""
 
-    keeps_output: ClassVar[bool] = True
+    keeps_output = True
 
     def activate(self, backend: Backend, z: Array, biases: Array | None, kept: Array | None) -> None:
         """z ← max(z, −b) + b, which is max(z + b, 0).
@@ -168,12 +183,17 @@ class LeakyRelu(Activation):
         The derivative where z is negative.
     """
 
-    slope: float = 0.01
-    keeps_output: ClassVar[bool] = True
+    slope: float = fields.number(0.01, above=0, below=1)
+    keeps_output = True
 
     def __post_init__(self) -> None:
         """Check the slope."""
-        checks.refuse([checks.number("slope", self.slope, above=0, below=1)])
+        fields.check(self)
+
+    @property
+    def parameter(self) -> float:
+        """The slope."""
+        return self.slope
 
     def forward(self, backend: Backend, z: Array, kept: Array | None) -> None:
         """z becomes max(z, slope · z)."""
@@ -201,12 +221,17 @@ class Elu(Activation):
     Clevert, Unterthiner and Hochreiter, Exponential linear units, ICLR 2016, equation 15.
     """
 
-    alpha: float = 1.0
-    keeps_output: ClassVar[bool] = True
+    alpha: float = fields.number(1.0, above=0)
+    keeps_output = True
 
     def __post_init__(self) -> None:
         """Check α."""
-        checks.refuse([checks.number("alpha", self.alpha, above=0)])
+        fields.check(self)
+
+    @property
+    def parameter(self) -> float:
+        """The α."""
+        return self.alpha
 
     def forward(self, backend: Backend, z: Array, kept: Array | None) -> None:
         """z becomes max(z, 0) + α (e^min(z, 0) − 1)."""
@@ -241,7 +266,7 @@ class Selu(Activation):
     Klambauer et al., Self-normalizing neural networks, NeurIPS 2017, equation 2 and appendix A1.
     """
 
-    keeps_output: ClassVar[bool] = True
+    keeps_output = True
     scale: ClassVar[float] = 1.0507009873554805
     alpha: ClassVar[float] = 1.6732632423543772
 
@@ -259,7 +284,7 @@ class Selu(Activation):
 class Softplus(Activation):
     """f(z) = log(1 + e^z), f' = 1 − e^−a."""
 
-    keeps_output: ClassVar[bool] = True
+    keeps_output = True
 
     def forward(self, backend: Backend, z: Array, kept: Array | None) -> None:
         """z becomes log(1 + e^z)."""
@@ -279,7 +304,7 @@ class Silu(ManyPasses):
     Elfwing, Uchibe and Doya, Sigmoid-weighted linear units, Neural Networks 107, 2018, equations 2 and 4.
     """
 
-    keeps_output: ClassVar[bool] = False
+    keeps_output = False
 
     def forward(self, backend: Backend, z: Array, kept: Array | None) -> None:
         """z becomes z σ(z); kept becomes σ (1 + z (1 − σ))."""
@@ -306,7 +331,7 @@ class Gelu(ManyPasses):
     Hendrycks and Gimpel, Gaussian error linear units, 2016, section 2.
     """
 
-    keeps_output: ClassVar[bool] = False
+    keeps_output = False
     c: ClassVar[float] = math.sqrt(2.0 / math.pi)
     k: ClassVar[float] = 0.044715
 
@@ -335,7 +360,7 @@ class Mish(ManyPasses):
     Misra, Mish, BMVC 2020, equation 1.
     """
 
-    keeps_output: ClassVar[bool] = False
+    keeps_output = False
 
     def forward(self, backend: Backend, z: Array, kept: Array | None) -> None:
         """z becomes z tanh(log(1 + e^z))."""
@@ -370,7 +395,7 @@ class Custom(ManyPasses):
 
     value: Callable[[Array], Array]
     derivative_of_z: Callable[[Array], Array]
-    keeps_output: ClassVar[bool] = False
+    keeps_output = False
 
     def __post_init__(self) -> None:
         """Compare the derivative with difference quotients of the value."""

@@ -12,17 +12,43 @@ the backend's dtype, or int32 class numbers (n_rows, 1). weight is read: s, (n_r
 import dataclasses
 import itertools
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from mlp_xp.activations import logistic, softplus
 from mlp_xp.machine.array_api import Array, Backend
-from mlp_xp.settings import checks
+from mlp_xp.settings import checks, fields
+
+
+class Link:
+    """What makes predictions of the last z, and what they are.
+
+    Attributes
+    ----------
+    probabilities : str or None
+        "each" if every output is one, "together" if they sum to one, "grouped" if those of a group do.
+    as_activation : str
+        Its name as the activation of an output layer.
+    n_quantiles : int
+        Neighbouring columns that belong to one target.
+    """
+
+    probabilities: ClassVar[str | None] = None
+    as_activation: ClassVar[str] = "identity"
+    n_quantiles: int = 1
+
+    def __call__(self, backend: Backend, z: Array) -> Array:
+        """Predictions."""
+        raise NotImplementedError
+
+    def misfit(self, n_outputs: int) -> str | None:
+        """Why a network with so many outputs cannot have it; None if it can."""
+        return None
 
 
 @dataclasses.dataclass(frozen=True)
-class IdentityLink:
+class IdentityLink(Link):
     """Predictions are z."""
 
     def __call__(self, backend: Backend, z: Array) -> Array:
@@ -31,8 +57,11 @@ class IdentityLink:
 
 
 @dataclasses.dataclass(frozen=True)
-class LogisticLink:
+class LogisticLink(Link):
     """Predictions are probabilities, one an output: 1 / (1 + e^−z)."""
+
+    probabilities: ClassVar[str | None] = "each"
+    as_activation: ClassVar[str] = "logistic"
 
     def __call__(self, backend: Backend, z: Array) -> Array:
         """z is consumed."""
@@ -40,8 +69,11 @@ class LogisticLink:
 
 
 @dataclasses.dataclass(frozen=True)
-class SoftmaxLink:
+class SoftmaxLink(Link):
     """Predictions are probabilities that sum to one over the outputs: e^z / Σ e^z."""
+
+    probabilities: ClassVar[str | None] = "together"
+    as_activation: ClassVar[str] = "softmax"
 
     def __call__(self, backend: Backend, z: Array) -> Array:
         """z is consumed."""
@@ -53,8 +85,10 @@ class SoftmaxLink:
 
 
 @dataclasses.dataclass(frozen=True)
-class ExpLink:
+class ExpLink(Link):
     """Predictions are rates: e^z."""
+
+    as_activation: ClassVar[str] = "exp"
 
     def __call__(self, backend: Backend, z: Array) -> Array:
         """z is consumed."""
@@ -62,7 +96,7 @@ class ExpLink:
 
 
 @dataclasses.dataclass(frozen=True)
-class SortedLink:
+class SortedLink(Link):
     """Predictions are quantiles, put in order for each target: column t · n_quantiles + q.
 
     Parameters
@@ -71,7 +105,17 @@ class SortedLink:
         Neighbouring columns that belong to one target.
     """
 
-    n_quantiles: int = 1
+    n_quantiles: int = fields.whole(1)
+
+    def __post_init__(self) -> None:
+        """Check the number."""
+        fields.check(self)
+
+    def misfit(self, n_outputs: int) -> str | None:
+        """Every target has all quantiles."""
+        if n_outputs % self.n_quantiles:
+            return f"{self.n_quantiles} quantiles do not fit {n_outputs} outputs"
+        return None
 
     def __call__(self, backend: Backend, z: Array) -> Array:
         """z is read."""
@@ -80,7 +124,7 @@ class SortedLink:
 
 
 @dataclasses.dataclass(frozen=True)
-class GroupedSoftmaxLink:
+class GroupedSoftmaxLink(Link):
     """Predictions are probabilities that sum to one over each group of neighbouring outputs.
 
     Parameters
@@ -90,11 +134,19 @@ class GroupedSoftmaxLink:
     """
 
     groups: tuple[int, ...] = (1,)
+    probabilities: ClassVar[str | None] = "grouped"
+    as_activation: ClassVar[str] = "softmax"
 
     def __post_init__(self) -> None:
         """Check the groups; a list is as good as a tuple."""
         object.__setattr__(self, "groups", tuple(self.groups))
         checks.refuse(checks.whole("groups", size) for size in self.groups)
+
+    def misfit(self, n_outputs: int) -> str | None:
+        """Every output belongs to a group."""
+        if sum(self.groups) != n_outputs:
+            return f"groups={self.groups} do not fit {n_outputs} outputs"
+        return None
 
     def __call__(self, backend: Backend, z: Array) -> Array:
         """z is consumed."""
@@ -149,12 +201,42 @@ def _bounded(backend: Backend, eps: float, *minus_log_p: Array) -> tuple[Array, 
     return tuple(xp.minimum(xp.maximum(each, least), most) for each in minus_log_p)
 
 
-class Regression:
-    """What the losses on real targets share: as many outputs as targets, predictions that are z."""
+class Loss:
+    """What a loss is asked, and what most of them answer: targets are numbers, one output each.
 
-    link: Any = IdentityLink()
+    Attributes
+    ----------
+    link : Link
+        What makes predictions of z.
+    labels : bool
+        Whether y holds class numbers (int32), not numbers of the backend's dtype.
+    takes_two_classes : bool
+        Whether two classes are as good as numbers to it: 0 and 1.
+    standardises_target : bool
+        Whether targets may be shifted and scaled before training.
+    least, most : float
+        Targets for which it has a meaning.
+    needs : str
+        The same in words: "the poisson loss needs targets >= 0".
+    quantiles : tuple of float or None
+        What is predicted of each target, where it is not one value.
+    metric : str or None
+        The name of what an evaluation adds to its metrics for numbers (`measure`).
+    """
+
+    link: Link = IdentityLink()
     labels: ClassVar[bool] = False
+    takes_two_classes: ClassVar[bool] = False
     standardises_target: ClassVar[bool] = True
+    least: ClassVar[float] = -math.inf
+    most: ClassVar[float] = math.inf
+    needs: ClassVar[str] = ""
+    quantiles: tuple[float, ...] | None = None
+    metric: ClassVar[str | None] = None
+
+    def __call__(self, backend: Backend, z: Array, y: Array, weight: Array | None) -> Array:
+        """Return Σ s L; z becomes δ."""
+        raise NotImplementedError
 
     def n_outputs(self, n_targets: int, n_classes: int | None) -> int:
         """Outputs that a network needs for this loss."""
@@ -168,31 +250,58 @@ class Regression:
                 f"y has {y.shape[1]} target columns, for which this loss needs a network with {needed} "
                 f"outputs, but it has {n_outputs}."
             )
+        outside = (y < self.least) | (y > self.most)
+        if outside.any():
+            row, column = map(int, np.argwhere(outside)[0])
+            raise ValueError(f"{self.needs}, but row {row}, column {column} has {y[row, column]:g}.")
+
+    def measure(self, y: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+        """`metric` of each prediction (host arrays), to be averaged."""
+        raise NotImplementedError
+
+    def one_pass(self) -> tuple[float, float] | None:
+        """Its parameter and ε for a form as one pass over memory; None where that form is not it."""
+        return 0.0, 0.0
+
+
+class Pointwise(Loss):
+    """A sum over outputs of L(z, y): two formulas."""
+
+    def differentiate(self, backend: Backend, z: Array, y: Array) -> Array:
+        """Return L of each output; z becomes ∂L/∂z."""
+        raise NotImplementedError
+
+    def __call__(self, backend: Backend, z: Array, y: Array, weight: Array | None) -> Array:
+        """Return Σ s L; z becomes δ."""
+        value = _total(backend, self.differentiate(backend, z, y), weight)
+        _weigh(z, weight)
+        return value
 
 
 @dataclasses.dataclass(frozen=True)
-class SquaredError(Regression):
+class SquaredError(Pointwise):
     """L = (y − z)², δ = 2 (z − y)."""
 
-    def __call__(self, backend: Backend, z: Array, y: Array, weight: Array | None) -> Array:
-        """Return Σ s L; z becomes δ."""
+    def differentiate(self, backend: Backend, z: Array, y: Array) -> Array:
+        """Return L; z becomes ∂L/∂z."""
         z -= y
-        value = _total(backend, z * z, weight)
+        value = z * z
         z *= 2.0
-        _weigh(z, weight)
         return value
 
 
 @dataclasses.dataclass(frozen=True)
-class HalfSquaredError(Regression):
-    """L = (y − z)² / 2, δ = z − y."""
+class HalfSquaredError(Pointwise):
+    """L = (y − z)² / 2, δ = z − y; the half is taken of the sum."""
+
+    def differentiate(self, backend: Backend, z: Array, y: Array) -> Array:
+        """Return 2 L; z becomes ∂L/∂z."""
+        z -= y
+        return z * z
 
     def __call__(self, backend: Backend, z: Array, y: Array, weight: Array | None) -> Array:
         """Return Σ s L; z becomes δ."""
-        z -= y
-        value = 0.5 * _total(backend, z * z, weight)
-        _weigh(z, weight)
-        return value
+        return 0.5 * super().__call__(backend, z, y, weight)
 
 
 def _sign(backend: Backend, a: Array) -> Array:
@@ -202,20 +311,19 @@ def _sign(backend: Backend, a: Array) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class AbsoluteError(Regression):
+class AbsoluteError(Pointwise):
     """L = |y − z|, δ = sign(z − y)."""
 
-    def __call__(self, backend: Backend, z: Array, y: Array, weight: Array | None) -> Array:
-        """Return Σ s L; z becomes δ."""
+    def differentiate(self, backend: Backend, z: Array, y: Array) -> Array:
+        """Return L; z becomes ∂L/∂z."""
         z -= y
-        value = _total(backend, backend.xp.abs(z), weight)
+        value = backend.xp.abs(z)
         z[...] = _sign(backend, z)
-        _weigh(z, weight)
         return value
 
 
 @dataclasses.dataclass(frozen=True)
-class Huber(Regression):
+class Huber(Pointwise):
     """With r = z − y: L = r²/2 where |r| ≤ d, else d (|r| − d/2); δ = r, bounded to [−d, d].
 
     Parameters
@@ -228,25 +336,28 @@ class Huber(Regression):
     Huber, Robust estimation of a location parameter, 1964.
     """
 
-    delta: float = 1.0
+    delta: float = fields.number(1.0, above=0)
 
     def __post_init__(self) -> None:
         """Check d."""
-        checks.refuse([checks.number("delta", self.delta, above=0)])
+        fields.check(self)
 
-    def __call__(self, backend: Backend, z: Array, y: Array, weight: Array | None) -> Array:
-        """Return Σ s L; z becomes δ."""
+    def one_pass(self) -> tuple[float, float]:
+        """d."""
+        return float(self.delta), 0.0
+
+    def differentiate(self, backend: Backend, z: Array, y: Array) -> Array:
+        """Return L; z becomes ∂L/∂z."""
         xp = backend.xp
         z -= y
         bounded = xp.minimum(xp.maximum(z, -self.delta), self.delta)
-        value = _total(backend, bounded * (z - 0.5 * bounded), weight)  # r²/2, or ±d (r ∓ d/2)
+        value = bounded * (z - 0.5 * bounded)  # r²/2, or ±d (r ∓ d/2)
         z[...] = bounded
-        _weigh(z, weight)
         return value
 
 
 @dataclasses.dataclass(frozen=True)
-class Pinball(Regression):
+class Pinball(Pointwise):
     """With r = y − z and a quantile q: L = max(q r, (q − 1) r); δ = −q where r > 0, 1 − q where r < 0.
 
     Outputs are grouped by target: column t · n_quantiles + q. L sums over targets and quantiles.
@@ -277,21 +388,20 @@ class Pinball(Regression):
         """Targets × quantiles."""
         return n_targets * len(self.quantiles)
 
-    def __call__(self, backend: Backend, z: Array, y: Array, weight: Array | None) -> Array:
-        """Return Σ s L; z becomes δ."""
+    def differentiate(self, backend: Backend, z: Array, y: Array) -> Array:
+        """Return L; z becomes ∂L/∂z."""
         xp = backend.xp
         q = backend.asarray([[self.quantiles]])  # (1, 1, n_quantiles)
         shape = (z.shape[0], -1, len(self.quantiles))
         r = xp.reshape(y, (*y.shape, 1)) - xp.reshape(z, shape)
-        value = _total(backend, xp.reshape(xp.maximum(q * r, (q - 1.0) * r), z.shape), weight)
+        value = xp.reshape(xp.maximum(q * r, (q - 1.0) * r), z.shape)
         above, below = xp.astype(r > 0.0, backend.dtype), xp.astype(r < 0.0, backend.dtype)
         z[...] = xp.reshape((1.0 - q) * below - q * above, z.shape)
-        _weigh(z, weight)
         return value
 
 
 @dataclasses.dataclass(frozen=True)
-class Poisson(Regression):
+class Poisson(Pointwise):
     """L = e^z − y z, δ = e^z − y: counts or rates y ≥ 0, of which e^z is the expectation.
 
     The Poisson negative log-likelihood without log y!, which does not depend on z. It is infinite only where
@@ -305,33 +415,34 @@ class Poisson(Regression):
     """
 
     deviance: bool = False
-    link: Any = dataclasses.field(default=ExpLink(), init=False)
+    link: Link = dataclasses.field(default=ExpLink(), init=False)
     standardises_target: ClassVar[bool] = False
+    least: ClassVar[float] = 0.0
+    needs: ClassVar[str] = "the poisson loss needs targets >= 0"
+    metric: ClassVar[str | None] = "poisson_deviance"
 
-    def check_targets(self, y: np.ndarray, n_outputs: int) -> None:
-        """Refuse negative targets."""
-        super().check_targets(y, n_outputs)
-        if y.size and y.min() < 0:
-            raise ValueError(
-                f"the Poisson loss needs targets >= 0, but row {int(np.argmin(y.min(axis=1)))} has "
-                f"{y.min():g}."
-            )
+    def one_pass(self) -> tuple[float, float] | None:
+        """The value without what y alone adds has one."""
+        return None if self.deviance else (0.0, 0.0)
 
-    def __call__(self, backend: Backend, z: Array, y: Array, weight: Array | None) -> Array:
-        """Return Σ s L; z becomes δ."""
+    def measure(self, y: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+        """The deviance; a rate of 0 counts as the least that float32 has."""
+        rate = np.maximum(predicted, np.finfo(np.float32).tiny)
+        return 2 * (y * np.log(np.where(y > 0, y, 1.0) / np.where(y > 0, rate, 1.0)) - y + rate)
+
+    def differentiate(self, backend: Backend, z: Array, y: Array) -> Array:
+        """Return L; z becomes ∂L/∂z."""
         rate = backend.xp.exp(z)
-        per_output = rate - y * z
+        value = rate - y * z
         if self.deviance:
             xp = backend.xp
-            per_output += y * xp.log(xp.where(y > 0.0, y, xp.ones_like(y))) - y
-        value = _total(backend, per_output, weight)
+            value += y * xp.log(xp.where(y > 0.0, y, xp.ones_like(y))) - y
         z[...] = rate - y
-        _weigh(z, weight)
         return value
 
 
 @dataclasses.dataclass(frozen=True)
-class BinaryCrossEntropy(Regression):
+class BinaryCrossEntropy(Pointwise):
     """L = log(1 + e^z) − y z, δ = (1 − y) σ(z) − y σ(−z) = σ(z) − y; y in [0, 1], one column a label.
 
     Several columns are a multilabel problem: independent labels whose losses are summed. Written so that
@@ -343,38 +454,34 @@ class BinaryCrossEntropy(Regression):
         What the value takes for the least probability of anything; δ is that of ε = 0.
     """
 
-    eps: float = 0.0
-    link: Any = dataclasses.field(default=LogisticLink(), init=False)
+    eps: float = fields.number(0.0, least=0, below=0.5)
+    link: Link = dataclasses.field(default=LogisticLink(), init=False)
+    takes_two_classes: ClassVar[bool] = True
     standardises_target: ClassVar[bool] = False
+    least: ClassVar[float] = 0.0
+    most: ClassVar[float] = 1.0
+    needs: ClassVar[str] = "binary_cross_entropy needs two classes, or targets in [0, 1]"
 
     def __post_init__(self) -> None:
         """Check ε."""
-        checks.refuse([checks.number("eps", self.eps, least=0, below=0.5)])
+        fields.check(self)
 
-    def check_targets(self, y: np.ndarray, n_outputs: int) -> None:
-        """Refuse targets outside [0, 1]."""
-        super().check_targets(y, n_outputs)
-        outside = (y < 0) | (y > 1)
-        if outside.any():
-            row, column = map(int, np.argwhere(outside)[0])
-            raise ValueError(
-                f"binary cross-entropy needs targets in [0, 1], but row {row}, column {column} has "
-                f"{y[row, column]:g}. Code the two classes as 0 and 1."
-            )
+    def one_pass(self) -> tuple[float, float]:
+        """ε."""
+        return 0.0, float(self.eps)
 
-    def __call__(self, backend: Backend, z: Array, y: Array, weight: Array | None) -> Array:
-        """Return Σ s L; z becomes δ."""
+    def differentiate(self, backend: Backend, z: Array, y: Array) -> Array:
+        """Return L; z becomes ∂L/∂z."""
         # y log(1 + e^−z) + (1 − y) log(1 + e^z): no difference of large numbers.
         if_one, if_zero = _bounded(backend, self.eps, softplus(backend, -z), softplus(backend, z))
-        value = _total(backend, y * if_one + (1.0 - y) * if_zero, weight)
+        value = y * if_one + (1.0 - y) * if_zero
         miss = logistic(backend, -z)
         z[...] = (1.0 - y) * logistic(backend, z) - y * miss
-        _weigh(z, weight)
         return value
 
 
 @dataclasses.dataclass(frozen=True)
-class SoftmaxCrossEntropy:
+class SoftmaxCrossEntropy(Loss):
     """L = −Σ_j t_j log p_j, δ = p − t, with p = softmax(z) and t one for the row's class, else zero.
 
     y holds class numbers 0 … n_outputs − 1 (int32, one column). With label smoothing ε,
@@ -394,20 +501,19 @@ class SoftmaxCrossEntropy:
     Szegedy et al., Rethinking the Inception architecture, CVPR 2016, section 7 (label smoothing).
     """
 
-    label_smoothing: float = 0.0
-    eps: float = 0.0
-    link: Any = dataclasses.field(default=SoftmaxLink(), init=False)
+    label_smoothing: float = fields.number(0.0, least=0, below=1)
+    eps: float = fields.number(0.0, least=0, below=0.5)
+    link: Link = dataclasses.field(default=SoftmaxLink(), init=False)
     labels: ClassVar[bool] = True
     standardises_target: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Check both."""
-        checks.refuse(
-            [
-                checks.number("label_smoothing", self.label_smoothing, least=0, below=1),
-                checks.number("eps", self.eps, least=0, below=0.5),
-            ]
-        )
+        fields.check(self)
+
+    def one_pass(self) -> tuple[float, float]:
+        """Smoothing and ε."""
+        return float(self.label_smoothing), float(self.eps)
 
     def n_outputs(self, n_targets: int, n_classes: int | None) -> int:
         """One output a class."""
@@ -459,7 +565,7 @@ class SoftmaxCrossEntropy:
 
 
 @dataclasses.dataclass(frozen=True)
-class GroupedCrossEntropy:
+class GroupedCrossEntropy(Loss):
     """Several classifications by one network: the sum of a softmax cross-entropy for each target.
 
     Target t of a row (column t of y, int32) has groups[t] classes and as many outputs, side by side.
@@ -480,13 +586,10 @@ class GroupedCrossEntropy:
 
     def __post_init__(self) -> None:
         """Check groups and the rest."""
-        object.__setattr__(self, "groups", self.link.groups)
+        link = GroupedSoftmaxLink(self.groups)
+        object.__setattr__(self, "link", link)
+        object.__setattr__(self, "groups", link.groups)
         self.of_one()
-
-    @property
-    def link(self) -> GroupedSoftmaxLink:
-        """Softmax over each group."""
-        return GroupedSoftmaxLink(self.groups)
 
     def of_one(self) -> SoftmaxCrossEntropy:
         """The loss of one target."""
@@ -515,7 +618,7 @@ class GroupedCrossEntropy:
         return total
 
 
-LOSSES: dict[str, type] = {
+LOSSES: dict[str, type[Loss]] = {
     "squared_error": SquaredError,
     "half_squared_error": HalfSquaredError,
     "absolute_error": AbsoluteError,
@@ -525,3 +628,15 @@ LOSSES: dict[str, type] = {
     "binary_cross_entropy": BinaryCrossEntropy,
     "softmax_cross_entropy": SoftmaxCrossEntropy,
 }
+
+
+def loss_behind(link: Link) -> Loss | None:
+    """The loss that a network with this output was trained for; None if that does not follow."""
+    if link.n_quantiles > 1:
+        return None
+    kinds: dict[type, type[Loss]] = {
+        ExpLink: Poisson,
+        LogisticLink: BinaryCrossEntropy,
+        SoftmaxLink: SoftmaxCrossEntropy,
+    }
+    return kinds.get(type(link), SquaredError)()

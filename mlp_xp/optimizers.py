@@ -4,6 +4,7 @@ A rule is a few lines on vectors and owns no array. `Optimizer` holds what a rul
 named flat vectors beside the parameters, and applies the rule in blocks that stay in a core's cache. The
 learning rate η is an argument of every step: schedules never enter here.
 
+    rule.shrink(weights, rate)                  decoupled decay, of all weights; most rules have none
     rule.update(xp, t, rate, p, g, **state)     p and the state vectors are updated in place; g is read
 
 with t the number of this step from 1, p a slice of the parameters, g the same slice of the gradient. Python
@@ -18,11 +19,30 @@ from typing import Any, ClassVar
 
 from mlp_xp.machine.array_api import Array, to_host
 from mlp_xp.parameters import Parameters
-from mlp_xp.settings import checks
+from mlp_xp.settings import fields
+
+
+class Rule:
+    """What an update rule is asked.
+
+    Attributes
+    ----------
+    state : tuple of str
+        The names of the vectors that it remembers from step to step.
+    """
+
+    state: ClassVar[tuple[str, ...]] = ()
+
+    def shrink(self, weights: Array, rate: float) -> None:
+        """Decoupled decay of the weights, before the update; most rules have none."""
+
+    def numbers(self, t: int, rate: float) -> tuple[float, ...] | None:
+        """h₀, h₁, … of its form as one pass over memory, at step t and rate η; None without one."""
+        return None
 
 
 @dataclasses.dataclass(frozen=True)
-class SGD:
+class SGD(Rule):
     """Gradient descent: p ← p − η g.
 
     Stochastic with one row a step, mini-batch with several, gradient descent with all.
@@ -34,13 +54,17 @@ class SGD:
 
     state: ClassVar[tuple[str, ...]] = ()
 
+    def numbers(self, t: int, rate: float) -> tuple[float, ...]:
+        """p ← p − h₀ g."""
+        return (rate,)
+
     def update(self, xp: Any, t: int, rate: float, p: Array, g: Array) -> None:
         """One step."""
         p -= rate * g
 
 
 @dataclasses.dataclass(frozen=True)
-class Momentum:
+class Momentum(Rule):
     """Momentum: v ← μ v − η g, p ← p + v.
 
     The rate is inside the velocity (as in scikit-learn); at a constant rate this equals PyTorch's form.
@@ -55,12 +79,16 @@ class Momentum:
     Polyak, Some methods of speeding up the convergence of iteration methods, 1964.
     """
 
-    momentum: float = 0.9
+    momentum: float = fields.number(0.9, least=0, most=1)
     state: ClassVar[tuple[str, ...]] = ("v",)
 
     def __post_init__(self) -> None:
         """Check μ."""
-        checks.refuse([checks.number("momentum", self.momentum, least=0, most=1)])
+        fields.check(self)
+
+    def numbers(self, t: int, rate: float) -> tuple[float, ...]:
+        """v ← h₁ v − h₀ g, p ← p + v."""
+        return rate, self.momentum
 
     def update(self, xp: Any, t: int, rate: float, p: Array, g: Array, v: Array) -> None:
         """One step."""
@@ -70,7 +98,7 @@ class Momentum:
 
 
 @dataclasses.dataclass(frozen=True)
-class Nesterov:
+class Nesterov(Rule):
     """Nesterov's momentum: v ← μ v − η g, p ← p + μ v − η g.
 
     Parameters
@@ -84,12 +112,16 @@ class Nesterov:
     rewritten for the parameters at which the gradient is taken.
     """
 
-    momentum: float = 0.9
+    momentum: float = fields.number(0.9, least=0, most=1)
     state: ClassVar[tuple[str, ...]] = ("v",)
 
     def __post_init__(self) -> None:
         """Check μ."""
-        checks.refuse([checks.number("momentum", self.momentum, least=0, most=1)])
+        fields.check(self)
+
+    def numbers(self, t: int, rate: float) -> tuple[float, ...]:
+        """v ← h₁ v − h₀ g, p ← p + h₁ v − h₀ g."""
+        return rate, self.momentum
 
     def update(self, xp: Any, t: int, rate: float, p: Array, g: Array, v: Array) -> None:
         """One step."""
@@ -99,7 +131,7 @@ class Nesterov:
 
 
 @dataclasses.dataclass(frozen=True)
-class RMSprop:
+class RMSprop(Rule):
     """RMSprop: v ← ρ v + (1 − ρ) g², p ← p − η g / (√v + ε).
 
     Parameters
@@ -114,15 +146,17 @@ class RMSprop:
     Tieleman and Hinton, Lecture 6.5, Neural networks for machine learning, 2012.
     """
 
-    decay: float = 0.99
-    eps: float = 1e-8
+    decay: float = fields.number(0.99, least=0, below=1)
+    eps: float = fields.number(1e-8, above=0)
     state: ClassVar[tuple[str, ...]] = ("v",)
 
     def __post_init__(self) -> None:
         """Check ρ and ε."""
-        checks.refuse(
-            [checks.number("decay", self.decay, least=0, below=1), checks.number("eps", self.eps, above=0)]
-        )
+        fields.check(self)
+
+    def numbers(self, t: int, rate: float) -> tuple[float, ...]:
+        """v ← h₁ v + h₂ g², p ← p − h₀ g / (√v + h₃)."""
+        return rate, self.decay, 1.0 - self.decay, self.eps
 
     def update(self, xp: Any, t: int, rate: float, p: Array, g: Array, v: Array) -> None:
         """One step."""
@@ -131,18 +165,8 @@ class RMSprop:
         p -= rate * g / (xp.sqrt(v) + self.eps)
 
 
-def _check_betas(rule: Any) -> None:
-    checks.refuse(
-        [
-            checks.number("beta1", rule.beta1, least=0, below=1),
-            checks.number("beta2", rule.beta2, least=0, below=1),
-            checks.number("eps", rule.eps, above=0),
-        ]
-    )
-
-
 @dataclasses.dataclass(frozen=True)
-class Adam:
+class Adam(Rule):
     """Adam: gradient means scaled by the root of squared-gradient means.
 
         m ← β₁ m + (1 − β₁) g            m̂ = m / (1 − β₁ᵗ)
@@ -167,16 +191,20 @@ class Adam:
     Kingma and Ba, Adam, ICLR 2015, Algorithm 1.
     """
 
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    eps_on: str = "corrected"
+    beta1: float = fields.number(0.9, least=0, below=1)
+    beta2: float = fields.number(0.999, least=0, below=1)
+    eps: float = fields.number(1e-8, above=0)
+    eps_on: str = fields.one_of(("corrected", "raw"), "corrected")
     state: ClassVar[tuple[str, ...]] = ("m", "v")
 
     def __post_init__(self) -> None:
         """Check β₁, β₂ and ε."""
-        _check_betas(self)
-        checks.refuse([checks.one_of("eps_on", self.eps_on, ("corrected", "raw"))])
+        fields.check(self)
+
+    def numbers(self, t: int, rate: float) -> tuple[float, ...]:
+        """m ← h₁ m + g, v ← h₂ v + g², p ← p − h₀ m / (√v + h₃)."""
+        scale, eps = self.scales(t)
+        return rate * scale, self.beta1, self.beta2, eps
 
     def update(self, xp: Any, t: int, rate: float, p: Array, g: Array, m: Array, v: Array) -> None:
         """One step."""
@@ -195,7 +223,7 @@ class Adam:
 
 
 @dataclasses.dataclass(frozen=True)
-class AdamW:
+class AdamW(Rule):
     """AdamW: W ← W − η λ W, then Adam's step on W and b; the decay never touches biases.
 
     Parameters
@@ -210,24 +238,37 @@ class AdamW:
     Loshchilov and Hutter, Decoupled weight decay regularization, ICLR 2019, Algorithm 2.
     """
 
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    weight_decay: float = 0.01
+    beta1: float = fields.number(0.9, least=0, below=1)
+    beta2: float = fields.number(0.999, least=0, below=1)
+    eps: float = fields.number(1e-8, above=0)
+    weight_decay: float = fields.number(0.01, least=0)
     state: ClassVar[tuple[str, ...]] = ("m", "v")
 
     def __post_init__(self) -> None:
         """Check β₁, β₂, ε and λ."""
-        _check_betas(self)
-        checks.refuse([checks.number("weight_decay", self.weight_decay, least=0)])
+        fields.check(self)
+
+    @property
+    def adam(self) -> Adam:
+        """The rule without decay."""
+        return Adam(self.beta1, self.beta2, self.eps)
+
+    def shrink(self, weights: Array, rate: float) -> None:
+        """W ← W − η λ W."""
+        if self.weight_decay:
+            weights *= 1.0 - rate * self.weight_decay
+
+    def numbers(self, t: int, rate: float) -> tuple[float, ...]:
+        """W ← h₄ W, then Adam's."""
+        return *self.adam.numbers(t, rate), 1.0 - rate * self.weight_decay
 
     def update(self, xp: Any, t: int, rate: float, p: Array, g: Array, m: Array, v: Array) -> None:
-        """Adam's step; `Optimizer` has shrunk the weights before."""
-        Adam(self.beta1, self.beta2, self.eps).update(xp, t, rate, p, g, m, v)
+        """Adam's step."""
+        self.adam.update(xp, t, rate, p, g, m, v)
 
 
 @dataclasses.dataclass(frozen=True)
-class Nadam:
+class Nadam(Rule):
     """Nadam: Adam with Nesterov's look-ahead on the mean of gradients.
 
         μ_t = β₁ (1 − 0.96^(t ψ) / 2)
@@ -249,20 +290,24 @@ class Nadam:
     Dozat, Incorporating Nesterov momentum into Adam, 2016, Algorithm 2 with the schedule of section 3.
     """
 
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    momentum_decay: float = 0.004
+    beta1: float = fields.number(0.9, least=0, below=1)
+    beta2: float = fields.number(0.999, least=0, below=1)
+    eps: float = fields.number(1e-8, above=0)
+    momentum_decay: float = fields.number(0.004, least=0)
     state: ClassVar[tuple[str, ...]] = ("m", "v")
 
     def __post_init__(self) -> None:
         """Check β₁, β₂, ε and ψ."""
-        _check_betas(self)
-        checks.refuse([checks.number("momentum_decay", self.momentum_decay, least=0)])
+        fields.check(self)
 
     def mu(self, t: int) -> float:
         """μ_t."""
         return self.beta1 * (1.0 - 0.5 * 0.96 ** (t * self.momentum_decay))
+
+    def numbers(self, t: int, rate: float) -> tuple[float, ...]:
+        """m and v as Adam's, p ← p − h₀ (h₄ m + h₅ g) / (√v + h₃)."""
+        look_ahead, now, root = self.scales(t)
+        return rate / root, self.beta1, self.beta2, self.eps / root, look_ahead, now
 
     def update(self, xp: Any, t: int, rate: float, p: Array, g: Array, m: Array, v: Array) -> None:
         """One step."""
@@ -295,7 +340,7 @@ def _product_of_mu(rule: Nadam, t: int) -> float:
 
 
 @dataclasses.dataclass(frozen=True)
-class LBFGS:
+class LBFGS(Rule):
     """L-BFGS: a quasi-Newton method on the objective over all rows, by SciPy; one iteration an epoch.
 
     It asks for value and gradient over the whole data set as often as its line search needs, sets its own
@@ -317,22 +362,15 @@ class LBFGS:
     Byrd, Lu, Nocedal and Zhu, A limited memory algorithm for bound constrained optimization, 1995.
     """
 
-    n_corrections: int = 10
-    gradient_tolerance: float = 1e-5
-    loss_tolerance: float = 64 * sys.float_info.epsilon
-    max_evaluations: int = 2**31 - 1
+    n_corrections: int = fields.whole(10)
+    gradient_tolerance: float = fields.number(1e-5, least=0)
+    loss_tolerance: float = fields.number(64 * sys.float_info.epsilon, least=0)
+    max_evaluations: int = fields.whole(2**31 - 1)
     state: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         """Check all."""
-        checks.refuse(
-            [
-                checks.whole("n_corrections", self.n_corrections),
-                checks.number("gradient_tolerance", self.gradient_tolerance, least=0),
-                checks.number("loss_tolerance", self.loss_tolerance, least=0),
-                checks.whole("max_evaluations", self.max_evaluations),
-            ]
-        )
+        fields.check(self)
 
 
 OPTIMIZERS: dict[str, type] = {
@@ -368,17 +406,12 @@ class RateFactors:
     """
 
     by_fan_in: bool = True
-    biases: float = 0.1
-    input_scale: float = 6.0
+    biases: float = fields.number(0.1, above=0)
+    input_scale: float = fields.number(6.0, above=0)
 
     def __post_init__(self) -> None:
         """Check both."""
-        checks.refuse(
-            [
-                checks.number("biases", self.biases, above=0),
-                checks.number("input_scale", self.input_scale, above=0),
-            ]
-        )
+        fields.check(self)
 
     def groups(self, parameters: Parameters) -> list[tuple[slice, float]]:
         """Which slices of the vectors have which factor."""
@@ -447,10 +480,7 @@ class Optimizer:
 
     def shrink_weights(self, rate: float) -> None:
         """W ← W − η λ W, for a rule with decoupled decay."""
-        decay = getattr(self.rule, "weight_decay", 0.0) * self.decay_factor
-        if decay:
-            weights = self.parameters.flat_weights
-            weights *= 1.0 - rate * decay
+        self.rule.shrink(self.parameters.flat_weights, rate * self.decay_factor)
 
     def flush_subnormals(self) -> None:
         """Set to zero what has decayed below the smallest normal number.

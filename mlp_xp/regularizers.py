@@ -9,11 +9,51 @@ w is the flat vector of all weights.
 import dataclasses
 
 from mlp_xp.machine.array_api import Array, Backend
-from mlp_xp.settings import checks
+from mlp_xp.settings import fields
+
+
+class Regularizer:
+    """What a penalty is asked."""
+
+    def value(self, backend: Backend, w: Array) -> Array:
+        """λ R(w)."""
+        raise NotImplementedError
+
+    def add_gradient(self, backend: Backend, w: Array, gradient: Array, scale: float) -> None:
+        """Add scale · λ ∂R/∂w."""
+        raise NotImplementedError
+
+
+class Norms(Regularizer):
+    """λ R(w) = l1 Σ |w| + l2 Σ w², with the strengths that a subclass states."""
+
+    @property
+    def strengths(self) -> tuple[float, float]:
+        """l1 and l2."""
+        raise NotImplementedError
+
+    def value(self, backend: Backend, w: Array) -> Array:
+        """l1 Σ |w| + l2 Σ w²."""
+        l1, l2 = self.strengths
+        value = l2 * (w @ w)
+        if l1:
+            value = value + l1 * backend.xp.sum(backend.xp.abs(w))
+        return value
+
+    def add_gradient(self, backend: Backend, w: Array, gradient: Array, scale: float) -> None:
+        """Add scale · (l1 sign(w) + 2 l2 w); at w = 0 the l1 part is 0."""
+        xp, dtype = backend.xp, backend.dtype
+        l1, l2 = self.strengths
+        for block in backend.blocks(w.shape[0]):
+            if l2:
+                gradient[block] += (2.0 * l2 * scale) * w[block]
+            if l1:
+                positive, negative = xp.astype(w[block] > 0.0, dtype), xp.astype(w[block] < 0.0, dtype)
+                gradient[block] += (l1 * scale) * (positive - negative)
 
 
 @dataclasses.dataclass(frozen=True)
-class ElasticNet:
+class ElasticNet(Norms):
     """λ R(w) = l1 Σ |w| + l2 Σ w².
 
     Parameters
@@ -26,33 +66,21 @@ class ElasticNet:
     Zou and Hastie, Regularization and variable selection via the elastic net, 2005.
     """
 
-    l1: float = 0.0
-    l2: float = 0.0
+    l1: float = fields.number(0.0, least=0)
+    l2: float = fields.number(0.0, least=0)
 
     def __post_init__(self) -> None:
         """Check both strengths."""
-        checks.refuse([checks.number("l1", self.l1, least=0), checks.number("l2", self.l2, least=0)])
+        fields.check(self)
 
-    def value(self, backend: Backend, w: Array) -> Array:
-        """l1 Σ |w| + l2 Σ w²."""
-        value = self.l2 * (w @ w)
-        if self.l1:
-            value = value + self.l1 * backend.xp.sum(backend.xp.abs(w))
-        return value
-
-    def add_gradient(self, backend: Backend, w: Array, gradient: Array, scale: float) -> None:
-        """Add scale · (l1 sign(w) + 2 l2 w); at w = 0 the l1 part is 0."""
-        xp, dtype = backend.xp, backend.dtype
-        for block in backend.blocks(w.shape[0]):
-            if self.l2:
-                gradient[block] += (2.0 * self.l2 * scale) * w[block]
-            if self.l1:
-                positive, negative = xp.astype(w[block] > 0.0, dtype), xp.astype(w[block] < 0.0, dtype)
-                gradient[block] += (self.l1 * scale) * (positive - negative)
+    @property
+    def strengths(self) -> tuple[float, float]:
+        """l1 and l2."""
+        return self.l1, self.l2
 
 
 @dataclasses.dataclass(frozen=True)
-class L1:
+class L1(Norms):
     """λ R(w) = λ Σ |w|, which drives weights to zero.
 
     Parameters
@@ -61,23 +89,20 @@ class L1:
         λ.
     """
 
-    strength: float = 1e-4
+    strength: float = fields.number(1e-4, least=0)
 
     def __post_init__(self) -> None:
         """Check λ."""
-        checks.refuse([checks.number("strength", self.strength, least=0)])
+        fields.check(self)
 
-    def value(self, backend: Backend, w: Array) -> Array:
-        """λ Σ |w|."""
-        return ElasticNet(l1=self.strength).value(backend, w)
-
-    def add_gradient(self, backend: Backend, w: Array, gradient: Array, scale: float) -> None:
-        """Add scale · λ sign(w)."""
-        ElasticNet(l1=self.strength).add_gradient(backend, w, gradient, scale)
+    @property
+    def strengths(self) -> tuple[float, float]:
+        """λ and 0."""
+        return self.strength, 0.0
 
 
 @dataclasses.dataclass(frozen=True)
-class L2:
+class L2(Norms):
     """λ R(w) = λ Σ w², also called ridge.
 
     Parameters
@@ -86,19 +111,16 @@ class L2:
         λ (half of scikit-learn's alpha).
     """
 
-    strength: float = 1e-4
+    strength: float = fields.number(1e-4, least=0)
 
     def __post_init__(self) -> None:
         """Check λ."""
-        checks.refuse([checks.number("strength", self.strength, least=0)])
+        fields.check(self)
 
-    def value(self, backend: Backend, w: Array) -> Array:
-        """λ Σ w²."""
-        return ElasticNet(l2=self.strength).value(backend, w)
-
-    def add_gradient(self, backend: Backend, w: Array, gradient: Array, scale: float) -> None:
-        """Add scale · 2 λ w."""
-        ElasticNet(l2=self.strength).add_gradient(backend, w, gradient, scale)
+    @property
+    def strengths(self) -> tuple[float, float]:
+        """0 and λ."""
+        return 0.0, self.strength
 
 
 REGULARIZERS: dict[str, type] = {"l1": L1, "l2": L2, "elastic_net": ElasticNet}

@@ -14,7 +14,6 @@ from typing import Any
 from mlp_xp.cli.commands import Predict
 from mlp_xp.cli.files import given_data, output_problem
 from mlp_xp.cli.printing import reading, say
-from mlp_xp.losses import GroupedSoftmaxLink, LogisticLink
 from mlp_xp.network import Network
 from mlp_xp.saved.model_file import load, whole_file
 from mlp_xp.settings.options import Problems
@@ -102,10 +101,10 @@ def with_names(model: Any, table: Table) -> TableModel:
             f"{' ...' * (n_columns > 20)}), but this network was built for {n_inputs} "
             f"(layer_sizes={network.layer_sizes}): leave some out with {spelled('exclude')}."
         )
-    if isinstance(network.output, GroupedSoftmaxLink):
+    if network.output.probabilities == "grouped":
         raise ValueError("this model has several targets with classes: use it in Python, mlp_xp.load(path).")
     classes = getattr(model, "classes_", None)
-    several_labels = isinstance(network.output, LogisticLink) and network.layer_sizes[-1] > 1
+    several_labels = network.output.probabilities == "each" and network.layer_sizes[-1] > 1
     levels = None if classes is None or several_labels else [str(level) for level in classes]
     return TableModel.of_network(network, table.feature_names, table.target_names or None, levels)
 

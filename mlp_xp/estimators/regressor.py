@@ -365,14 +365,14 @@ class MLPRegressor(RegressorMixin, Perceptron):
         return None
 
     def _out_activation(self) -> str:
-        return "exp" if isinstance(self._loss("float64"), Poisson) else "identity"
+        return str(self._link().as_activation)
 
     def _loss(self, dtype: str) -> Any:
         """The core's loss: scikit-learn's two names mean what they mean there."""
         known = {"squared_error": HalfSquaredError(), "poisson": Poisson(deviance=True)}
         if isinstance(self.loss, str) and self.loss in known:
             return known[self.loss]
-        return resolve("loss", {name: LOSSES[name] for name in _REGRESSION}, self.loss)
+        return resolve("loss", _FOR_NUMBERS, self.loss)
 
     def _link(self) -> Any:
         return self._loss("float64").link
@@ -386,11 +386,4 @@ class MLPRegressor(RegressorMixin, Perceptron):
         return [found_by(self, "loss", lambda _: self._loss("float64"))]
 
 
-_REGRESSION = (
-    "squared_error",
-    "half_squared_error",
-    "absolute_error",
-    "huber",
-    "pinball",
-    "poisson",
-)
+_FOR_NUMBERS = {name: loss for name, loss in LOSSES.items() if not loss.labels and not loss.takes_two_classes}

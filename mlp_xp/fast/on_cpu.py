@@ -11,7 +11,7 @@ gives differs by rounding. So does, by a little, what different numbers of threa
 import contextlib
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -20,13 +20,13 @@ import numpy as np
 from mlp_xp.activations import ACTIVATIONS
 from mlp_xp.fast import compiled
 from mlp_xp.fast.rule_numbers import rule_numbers
-from mlp_xp.losses import LOSSES, Huber, Poisson
+from mlp_xp.losses import LOSSES
 from mlp_xp.machine import blas
 from mlp_xp.objective import READ_EVERY, Objective
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
-from mlp_xp.regularizers import L1, L2, ElasticNet
+from mlp_xp.regularizers import REGULARIZERS, Norms
 from mlp_xp.rows.loader import Chunk, Group, Step
-from mlp_xp.settings.catalogue import name_of
+from mlp_xp.settings.catalogue import known_name, name_of
 from mlp_xp.update import Update
 
 PAYS_AFTER = 1.5
@@ -67,44 +67,42 @@ class Plan(NamedTuple):
 def plan_of(objective: Objective) -> Plan | None:
     """How to compute an objective; None where compiled steps do not cover it."""
     from mlp_xp.fast.compiled.activations import ACTIVATIONS as FUNCTIONS
+    from mlp_xp.fast.compiled.losses import LOSSES as FORMS
 
-    loss, penalty = _loss(objective.loss), _penalty(objective.regularizer)
     functions = objective.network.activations
-    is_known = all(type(f) in ACTIVATIONS.values() for f in functions)
+    numbers = [number_among(FUNCTIONS, ACTIVATIONS, f) for f in functions]
+    loss, penalty = number_among(FORMS, LOSSES, objective.loss), _penalty(objective.regularizer)
+    of_loss = None if loss is None else objective.loss.one_pass()
     has_scale = objective.network.parameters.input_scale is not None
-    if loss is None or penalty is None or not is_known or has_scale or objective.dropout or objective.ranks:
+    if None in numbers or loss is None or of_loss is None or penalty is None:
+        return None
+    if has_scale or objective.dropout or objective.ranks:
         return None
     return Plan(
         np.array(objective.network.layer_sizes, dtype=np.int64),
-        np.array([FUNCTIONS.index(name_of(ACTIVATIONS, f)) for f in functions], dtype=np.int64),
-        np.array([float(getattr(f, "slope", getattr(f, "alpha", 0.0))) for f in functions]),
-        *loss,
+        np.array(numbers, dtype=np.int64),
+        np.array([float(f.parameter) for f in functions]),
+        loss,
+        of_loss[0],
+        of_loss[1],
         *penalty,
     )
 
 
-def _loss(loss: Any) -> tuple[int, float, float] | None:
-    """Number, parameter and ε of a loss; None for one that is not covered."""
-    from mlp_xp.fast.compiled.losses import LOSSES as KNOWN
-
-    if type(loss) not in LOSSES.values() or name_of(LOSSES, loss) not in KNOWN:
-        return None
-    if isinstance(loss, Poisson) and loss.deviance:
-        return None
-    constant = loss.delta if isinstance(loss, Huber) else getattr(loss, "label_smoothing", 0.0)
-    return KNOWN.index(name_of(LOSSES, loss)), float(constant), float(getattr(loss, "eps", 0.0))
+def number_among(compiled_names: Sequence[str], catalogue: Mapping[str, type], thing: Any) -> int | None:
+    """The number of a catalogue's thing among what is compiled; None for all else: it is computed plainly."""
+    name = known_name(catalogue, thing)
+    return compiled_names.index(name) if name in compiled_names else None
 
 
 def _penalty(regularizer: Any) -> tuple[float, float] | None:
     """Strengths of L1 and L2; None for a penalty that is not known here."""
     if regularizer is None:
         return 0.0, 0.0
-    if type(regularizer) is ElasticNet:
-        return float(regularizer.l1), float(regularizer.l2)
-    if type(regularizer) in (L1, L2):
-        is_l1 = type(regularizer) is L1
-        return (float(regularizer.strength), 0.0) if is_l1 else (0.0, float(regularizer.strength))
-    return None
+    if known_name(REGULARIZERS, regularizer) is None or not isinstance(regularizer, Norms):
+        return None
+    l1, l2 = regularizer.strengths
+    return float(l1), float(l2)
 
 
 def n_threads() -> int:
@@ -153,10 +151,15 @@ class CpuUpdate(Update):
         if self.is_compiled or not self.is_known:
             return self.is_compiled
         if number >= self.first_compiled:
-            self.is_compiled = self.is_known = compiled.problem() is None
+            self.is_compiled = self.is_known = compiled.problem() is None and self._has_compiled_rule()
             self.plan = plan_of(self.objective) if self.is_compiled and self.is_whole_rule else None
             self.n_threads = n_threads() if self.is_compiled else 1
         return self.is_compiled
+
+    def _has_compiled_rule(self) -> bool:
+        from mlp_xp.fast.compiled.update_rules import RULES
+
+        return known_name(OPTIMIZERS, self.optimizer.rule) in RULES
 
     def __call__(self, step: Step, number: int, rate: float) -> None:
         """Make one update."""

@@ -13,15 +13,16 @@ from typing import Any
 
 from mlp_xp.activations import ACTIVATIONS, Activation
 from mlp_xp.dropout import Dropout
+from mlp_xp.fast.cuda.kernels import RULES
 from mlp_xp.fast.rule_numbers import rule_numbers
 from mlp_xp.losses import GroupedCrossEntropy, Pinball, SoftmaxCrossEntropy
 from mlp_xp.machine.array_api import Array, Backend
 from mlp_xp.network import Network
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
-from mlp_xp.regularizers import L1, L2, ElasticNet
+from mlp_xp.regularizers import REGULARIZERS, Norms
 from mlp_xp.rows.loader import Step
-from mlp_xp.settings.catalogue import name_of
+from mlp_xp.settings.catalogue import known_name, name_of
 from mlp_xp.update import Update
 
 EAGER_STEPS = 2
@@ -42,19 +43,18 @@ class FusedActivation(Activation):
         self.plain, self.kit, self.no_biases = plain, kit, no_biases
         self.keeps_output = plain.keeps_output
         self.name = name_of(ACTIVATIONS, plain)
-        self.parameter = getattr(plain, "slope", getattr(plain, "alpha", 0.0))
 
     def activate(self, backend: Backend, z: Array, biases: Array | None, kept: Array | None) -> None:
         """z ← f(z + b), and what the derivative follows from is kept."""
         if self.kit.handles(z):
             b = self.no_biases if biases is None else biases
-            self.kit.activate(self.name, self.parameter, z, b, None if self.keeps_output else kept)
+            self.kit.activate(self.name, self.plain.parameter, z, b, None if self.keeps_output else kept)
         else:
             self.plain.activate(backend, z, biases, kept)
 
     def chain(self, backend: Backend, delta: Array, kept: Array) -> None:
         """δ ← δ ⊙ f'."""
-        self.kit.chain(self.name, self.parameter, delta, kept)
+        self.kit.chain(self.name, self.plain.parameter, delta, kept)
 
 
 class FusedCrossEntropy:
@@ -96,11 +96,7 @@ class FusedPenalty:
 
     def __init__(self, plain: Any, kit: Any) -> None:
         self.plain, self.kit = plain, kit
-        if isinstance(plain, ElasticNet):
-            self.l1, self.l2 = plain.l1, plain.l2
-        else:
-            self.l1 = plain.strength if isinstance(plain, L1) else 0.0
-            self.l2 = plain.strength if isinstance(plain, L2) else 0.0
+        self.l1, self.l2 = plain.strengths
 
     def value(self, backend: Backend, w: Array) -> Array:
         """λ R(w), valid until it is asked for again."""
@@ -160,16 +156,13 @@ class CudaUpdate(Update):
         self.kit = backend.runtime.kit(backend.dtype) if kit is None else kit
         self.captures = captures
         is_whole_rule = optimizer.groups is None and not schedules_more
-        is_known = is_whole_rule and rule_numbers(optimizer.rule, 1, 1.0) is not None
-        self.rule_name = self._rule_name() if is_known else None
+        name = known_name(OPTIMIZERS, optimizer.rule)
+        self.rule_name = name if is_whole_rule and name in RULES else None
         objective.compute_with(*self._equivalents())
         self._buffers: tuple[Any, ...] | None = None
         self._graph: Any = None
         self._of_graph: Any = None
         self._repeated = (0, 0)
-
-    def _rule_name(self) -> str:
-        return name_of(OPTIMIZERS, self.optimizer.rule)
 
     def _equivalents(self) -> tuple[Network, Any, Any, Any]:
         """Network, loss, penalty and dropout that compute with the kit where it has something."""
@@ -188,7 +181,7 @@ class CudaUpdate(Update):
         return (
             network,
             self._fused_loss(loss),
-            FusedPenalty(penalty, kit) if type(penalty) in (L1, L2, ElasticNet) else penalty,
+            FusedPenalty(penalty, kit) if self._is_norms(penalty) else penalty,
             FusedDropout(dropout, kit) if type(dropout) is Dropout else dropout,
         )
 
@@ -200,11 +193,11 @@ class CudaUpdate(Update):
             return FusedPinball(loss, self.kit, self.objective.network.backend)
         return loss
 
+    def _is_norms(self, penalty: Any) -> bool:
+        return known_name(REGULARIZERS, penalty) is not None and isinstance(penalty, Norms)
+
     def _is_fused(self, activation: Any) -> bool:
-        return (
-            type(activation) in ACTIVATIONS.values()
-            and name_of(ACTIVATIONS, activation) in self.kit.activations
-        )
+        return known_name(ACTIVATIONS, activation) in self.kit.activations
 
     def __call__(self, step: Step, number: int, rate: float) -> None:
         """Make one update."""

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from mlp_xp.history import History
-from mlp_xp.losses import BinaryCrossEntropy
 from mlp_xp.report import drawing, findings
 from mlp_xp.report.drawing import escaped, number
 from mlp_xp.report.style import STYLE
@@ -178,7 +177,7 @@ def _of_predictions(model: TableModel, rows: findings.Rows, part: str) -> Iterat
         true = rows.y[:, 0].astype(np.int64)
         yield f"Confusions, on {part}", _confusions(model.levels, true, predicted.argmax(axis=1))
         yield f"Calibration, on {part}", _calibration_of_classes(model.levels, true, predicted)
-    elif isinstance(model.loss, BinaryCrossEntropy):
+    elif model.loss is not None and model.loss.link.probabilities == "each":
         yield f"Calibration, on {part}", _calibration_of_labels(model, rows.y, predicted)
     elif model.quantiles is not None:
         yield f"Calibration, on {part}", _calibration_of_quantiles(model, rows.y, predicted)

@@ -21,7 +21,7 @@ import safetensors.numpy
 
 from mlp_xp.activations import ACTIVATIONS, Custom, resolve_activation
 from mlp_xp.initializers import Given
-from mlp_xp.losses import LINKS, GroupedSoftmaxLink, SortedLink
+from mlp_xp.losses import LINKS
 from mlp_xp.machine.array_api import DTYPES, to_host
 from mlp_xp.network import Network, activation_name, resolve_link
 from mlp_xp.settings import checks
@@ -346,12 +346,8 @@ def _contents(
     if len(activations) != len(layers):
         raise ValueError(f"{len(activations)} activations are named for {len(layers)} layers")
     output = resolve_link(network["output"])
-    if isinstance(output, SortedLink):
-        checks.refuse([checks.whole("n_quantiles", output.n_quantiles)])
-        if sizes[-1] % output.n_quantiles:
-            raise ValueError(f"{output.n_quantiles} quantiles do not fit {sizes[-1]} outputs")
-    if isinstance(output, GroupedSoftmaxLink) and sum(output.groups) != sizes[-1]:
-        raise ValueError(f"groups={output.groups} do not fit {sizes[-1]} outputs")
+    if misfit := output.misfit(sizes[-1]):
+        raise ValueError(misfit)
     return Contents(tuple(sizes), activations, bias, dtype, output, [], [], None, document, path)
 
 

@@ -118,6 +118,11 @@ def name_of(catalogue: Mapping[str, type], thing: Any) -> str:
     return next(name for name, known in catalogue.items() if known is kind)
 
 
+def known_name(catalogue: Mapping[str, type], thing: Any) -> str | None:
+    """The name of a thing; None where its class is not itself in the catalogue, as a subclass is not."""
+    return next((name for name, known in catalogue.items() if known is type(thing)), None)
+
+
 def describe(catalogue: Mapping[str, type], thing: Any) -> str | dict[str, Any]:
     """What `resolve` reads back: the name alone, or a mapping where a parameter differs from its default.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.losses import BinaryCrossEntropy, Poisson
+from mlp_xp.losses import Loss
 from mlp_xp.rows.order import Sequential
 from mlp_xp.tables.model import PREDICT_ROWS, TableModel
 
@@ -44,9 +44,9 @@ def evaluate(model: TableModel, source: Any) -> dict[str, float]:
             "this file holds a network alone, which does not say which quantiles it predicts: only a model "
             "that mlp-xp train wrote can be evaluated."
         )
-    if isinstance(model.loss, BinaryCrossEntropy):
+    if model.loss.link.probabilities == "each":
         return _of_labels(model, source)
-    return _of_numbers(model, source, with_deviance=isinstance(model.loss, Poisson))
+    return _of_numbers(model, source, model.loss)
 
 
 def _parts(model: TableModel, source: Any) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -86,9 +86,9 @@ def _of_labels(model: TableModel, source: Any) -> dict[str, float]:
     return {"accuracy": _ratio(right, total), "log_loss": _ratio(surprise, total)}
 
 
-def _of_numbers(model: TableModel, source: Any, *, with_deviance: bool) -> dict[str, float]:
+def _of_numbers(model: TableModel, source: Any, loss: Loss) -> dict[str, float]:
     n_targets = source.n_targets
-    total = deviance = 0.0
+    total = measured = 0.0
     mean, squares = np.zeros(n_targets), np.zeros(n_targets)  # of y about its running mean
     squared, absolute = np.zeros(n_targets), np.zeros(n_targets)
     for y, predicted, weight in _parts(model, source):
@@ -103,11 +103,8 @@ def _of_numbers(model: TableModel, source: Any, *, with_deviance: bool) -> dict[
             squares += shift * shift * (total * here / total_after)
             mean += shift * (here / total_after)
             total = total_after
-        if with_deviance:
-            rate = np.maximum(predicted, np.finfo(np.float32).tiny)
-            deviance += (
-                weight * 2 * (y * np.log(np.where(y > 0, y, 1.0) / np.where(y > 0, rate, 1.0)) - y + rate)
-            ).sum()
+        if loss.metric is not None:
+            measured += (weight * loss.measure(y, predicted)).sum()
     with np.errstate(divide="ignore", invalid="ignore"):
         each = {
             "r2": np.where(squares > 0, 1.0 - squared / squares, np.nan),
@@ -115,8 +112,8 @@ def _of_numbers(model: TableModel, source: Any, *, with_deviance: bool) -> dict[
             "mae": absolute / total,
         }
     metrics = {metric: float(values.mean()) for metric, values in each.items()}
-    if with_deviance:
-        metrics["poisson_deviance"] = _ratio(deviance / n_targets, total)
+    if loss.metric is not None:
+        metrics[loss.metric] = _ratio(measured / n_targets, total)
     if n_targets > 1:
         for column, name in enumerate(model.targets.names):
             metrics |= {f"{metric}_{name}": float(values[column]) for metric, values in each.items()}

@@ -7,16 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.losses import (
-    LINKS,
-    LOSSES,
-    BinaryCrossEntropy,
-    Pinball,
-    Poisson,
-    SoftmaxCrossEntropy,
-    SortedLink,
-    SquaredError,
-)
+from mlp_xp.losses import LOSSES, loss_behind
 from mlp_xp.network import Network
 from mlp_xp.settings import checks
 from mlp_xp.settings.catalogue import describe, resolve
@@ -63,7 +54,7 @@ class TableModel:
     ) -> None:
         self.network, self.inputs, self.targets = network, inputs, targets
         self.levels = None if levels is None else tuple(levels)
-        self.loss = _loss_of(network.output) if loss is None else resolve("loss", LOSSES, loss)
+        self.loss = loss_behind(network.output) if loss is None else resolve("loss", LOSSES, loss)
         self.training = dict(training or {})
         checks.refuse(self._problems())
 
@@ -77,8 +68,8 @@ class TableModel:
             )
         if self.levels is None:
             # Without a loss that says how many, a target may have several outputs (quantiles).
-            known = self.loss is not None and not self.loss.labels
-            needed = self.loss.n_outputs(n_targets, None) if known else None
+            loss = self.loss
+            needed = None if loss is None or loss.labels else loss.n_outputs(n_targets, None)
             if not n_targets or n_outputs % n_targets or needed not in (None, n_outputs):
                 yield f"{n_targets} targets do not fit a network with {n_outputs} outputs and this loss."
         else:
@@ -101,10 +92,10 @@ class TableModel:
         What is not named is numbered: classes, where the network is a classifier, and targets.
         """
         n_outputs = network.layer_sizes[-1]
-        kind = LINKS_OF_CLASSES.get(type(network.output))
-        if levels is None and (kind == "softmax" or (kind == "logistic" and n_outputs == 1)):
+        kind = network.output.probabilities
+        if levels is None and (kind == "together" or (kind == "each" and n_outputs == 1)):
             levels = [str(number) for number in range(max(2, n_outputs))]
-        n_targets = 1 if levels else n_outputs // getattr(network.output, "n_quantiles", 1)
+        n_targets = 1 if levels else n_outputs // network.output.n_quantiles
         names = target_names or [f"y{i}" if n_targets > 1 else "y" for i in range(n_targets)]
         return cls(network, Inputs.plain(input_names), Targets.unscaled(names), levels)
 
@@ -138,7 +129,7 @@ class TableModel:
     @property
     def quantiles(self) -> tuple[float, ...] | None:
         """The quantiles that are predicted of each target, where that is so."""
-        return self.loss.quantiles if isinstance(self.loss, Pinball) else None
+        return None if self.loss is None else self.loss.quantiles
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -249,14 +240,3 @@ class TableModel:
     def __repr__(self) -> str:
         """The network and its targets."""
         return f"TableModel({self.network!r}, targets={list(self.targets.names)})"
-
-
-LINKS_OF_CLASSES: dict[type, str] = {LINKS[name]: name for name in ("logistic", "softmax")}
-
-
-def _loss_of(link: Any) -> Any:
-    """The loss that a network with this output was trained for; None if that does not follow."""
-    if isinstance(link, SortedLink):
-        return SquaredError() if link.n_quantiles == 1 else None
-    losses = {"exp": Poisson(), "logistic": BinaryCrossEntropy(), "softmax": SoftmaxCrossEntropy()}
-    return next((loss for name, loss in losses.items() if isinstance(link, LINKS[name])), SquaredError())

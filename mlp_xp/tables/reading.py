@@ -1,14 +1,13 @@
 """What a user names on the command line, as a table: a data set, arrays in files, or columns of a file."""
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mlp_xp.losses import LOSSES, BinaryCrossEntropy, Poisson
+from mlp_xp.losses import LOSSES
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.settings import checks
 from mlp_xp.settings.catalogue import name_of
@@ -315,7 +314,7 @@ def for_task(table: Table, task: str, loss: Any) -> tuple[Table, str]:
         _check_classes(table, task, loss)
         return table, _sentence(table.levels)
     wanted = {"auto": None, "regression": False, "classification": True}[task]
-    if wanted is None and loss is not None and not isinstance(loss, BinaryCrossEntropy):
+    if wanted is None and loss is not None and not loss.takes_two_classes:
         wanted = loss.labels
     if table.source.n_targets > 1:
         if wanted:
@@ -384,7 +383,7 @@ def _check_classes(table: Table, task: str, loss: Any) -> None:
         )
     if loss is None or loss.labels:
         return
-    if not isinstance(loss, BinaryCrossEntropy):
+    if not loss.takes_two_classes:
         raise ValueError(
             f"the loss {name_of(LOSSES, loss)} is for numbers, but target {name!r} has classes "
             f"({', '.join(levels[:5])}{' ...' * (len(levels) > 5)}): leave {spelled('loss')} out, or name "
@@ -425,13 +424,6 @@ def _different_values(source: Any, most: int) -> np.ndarray | None:
     return values
 
 
-BOUNDS: dict[type, tuple[float, float, str]] = {
-    Poisson: (0.0, math.inf, "the poisson loss needs targets >= 0"),
-    BinaryCrossEntropy: (0.0, 1.0, "binary_cross_entropy needs two classes, or targets in [0, 1]"),
-}
-"""Targets for which a loss has a meaning, where that is not all numbers."""
-
-
 def check_targets(table: Table, loss: Any) -> None:
     """Refuse targets for which a loss has no meaning, in one pass.
 
@@ -440,15 +432,14 @@ def check_targets(table: Table, loss: Any) -> None:
     ValueError
         Row, column and value of the first.
     """
-    if table.levels is not None or type(loss) not in BOUNDS:
+    if table.levels is not None or loss is None or not loss.needs:
         return
-    least, most, needed = BOUNDS[type(loss)]
     for index, _, y in parts(table.source):
-        outside = (y < least) | (y > most)
+        outside = (y < loss.least) | (y > loss.most)
         if outside.any():
             at, column = np.argwhere(outside)[0].tolist()
             raise ValueError(
-                f"{needed}, but row {index[at] + 1:,}, target {table.target_names[column]!r} is "
+                f"{loss.needs}, but row {index[at] + 1:,}, target {table.target_names[column]!r} is "
                 f"{y[at, column]:.17g}. Mend the row, or choose another loss."
             )
 

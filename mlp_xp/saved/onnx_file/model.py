@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.losses import LogisticLink, SoftmaxLink
 from mlp_xp.network import Network
 from mlp_xp.saved.model_file import write_whole
 from mlp_xp.saved.onnx_file.columns import features, matrix_problem
@@ -105,7 +104,7 @@ def _parts(model: Any) -> Parts:
         return Parts(model.network, model.inputs, True, model.targets, classes)
     if isinstance(model, Network):
         n_inputs, n_outputs = model.layer_sizes[0], model.layer_sizes[-1]
-        classes = [np.arange(n_outputs)] if isinstance(model.output, SoftmaxLink) else None
+        classes = [np.arange(n_outputs)] if model.output.probabilities == "together" else None
         return Parts(model, Inputs.plain([f"x{i}" for i in range(n_inputs)]), False, None, classes)
     if not hasattr(model, "network"):
         raise TypeError(f"{model!r} cannot be exported: give a Network, a TableModel or a fitted estimator.")
@@ -120,7 +119,7 @@ def _parts(model: Any) -> Parts:
         raise ValueError(
             f"this model knows a single class, {str(classes[0][0])!r}: there is nothing to export."
         )
-    many_labels = isinstance(model.network.output, LogisticLink) and model.network.layer_sizes[-1] > 1
+    many_labels = model.network.output.probabilities == "each" and model.network.layer_sizes[-1] > 1
     return Parts(model.network, inputs, names is not None, None, classes, many_labels)
 
 
