@@ -270,7 +270,7 @@ def test_a_training_with_all_of_it(rule, dtype, rng, monkeypatch):
     monkeypatch.setattr(
         training_loop,
         "ways",
-        lambda name, way: Update if way == "plain" else functools.partial(CudaUpdate, kit=kit),
+        lambda name, way, **_: Update if way == "plain" else functools.partial(CudaUpdate, kit=kit),
     )
     for way in ("plain", "fast"):
         network = Network((4, 6, 5, 3), activation=["gelu", "elu"], dtype=dtype, seed=3)
