@@ -4,16 +4,21 @@ The lesson, in the order to read it: `network`, `forward`, `backprop`, `losses`,
 `training_loop`.
 """
 
-from typing import Any
+import importlib.util
+from typing import TYPE_CHECKING, Any
 
-from mlp_xp.machine import data_parallel
-from mlp_xp.network import Network
-from mlp_xp.rows.loader import Loader
-from mlp_xp.saved.model_file import load, save
-from mlp_xp.saved.onnx_file import export_onnx
-from mlp_xp.training_loop import Epoch, train
+from mlp_xp.version import VERSION
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from mlp_xp.estimators import MLPClassifier, MLPRegressor
+    from mlp_xp.machine import data_parallel
+    from mlp_xp.network import Network
+    from mlp_xp.rows.loader import Loader
+    from mlp_xp.saved.model_file import load, save
+    from mlp_xp.saved.onnx_file import export_onnx
+    from mlp_xp.training_loop import Epoch, train
+
+__version__ = VERSION
 __all__ = [
     "Epoch",
     "Loader",
@@ -27,11 +32,31 @@ __all__ = [
     "train",
 ]
 
+_PLACES = {
+    "Epoch": "training_loop",
+    "Loader": "rows.loader",
+    "MLPClassifier": "estimators",
+    "MLPRegressor": "estimators",
+    "Network": "network",
+    "data_parallel": "machine",
+    "export_onnx": "saved.onnx_file",
+    "load": "saved.model_file",
+    "save": "saved.model_file",
+    "train": "training_loop",
+}
+"""Where each name is, below this package."""
+
 
 def __getattr__(name: str) -> Any:
-    """Import the estimators when they are asked for: they bring scikit-learn."""
-    if name in ("MLPClassifier", "MLPRegressor"):
-        from mlp_xp import estimators
-
-        return getattr(estimators, name)
+    """Import a name, or a file of the package, when it is asked for: `mlp-xp --version` needs no NumPy."""
+    if name in _PLACES:
+        place = importlib.import_module(f"mlp_xp.{_PLACES[name]}")
+        return getattr(place, name, None) or importlib.import_module(f"mlp_xp.{_PLACES[name]}.{name}")
+    if not name.startswith("_") and importlib.util.find_spec(f"mlp_xp.{name}") is not None:
+        return importlib.import_module(f"mlp_xp.{name}")
     raise AttributeError(f"module 'mlp_xp' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What users are meant to find."""
+    return [*__all__, "__version__"]

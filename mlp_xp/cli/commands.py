@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from mlp_xp.settings.options import Options, option
+from mlp_xp.settings.options import Option, Options, option
 from mlp_xp.tables.options import (
     CHECKPOINTS,
     CSV,
@@ -237,3 +237,19 @@ COMMANDS: dict[str, type[Options]] = {
     "cache": Cache,
 }
 """Every command by its name."""
+
+
+def flags(field: str, known: Option, *, default: object = None) -> list[str]:
+    """What an option is given as; with what turns it off, where it is on by default."""
+    name = known.option or field.replace("_", "-")
+    return [f"--{name}", f"--no-{name}"] if default is True else [f"--{name}"]
+
+
+def in_order(kind: type[Options]) -> dict[str, Option]:
+    """Options by field, under their headings; what is given by position first."""
+
+    def place(item: tuple[str, Option]) -> tuple[bool, int]:
+        position, panel = item[1].position, PANELS.index(item[1].panel)
+        return (position is None, panel if position is None else position)
+
+    return dict(sorted(kind.described().items(), key=place))

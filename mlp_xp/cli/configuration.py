@@ -13,11 +13,11 @@ from typing import Any
 
 import typer
 
-from mlp_xp import __version__
 from mlp_xp.cli.commands import COMMANDS
-from mlp_xp.saved.model_file import write_whole
+from mlp_xp.machine.whole_file import write_whole
 from mlp_xp.settings import checks
 from mlp_xp.settings.options import Option, Options, written
+from mlp_xp.version import VERSION
 
 
 def load(context: typer.Context, path: Path | None) -> Path | None:
@@ -71,11 +71,16 @@ def _value(path: Path, key: str, value: Any, *, is_flag: bool) -> Any:
     return value if is_flag else str(written(value))
 
 
+def beside(model: Path) -> Path:
+    """Where the options of a training are written."""
+    return model.with_name(f"{model.name}.toml")
+
+
 def write(asked: Options, model: Path) -> Path:
     """Write every option of a command next to a model file; where."""
-    path = model.with_name(f"{model.name}.toml")
+    path = beside(model)
     lines = [
-        f"# mlp-xp {__version__}: what this model was trained with.",
+        f"# mlp-xp {VERSION}: what this model was trained with.",
         f"# The same again: mlp-xp train --config {shlex.quote(path.name)}",
         *_lines(asked),
     ]

@@ -7,7 +7,8 @@ import math
 from mlp_xp.cli.commands import Evaluate
 from mlp_xp.cli.files import given_data
 from mlp_xp.cli.predict import known_names, no_data, with_names
-from mlp_xp.cli.printing import aligned, reading
+from mlp_xp.cli.printing import aligned
+from mlp_xp.cli.progress import reading
 from mlp_xp.saved.model_file import load
 from mlp_xp.settings.options import Problems, written
 from mlp_xp.tables import evaluation

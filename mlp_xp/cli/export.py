@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from mlp_xp.cli.commands import Export
-from mlp_xp.cli.files import output_problem
+from mlp_xp.cli.files import output_problems
 from mlp_xp.cli.printing import say
-from mlp_xp.saved.model_file import load, write_whole
+from mlp_xp.machine.whole_file import write_whole
+from mlp_xp.saved.model_file import load
 from mlp_xp.saved.onnx_file import onnx_bytes, signature
 from mlp_xp.settings.options import Problems
 from mlp_xp.settings.spelling import given, spelled
@@ -23,7 +24,7 @@ def export(asked: Export) -> None:
         clash = f"{given('out', '-')} and {spelled('as_json')} both write to standard output: name a file."
         wrong.add(clash if asked.as_json else None)
     else:
-        wrong.add(output_problem(path, [asked.model]))
+        wrong.add(*output_problems({"out": path}, [asked.model]))
     wrong.refuse()
     content = onnx_bytes(load(asked.model), matrix_input=asked.matrix_input)
     if asked.out == "-":

@@ -7,19 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import mlp_xp
-from mlp_xp.cli.files import output_problem
+from mlp_xp.cli.commands import in_order
 from mlp_xp.cli.printing import say
-from mlp_xp.cli.surface import Spelling, in_order
+from mlp_xp.cli.surface import Spelling
 from mlp_xp.history import History
+from mlp_xp.machine.whole_file import write_whole
 from mlp_xp.report.epochs import Log, TensorBoardLog, numbers_of
 from mlp_xp.report.page import Account, page
-from mlp_xp.report.plot import draw_curves, plot_problem
-from mlp_xp.saved.model_file import write_whole
+from mlp_xp.report.plot import draw_curves
 from mlp_xp.settings.options import Options
-from mlp_xp.settings.spelling import given
 from mlp_xp.tables.model import TableModel
 from mlp_xp.training_loop import Epoch
+from mlp_xp.version import VERSION
 
 
 @dataclasses.dataclass
@@ -44,22 +43,6 @@ class Outputs:
         if self.tensorboard is not None:
             self._written.append(TensorBoardLog(self.tensorboard))
         self._rates: dict[int, float] = {}
-
-    def problems(self, inputs: Sequence[str | Path | None]) -> list[str | None]:
-        """What is wrong with them, found out before any work.
-
-        Parameters
-        ----------
-        inputs : sequence of path or None
-            What is read, and must not be overwritten.
-        """
-        named = {"report": self.report, "plot": self.plot, "log": self.log}
-        found = [output_problem(path, inputs, name=name) for name, path in named.items() if path is not None]
-        if self.plot is not None:
-            found.append(plot_problem(self.plot))
-        if self.tensorboard is not None and self.tensorboard.exists() and not self.tensorboard.is_dir():
-            found.append(f"{given('tensorboard', self.tensorboard)} is a file: name a folder.")
-        return found
 
     def watch(self, run: Iterator[Epoch]) -> Iterator[Epoch]:
         """A run's epochs, written down as they pass.
@@ -112,7 +95,7 @@ class Outputs:
             draw_curves(self.plot, history, "loss")
         if self.report is not None:
             rates = [self._rates.get(n + 1, math.nan) for n in range(len(history.train_losses))]
-            account = Account(source, introduction, command, result, history, mlp_xp.__version__, rates, seed)
+            account = Account(source, introduction, command, result, history, VERSION, rates, seed)
             write_whole(self.report, page(account, model, training, held_out).encode("utf-8", "replace"))
 
 

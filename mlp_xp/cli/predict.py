@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from mlp_xp.cli.commands import Predict
-from mlp_xp.cli.files import given_data, output_problem
-from mlp_xp.cli.printing import reading, say
+from mlp_xp.cli.files import given_data, output_problems
+from mlp_xp.cli.printing import say
+from mlp_xp.cli.progress import reading
+from mlp_xp.machine.whole_file import whole_file
 from mlp_xp.network import Network
-from mlp_xp.saved.model_file import load, whole_file
+from mlp_xp.saved.model_file import load
 from mlp_xp.settings.options import Problems
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.files import written_rows
@@ -33,7 +35,7 @@ def predict(asked: Predict) -> None:
     wrong.add(*asked.problems(), no_data(asked))
     if asked.out != "-":
         wrong.add(
-            output_problem(Path(asked.out), [asked.data, asked.model]),
+            *output_problems({"out": Path(asked.out)}, [asked.data, asked.model]),
             f"{given('out', asked.out)}: predictions are written as CSV; name a .csv file."
             if Path(asked.out).suffix.lower() in OTHER_FORMATS
             else None,

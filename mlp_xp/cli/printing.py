@@ -5,13 +5,6 @@ import sys
 import textwrap
 from collections.abc import Iterable
 
-from mlp_xp.cli.progress import Reading
-
-
-def reading(data: str | None, *, quiet: bool) -> Reading:
-    """What shows how far the reading of the data is."""
-    return Reading(data or "", sys.stderr, quiet=quiet)
-
 
 def say(text: str) -> None:
     """Print a line on standard error; in a terminal, broken between words."""

@@ -324,3 +324,8 @@ class Reading:
         if not self._live:
             return 5.0
         return 0.2 if self._shown else 1.0
+
+
+def reading(data: str | None, *, quiet: bool) -> Reading:
+    """What shows how far the reading of the data is."""
+    return Reading(data or "", sys.stderr, quiet=quiet)

@@ -1,13 +1,13 @@
 """How a run lasts: checkpoints and resuming, signals, and the processes that train together."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from mlp_xp.cli.commands import Train
 from mlp_xp.cli.printing import say as say_line
 from mlp_xp.history import History
-from mlp_xp.machine.data_parallel import Ranks, under_mpi, world
+from mlp_xp.machine.data_parallel import Ranks, world
 from mlp_xp.saved.checkpoint import Checkpoints, Interruption, decode, encode, fingerprint, interruptible
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.training_loop import TrainingState
@@ -34,33 +34,18 @@ def lowest_first(ranks: Ranks | None) -> contextlib.AbstractContextManager[None]
     return contextlib.nullcontext() if ranks is None else ranks.lowest_first()
 
 
-def end_all(message: str, status: int, given: Sequence[str]) -> None:
-    """Where this process trains as one of several, say its error and end all of them; else do nothing."""
-    if not under_mpi() or "--no-mpi" in given or "train" not in given[:1]:
-        return
-    ranks = world()
-    if ranks is None:
-        return
-
-    def say() -> None:
-        for line in message.splitlines():
-            say_line(f"mlp-xp: error: {line}" + (f" (rank {ranks.rank})" if ranks.rank else ""))
-
-    ranks.end_all(say, status)
-
-
 @contextlib.contextmanager
 def controlled(
-    asked: Train, determining: Mapping[str, Any], source: Any, ranks: Ranks | None
+    named: Train, asked: Train, source: Any, ranks: Ranks | None
 ) -> Iterator[tuple[Interruption, TrainingState | None]]:
     """Handle signals, and give the run's checkpoints and the state that it goes on from.
 
     Parameters
     ----------
+    named : Train
+        What the user named, which the checkpoints tell.
     asked : Train
         Where and how often checkpoints are written (only rank 0 does), and whether the run goes on.
-    determining : mapping
-        The settings that the run's steps depend on.
     source : source
         The data, for its fingerprint.
     ranks : Ranks or None
@@ -74,12 +59,17 @@ def controlled(
         run: Interruption = Interruption()
         state: TrainingState | None = None
         folder = asked.checkpoint_dir
+        data = fingerprint(source) if folder is not None or ranks is not None else None
+        if ranks is not None:
+            ranks.refuse_differences({"data": data})
         if folder is not None and (ranks is None or ranks.rank == 0):
-            data = fingerprint(source)
+            determining = named.determining(ahead=False)
             checkpoints = Checkpoints(
                 folder,
                 asked.checkpoint_every,
                 configuration=determining,
+                defaults=asked.defaults(),
+                may_differ=asked.described().keys() - determining.keys(),
                 data=data,
                 on_error=asked.checkpoint_errors,
             )
@@ -87,6 +77,7 @@ def controlled(
             state = _latest(checkpoints, resume=asked.resume, override=asked.override)
             if asked.resume and not asked.quiet:
                 _say_where(checkpoints)
+                _say_how(asked, state)
         if ranks is not None:
             content = ranks.bytes_from_first(None if state is None else encode(state, {}, None))
             state = None if content is None else decode(content)[0]
@@ -111,6 +102,17 @@ def _say_where(run: Checkpoints) -> None:
         say_line(f"{run.folder} has no checkpoint yet: starting from the beginning")
     else:
         say_line(f"going on after epoch {at['epoch']}, step {at['step']}, from {run.folder}")
+
+
+def _say_how(asked: Train, state: TrainingState | None) -> None:
+    """Say where the number of epochs changes what the steps to come do."""
+    before = asked.epochs if state is None else state.numbers["max_epochs"]
+    schedule = asked.read("schedule")
+    if before != asked.epochs and getattr(schedule, "n_epochs", asked.epochs) is None:
+        say_line(
+            f"{given('schedule', asked.schedule)} is stretched over {asked.epochs} epochs from here on, and "
+            f"was over {before}: the result is not that of one run"
+        )
 
 
 def history_of(state: TrainingState) -> History:

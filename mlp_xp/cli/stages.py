@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from mlp_xp.cli.commands import Train
+from mlp_xp.cli.files import write_somewhere
 from mlp_xp.cli.outputs import Outputs
 from mlp_xp.cli.printing import aligned, say
 from mlp_xp.cli.progress import Counted, Silence, duration, progress
-from mlp_xp.cli.run_control import controlled, history_of
+from mlp_xp.cli.run_control import history_of
 from mlp_xp.history import History
 from mlp_xp.machine.data_parallel import Ranks
 from mlp_xp.network import Network
@@ -31,7 +32,7 @@ from mlp_xp.tables.fitting import (
 )
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TrainingOptions
-from mlp_xp.training_loop import Epoch
+from mlp_xp.training_loop import Epoch, TrainingState
 
 
 def introduction(options: TrainingOptions, data: Data, network: Network) -> list[str]:
@@ -80,15 +81,13 @@ def _about_batches(loader: Loader) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a training outcome.
+    """How a training ended.
 
     Attributes
     ----------
     history : History
     stopped : str or None
         Why.
-    status : int
-        The command's exit status.
     batch_size : int
         Rows a step.
     rows_gathered : list of int
@@ -99,7 +98,6 @@ class Outcome:
 
     history: History
     stopped: str | None
-    status: int
     batch_size: int
     rows_gathered: list[int]
     resumed_from: Mapping[str, Any] | None
@@ -111,7 +109,8 @@ def carry_out(
     model: TableModel,
     outputs: Outputs,
     ranks: Ranks | None,
-    determining: Mapping[str, Any],
+    control: Interruption,
+    state: TrainingState | None,
 ) -> Outcome:
     """Train a model, which then has the weights that are to be kept.
 
@@ -122,8 +121,10 @@ def carry_out(
     outputs : Outputs
         What is written while the run lasts.
     ranks : Ranks or None
-    determining : mapping
-        The settings that the run's steps depend on, as its checkpoints have them.
+    control : Interruption
+        Which lets signals wait until a step is done, and may write checkpoints.
+    state : TrainingState or None
+        Where the run goes on.
 
     Raises
     ------
@@ -134,22 +135,20 @@ def carry_out(
     n_rows, where = data.parts.raw_training.n_rows, network.backend.name
     bar = progress(asked.epochs, n_rows, asked.time_budget, quiet=asked.quiet, device=where)
     loader = loader_for(asked, Counted(data.parts.training, bar.passed))
-    control_of_run = controlled(asked, determining, data.table.source, ranks)
-    with control_of_run as (control, state):
-        run = fit(asked, data, network, loader, checkpoints=control, ranks=ranks, state=state)
-        if not asked.quiet:
-            for line in [*introduction(asked, data, network), *_about_batches(loader)]:
-                say(line)
-        try:
-            speaks = ranks is None or ranks.rank == 0
-            interrupted = _follow(outputs.watch(run), bar, control, speaks=speaks)
-        except FloatingPointError as error:
-            if bar.epoch is None or asked.out is None or (ranks is not None and ranks.rank):
-                raise
-            kept = _put_back(network, bar, asked.keep)
-            model.training |= {"epochs": kept.number, "stopped": "diverged in a later epoch"}
-            save(model, asked.out)
-            raise FloatingPointError(f"{error} {asked.out} has those of epoch {kept.number}.") from error
+    run = fit(asked, data, network, loader, checkpoints=control, ranks=ranks, state=state)
+    if not asked.quiet:
+        for line in [*introduction(asked, data, network), *_about_batches(loader)]:
+            say(line)
+    try:
+        speaks = ranks is None or ranks.rank == 0
+        interrupted = _follow(outputs.watch(run), bar, control, speaks=speaks)
+    except FloatingPointError as error:
+        if bar.epoch is None or asked.out is None or (ranks is not None and ranks.rank):
+            raise
+        kept = _put_back(network, bar, asked.keep)
+        model.training |= {"epochs": kept.number, "stopped": "diverged in a later epoch"}
+        saved = write_somewhere(asked.out, lambda path: save(model, path))
+        raise FloatingPointError(f"{error} {saved} has those of epoch {kept.number}.") from error
     if bar.epoch is not None:
         history, stopped = bar.epoch.training.history, bar.epoch.stopped
     elif state is not None:  # it had ended already
@@ -167,7 +166,6 @@ def carry_out(
     return Outcome(
         history,
         stopped,
-        128 + control.interrupted_by if interrupted and control.interrupted_by else 0,
         loader.batch_size,
         [int(number) for number in gathered],
         control.resumed_from if isinstance(control, Checkpoints) else None,
@@ -229,11 +227,11 @@ def result_of(asked: Train, data: Data, model: TableModel, outcome: Outcome, n_r
 
 def save_model(
     asked: Train, data: Data, model: TableModel, outcome: Outcome, result: Mapping[str, Any], out: Path
-) -> None:
-    """Write the model with what is known of its training."""
+) -> Path:
+    """Write the model with what is known of its training; where."""
     model.training |= {name: result[name] for name in RESULTS}
     model.training |= training_notes(asked, data, outcome.batch_size)
-    save(model, out)
+    return write_somewhere(out, lambda path: save(model, path))
 
 
 def report(result: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from mlp_xp.cli import configuration
-from mlp_xp.cli.commands import PANELS
+from mlp_xp.cli.commands import flags, in_order
 from mlp_xp.settings.options import Option, Options
 
 
@@ -42,12 +42,6 @@ class Spelling:
         return f"{self.name(field)} {shlex.quote(text) if text.isprintable() else repr(text)}"
 
 
-def flags(field: str, known: Option, *, default: object = None) -> list[str]:
-    """What an option is given as; with what turns it off, where it is on by default."""
-    name = known.option or field.replace("_", "-")
-    return [f"--{name}", f"--no-{name}"] if default is True else [f"--{name}"]
-
-
 def whole(text: str) -> int:
     """The whole number that an option is given as."""
     try:
@@ -62,16 +56,6 @@ def real(text: str) -> float:
         return float(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a number.") from None
-
-
-def in_order(kind: type[Options]) -> dict[str, Option]:
-    """Options by field, under their headings; what is given by position first."""
-
-    def place(item: tuple[str, Option]) -> tuple[bool, int]:
-        position, panel = item[1].position, PANELS.index(item[1].panel)
-        return (position is None, panel if position is None else position)
-
-    return dict(sorted(kind.described().items(), key=place))
 
 
 def function_of(kind: type[Options], run: Callable[[Any], Any], *, full: bool) -> Callable[..., Any]:

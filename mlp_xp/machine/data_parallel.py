@@ -17,6 +17,7 @@ on a CPU MPI moves little while the cores compute, and each message more costs i
 import contextlib
 import functools
 import importlib.util
+import json
 import os
 import sys
 import time
@@ -265,6 +266,40 @@ class Ranks:
             shared[:] = np.frombuffer(content, dtype=np.uint8)
         self._communicator.Bcast(shared, root=0)
         return shared.tobytes()
+
+    def texts(self, own: str) -> list[str]:
+        """A text of each rank, in their order, on every rank."""
+        found = []
+        for rank in range(self.size):
+            content = own.encode()
+            size = np.array([len(content)], dtype=np.float64)
+            self._communicator.Bcast(size, root=rank)
+            shared = np.zeros(int(size[0]), dtype=np.uint8)
+            if self.rank == rank:
+                shared[:] = np.frombuffer(content, dtype=np.uint8)
+            self._communicator.Bcast(shared, root=rank)
+            found.append(shared.tobytes().decode())
+        return found
+
+    def refuse_differences(self, own: Mapping[str, Any]) -> None:
+        """Raise ValueError on all ranks where one was given something else than rank 0.
+
+        Parameters
+        ----------
+        own : mapping
+            What all ranks must agree on, by name: JSON values.
+        """
+        texts = self.texts(json.dumps(own, sort_keys=True))
+        first = json.loads(texts[0])
+        for rank, text in enumerate(texts):
+            if text != texts[0]:
+                other = json.loads(text)
+                names = sorted(name for name in {*first, *other} if first.get(name) != other.get(name))
+                raise ValueError(
+                    f"ranks that train together must agree, but rank {rank} differs from rank 0: "
+                    + ", ".join(f"{name} {other.get(name)!r} against {first.get(name)!r}" for name in names)
+                    + ". Give all of them the same."
+                )
 
     def gather_numbers(self, number: float) -> list[float]:
         """One number of each rank, in their order, on every rank."""

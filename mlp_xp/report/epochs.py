@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mlp_xp.machine.whole_file import write_whole
 from mlp_xp.report.event_file import EventFile
-from mlp_xp.saved.model_file import write_whole
 from mlp_xp.training_loop import Epoch
 
 

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from mlp_xp.history import History
+from mlp_xp.machine.whole_file import write_whole
 from mlp_xp.report.drawing import spans_magnitudes
-from mlp_xp.saved.model_file import write_whole
 
 SUFFIXES = (".png", ".svg")
 

@@ -11,10 +11,11 @@ import json
 import math
 import os
 import re
+import stat
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from mlp_xp.saved.model_file import PART, checksum, write_whole
+from mlp_xp.machine.whole_file import PART, read_plain, write_whole
+from mlp_xp.saved.model_file import checksum
 from mlp_xp.settings import checks
 from mlp_xp.settings.interval import Interval
+from mlp_xp.settings.spelling import spelled
 from mlp_xp.training_loop import Training, TrainingState
 
 FORMAT = 1
@@ -38,6 +41,9 @@ FINGERPRINT_BYTES = 64 << 20
 
 FINGERPRINT_ROWS = 1024
 """so many rows, evenly spread, stand for it."""
+
+MOST_BYTES = 1 << 40
+"""What a checkpoint may have: more than any run writes, and less than what never ends."""
 
 NAME = re.compile(r"checkpoint-(\d{9})-(\d{12})\.safetensors")
 
@@ -92,6 +98,10 @@ class Checkpoints(Interruption):
         "5min", "1epoch", "500steps". Another one is written when the run is interrupted.
     configuration : mapping, optional
         Options that must be the same when the run goes on; JSON values.
+    defaults : mapping, optional
+        What an option was where a checkpoint says nothing of it: it is older than the option.
+    may_differ : collection of str
+        Options of earlier checkpoints that need not be the same.
     data : str, optional
         The data's `fingerprint`.
     on_error : "stop" or "go on"
@@ -111,6 +121,8 @@ class Checkpoints(Interruption):
         every: str = "5min",
         *,
         configuration: Mapping[str, Any] | None = None,
+        defaults: Mapping[str, Any] | None = None,
+        may_differ: Collection[str] = (),
         data: str | None = None,
         on_error: str = "go on",
     ) -> None:
@@ -119,6 +131,7 @@ class Checkpoints(Interruption):
         self.folder = Path(folder)
         self.every = Interval.parse(every)
         self.configuration = json.loads(json.dumps(dict(configuration or {})))
+        self._defaults, self._may_differ = dict(defaults or {}), frozenset(may_differ)
         self.data = data
         self.on_error = on_error
         try:
@@ -183,8 +196,8 @@ class Checkpoints(Interruption):
             return None
         epoch, step = len(training.history.train_losses), training.history.step
         path = self.folder / f"checkpoint-{epoch:09d}-{step:012d}.safetensors"
-        self._make_folder_again()
         try:
+            self._make_folder_again()
             write_whole(path, encode(state, self.configuration, self.data))
             for old in self.paths()[KEPT:]:
                 old.unlink(missing_ok=True)
@@ -199,21 +212,45 @@ class Checkpoints(Interruption):
         return path
 
     def _make_folder_again(self) -> None:
-        """Where the folder was deleted under way, go on as configured."""
-        if (self.folder / "lock").exists():
+        """Where the folder was deleted under way, go on as configured; another run's is left alone.
+
+        Raises
+        ------
+        OSError
+            The folder is another run's now, or was deleted and the run is to stop.
+        """
+        if self._holds_lock():
             return
         message = f"the checkpoint folder {self.folder} was deleted under way"
         if self.on_error == "stop":
             raise OSError(f"{message}.")
-        warnings.warn(f"{message}: it is made again, without the earlier checkpoints.", stacklevel=3)
         self._lock.close()
-        with contextlib.suppress(OSError):  # said when the checkpoint cannot be written
+        try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(self.folder / "lock")
+        except RuntimeError as error:
+            raise OSError(f"{message}, and another run is using it now") from error
+        except OSError:
+            return  # said when the checkpoint cannot be written
+        if self.paths():
+            self._lock.close()
+            raise OSError(f"{message}, and has checkpoints of another run now")
+        warnings.warn(f"{message}: it is made again, without the earlier checkpoints.", stacklevel=3)
+
+    def _holds_lock(self) -> bool:
+        """Whether the lock in the folder is the one that this run took: its folder is still its own."""
+        if self._lock.closed:
+            return False
+        own = os.fstat(self._lock.fileno())
+        try:
+            found = (self.folder / "lock").stat(follow_symlinks=False)
+        except OSError:
+            return False
+        return (own.st_dev, own.st_ino) == (found.st_dev, found.st_ino)
 
     def paths(self) -> list[Path]:
         """Files of checkpoints, the latest first."""
-        found = [path for path in self.folder.iterdir() if NAME.fullmatch(path.name)]
+        found = [path for path in self.folder.iterdir() if NAME.fullmatch(path.name) and path.is_file()]
         return sorted(found, key=lambda path: path.name, reverse=True)
 
     def latest(self, *, override: bool = False) -> TrainingState | None:
@@ -235,8 +272,8 @@ class Checkpoints(Interruption):
         damaged: list[str] = []
         for path in self.paths():
             try:
-                state, configuration, data = decode(path.read_bytes())
-            except ValueError as error:
+                state, configuration, data = decode(read_plain(path, MOST_BYTES, follow=False))
+            except (ValueError, OSError, MemoryError) as error:
                 damaged.append(f"{path} is damaged ({error})")
                 continue
             if damaged:
@@ -253,11 +290,12 @@ class Checkpoints(Interruption):
         return None
 
     def _difference(self, path: Path, configuration: Mapping[str, Any], data: str | None) -> str | None:
-        names = sorted({*configuration, *self.configuration})
+        then = {**{name: self._defaults.get(name) for name in self.configuration}, **configuration}
+        names = sorted({*then, *self.configuration} - self._may_differ)
         changed = [
-            f"{name}: {configuration.get(name)!r} then, {self.configuration.get(name)!r} now"
+            f"{name}: {then.get(name)!r} then, {self.configuration.get(name)!r} now"
             for name in names
-            if configuration.get(name) != self.configuration.get(name)
+            if then.get(name) != self.configuration.get(name)
         ]
         if data != self.data:
             changed.append("the data: other rows than then")
@@ -265,7 +303,7 @@ class Checkpoints(Interruption):
             return None
         return (
             f"the run in {path.parent} was another one ({'; '.join(changed)}). Give the same options and "
-            "data, another folder, or --override to go on with what is given now."
+            f"data, another folder, or {spelled('override')} to go on with what is given now."
         )
 
 
@@ -396,7 +434,11 @@ def _lock(path: Path) -> Any:
     RuntimeError
         Another process holds it.
     """
-    file = path.open("a+")
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    file = os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(f"{path} is no file of its own; delete it")
     try:
         if sys.platform == "win32":
             import msvcrt

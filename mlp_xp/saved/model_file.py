@@ -4,16 +4,14 @@ A file is data: nothing in it is ever run. The same training gives the same byte
 names are in it. It is written whole or not at all, with a checksum: a bit that turned since is noticed.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import itertools
 import json
 import os
-import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -23,6 +21,7 @@ from mlp_xp.activations import ACTIVATIONS, Custom, resolve_activation
 from mlp_xp.initializers import Given
 from mlp_xp.losses import LINKS
 from mlp_xp.machine.array_api import DTYPES, to_host
+from mlp_xp.machine.whole_file import write_whole
 from mlp_xp.network import Network, activation_name, resolve_link
 from mlp_xp.settings import checks
 from mlp_xp.settings.catalogue import describe
@@ -35,9 +34,6 @@ PLAIN_FORMAT = 2
 """The version that is written where nothing is in the file that came later: earlier readers know it."""
 
 METADATA_KEY = "mlp_xp"
-
-PART = ".mlp-xp-*.part"
-"""Names of files that are being written."""
 
 KINDS = ("network", "table", "estimator")
 
@@ -373,41 +369,3 @@ def _activation(described: Any) -> Any:
     if not isinstance(described, str | dict):
         raise TypeError(f"{described!r} names no activation")
     return resolve_activation(described)
-
-
-def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file under a temporary name beside it, flush it to disk, and rename it.
-
-    Raises
-    ------
-    OSError
-        Nothing is left of the attempt, and what was at `path` is untouched.
-    """
-    with whole_file(path) as file:
-        file.write(content)
-
-
-@contextlib.contextmanager
-def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A new file to write to, which takes the place of the one at `path` when the block ends without error.
-
-    A link is followed. A device or a pipe cannot be replaced and is refused.
-
-    Raises
-    ------
-    OSError
-        Nothing is left of the attempt, and what was at `path` is untouched.
-    """
-    path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_file():
-        raise OSError(f"{path} is a {'folder' if path.is_dir() else 'device or pipe'}: name a file.")
-    temporary = path.with_name(PART.replace("*", secrets.token_hex(8)))
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

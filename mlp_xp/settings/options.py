@@ -48,7 +48,10 @@ class Option:
     of_model : bool
         Whether a model to go on from decides it.
     may_differ : bool
-        Whether a run may be resumed with another value: the steps already made do not depend on it.
+        Whether the result of a run does not depend on it: each rank may have its own, and a run that is
+        resumed another one.
+    ahead : bool
+        Whether it only changes steps that are still to be made: a run may be resumed with another value.
     once : bool
         Whether it belongs to one call: it is in no file of options and in no command to repeat.
     noted : bool
@@ -65,6 +68,7 @@ class Option:
     position: int | None = None
     of_model: bool = False
     may_differ: bool = False
+    ahead: bool = False
     once: bool = False
     noted: bool = False
 

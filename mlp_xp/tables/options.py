@@ -443,7 +443,7 @@ class TrainingOptions(TableOptions, DeviceOptions):
         words=_names_of("order"),
         read=_resolved,
     )
-    epochs: int = option(1000, TRAINING, "Passes over the data, at most.", read=whole())
+    epochs: int = option(1000, TRAINING, "Passes over the data, at most.", read=whole(), ahead=True)
     l1: float = option(
         0.0, TRAINING, "Strength of the penalty on sum |w|, >= 0.", read=number(least=0), noted=True
     )
@@ -511,9 +511,10 @@ class TrainingOptions(TableOptions, DeviceOptions):
         END,
         "Epochs without improvement of the watched loss until it stops; 0 to go on.",
         read=whole(least=0),
+        ahead=True,
     )
     tolerance: float = option(
-        0.0, END, "What counts as an improvement, in units of the loss.", read=number(least=0)
+        0.0, END, "What counts as an improvement, in units of the loss.", read=number(least=0), ahead=True
     )
     loss_below: float | None = option(
         None,
@@ -521,6 +522,7 @@ class TrainingOptions(TableOptions, DeviceOptions):
         "Stop when the watched loss is below it, in units of the loss.",
         shown="never",
         read=number(),
+        ahead=True,
     )
     time_budget: float | None = option(
         None,
@@ -528,12 +530,14 @@ class TrainingOptions(TableOptions, DeviceOptions):
         "Seconds after which it stops, at the end of an epoch.",
         shown="no limit",
         read=number(above=0),
+        ahead=True,
     )
     keep: str = option(
         "best",
         END,
         "Whose weights are kept: 'best' or 'last' epoch.",
         read=one_of(lambda: ("best", "last")),
+        ahead=True,
     )
     on_divergence: str = option(
         "stop",
@@ -541,6 +545,7 @@ class TrainingOptions(TableOptions, DeviceOptions):
         "What a loss that is not finite leads to: 'stop', or 'rollback' to the best epoch with half the "
         "learning rate, ten times at most.",
         read=one_of(lambda: ("stop", "rollback")),
+        ahead=True,
     )
     checkpoint_dir: Path | None = option(
         None,
@@ -645,13 +650,18 @@ class TrainingOptions(TableOptions, DeviceOptions):
             return "plain"
         return "fast" if self.cuda_graph else "fused"
 
-    @property
-    def determining(self) -> dict[str, Any]:
-        """What the steps of a run depend on, as JSON values."""
+    def determining(self, *, ahead: bool) -> dict[str, Any]:
+        """What the result of a run depends on, as JSON values.
+
+        Parameters
+        ----------
+        ahead : bool
+            Also what only changes steps that are still to be made.
+        """
         return {
             name: str(value) if isinstance(value, Path) else value
             for name, value in self.values().items()
-            if not self.described()[name].may_differ
+            if not self.described()[name].may_differ and (ahead or not self.described()[name].ahead)
         }
 
     def need_names(self) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlp_xp.saved.model_file import PART
+from mlp_xp.machine.whole_file import PART
 
 ROOT = Path(__file__).parents[2]
 

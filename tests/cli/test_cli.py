@@ -9,7 +9,7 @@ from command_line import ROOT, Outcome, environment, run_process, runner, snapsh
 from stand_ins.cuda_refusal import one_line
 
 import mlp_xp
-from mlp_xp.cli import application
+from mlp_xp.cli.application import application
 from mlp_xp.cli.commands import COMMANDS
 from mlp_xp.cli.surface import unwrapped
 from mlp_xp.machine import cuda

@@ -15,9 +15,9 @@ import pytest
 from arrays import readonly
 
 from mlp_xp import Loader, Network, train
+from mlp_xp.machine.whole_file import PART
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.saved.checkpoint import KEPT, Checkpoints, decode, encode, fingerprint
-from mlp_xp.saved.model_file import PART
 from mlp_xp.settings.interval import Interval
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /sys")

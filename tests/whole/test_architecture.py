@@ -31,7 +31,7 @@ HEAVY = {
 
 # From the foundations to the roof: a room (a file or a folder) knows only floors below its own.
 FLOORS = (
-    ("settings",),
+    ("settings", "version"),
     ("machine",),
     ("history",),
     ("rows",),
@@ -62,7 +62,6 @@ UPWARDS = {
     (False, "run", "objective"),
     (True, "network", "forward"),
     (True, "saved", "estimators"),
-    (False, "cli", "__init__"),
 }
 
 # Optional libraries that a room is about, and may import where it is imported itself.

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from mlp_xp.machine.whole_file import write_whole
 from mlp_xp.network import Network
-from mlp_xp.saved.model_file import write_whole
 from mlp_xp.saved.onnx_file.columns import features, matrix_problem
 from mlp_xp.saved.onnx_file.graph import Graph
 from mlp_xp.saved.onnx_file.network import Layers, check_activations

@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 import os
-import secrets
+import re
 import shutil
 import struct
 import sys
@@ -23,6 +23,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from mlp_xp.machine.whole_file import open_plain, whole_file
 from mlp_xp.rows.arrays import Array
 from mlp_xp.rows.files import File, local_file
 from mlp_xp.settings.spelling import given, spelled
@@ -33,6 +34,9 @@ FORMAT = 1
 """Version of the files; others are converted again."""
 
 SUFFIX = ".records"
+
+_OURS = re.compile(r"[0-9a-f]{32}\.records(\.part-\d+-[0-9a-f]+)?|\.mlp-xp-[0-9a-f]{16}\.part")
+"""Names of files that are kept here, and of such that are being written, today and by earlier versions."""
 
 _MAGIC = b"mlp_xp records\n\0"
 _PAGE = 4096
@@ -68,12 +72,14 @@ def cached(cache_dir: str | os.PathLike[str] | None = None) -> list[Cached]:
     """The files in the cache, unfinished ones included; what can not be read says so."""
     folder = cache_folder(cache_dir)
     found = []
-    for path in sorted(folder.glob(f"*{SUFFIX}*")) if folder.is_dir() else []:
-        if SUFFIX + ".part-" in path.name:
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if not _OURS.fullmatch(path.name) or path.is_symlink() or not path.is_file():
+            continue
+        if not path.name.endswith(SUFFIX):
             made_from = "unfinished"
         else:
             try:
-                with path.open("rb") as stream:
+                with open_plain(path, follow=False) as stream:
                     made_from = _read_description(stream)["made_from"]
             except (OSError, ValueError):
                 made_from = "damaged"
@@ -124,36 +130,28 @@ def write_records(path: Path, schema: Schema, n_rows: int, made_from: str, recor
         The folder can not be written, the disk is full, or there are not n_rows records.
     """
     needed = n_rows * schema.record.itemsize
-    part = path.with_name(f"{path.name}.part-{os.getpid()}-{secrets.token_hex(4)}")
     with _writing(path.parent, needed):
         _make_private(path.parent)
         _remove_abandoned(path.parent)
         free = shutil.disk_usage(path.parent).free
         if needed > free:
             raise OSError(f"{free:,} bytes are free")
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            with _writing(path.parent, needed):
-                stream.write(_description(schema, n_rows, made_from))
-            written = 0
-            for block in records:
-                written += len(block)
-                with _writing(path.parent, needed):
-                    stream.write(np.ascontiguousarray(block).view(np.uint8).data)
-            if written != n_rows:
-                raise RuntimeError(
-                    f"{made_from} was changed while it was read: {n_rows:,} rows at first, "
-                    f"{written:,} now. Start again when nothing writes to it."
-                )
-            with _writing(path.parent, needed):
-                stream.flush()
-                os.fsync(stream.fileno())
+    with contextlib.ExitStack() as stack:
         with _writing(path.parent, needed):
-            part.replace(path)
-            _flush_folder(path.parent)
-    finally:
-        part.unlink(missing_ok=True)
+            stream = stack.enter_context(whole_file(path, mode=0o600))
+            stream.write(_description(schema, n_rows, made_from))
+        written = 0
+        for block in records:  # what cannot be read is another matter than what cannot be written
+            written += len(block)
+            with _writing(path.parent, needed):
+                stream.write(np.ascontiguousarray(block).view(np.uint8).data)
+        if written != n_rows:
+            raise RuntimeError(
+                f"{made_from} was changed while it was read: {n_rows:,} rows at first, "
+                f"{written:,} now. Start again when nothing writes to it."
+            )
+        with _writing(path.parent, needed):
+            stack.close()
 
 
 @contextlib.contextmanager
@@ -175,7 +173,7 @@ def _make_private(folder: Path) -> None:
     if sys.platform == "win32":
         return
     status = folder.stat()
-    is_ours = all(SUFFIX in each.name for each in folder.iterdir())
+    is_ours = all(_OURS.fullmatch(each.name) for each in folder.iterdir())
     if status.st_uid == os.geteuid() and is_ours:
         folder.chmod(0o700)
     elif status.st_uid != os.geteuid() or status.st_mode & 0o022:
@@ -183,20 +181,11 @@ def _make_private(folder: Path) -> None:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    for part in folder.glob(f"*{SUFFIX}.part-*"):
-        with contextlib.suppress(OSError):
-            if time.time() - part.stat().st_mtime > _ABANDONED:
-                part.unlink()
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make the new name last through a power cut, where folders can be flushed."""
-    if sys.platform != "win32":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    for each in folder.iterdir():
+        if _OURS.fullmatch(each.name) and not each.name.endswith(SUFFIX):
+            with contextlib.suppress(OSError):
+                if time.time() - each.stat().st_mtime > _ABANDONED:
+                    each.unlink()
 
 
 def _description(schema: Schema, n_rows: int, made_from: str) -> bytes:
@@ -268,9 +257,11 @@ def open_records(path: Path) -> tuple[Schema, Array, File]:
     ValueError
         It is damaged or of another version, and says how.
     """
-    file = local_file(path)
-    with path.open("rb") as stream:
+    with open_plain(path, follow=False) as stream:
+        if hasattr(os, "geteuid") and os.fstat(stream.fileno()).st_uid != os.geteuid():
+            raise ValueError("it belongs to another user")
         description = _read_description(stream)
+    file = local_file(path)
     weight = _columns(description.get("weight"))
     features, targets = _columns(description.get("features")), _columns(description.get("targets"))
     if not features or len(weight) > 1 or any(each.kind not in ("number", "bool") for each in weight):

@@ -1,0 +1,157 @@
+"""All commands in one: what is typed finds its command, and what goes wrong gets a line and a status."""
+
+import functools
+import importlib
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from mlp_xp.cli.commands import COMMANDS
+from mlp_xp.cli.printing import printable
+from mlp_xp.cli.signals import Signals
+from mlp_xp.cli.streams import to_nowhere
+from mlp_xp.cli.surface import Spelling, function_of, unwrapped
+from mlp_xp.settings.options import Options
+from mlp_xp.settings.spelling import speaking
+from mlp_xp.version import VERSION
+
+REFUSED = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError)
+
+EPILOG = (
+    "Exit statuses: 0 done; 1 the training diverged; 2 something that was given is refused; 3 an error of "
+    "mlp-xp itself; 130 interrupted, 143 terminated (a training still writes its model)."
+)
+
+
+def common(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Multilayer perceptrons trained by memoised backpropagation, on a CPU or a CUDA GPU."""
+    if version:
+        print(f"mlp-xp {VERSION}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+class CarriedError(Exception):
+    """Carries an error past typer, which would end the process by itself on some."""
+
+
+def carry_out(name: str, asked: Options) -> Any:
+    """Run a command, with errors that typer must not see in a `CarriedError`."""
+    try:
+        with speaking(Spelling(type(asked))):
+            status = getattr(importlib.import_module(f"mlp_xp.cli.{name}"), name)(asked)
+            sys.stdout.flush()
+            return status
+    except (KeyboardInterrupt, EOFError, OSError) as error:
+        raise CarriedError from error
+
+
+def application(wanted: Callable[[str], bool] = lambda name: True, *, full: bool = True) -> typer.Typer:
+    """All commands, as typer has them.
+
+    Parameters
+    ----------
+    wanted : callable (str) -> bool
+        Whether a command is to have its options: the help of all commands needs none.
+    full : bool
+        Whether the help of the options is to be complete.
+    """
+    app = typer.Typer(
+        name="mlp-xp",
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True, epilog=EPILOG)(common)
+    for name, kind in COMMANDS.items():
+        options = kind if wanted(name) else Options
+        function = function_of(options, functools.partial(carry_out, name), full=full)
+        app.command(name, help=unwrapped(kind.__doc__ or ""))(function)
+    return app
+
+
+def run(given: Sequence[str]) -> int:
+    """Run a command; its exit status, with errors said."""
+    signals = Signals()
+    debug = "--debug" in given
+    arguments = [argument for argument in given if argument != "--debug"]
+    with warnings.catch_warnings(), signals.caught():
+        warnings.showwarning = _show_warning
+        try:
+            helped = bool({"--help", "-h"} & set(arguments))
+            app = application(lambda name: name in arguments, full=helped)
+            return int(app(args=arguments, prog_name="mlp-xp", standalone_mode=False) or 0)
+        except (Exception, KeyboardInterrupt) as error:
+            found = error.__cause__ if isinstance(error, CarriedError) and error.__cause__ else error
+            if signals.number is not None or isinstance(found, KeyboardInterrupt | typer.Abort):
+                return _end("interrupted.", signals.status, given, interrupted=True)
+            if isinstance(
+                found, BrokenPipeError
+            ):  # the reader of our output has gone: nobody is left to tell
+                to_nowhere(sys.stdout)
+                return 0
+            if debug:
+                raise
+            _flush()
+            return _end(*_explain(found, given), given)
+
+
+def _flush() -> None:
+    """What is left of the output, where it can still be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        to_nowhere(sys.stdout)
+
+
+def _explain(error: BaseException, given: Sequence[str]) -> tuple[str, int]:
+    """An error in our words, and its exit status."""
+    message = getattr(error, "format_message", None)  # an error of typer's own
+    if message is not None:
+        command = next((f"{argument} " for argument in given[:1] if argument in COMMANDS), "")
+        return f"{message()} See mlp-xp {command}--help.", 2
+    if isinstance(error, FloatingPointError):
+        return str(error), 1
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}.", 2
+    if isinstance(error, MemoryError) and (type(error) is not MemoryError or not str(error)):  # a library's
+        what = str(error).rstrip(".") or "no more can be had"
+        return f"there is not enough memory: {what}. Make the network or the batches smaller.", 2
+    if isinstance(error, REFUSED):
+        return str(error) or type(error).__name__, 2
+    text = (
+        f"{type(error).__name__}: {error}. That is an error of mlp-xp itself: please report it with what "
+        "--debug shows."
+    )
+    return text, 3
+
+
+def _end(message: str, status: int, given: Sequence[str], *, interrupted: bool = False) -> int:
+    """Print an error, each of its lines as one, and end all processes that train together."""
+    ranks = None
+    if "train" in given[:1] and "--no-mpi" not in given:
+        from mlp_xp.machine.data_parallel import under_mpi, world
+
+        # Who is interrupted before the ranks have met does not wait for them.
+        if under_mpi() and not (interrupted and not world.cache_info().currsize):
+            ranks = world()
+    mark = f" (rank {ranks.rank})" if ranks is not None and ranks.rank else ""
+    lines = [f"mlp-xp: error: {printable(line)}{mark}" for line in message.splitlines()]
+
+    def say() -> None:
+        print("\n".join(lines), file=sys.stderr)
+
+    if ranks is not None:
+        ranks.end_all(say, status)
+    say()
+    return status
+
+
+def _show_warning(message: Any, *_: Any, **__: Any) -> None:
+    print(f"mlp-xp: {printable(str(message))}", file=sys.stderr)
