@@ -343,7 +343,7 @@ def _check_fit(network: Network, loader: Loader, loss: Any) -> None:
         )
     if source.n_targets == 0:
         raise ValueError("there are no targets to learn: give the loader y.")
-    targets = getattr(source, "y", None)
+    targets = source.y
     if targets is not None:
         loss.check_targets(targets, network.layer_sizes[-1])
 

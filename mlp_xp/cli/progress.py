@@ -2,6 +2,7 @@
 
 import mmap
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlp_xp.machine import cuda
-from mlp_xp.tables.prepared import Around
+from mlp_xp.rows.source import Source, Wrapped
 from mlp_xp.training_loop import Epoch
 
 SECONDS_BETWEEN_LINES = 1.0
@@ -58,7 +59,7 @@ def memory_taken() -> int | None:
         return None
 
 
-class Counted(Around):
+class Counted(Wrapped):
     """A source that tells how many rows were read from it.
 
     Parameters
@@ -68,14 +69,16 @@ class Counted(Around):
         Called with the number of rows after each reading.
     """
 
-    def __init__(self, source: Any, passed: Callable[[int], None]) -> None:
+    def __init__(self, source: Source, passed: Callable[[int], None]) -> None:
         super().__init__(source)
-        self.passed = passed
+        self.y, self.passed = source.y, passed
+        self._one_at_a_time = threading.Lock()
 
-    def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
+    def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray | None, weight: np.ndarray | None) -> None:
         """Fill the arrays, and count."""
         self.source.rows(index, x, y, weight)
-        self.passed(len(index))
+        with self._one_at_a_time:
+            self.passed(len(index))
 
 
 class Silence:

@@ -17,6 +17,7 @@ from mlp_xp.estimators.parameters import is_stochastic, stated
 from mlp_xp.estimators.perceptron import Perceptron
 from mlp_xp.estimators.targets import Labels, kind_of, labels_of, numbers_of
 from mlp_xp.losses import BinaryCrossEntropy, GroupedCrossEntropy, SoftmaxCrossEntropy
+from mlp_xp.rows.source import Source
 from mlp_xp.settings import checks
 
 
@@ -475,7 +476,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
             encoded = (1.0 - smoothing) * encoded + np.asarray(0.5 * smoothing, dtype=encoded.dtype)
         return encoded
 
-    def _encoded_source(self, source: Any, dtype: str, *, learn: bool) -> Encoded:
+    def _encoded_source(self, source: Source, dtype: str, *, learn: bool) -> Encoded:
         """A source with encoded targets; one pass learns or checks the classes."""
         seen = seen_targets(source)
         if learn and not (self.warm_start and hasattr(self, "classes_")):

@@ -3,20 +3,19 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import scipy.sparse
 
-from mlp_xp.estimators.rows import Part, SparseSource, dense_pieces
+from mlp_xp.estimators.rows import SparseSource, dense_pieces
 from mlp_xp.estimators.targets import Labels, numbers_of
 from mlp_xp.machine.array_api import to_host
 from mlp_xp.network import Network
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.device_arrays import ResidentSource, is_elsewhere, take_rows
 from mlp_xp.rows.loader import Loader
-from mlp_xp.rows.order import Sequential
+from mlp_xp.rows.source import Source, Subset, Wrapped, as_source, is_source, passes
 from mlp_xp.tables.files import open_source
 
 CHUNK_ROWS = 4096
@@ -35,7 +34,7 @@ class InMemory:
     weight: np.ndarray | None
 
     @functools.cached_property
-    def source(self) -> Any:
+    def source(self) -> Source:
         """The rows as a source."""
         if scipy.sparse.issparse(self.x):
             return SparseSource(self.x.tocsr(), self.y, self.weight)
@@ -67,19 +66,19 @@ class InMemory:
 class Streamed:
     """Rows that a source has: gathered for each step, never held as a whole."""
 
-    source: Any
+    source: Source
     prefetch = "auto"
 
     def part(self, rows: np.ndarray) -> "Streamed":
         """Some rows, not copied."""
-        return Streamed(Part(self.source, rows))
+        return Streamed(Subset(self.source, rows))
 
     def outputs(self, network: Network) -> Scored:
         """What a network says to all rows; outputs are held, rows are not."""
         dtype = "int32" if self.source.labels else network.backend.dtype_name
         y, outputs, weights = [], [], []
-        for x, targets, weight in chunks(self.source, dtype):
-            y.append(targets.copy())
+        for _, x, targets, weight in passes(self.source, CHUNK_ROWS, dtype, network.layer_sizes[-1]):
+            y.append(targets)
             outputs.append(network.predict(x))
             weights.append(weight)
         return (
@@ -93,21 +92,10 @@ class Streamed:
         """Σ s_i."""
         if not self.source.has_weights:
             return float(self.source.n_rows)
-        return float(sum(weight.sum(dtype=float) for _, _, weight in chunks(self.source, "float64")))
+        return float(sum(weight.sum() for *_, weight in passes(self.source, CHUNK_ROWS)))
 
 
-def chunks(source: Any, y_dtype: str) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Rows of a source, some at a time, in the order in which it can be read; each in arrays of its own."""
-    order = getattr(source, "order", Sequential())(source.n_rows, 0, 0)
-    for start in range(0, source.n_rows, CHUNK_ROWS):
-        index = np.asarray(order[start : min(start + CHUNK_ROWS, source.n_rows)], dtype=np.int64)
-        x = np.empty((len(index), source.n_features))
-        y, weight = np.empty((len(index), source.n_targets), dtype=y_dtype), np.empty(len(index))
-        source.rows(index, x, y, weight if source.has_weights else None)
-        yield x, y, weight
-
-
-class Encoded:
+class Encoded(Wrapped):
     """A source whose targets are what the core's losses read.
 
     Parameters
@@ -126,39 +114,33 @@ class Encoded:
 
     def __init__(
         self,
-        source: Any,
+        source: Source,
         labels: bool,
         encode: Any,
         class_weight: np.ndarray | None = None,
         classes: np.ndarray | None = None,
     ) -> None:
-        self.source, self.labels, self.encode = source, labels, encode
+        super().__init__(source)
+        self.labels, self.encode = labels, encode
         self.class_weight, self.classes = class_weight, classes
-        self.n_rows, self.n_features = source.n_rows, source.n_features
-        self.n_targets = source.n_targets
-        self.has_weights = bool(source.has_weights) or class_weight is not None
-        if hasattr(source, "order"):
-            self.order = source.order
+        self.has_weights = source.has_weights or class_weight is not None
 
     def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray | None, weight: np.ndarray | None) -> None:
         """Fill x, y and weight with the rows of `index`."""
         given = np.empty((len(index), self.n_targets))
-        self.source.rows(index, x, given, weight if self.source.has_weights else None)
+        self.source.rows(index, x, given, weight)
         if y is not None:
             y[...] = self.encode(given)
-        if weight is not None:
-            if not self.source.has_weights:
-                weight[...] = 1.0
-            if self.class_weight is not None and self.classes is not None:
-                weight *= self.class_weight[numbers_of(given[:, 0], self.classes)]
+        if weight is not None and self.class_weight is not None and self.classes is not None:
+            weight *= self.class_weight[numbers_of(given[:, 0], self.classes)]
 
 
 def is_streamed(X: Any) -> bool:
     """Whether X names, is or has a source, rather than being data."""
-    return isinstance(X, str | os.PathLike | Loader) or (hasattr(X, "rows") and hasattr(X, "n_rows"))
+    return isinstance(X, str | os.PathLike | Loader) or is_source(X)
 
 
-def source_given(X: Any, y: Any, dtype: str | None) -> Any:
+def source_given(X: Any, y: Any, dtype: str | None) -> Source | None:
     """The source that X names, is or has; None where X is data.
 
     Raises
@@ -172,13 +154,7 @@ def source_given(X: Any, y: Any, dtype: str | None) -> Any:
         return None
     if y is not None:
         raise ValueError("a source or a loader brings its own targets: leave y out.")
-    return X.source if isinstance(X, Loader) else X
-
-
-def dtype_of(source: Any) -> str:
-    """The dtype to compute in, if none is given: float32, or float64 for arrays of that."""
-    x = getattr(source, "x", None)
-    return "float64" if x is not None and x.dtype == "float64" else "float32"
+    return X.source if isinstance(X, Loader) else as_source(X)
 
 
 def names_of(columns: Any) -> list[str] | None:
@@ -205,7 +181,7 @@ class SeenTargets:
     counts: list[np.ndarray]
 
 
-def seen_targets(source: Any) -> SeenTargets:
+def seen_targets(source: Source) -> SeenTargets:
     """The classes in the targets of a source, by one pass over it.
 
     Raises
@@ -216,7 +192,7 @@ def seen_targets(source: Any) -> SeenTargets:
     if not source.n_targets:
         raise ValueError("the source has no targets: name the target column as y.")
     counts: list[dict[float, int]] = [{} for _ in range(source.n_targets)]
-    for _, y, _ in chunks(source, "float64"):
+    for _, _, y, _ in passes(source, CHUNK_ROWS):
         for column, count in zip(y.T, counts, strict=True):
             for value, n in zip(*np.unique(column, return_counts=True), strict=True):
                 count[float(value)] = count.get(float(value), 0) + int(n)
@@ -227,7 +203,7 @@ def seen_targets(source: Any) -> SeenTargets:
                 "Unknown label type: continuous. Maybe you are trying to fit a classifier, which expects "
                 "discrete classes on a regression target with continuous values."
             )
-    columns = getattr(source, "targets", None) or [None] * source.n_targets
+    columns = source.targets or [None] * source.n_targets
     classes = [
         np.array(column.levels)[values[t].astype(int)]
         if column is not None and column.kind == "text"

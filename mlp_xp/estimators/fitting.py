@@ -16,9 +16,8 @@ from mlp_xp.dropout import resolve_dropout
 from mlp_xp.estimators import parameters
 from mlp_xp.estimators.array_home import HOST, device_for, home_of, on_host, seen_by_host, stays
 from mlp_xp.estimators.callbacks import Listeners
-from mlp_xp.estimators.data import InMemory, Streamed, dtype_of, is_streamed, names_of, source_given
+from mlp_xp.estimators.data import InMemory, Streamed, is_streamed, names_of, source_given
 from mlp_xp.estimators.drawing import CountedOrder, DrawnOrder, draw_validation, draw_weights
-from mlp_xp.estimators.rows import Part
 from mlp_xp.estimators.saved import HISTORY
 from mlp_xp.estimators.searching import Search
 from mlp_xp.estimators.training import OF_SKLEARN, Continuation, Descent, Validation, new_rates
@@ -28,6 +27,7 @@ from mlp_xp.network import Network
 from mlp_xp.objective import Objective
 from mlp_xp.rows.loader import Loader
 from mlp_xp.rows.order import Sequential, Shuffled
+from mlp_xp.rows.source import Source, Subset
 from mlp_xp.settings.catalogue import resolve
 
 Rows = InMemory | Streamed
@@ -208,18 +208,18 @@ def _validated(e: Any, X: Any, y: Any, first: bool) -> tuple[Any, Any]:
     return (X if stay else checked), y
 
 
-def _opened(e: Any, source: Any, first: bool) -> tuple[Rows, str]:
+def _opened(e: Any, source: Source, first: bool) -> tuple[Rows, str]:
     """Rows of a source, and the dtype to compute in."""
     _check_columns(e, source, first)
-    dtype = e.dtype or dtype_of(source)
+    dtype = e.dtype or source.dtype
     if not first:
         dtype = e._network_now().backend.dtype_name
     return Streamed(e._encoded_source(source, dtype, learn=True)), dtype
 
 
-def _check_columns(e: Any, source: Any, first: bool) -> None:
+def _check_columns(e: Any, source: Source, first: bool) -> None:
     """Learn the number and names of features, or check that they are those of the last fit."""
-    names = names_of(getattr(source, "columns", None))
+    names = names_of(source.columns)
     if first:
         e.n_features_in_ = source.n_features
         vars(e).pop("feature_names_in_", None)
@@ -326,7 +326,7 @@ def _descend(
             training.latest = None
     source = data.source
     if validation is None and e.early_stopping:
-        if incremental or hasattr(source, "order"):
+        if incremental or source.order is not None:
             what = "partial_fit" if incremental else "a stream of batches"
             raise ValueError(
                 f"{what} does not support early_stopping=True without validation data: give it X_val and "
@@ -338,13 +338,13 @@ def _descend(
             )
         rows, rows_val = training.split
         validation = data.part(rows_val)
-        source = Part(source, rows)
+        source = Subset(source, rows)
     visits = None
     batch = parameters.batch_rows(e, source.n_rows)
     if loader_given is not None:
         visits, batch = loader_given.order, min(loader_given.batch_size, source.n_rows)
     elif isinstance(data, Streamed):
-        visits = getattr(source, "order", Shuffled() if e.shuffle else Sequential())
+        visits = source.order or (Shuffled() if e.shuffle else Sequential())
     if training.order is None or training.order.n_rows != source.n_rows or incremental:
         if visits is None:
             training.order = DrawnOrder(random_state, source.n_rows, bool(e.shuffle))
@@ -385,7 +385,7 @@ def _descend(
 
 def _whole(rows: Rows) -> Loader:
     """All rows at once, in the order in which they can be read."""
-    return Loader(rows.source, batch_size="full", order=getattr(rows.source, "order", "sequential"))
+    return Loader(rows.source, batch_size="full", order=rows.source.order or "sequential")
 
 
 def _shared(random_state: Any, ranks: Ranks | None) -> Any:

@@ -14,6 +14,7 @@ from mlp_xp.estimators.fitting import Held, fit
 from mlp_xp.estimators.parameters import found_by
 from mlp_xp.estimators.perceptron import Perceptron
 from mlp_xp.losses import LOSSES, HalfSquaredError, Poisson
+from mlp_xp.rows.source import Source
 from mlp_xp.settings.catalogue import resolve
 
 
@@ -336,11 +337,11 @@ class MLPRegressor(RegressorMixin, Perceptron):
         loss.check_targets(encoded, loss.n_outputs(encoded.shape[1], None))
         return encoded
 
-    def _encoded_source(self, source: Any, dtype: str, *, learn: bool) -> Encoded:
+    def _encoded_source(self, source: Source, dtype: str, *, learn: bool) -> Encoded:
         """A source with targets that are numbers."""
         if not source.n_targets:
             raise ValueError("the source has no targets: name the target column as y.")
-        texts = [c.name for c in getattr(source, "targets", None) or () if c.kind == "text"]
+        texts = [c.name for c in source.targets if c.kind == "text"]
         if texts:
             raise ValueError(
                 f"the targets {texts} are text: MLPRegressor needs numbers (MLPClassifier takes text)."

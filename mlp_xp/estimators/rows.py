@@ -1,4 +1,4 @@
-"""Sparse matrices as sources, and parts of sources."""
+"""Sparse matrices as sources."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,50 +6,28 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
+from mlp_xp.rows.source import Source
+
 DENSE_BYTES = 2**23
 """Sparse rows are made dense in pieces of at most this size."""
 
 
-class SparseSource:
+class SparseSource(Source):
     """Rows of a CSR matrix, made dense batch by batch."""
 
     def __init__(self, x: Any, y: np.ndarray, sample_weight: np.ndarray | None) -> None:
         self.x, self.y, self.sample_weight = x, y, sample_weight
         self.n_rows, self.n_features = x.shape
         self.n_targets = y.shape[1]
-        self.has_weights = sample_weight is not None
+        self.has_weights, self.labels = sample_weight is not None, y.dtype.kind in "iub"
 
     def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray | None, weight: np.ndarray | None) -> None:
         """Fill x, y and weight with the rows of `index`."""
         x[...] = self.x[index].toarray()
-        if y is not None:
+        if y is not None and self.y is not None:
             y[...] = self.y[index]
         if weight is not None:
             weight[...] = 1.0 if self.sample_weight is None else self.sample_weight[index]
-
-
-class Part:
-    """Some rows of a source, as a source."""
-
-    def __init__(self, source: Any, numbers: np.ndarray) -> None:
-        self.source, self.numbers = source, numbers
-        self.n_rows, self.n_features = len(numbers), source.n_features
-        self.n_targets, self.has_weights = source.n_targets, source.has_weights
-        self.labels = getattr(source, "labels", False)
-
-    def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray | None, weight: np.ndarray | None) -> None:
-        """Fill x, y and weight with the rows of `index`."""
-        self.source.rows(self.numbers[index], x, y, weight)
-
-    @property
-    def sample_weight(self) -> Any:
-        """Weights on the host, where the source has them as an array."""
-        return self.source.sample_weight[self.numbers]
-
-    def taker(self, backend: Any, labels: bool) -> Any:
-        """What gives rows on the device, where the source has them there (`ResidentSource.taker`)."""
-        take = self.source.taker(backend, labels) if hasattr(self.source, "taker") else None
-        return None if take is None else lambda index: take(self.numbers[index])
 
 
 def dense_pieces(x: Any) -> Iterator[tuple[int, np.ndarray]]:

@@ -4,12 +4,11 @@ import collections
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from mlp_xp.report.drawing import number
-from mlp_xp.rows.order import Sequential
+from mlp_xp.rows.source import Source, read
 from mlp_xp.tables.evaluation import evaluate
 from mlp_xp.tables.model import TableModel
 
@@ -35,45 +34,29 @@ BINS = 10
 """Of the probabilities whose calibration is shown."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """Raw rows in memory, gaps and all; a source.
+class Rows(Source):
+    """Raw rows in memory, gaps and all.
 
-    Attributes
+    Parameters
     ----------
     x, y : arrays (n_rows, n_columns), (n_rows, n_targets)
     weight : array (n_rows,) or None
     """
 
-    x: np.ndarray
     y: np.ndarray
-    weight: np.ndarray | None
 
-    @property
-    def n_rows(self) -> int:
-        """Rows."""
-        return len(self.x)
+    def __init__(self, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
+        self.x, self.y, self.weight = x, y, weight
+        self.n_rows, self.n_features, self.n_targets = len(x), x.shape[1], y.shape[1]
+        self.has_weights = weight is not None
 
-    @property
-    def n_features(self) -> int:
-        """Columns of x."""
-        return int(self.x.shape[1])
-
-    @property
-    def n_targets(self) -> int:
-        """Columns of y."""
-        return int(self.y.shape[1])
-
-    @property
-    def has_weights(self) -> bool:
-        """Whether rows have weights."""
-        return self.weight is not None
-
-    def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
+    def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray | None, weight: np.ndarray | None) -> None:
         """Fill the arrays."""
-        x[...], y[...] = self.x[index], self.y[index]
-        if weight is not None and self.weight is not None:
-            weight[...] = self.weight[index]
+        x[...] = self.x[index]
+        if y is not None:
+            y[...] = self.y[index]
+        if weight is not None:
+            weight[...] = 1.0 if self.weight is None else self.weight[index]
 
 
 def most_rows(model: TableModel) -> int:
@@ -82,16 +65,14 @@ def most_rows(model: TableModel) -> int:
     return max(1, min(MOST_ROWS, MOST_VALUES // width))
 
 
-def sample(source: Any, seed: int, most: int = MOST_ROWS) -> Rows:
+def sample(source: Source, seed: int, most: int = MOST_ROWS) -> Rows:
     """Raw rows of a source in memory: all of them, or so many drawn at random; of a stream the first."""
-    order = getattr(source, "order", None)
-    if source.n_rows <= most or order is not None:
-        index = np.asarray((order or Sequential())(source.n_rows, 0, 0)[: min(most, source.n_rows)])
+    if source.n_rows <= most or source.order is not None:
+        order = source.sequential(source.n_rows, 0, 0)
+        source, index = source.in_order(order), np.asarray(order[: min(most, source.n_rows)])
     else:
         index = np.sort(np.random.default_rng([seed, 2]).choice(source.n_rows, most, replace=False))
-    x, y = np.empty((len(index), source.n_features)), np.empty((len(index), source.n_targets))
-    weight = np.ones(len(index))
-    source.rows(index, x, y, weight if source.has_weights else None)
+    x, y, weight = read(source, index)
     return Rows(x, y, weight if source.has_weights else None)
 
 
@@ -222,7 +203,7 @@ def importance_of_columns(model: TableModel, rows: Rows, seed: int) -> tuple[str
     """
     generator = np.random.default_rng([seed, 3])
     x = rows.x.copy()
-    here = dataclasses.replace(rows, x=x)
+    here = Rows(x, rows.y, rows.weight)
     before = evaluate(model, here)
     metrics = ("log_loss", "pinball_loss", "r2" if len(model.targets.names) > 1 else "rmse")
     metric = next(name for name in metrics if name in before)

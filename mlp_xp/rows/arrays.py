@@ -1,7 +1,6 @@
 """Rows from NumPy arrays, in memory or mapped from a file.
 
-A source is any object with `n_rows`, `n_features`, `n_targets`, `has_weights` and
-`rows(index, x, y, weight)`, which fills the given host arrays with the rows that `index` names.
+Values are converted to the batch's dtype while they are gathered; nothing else is copied.
 """
 
 import math
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlp_xp.rows.files import File, local_file
+from mlp_xp.rows.source import Source
 from mlp_xp.settings import checks
 
 Array = npt.NDArray[Any]
@@ -140,7 +140,7 @@ def find_in_batch(values: Array) -> tuple[int, ...] | None:
     return find_not_finite(values)
 
 
-class ArraySource:
+class ArraySource(Source):
     """Rows of NumPy arrays, which are *read* only and never copied as a whole.
 
     Values are converted while they are gathered; where the dtype is that of the batch already,
@@ -186,6 +186,8 @@ class ArraySource:
         self.n_rows, self.n_features = self.x.shape
         self.n_targets = 0 if self.y is None else self.y.shape[1]
         self.has_weights = self.sample_weight is not None
+        self.labels = self.y is not None and self.y.dtype.kind in "iub"
+        self.dtype = "float64" if self.x.dtype == "float64" else "float32"
         maps = {name: _memory_map(array) for name, array in self._arrays().items()}
         self._maps = {name: each for name, each in maps.items() if each is not None}
         # The owner of a writable map changes its file by right: then only the size must stay.
@@ -228,7 +230,7 @@ class ArraySource:
                 at = (int(index[place[0]]), *place[1:])
                 _refuse_value(mapped.filename, at, values[place])
 
-    def check_finite(self) -> None:
+    def check_finite(self, *, gaps: bool = False) -> None:
         """Raise ValueError that names row and column of the first NaN or infinity, if any."""
         for name, array in self._arrays().items():
             _check_finite(name, array)

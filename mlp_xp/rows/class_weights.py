@@ -1,18 +1,15 @@
 """Class weights that travel with the rows."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from mlp_xp.rows.order import Sequential
+from mlp_xp.machine.array_api import Backend
+from mlp_xp.rows.source import Source, Taken, Wrapped, passes
 from mlp_xp.settings import checks
 
-ROWS = 8192
-"""Rows looked at together when classes are counted."""
 
-
-class ClassWeighted:
+class ClassWeighted(Wrapped):
     """A source whose sample weights are multiplied by a weight for the row's class.
 
     Parameters
@@ -29,7 +26,7 @@ class ClassWeighted:
         A class number or a weight is negative, or there is more than one target.
     """
 
-    def __init__(self, source: Any, class_weight: Mapping[int, float] | str) -> None:
+    def __init__(self, source: Source, class_weight: Mapping[int, float] | str) -> None:
         checks.refuse(
             [
                 f"class weights need one target of class numbers; this source has {source.n_targets} targets."
@@ -37,12 +34,8 @@ class ClassWeighted:
                 else None
             ]
         )
-        self.source = source
-        self.n_rows, self.n_features, self.n_targets = source.n_rows, source.n_features, 1
-        self.has_weights = True
-        for order in ("order", "sequential"):  # those of a stream, which can be read in no other
-            if hasattr(source, order):
-                setattr(self, order, getattr(source, order))
+        super().__init__(source)
+        self.y, self.has_weights = source.y, True
         given = class_weight if isinstance(class_weight, Mapping) else _balanced(source, class_weight)
         checks.refuse(
             [checks.whole("class", label, least=0) for label in given]
@@ -52,31 +45,37 @@ class ClassWeighted:
         for label, weight in given.items():
             self._table[label] = weight
 
-    def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
+    def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray | None, weight: np.ndarray | None) -> None:
         """Fill the arrays; weight with the source's own weight times that of the class."""
-        self.source.rows(index, x, y, weight if self.source.has_weights else None)
-        if weight is None:
-            return
-        if not self.source.has_weights:
-            weight[...] = 1.0
-        labels = y[:, 0].astype(np.int64)
-        weight *= np.where(labels < len(self._table), self._table[labels % len(self._table)], 1.0)
+        classes = np.empty((len(index), 1)) if y is None and weight is not None else y
+        self.source.rows(index, x, classes, weight)
+        if weight is not None and classes is not None:
+            weight *= self._of(classes[:, 0])
 
-    def check_unchanged(self) -> None:
-        """Pass the question on."""
-        check = getattr(self.source, "check_unchanged", None)
-        if check is not None:
-            check()
+    def on_device(self, backend: Backend, *, labels: bool) -> Callable[[np.ndarray], Taken] | None:
+        """The source's, where its targets are at hand."""
+        take, targets = self.source.on_device(backend, labels=labels), self.y
+        if take is None or targets is None:
+            return None
+
+        def weighted(index: np.ndarray) -> Taken:
+            x, y, _, host_weight = take(index)
+            own = self._of(targets[index, 0]) * (1.0 if host_weight is None else host_weight)
+            return x, y, backend.asarray(own[:, None]), own
+
+        return weighted
+
+    def _of(self, classes: np.ndarray) -> np.ndarray:
+        """The weights of some class numbers."""
+        numbers = classes.astype(np.int64)
+        found: np.ndarray = np.where(numbers < len(self._table), self._table[numbers % len(self._table)], 1.0)
+        return found
 
 
-def _balanced(source: Any, given: str) -> dict[int, float]:
+def _balanced(source: Source, given: str) -> dict[int, float]:
     checks.refuse([checks.one_of("class_weight", given, ("balanced",))])
     counts: dict[int, int] = {}
-    order = getattr(source, "sequential", Sequential())(source.n_rows, 0, 0)
-    for start in range(0, source.n_rows, ROWS):
-        index = order[start : start + ROWS]
-        x, y = np.empty((len(index), source.n_features)), np.empty((len(index), 1))
-        source.rows(index, x, y, None)
+    for _, _, y, _ in passes(source):
         labels, times = np.unique(y, return_counts=True)
         for label, n in zip(labels.tolist(), times.tolist(), strict=True):
             counts[int(label)] = counts.get(int(label), 0) + n

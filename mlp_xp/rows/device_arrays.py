@@ -8,9 +8,9 @@ import numpy as np
 
 from mlp_xp.machine.array_api import Backend, to_host
 from mlp_xp.rows.arrays import ArraySource
+from mlp_xp.rows.source import Source, Taken
 from mlp_xp.settings import checks
 
-Taken = tuple[Any, Any, Any]
 CPU = 1  # kDLCPU in DLPack's header
 
 
@@ -20,7 +20,7 @@ def is_elsewhere(x: Any) -> bool:
     return is_array and not isinstance(x, np.ndarray)
 
 
-class ResidentSource:
+class ResidentSource(Source):
     """Rows of arrays on a device, which are *read* only.
 
     A network on the same device gets them from there; for any other one they are brought to the host block
@@ -49,24 +49,19 @@ class ResidentSource:
         self._host = host = ArraySource(seen, host_values(y), host_values(sample_weight))
         self.n_rows, self.n_features, self.n_targets = host.n_rows, host.n_features, host.n_targets
         self.y, self.sample_weight, self.has_weights = host.y, host.sample_weight, host.has_weights
+        self.labels, self.dtype = host.labels, "float64" if str(x.dtype).endswith("float64") else "float32"
         if not self._on_host:
             checks.refuse([_not_finite(x, array_api_compat.array_namespace(x))])
         self._targets: dict[tuple[str, bool], tuple[Any, Any]] = {}
 
-    def rows(self, index: np.ndarray, x: Any, y: Any, weight: Any) -> None:
+    def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray | None, weight: np.ndarray | None) -> None:
         """Fill host arrays with the rows of `index`."""
         self._host.rows(index, x, y, weight)
         if not self._on_host:
             x[...] = to_host(take_rows(self.x, index))
 
-    def taker(self, backend: Backend, labels: bool) -> Callable[[np.ndarray], Taken] | None:
-        """What gives rows on the device, as x, y and weight; None where a backend is not that of the arrays.
-
-        Parameters
-        ----------
-        labels : bool
-            Whether targets become int32.
-        """
+    def on_device(self, backend: Backend, *, labels: bool) -> Callable[[np.ndarray], Taken] | None:
+        """What gives rows where they are; None where a backend is not that of the arrays."""
         if not backend.owns(self.x):
             return None
         xp, key = backend.xp, (backend.dtype_name, labels)
@@ -81,7 +76,9 @@ class ResidentSource:
 
         def take(index: np.ndarray) -> Taken:
             x = xp.astype(take_rows(self.x, index), backend.dtype, copy=False)
-            return x, take_rows(y, index), None if weight is None else take_rows(weight, index)
+            if weight is None or self.sample_weight is None:
+                return x, take_rows(y, index), None, None
+            return x, take_rows(y, index), take_rows(weight, index), self.sample_weight[index]
 
         return take
 

@@ -19,8 +19,9 @@ from mlp_xp.machine.staging import Resident
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.class_weights import ClassWeighted
 from mlp_xp.rows.device_arrays import ResidentSource, is_elsewhere
-from mlp_xp.rows.order import ORDERS, Sequential, Shuffled
+from mlp_xp.rows.order import ORDERS, Order, RowNumbers, Sequential, Shuffled
 from mlp_xp.rows.prefetch import SLOTS, Pace, prefetched
+from mlp_xp.rows.source import Source, Taken, as_source, is_source
 from mlp_xp.settings import checks
 from mlp_xp.settings.catalogue import resolve
 
@@ -139,7 +140,7 @@ class Loader:
         largest power of two that is at most 4,096, at most n_rows / 32, and whose step fits `memory_limit`.
         More than there are means all, with a warning.
     class_weight : mapping of int to float, or "balanced", optional
-        Multiplies the sample weights by a weight for the row's class number (`sources.ClassWeighted`).
+        Multiplies the sample weights by a weight for the row's class number (`ClassWeighted`).
     order : str or order, optional
         Which rows, when: "shuffled" (if not given, unless the source has an `order` of its own, as a stream
         of batches has), "with_replacement", "sequential", "blocks", or a callable ``(n_rows, seed, epoch)``
@@ -202,10 +203,10 @@ class Loader:
             else checks.whole("batch_size", DEFAULT_BATCH if batch_size is None else batch_size),
         ]
         checks.refuse(problems)
-        if hasattr(x, "rows") and hasattr(x, "n_rows"):
+        if is_source(x):
             if y is not None or sample_weight is not None:
                 raise ValueError("a source brings its own targets and weights: give y or a source, not both.")
-            self.source = x
+            self.source: Source = as_source(x)
         else:
             self.source = (ResidentSource if is_elsewhere(x) else ArraySource)(x, y, sample_weight)
         if class_weight is not None:
@@ -213,7 +214,7 @@ class Loader:
         self.seed, self.chunk_rows, self.device, self.dtype = seed, chunk_rows, device, dtype
         self.memory_limit, self.batch_bound = memory_limit, "given"
         self.batch_size = self._batch_rows(batch_size)
-        self.order = self._order(getattr(self.source, "order", "shuffled") if order is None else order)
+        self.order = self._order(self.source.order or "shuffled" if order is None else order)
         self.prefetch = prefetch
         self._pace = Pace()
         self._next_epoch = 0
@@ -261,8 +262,10 @@ class Loader:
         if fits < self.batch_size:
             self.batch_size, self.batch_bound = fits, "memory"
 
-    def _order(self, order: Any) -> Callable[[int, int, int], Any]:
-        known = order if callable(order) and not isinstance(order, type) else resolve("order", ORDERS, order)
+    def _order(self, order: Any) -> Order:
+        known: Order = (
+            order if callable(order) and not isinstance(order, type) else resolve("order", ORDERS, order)
+        )
         if isinstance(known, Shuffled) and self.batch_size == self.source.n_rows:
             return Sequential()  # a step that takes all rows need not shuffle them
         return known
@@ -294,7 +297,7 @@ class Loader:
         """Yield the steps of the next epoch; their arrays are the caller's own."""
         epoch, self._next_epoch = self._next_epoch, self._next_epoch + 1
         backend = self.backend_for()
-        for step in self.steps(epoch, backend, labels=self._looks_like_labels()):
+        for step in self.steps(epoch, backend, labels=self.source.labels):
             own = [
                 Chunk(*(None if part is None else backend.xp.asarray(part, copy=True) for part in chunk))
                 for chunk in step
@@ -302,10 +305,6 @@ class Loader:
             # All of the step's weight is counted with its first chunk.
             weights = [step.divisor or 0.0] + [0.0] * (len(own) - 1)
             yield Step(step.n_rows, step.divisor, list(zip(own, weights, strict=True)))
-
-    def _looks_like_labels(self) -> bool:
-        y = getattr(self.source, "y", None)
-        return y is not None and y.dtype.kind in "iub"
 
     def steps(
         self,
@@ -351,17 +350,15 @@ class Loader:
         share : tuple of int
             (rank, ranks): which part of every global batch to gather, of how many; each row is in one part.
         """
-        check_unchanged = getattr(self.source, "check_unchanged", None)
-        if check_unchanged is not None:
-            check_unchanged()  # after a change under way it would go on with other rows than it began with
+        self.source.check_unchanged()  # after a change under way it would go on with other rows than it began
         order = self.order(self.n_rows, self.seed, epoch)
-        known = getattr(self.source, "y", None) is not None  # `train` has looked at them already
+        source = self.source.in_order(order)
+        known = source.y is not None  # `train` has looked at them already
         steps = self._chunked_steps if self.batch_size > self.chunk_rows else self._small_steps
-        taker = getattr(self.source, "taker", None)
-        take = None if taker is None else taker(backend, labels)
+        take = source.on_device(backend, labels=labels)
         with self._staging(backend, labels, take is not None) as staging:
             check = None if known else check
-            gather = Gatherer(self.source, order, staging, backend.runtime, check, take)
+            gather = Gatherer(source, order, staging, backend.runtime, check, take)
             yield from steps(gather, first_step * self.batch_size, Share(*share))
 
     def _block_rows(self, block_bytes: int) -> int:
@@ -381,7 +378,7 @@ class Loader:
         columns = (
             (source.n_features, dtype),
             (source.n_targets, "int32" if labels else dtype),
-            (1, dtype) if getattr(source, "has_weights", False) else None,
+            (1, dtype) if source.has_weights else None,
         )
         n_rows = self._block_rows(runtime.block_bytes)
         idle = self._idle.setdefault((backend.xp, backend.name, columns, n_rows), [])
@@ -514,16 +511,16 @@ class Gatherer:
 
     def __init__(
         self,
-        source: Any,
-        order: Any,
+        source: Source,
+        order: RowNumbers,
         staging: Any,
         runtime: Any,
         check: Callable[[np.ndarray], None] | None = None,
-        take: Callable[[np.ndarray], tuple[Array, Array, Array | None]] | None = None,
+        take: Callable[[np.ndarray], Taken] | None = None,
     ) -> None:
         self.source, self.order, self.staging, self.check = source, order, staging, check
         self.runtime, self.take = runtime, take
-        self.weighted = bool(getattr(source, "has_weights", False))
+        self.weighted = source.has_weights
         self.n_gathered = 0
 
     def _index(self, start: int, stop: int) -> np.ndarray:
@@ -547,15 +544,14 @@ class Gatherer:
         index = parts[0] if len(parts) == 1 else np.concatenate(parts)
         self.n_gathered += len(index)
         if self.take is not None:
-            host_weight = self.source.sample_weight[index] if self.weighted else None
-            return Block(*self.take(index), host_weight, slot)
+            return Block(*self.take(index), slot)
         x, y, column = self.staging.host(slot, len(index))
         weight = None if column is None else column[:, 0]
 
         def fill(part: slice) -> None:
             self.source.rows(index[part], x[part], y[part], None if weight is None else weight[part])
 
-        if getattr(self.source, "threads_may_share", False):
+        if self.source.threads_may_share:
             self.runtime.in_parts(fill, len(index), x.nbytes)
         else:
             fill(slice(None))

@@ -11,6 +11,7 @@ Sorted in order of increasing randomness: `Sequential`, `Blocks`, `Shuffled`, `W
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,21 @@ import numpy.typing as npt
 from mlp_xp.settings import checks
 
 Integers = npt.NDArray[np.int64]
+
+
+class RowNumbers(Protocol):
+    """The row numbers of one epoch: `rows[start:stop]` are those of a range of positions."""
+
+    def __getitem__(self, positions: slice, /) -> Any:
+        """Row numbers, an array of whole numbers."""
+
+
+class Order(Protocol):
+    """Which rows, when: an epoch's row numbers from the number of rows, the seed and the epoch's number."""
+
+    def __call__(self, n_rows: int, seed: int, epoch: int, /) -> RowNumbers:
+        """The rows of one epoch."""
+
 
 # Positions evaluated together: 0.5 MB of row numbers, and temporaries that fit a level-2 cache.
 BLOCK = 65_536

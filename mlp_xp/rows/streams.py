@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from mlp_xp.rows.arrays import Array, ArraySource
+from mlp_xp.rows.order import RowNumbers
+from mlp_xp.rows.source import Source, Wrapped
 from mlp_xp.settings import checks
 
 Batch = tuple[Array, Array | None, Array | None]
@@ -21,7 +23,7 @@ _NAMES = ("x", "y", "sample_weight")
 _BUFFER, _PART = 0x0DE8, 0x0DEA
 
 
-class BatchSource:
+class BatchSource(Source):
     """A stream of batches that can be started again, as a source.
 
     Rows are shuffled within a buffer of `buffer_rows` rows: each comes exactly once an epoch, but
@@ -83,7 +85,6 @@ class BatchSource:
         self._first: Batch | None = None
         self._reader: _Reader | None = None
         self._lock = threading.Lock()
-        self._sliced = threading.local()
         self._parts: dict[tuple[float, int], tuple[BatchSource, BatchSource]] = {}
         counted = 0
         for batch in self._checked(None):
@@ -98,42 +99,36 @@ class BatchSource:
         self.n_features, self.n_targets = x.shape[1], 0 if y is None else y.shape[1]
         self.has_weights = weight is not None
 
-    @property
-    def columns(self) -> Sequence[Any]:
-        """Name, kind and levels of each column of x, where the stream knows them."""
-        return getattr(self.batches, "columns", ())
+        # A table's stream knows its columns; batches of a user's own may.
+        self.columns, self.targets = getattr(batches, "columns", ()), getattr(batches, "targets", ())
+        self.notes = getattr(batches, "notes", ())
+        self.order = lambda n_rows, seed, epoch: StreamOrder(n_rows, (seed, epoch))
+        self.sequential = lambda n_rows, seed, epoch: StreamOrder(n_rows, None)
 
-    @property
-    def targets(self) -> Sequence[Any]:
-        """Name, kind and levels of each column of y, where the stream knows them."""
-        return getattr(self.batches, "targets", ())
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """What is to be said about the stream, for people."""
-        return getattr(self.batches, "notes", ())
-
-    def order(self, n_rows: int, seed: int, epoch: int) -> "StreamOrder":
-        """The order in which the stream must be read for training: an epoch's positions from 0 on.
-
-        Row numbers are those positions; a row number names another row in each epoch. `rows` reads
-        the epoch whose order the thread has sliced last, and unshuffled rows before that.
-        """
-        return StreamOrder(self, n_rows, (seed, epoch))
-
-    def sequential(self, n_rows: int, seed: int, epoch: int) -> "StreamOrder":
-        """The order of the stream itself, unshuffled: row numbers are those of its rows, from 0."""
-        return StreamOrder(self, n_rows, None)
+    def in_order(self, rows: RowNumbers) -> Source:
+        """The rows of an epoch by their position in it, for `order`; of the stream as it is for others."""
+        epoch = rows.epoch if isinstance(rows, StreamOrder) else None
+        return self if epoch is None else _Epoch(self, epoch)
 
     def rows(self, index: Array, x: Array, y: Array | None, weight: Array | None) -> None:
-        """Fill x, y and weight with the rows at the ascending positions that `order` gave."""
+        """Fill x, y and weight with the rows at ascending positions of the stream as it is."""
+        self._read(None, index, x, y, weight)
+
+    def _read(
+        self,
+        epoch: tuple[int, int] | None,
+        index: Array,
+        x: Array,
+        y: Array | None,
+        weight: Array | None,
+    ) -> None:
+        """The rows at ascending positions of an epoch, or of the stream as it is."""
         if not len(index):
             return
         if not (np.diff(index) > 0).all() or index[0] < 0 or index[-1] >= self.n_rows:
             raise ValueError(
                 "a stream of batches can only be read forwards: give the Loader order=source.order."
             )
-        epoch = getattr(self._sliced, "epoch", None)
         with self._lock:
             # Kept only if all goes well: after an error the stream is started anew.
             reader, self._reader = self._reader, None
@@ -183,8 +178,9 @@ class BatchSource:
 
     def check_unchanged(self) -> None:
         """Have the stream's own `check_unchanged` called, if it has one."""
-        if hasattr(self.batches, "check_unchanged"):
-            self.batches.check_unchanged()
+        check = getattr(self.batches, "check_unchanged", None)
+        if check is not None:
+            check()
 
     def _shuffled(self, seed: int, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch, each row swapped with one drawn from the buffer."""
@@ -318,19 +314,38 @@ def _as_batch(given: Any, check: bool) -> Batch | None:
 
 
 class StreamOrder:
-    """Positions of one epoch of a stream, or of the stream itself: `order[start:stop]` counts them."""
+    """Positions of one epoch of a stream: `order[start:stop]` counts them.
 
-    def __init__(self, source: BatchSource, n_rows: int, epoch: tuple[int, int] | None) -> None:
-        self._source, self._n_rows, self._epoch = source, n_rows, epoch
+    Parameters
+    ----------
+    n_rows : int
+        Positions in the epoch.
+    epoch : (int, int) or None
+        Seed and number of the epoch whose rows are meant; None for the stream as it is.
+    """
+
+    def __init__(self, n_rows: int, epoch: tuple[int, int] | None) -> None:
+        self.n_rows, self.epoch = n_rows, epoch
 
     def __len__(self) -> int:
         """Positions in the epoch."""
-        return self._n_rows
+        return self.n_rows
 
     def __getitem__(self, positions: slice) -> Array:
-        """A range of positions, which is read next."""
-        self._source._sliced.epoch = self._epoch
-        return np.arange(*positions.indices(self._n_rows), dtype=np.int64)
+        """A range of positions."""
+        return np.arange(*positions.indices(self.n_rows), dtype=np.int64)
+
+
+class _Epoch(Wrapped):
+    """One epoch of a stream: its rows by their position."""
+
+    def __init__(self, source: BatchSource, epoch: tuple[int, int]) -> None:
+        super().__init__(source)
+        self._stream, self._number = source, epoch
+
+    def rows(self, index: Array, x: Array, y: Array | None, weight: Array | None) -> None:
+        """Fill the arrays with the rows at ascending positions of the epoch."""
+        self._stream._read(self._number, index, x, y, weight)
 
 
 class _Reader:

@@ -24,6 +24,7 @@ import safetensors
 import safetensors.numpy
 
 from mlp_xp.machine.whole_file import PART, read_plain, write_whole
+from mlp_xp.rows.source import Source
 from mlp_xp.saved.model_file import checksum
 from mlp_xp.settings import checks
 from mlp_xp.settings.interval import Interval
@@ -408,7 +409,7 @@ FINITE = ("parameters", "last_good", "best", "epoch.values", "epoch.divisors")
 """Arrays without which a run goes nowhere if they are not finite."""
 
 
-def fingerprint(source: Any) -> str:
+def fingerprint(source: Source) -> str:
     """A checksum of a source's sizes and of its rows: all, or where they are many, 1,024 evenly spread."""
     n_columns = source.n_features + source.n_targets + 1
     digest = hashlib.sha256(f"{source.n_rows} {source.n_features} {source.n_targets}".encode())
@@ -418,7 +419,7 @@ def fingerprint(source: Any) -> str:
     for first in range(0, len(index), FINGERPRINT_ROWS):
         part = index[first : first + FINGERPRINT_ROWS]
         x, y = np.zeros((len(part), source.n_features)), np.zeros((len(part), source.n_targets))
-        weight = np.zeros(len(part)) if getattr(source, "has_weights", False) else None
+        weight = np.zeros(len(part)) if source.has_weights else None
         source.rows(part, x, y, weight)
         for values in (x, y, weight):
             if values is not None:

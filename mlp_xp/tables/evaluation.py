@@ -2,16 +2,15 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from mlp_xp.losses import Loss
-from mlp_xp.rows.order import Sequential
+from mlp_xp.rows.source import Source, passes
 from mlp_xp.tables.model import PREDICT_ROWS, TableModel
 
 
-def evaluate(model: TableModel, source: Any) -> dict[str, float]:
+def evaluate(model: TableModel, source: Source) -> dict[str, float]:
     """Metrics of a model on the raw rows of a source, its most telling metric first.
 
     Parameters
@@ -49,14 +48,9 @@ def evaluate(model: TableModel, source: Any) -> dict[str, float]:
     return _of_numbers(model, source, model.loss)
 
 
-def _parts(model: TableModel, source: Any) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _parts(model: TableModel, source: Source) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Targets (m, n_targets), predictions (m, n_outputs) and weights (m, 1), part by part."""
-    order = getattr(source, "sequential", Sequential())(source.n_rows, 0, 0)
-    for start in range(0, source.n_rows, PREDICT_ROWS):
-        index = np.asarray(order[start : start + PREDICT_ROWS])
-        x, y = np.empty((len(index), source.n_features)), np.empty((len(index), source.n_targets))
-        weight = np.ones(len(index))
-        source.rows(index, x, y, weight if source.has_weights else None)
+    for _, x, y, weight in passes(source, PREDICT_ROWS, n_more=model.n_numbers):
         yield y, model.predict_raw(x).astype(float), weight[:, None]
 
 
@@ -65,7 +59,7 @@ def _minus_log(p: np.ndarray) -> np.ndarray:
     return -np.log(np.maximum(p, np.finfo(np.float32).tiny))
 
 
-def _of_classes(model: TableModel, source: Any) -> dict[str, float]:
+def _of_classes(model: TableModel, source: Source) -> dict[str, float]:
     total = right = surprise = 0.0
     for y, p, weight in _parts(model, source):
         label = y.astype(int)
@@ -75,7 +69,7 @@ def _of_classes(model: TableModel, source: Any) -> dict[str, float]:
     return {"accuracy": _ratio(right, total), "log_loss": _ratio(surprise, total)}
 
 
-def _of_labels(model: TableModel, source: Any) -> dict[str, float]:
+def _of_labels(model: TableModel, source: Source) -> dict[str, float]:
     total = right = surprise = 0.0
     for y, p, weight in _parts(model, source):
         total += weight.sum()
@@ -86,7 +80,7 @@ def _of_labels(model: TableModel, source: Any) -> dict[str, float]:
     return {"accuracy": _ratio(right, total), "log_loss": _ratio(surprise, total)}
 
 
-def _of_numbers(model: TableModel, source: Any, loss: Loss) -> dict[str, float]:
+def _of_numbers(model: TableModel, source: Source, loss: Loss) -> dict[str, float]:
     n_targets = source.n_targets
     total = measured = 0.0
     mean, squares = np.zeros(n_targets), np.zeros(n_targets)  # of y about its running mean
@@ -120,7 +114,7 @@ def _of_numbers(model: TableModel, source: Any, loss: Loss) -> dict[str, float]:
     return metrics
 
 
-def _of_quantiles(model: TableModel, source: Any, quantiles: tuple[float, ...]) -> dict[str, float]:
+def _of_quantiles(model: TableModel, source: Source, quantiles: tuple[float, ...]) -> dict[str, float]:
     q = np.asarray(quantiles)
     total = pinball = covered = 0.0
     for y, predicted, weight in _parts(model, source):

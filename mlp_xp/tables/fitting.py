@@ -12,6 +12,7 @@ from mlp_xp.optimizers import LBFGS, OPTIMIZERS
 from mlp_xp.regularizers import ElasticNet
 from mlp_xp.rows.loader import Loader
 from mlp_xp.rows.order import Shuffled
+from mlp_xp.rows.source import Source
 from mlp_xp.schedules import SCHEDULES
 from mlp_xp.settings.catalogue import describe, resolve
 from mlp_xp.settings.options import written
@@ -140,11 +141,11 @@ def batch_is_too_large(options: TrainingOptions, n_rows: int) -> bool:
     return isinstance(size, int) and size > n_rows and not takes_all_rows(options)
 
 
-def loader_for(options: TrainingOptions, source: Any) -> Loader:
+def loader_for(options: TrainingOptions, source: Source) -> Loader:
     """What gives the rows of a source batch by batch."""
     takes_all = batch_is_too_large(options, source.n_rows) or takes_all_rows(options)
     order: Any = options.read("order")
-    if hasattr(source, "order"):
+    if source.order is not None:
         if not isinstance(order, Shuffled):
             raise ValueError(
                 f"{given('order', options.order)}: a table that is streamed has an order of its own. Leave "

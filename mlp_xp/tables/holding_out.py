@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from mlp_xp.rows.order import STORED_ROWS
+from mlp_xp.rows.source import Source, passes
 from mlp_xp.settings.spelling import given
 from mlp_xp.tables.files.records import NO_TEXT
-from mlp_xp.tables.prepared import parts
 from mlp_xp.tables.strata import parted
 
 
@@ -99,7 +99,7 @@ def latest(values: np.ndarray, part: float, name: str) -> tuple[np.ndarray, np.n
     return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 
-def values_of(source: Any, column: int, named: str, *, is_text: bool) -> np.ndarray:
+def values_of(source: Source, column: int, named: str, *, is_text: bool) -> np.ndarray:
     """The values of one column of a source (n_rows,), 8 bytes a row.
 
     Raises
@@ -108,7 +108,7 @@ def values_of(source: Any, column: int, named: str, *, is_text: bool) -> np.ndar
         One is missing, with its row.
     """
     found = []
-    for index, x, _ in parts(source):
+    for index, x, _, _ in passes(source):
         values = x[:, column].copy()
         is_gap = np.isnan(values) | (values == NO_TEXT if is_text else False)
         if is_gap.any():

@@ -9,10 +9,10 @@ import numpy as np
 
 from mlp_xp.losses import LOSSES, loss_behind
 from mlp_xp.network import Network
+from mlp_xp.rows.source import PASS_BYTES, Source, passes, rows_in
 from mlp_xp.settings import checks
 from mlp_xp.settings.catalogue import describe, resolve
 from mlp_xp.tables.preparation import Inputs, Targets
-from mlp_xp.tables.prepared import parts
 from mlp_xp.tables.values import raw_values
 
 PREDICT_ROWS = 8192
@@ -144,6 +144,11 @@ class TableModel:
             return tuple(each)
         return tuple(f"{name}_{one}" for name, one in itertools.product(self.targets.names, each))
 
+    @property
+    def n_numbers(self) -> int:
+        """Numbers that are made of each row to predict for it: its features and its predictions."""
+        return self.inputs.n_features + self.network.layer_sizes[-1] + len(self.output_names)
+
     def predict_raw(self, x: np.ndarray) -> np.ndarray:
         """Predictions in the user's units for raw rows, a column for each of `output_names`.
 
@@ -161,8 +166,9 @@ class TableModel:
         predicted = np.empty((n_rows, len(self.output_names)), float if self.levels is None else np.float32)
         if self.levels is not None and self.network.backend.dtype_name == "float64":
             predicted = predicted.astype(float)
-        for start in range(0, n_rows, PREDICT_ROWS):
-            values = np.asarray(x[start : start + PREDICT_ROWS], dtype=float)
+        step = min(PREDICT_ROWS, rows_in(PASS_BYTES, self.n_numbers))
+        for start in range(0, n_rows, step):
+            values = np.asarray(x[start : start + step], dtype=float)
             features = np.empty((len(values), self.inputs.n_features))
             self.inputs.fill(values, features)
             outputs = self.network.predict(features)
@@ -170,12 +176,12 @@ class TableModel:
                 outputs = self.targets.restore(outputs)
             elif outputs.shape[1] == 1:
                 outputs = np.hstack([1 - outputs, outputs])
-            predicted[start : start + PREDICT_ROWS] = outputs
+            predicted[start : start + step] = outputs
         return predicted
 
-    def predict_parts(self, source: Any) -> Iterator[np.ndarray]:
+    def predict_parts(self, source: Source) -> Iterator[np.ndarray]:
         """`predict_raw` of all rows of a source of raw rows, some thousands at a time."""
-        for _, x, _ in parts(source, PREDICT_ROWS):
+        for _, x, _, _ in passes(source, PREDICT_ROWS, n_more=self.n_numbers):
             yield self.predict_raw(x)
 
     def choose(self, probabilities: np.ndarray) -> np.ndarray:

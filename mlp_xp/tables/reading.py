@@ -9,17 +9,18 @@ import numpy as np
 
 from mlp_xp.losses import LOSSES
 from mlp_xp.rows.arrays import ArraySource
+from mlp_xp.rows.source import Source, passes
 from mlp_xp.settings import checks
 from mlp_xp.settings.catalogue import name_of
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.datasets import load_dataset
-from mlp_xp.tables.files import ArrowSource, open_source
+from mlp_xp.tables.files import open_source
 from mlp_xp.tables.files.columns import PLURAL, Column
 from mlp_xp.tables.files.text_values import is_number, resembles_number
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TASKS, TableOptions
 from mlp_xp.tables.preparation import Category, Constant, Inputs
-from mlp_xp.tables.prepared import Coded, Recoded, Selected, parts
+from mlp_xp.tables.prepared import Coded, Recoded, Selected
 
 MOST_LEVELS = 20
 """A numeric target of whole numbers with more different values than this is taken for a quantity."""
@@ -53,7 +54,7 @@ class Table:
     """
 
     name: str
-    source: Any
+    source: Source
     columns: tuple[Column, ...]
     target_names: tuple[str, ...]
     levels: tuple[str, ...] | None = None
@@ -66,7 +67,7 @@ class Table:
         return tuple(column.name for column in self.columns)
 
 
-def recoded(source: Any, columns: Sequence[Column], inputs: Inputs) -> Any:
+def recoded(source: Source, columns: Sequence[Column], inputs: Inputs) -> Source:
     """A source of raw rows with the codes that prepared columns know texts by."""
     codes = {
         at: known.codes(column.levels)
@@ -125,7 +126,7 @@ def open_table(
         )
     excluded = options.read("exclude")
     besides = [split_column] if split_column and split_column not in columns else []
-    source: Any = open_source(
+    source: Source = open_source(
         options.data,
         target=list(target),
         columns=[*columns, *besides] if columns else None,
@@ -141,8 +142,7 @@ def open_table(
         cache_dir=options.cache_dir,
         csv=options.csv_form,
     )
-    if isinstance(source, ArrowSource):  # used where it is, so that nobody has looked at its values
-        source.check_finite(gaps=not numbers_alone)
+    source.check_finite(gaps=not numbers_alone)
     dates = [column.name for column in source.columns if column.kind == "date"]
     if dates and numbers_alone:
         raise ValueError(
@@ -150,8 +150,7 @@ def open_table(
             f"them out with {given('exclude', ','.join(dates))}, or write them as numbers."
         )
     targets = tuple(column.name for column in source.targets)
-    notes = tuple(getattr(source, "notes", ()))
-    table = Table(path.name, source, tuple(source.columns), targets, notes=notes)
+    table = Table(path.name, source, tuple(source.columns), targets, notes=tuple(source.notes))
     table = dataclasses.replace(table, levels=_levels(table))
     if split_column is None:
         return table
@@ -257,7 +256,7 @@ def _arrays(options: TableOptions, path: Path, targets: Sequence[str], targets_n
     if is_npy and target is not None and not target.endswith(".npy"):
         raise ValueError(f"{given('target', target)}: the targets of {path} are another file, such as y.npy.")
     try:
-        source: Any = open_source(str(path), target=target, weight_column=options.weight_column)
+        source: Source = open_source(str(path), target=target, weight_column=options.weight_column)
         source.check_finite()
     except (ValueError, TypeError) as error:
         files = [str(path), *(str(other) for other in (target, options.weight_column) if other and is_npy)]
@@ -406,7 +405,7 @@ def _first_text(table: Table) -> str:
     texts = [number for number, level in enumerate(levels) if not is_number(level)]
     if isinstance(table.source, ArraySource) or not texts:
         return ""
-    for index, _, y in parts(table.source):
+    for index, _, y, _ in passes(table.source):
         found = np.isin(y[:, 0], texts)
         if found.any():
             at = int(np.argmax(found))
@@ -414,10 +413,10 @@ def _first_text(table: Table) -> str:
     return ""
 
 
-def _different_values(source: Any, most: int) -> np.ndarray | None:
+def _different_values(source: Source, most: int) -> np.ndarray | None:
     """The target's values, ascending; None if there are more than `most`."""
     values = np.empty(0)
-    for _, _, y in parts(source):
+    for _, _, y, _ in passes(source):
         values = np.union1d(values, y)
         if len(values) > most:
             return None
@@ -434,7 +433,7 @@ def check_targets(table: Table, loss: Any) -> None:
     """
     if table.levels is not None or loss is None or not loss.needs:
         return
-    for index, _, y in parts(table.source):
+    for index, _, y, _ in passes(table.source):
         outside = (y < loss.least) | (y > loss.most)
         if outside.any():
             at, column = np.argwhere(outside)[0].tolist()

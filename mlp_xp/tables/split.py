@@ -5,12 +5,13 @@ import itertools
 from typing import Any
 
 from mlp_xp.rows.class_weights import ClassWeighted
+from mlp_xp.rows.source import Source, Subset
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.holding_out import at_random, latest, values_of, whole_groups
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import MAX_LEVELS, HoldOut
 from mlp_xp.tables.preparation import Constant, Inputs, Targets
-from mlp_xp.tables.prepared import Prepared, Subset
+from mlp_xp.tables.prepared import Prepared
 from mlp_xp.tables.reading import Table, recoded
 from mlp_xp.tables.statistics import measure
 
@@ -29,21 +30,21 @@ class Split:
         What training rows weigh: "none" or "balanced".
     """
 
-    raw_training: Any
-    raw_held_out: Any | None
+    raw_training: Source
+    raw_held_out: Source | None
     inputs: Inputs
     targets: Targets
     class_weight: str = "none"
 
     @property
-    def training(self) -> Any:
+    def training(self) -> Source:
         """The rows to train on, as a network sees them."""
         raw = self.raw_training
         weighted = raw if self.class_weight == "none" else ClassWeighted(raw, self.class_weight)
         return Prepared(weighted, self.inputs, self.targets)
 
     @property
-    def held_out(self) -> Any | None:
+    def held_out(self) -> Source | None:
         """The rows held out, as a network sees them."""
         raw = self.raw_held_out
         return None if raw is None else Prepared(raw, self.inputs, self.targets)
@@ -98,10 +99,8 @@ def split(
     if not standardise_targets:
         targets = Targets.unscaled(targets.names)
     _check_class_weight(table, class_weight)
-    training, held_out = (
-        None if part is None else recoded(part, table.columns, inputs) for part in (training, held_out)
-    )
-    return Split(training, held_out, inputs, targets, class_weight)
+    held_out = None if held_out is None else recoded(held_out, table.columns, inputs)
+    return Split(recoded(training, table.columns, inputs), held_out, inputs, targets, class_weight)
 
 
 def split_for(table: Table, model: TableModel, hold_out: HoldOut, *, class_weight: str = "none") -> Split:
@@ -121,10 +120,10 @@ def _check_class_weight(table: Table, class_weight: str) -> None:
         raise ValueError(f"{given('class_weight', class_weight)}: the target has no classes (regression).")
 
 
-def _divide(table: Table, hold_out: HoldOut) -> tuple[Any, Any | None]:
+def _divide(table: Table, hold_out: HoldOut) -> tuple[Source, Source | None]:
     """The rows of a table in two parts, each a source; the second is None where nothing is held out."""
     source, part = table.source, hold_out.part
-    if hasattr(source, "order"):  # a stream: no row has a number
+    if source.order is not None:  # a stream: no row has a number
         return _divide_stream(source, hold_out)
     if hold_out.by == "random" or not part:
         training, held_out = at_random(source.n_rows, part, hold_out.seed)
@@ -146,7 +145,7 @@ def _divide_by(table: Table, hold_out: HoldOut) -> tuple[Any, Any]:
     return whole_groups(values, hold_out.part, hold_out.seed, name)
 
 
-def _divide_stream(source: Any, hold_out: HoldOut) -> tuple[Any, Any | None]:
+def _divide_stream(source: Source, hold_out: HoldOut) -> tuple[Source, Source | None]:
     if not hold_out.part:
         return source, None
     if hold_out.by != "random":
@@ -154,5 +153,7 @@ def _divide_stream(source: Any, hold_out: HoldOut) -> tuple[Any, Any | None]:
             f"{spelled(hold_out.by)}: a table that is streamed is split at random alone. Let it be kept in "
             f"the cache folder, or raise {spelled('memory_limit')}."
         )
-    training, held_out = source.split(hold_out.part, hold_out.seed)
-    return training, held_out
+    parts = source.split(hold_out.part, hold_out.seed)
+    if parts is None:
+        raise ValueError("the source has an order of its own, and no way to be split.")
+    return parts

@@ -9,16 +9,15 @@ Memory does not depend on the number of rows.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from mlp_xp.rows.order import Shuffled
+from mlp_xp.rows.source import Source, pass_rows, passes, read
 from mlp_xp.tables.encoding import Encoding, encoding_of, n_ramps
 from mlp_xp.tables.files.columns import Column as RawColumn
 from mlp_xp.tables.options import MAX_LEVELS
 from mlp_xp.tables.preparation import PERIODS, Category, Column, Constant, Date, Inputs, Number, Targets
-from mlp_xp.tables.prepared import PART_ROWS, parts, read
 
 LEAST_ROWS = 2
 """Rows that a text must have to be a level."""
@@ -26,8 +25,8 @@ LEAST_ROWS = 2
 SAMPLE_ROWS = 100_000
 """Rows of which medians and quartiles are taken."""
 
-SAMPLE_COLUMNS = 64
-"""Columns whose samples are held together: 51 MB."""
+SAMPLE_BYTES = 64 * 8 * SAMPLE_ROWS
+"""Of the samples that are held together: those of 64 columns at least, which are 51 MB."""
 
 LEAST_PERIODS = 2
 """How often a cycle must come in the training part to be a feature."""
@@ -100,7 +99,7 @@ class Quartiles:
 
 
 def measure(
-    source: Any,
+    source: Source,
     columns: Sequence[RawColumn],
     target_names: Sequence[str],
     *,
@@ -175,11 +174,11 @@ class Seen:
         }
 
     @classmethod
-    def of(cls, source: Any, columns: Sequence[RawColumn], target_names: Sequence[str]) -> "Seen":
+    def of(cls, source: Source, columns: Sequence[RawColumn], target_names: Sequence[str]) -> "Seen":
         """All rows of a source."""
         seen = cls(columns, len(target_names))
         with np.errstate(over="ignore", invalid="ignore"):  # found below, by column
-            for _, x, y in parts(source):
+            for _, x, y, _ in passes(source):
                 seen.add(x, y)
         _refuse_overflow([columns[at].name for at in seen._place], seen._numbers)
         _refuse_overflow(target_names, seen._targets)
@@ -267,7 +266,9 @@ def _category(column: RawColumn, counts: np.ndarray, max_levels: int) -> Column:
     return Category(column.name, "text", tuple(column.levels[code] for code in kept), has_other, bool(n_gaps))
 
 
-def _quartiles(source: Any, columns: Sequence[int], seed: int, n_ramps: int | None) -> dict[int, Quartiles]:
+def _quartiles(
+    source: Source, columns: Sequence[int], seed: int, n_ramps: int | None
+) -> dict[int, Quartiles]:
     """The quartiles of some columns in a sample of the rows, some columns at a time.
 
     And their encoding, where the number of ramps is given.
@@ -276,13 +277,14 @@ def _quartiles(source: Any, columns: Sequence[int], seed: int, n_ramps: int | No
         rows = np.arange(source.n_rows)
     else:
         rows = np.sort(Shuffled()(source.n_rows, seed, 0)[:SAMPLE_ROWS])
-    found = {}
-    for first in range(0, len(columns), SAMPLE_COLUMNS):
-        together = list(columns[first : first + SAMPLE_COLUMNS])
+    found, step = {}, pass_rows(source)
+    n_together = max(1, SAMPLE_BYTES // (8 * len(rows)))
+    for first in range(0, len(columns), n_together):
+        together = list(columns[first : first + n_together])
         sample = np.empty((len(rows), len(together)))
-        for start in range(0, len(rows), PART_ROWS):
-            x, _ = read(source, rows[start : start + PART_ROWS])
-            sample[start : start + PART_ROWS] = x[:, together]
+        for start in range(0, len(rows), step):
+            x, _, _ = read(source, rows[start : start + step])
+            sample[start : start + step] = x[:, together]
         for at, values in zip(together, sample.T, strict=True):
             present = values[~np.isnan(values)]
             if len(present):

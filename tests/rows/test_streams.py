@@ -20,7 +20,7 @@ def batches_of(sizes):
 
 def epoch(source, step, seed=0, number=0, start=0):
     rows = source.order(source.n_rows, seed, number)
-    seen = []
+    source, seen = source.in_order(rows), []
     for at in range(start, source.n_rows, step):
         index = rows[at : at + step]
         x = np.empty((len(index), source.n_features))
@@ -32,6 +32,11 @@ def epoch(source, step, seed=0, number=0, start=0):
             np.testing.assert_array_equal(weight, 3 * x[:, 0])
         seen.append(x[:, 0])
     return np.concatenate(seen)
+
+
+def read(source, order, start, stop, x, weight=None):
+    """Fill x with the rows at positions start ... stop of an order."""
+    source.in_order(order).rows(order[start:stop], x, None, weight)
 
 
 @given(
@@ -120,7 +125,7 @@ def test_targets_and_weights_may_be_left_out():
     assert source.n_targets == 0
     assert not source.has_weights
     x, weight = np.empty((5, 1)), np.zeros(5)
-    source.rows(source.order(5, 0, 0)[0:5], x, None, weight)
+    read(source, source.order(5, 0, 0), 0, 5, x, weight)
     assert sorted(x[:, 0]) == [0, 1, 2, 3, 4]
     assert weight.tolist() == [1] * 5
 
@@ -131,9 +136,8 @@ def test_ranks_may_read_parts_of_each_step():
     seen = []
     for at in range(0, 100, 20):
         for rank in range(2):
-            rows = source[rank].order(100, 0, 0)[at + 10 * rank : at + 10 * rank + 10]
-            x = np.empty((10, 1))
-            source[rank].rows(rows, x, None, None)
+            x, first = np.empty((10, 1)), at + 10 * rank
+            read(source[rank], source[rank].order(100, 0, 0), first, first + 10, x)
             seen.append(x[:, 0])
     np.testing.assert_array_equal(np.concatenate(seen), epoch(source[0], 10))
 
@@ -245,9 +249,9 @@ def test_a_stream_has_an_order_of_its_own():
     x = np.empty((5, 1))
     source.rows(np.array([0, 1, 4, 7, 11]), x, None, None)  # nothing was sliced before
     assert x[:, 0].tolist() == [0, 1, 4, 7, 11]
-    source.rows(source.order(12, 0, 0)[0:5], x, None, None)
+    read(source, source.order(12, 0, 0), 0, 5, x)
     assert x[:, 0].tolist() != [0, 1, 2, 3, 4]
-    source.rows(source.sequential(12, 0, 0)[2:7], x, None, None)
+    read(source, source.sequential(12, 0, 0), 2, 7, x)
     assert x[:, 0].tolist() == [2, 3, 4, 5, 6]
 
 
@@ -284,7 +288,7 @@ def test_equal_rows_are_held_out_together():
     seen = []
     for each in (training, held_out):
         found = np.empty((each.n_rows, 1))
-        each.rows(each.sequential(each.n_rows, 0, 0)[0 : each.n_rows], found, None, None)
+        read(each, each.sequential(each.n_rows, 0, 0), 0, each.n_rows, found)
         seen.append(set(found[:, 0].tolist()))
     assert not seen[0] & seen[1]
     assert len(seen[0] | seen[1]) == 100

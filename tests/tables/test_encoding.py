@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from mlp_xp.rows.source import Source
 from mlp_xp.tables.encoding import Encoding, Together, encoding_of, limits_of, n_ramps
 from mlp_xp.tables.files.columns import Column
 from mlp_xp.tables.preparation import Date, Inputs, Number
@@ -86,7 +87,7 @@ def test_there_are_as_many_ramps_as_the_rows_allow():
     assert n_ramps(10**6, 0) == 32
 
 
-class Raw:
+class Raw(Source):
     """A source of raw rows."""
 
     has_weights = False

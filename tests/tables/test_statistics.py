@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 from arrays import readonly
 
+from mlp_xp.rows import source as rows_source
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.order import Shuffled
+from mlp_xp.rows.source import Source, Subset
 from mlp_xp.rows.streams import BatchSource
-from mlp_xp.tables import prepared, statistics
+from mlp_xp.tables import statistics
 from mlp_xp.tables.datasets import load_dataset
 from mlp_xp.tables.files.columns import Column
 from mlp_xp.tables.holding_out import at_random
 from mlp_xp.tables.preparation import Category, Constant, Date, Number
-from mlp_xp.tables.prepared import Subset
 from mlp_xp.tables.statistics import measure
 
 NAN = np.nan
@@ -23,8 +24,7 @@ NAN = np.nan
 @pytest.fixture
 def small_parts(monkeypatch):
     """Passes over a table take 7 rows at a time."""
-    monkeypatch.setattr(prepared.parts, "__defaults__", (7,))
-    monkeypatch.setattr(statistics, "PART_ROWS", 7)
+    monkeypatch.setattr(rows_source, "PASS_ROWS", 7)
 
 
 class Raw(ArraySource):
@@ -171,7 +171,7 @@ def test_dates_have_the_cycles_that_come_often():
 
 def test_medians_of_many_rows_are_those_of_a_sample_that_the_order_draws(rng, monkeypatch, small_parts):
     monkeypatch.setattr(statistics, "SAMPLE_ROWS", 100)
-    monkeypatch.setattr(statistics, "SAMPLE_COLUMNS", 2)
+    monkeypatch.setattr(statistics, "SAMPLE_BYTES", 2 * 8 * 100)
     x = rng.normal(size=(1000, 3))
     drawn = Shuffled()(1000, 5, 0)[0:100]
     inputs, _ = measure(Raw(x), numbers(*"abc"), "t", scaling="robust", seed=5)
@@ -198,7 +198,7 @@ def test_a_stream_has_the_statistics_of_its_rows(rng, monkeypatch):
         assert streamed.median == pytest.approx(whole.median, abs=0.2)
 
 
-class Rows:
+class Rows(Source):
     """A million rows of four columns, made when they are asked for."""
 
     n_rows, n_features, n_targets, has_weights = 1_000_000, 4, 1, False

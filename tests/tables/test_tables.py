@@ -22,13 +22,14 @@ from mlp_xp.losses import (
     SquaredError,
 )
 from mlp_xp.rows.arrays import ArraySource
+from mlp_xp.rows.source import Subset, as_source
 from mlp_xp.tables import TableModel, prepared
 from mlp_xp.tables.datasets import load_dataset
 from mlp_xp.tables.files.columns import Column
 from mlp_xp.tables.holding_out import at_random, latest, whole_groups
 from mlp_xp.tables.options import TableOptions
 from mlp_xp.tables.preparation import Category, Inputs, Number, Targets
-from mlp_xp.tables.prepared import Coded, Prepared, Subset
+from mlp_xp.tables.prepared import Coded, Prepared
 from mlp_xp.tables.reading import Table, check_targets, for_model, for_task, open_inputs, open_table
 
 
@@ -106,7 +107,7 @@ def test_sources_around_a_source_notice_that_its_file_was_changed(folder):
     for each in (counted, coded):
         with pytest.raises(RuntimeError, match=r"x\.npy was changed while it was in use"):
             each.check_unchanged()
-    Counted(object_source(), print).check_unchanged()
+    Counted(as_source(object_source()), print).check_unchanged()
 
 
 def object_source():

@@ -17,6 +17,7 @@ import numpy as np
 
 from mlp_xp.rows.arrays import Array, find_in_batch
 from mlp_xp.rows.files import File, reading
+from mlp_xp.rows.source import Source
 from mlp_xp.tables.files.columns import Column
 from mlp_xp.tables.files.records import Schema
 
@@ -36,7 +37,7 @@ class _MappedFile:
     starts: dict[str, Array]
 
 
-class ArrowSource:
+class ArrowSource(Source):
     """Numbers in Arrow (IPC, Feather) files as a source, mapped into memory.
 
     Made by `open_source` for files above the memory limit whose selected columns are all integers
@@ -55,13 +56,14 @@ class ArrowSource:
         What to do with NaN among the features: an error when the row is gathered, or nothing.
     """
 
+    threads_may_share = True
+
     def __init__(
         self, files: Sequence[File], schema: Schema, notes: Sequence[str] = (), gaps: str = "refuse"
     ) -> None:
         self.files, self.schema, self.notes = tuple(files), schema, tuple(notes)
         self._gaps = gaps == "keep"
-        self.columns: tuple[Column, ...] = schema.features
-        self.targets: tuple[Column, ...] = schema.targets
+        self.columns, self.targets = schema.features, schema.targets
         self.weight: Column | None = schema.weight
         self.n_features, self.n_targets = len(schema.features), len(schema.targets)
         self.has_weights = schema.weight is not None

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mlp_xp.rows.arrays import Array, ArraySource
+from mlp_xp.rows.arrays import Array
 from mlp_xp.rows.files import File, find_files, pyarrow
 from mlp_xp.rows.numpy_files import open_npy, open_npz
+from mlp_xp.rows.source import Source
 from mlp_xp.rows.streams import BUFFER_ROWS, BatchSource
 from mlp_xp.settings import checks
 from mlp_xp.settings.spelling import given, spelled
@@ -49,7 +50,7 @@ def open_source(
     cache_dir: str | os.PathLike[str] | None = None,
     csv: CsvForm | None = None,
     progress: Progress | None = None,
-) -> ArraySource | TableSource | ArrowSource | BatchSource:
+) -> Source:
     """Open a file, a folder, a glob or a remote address as a source of rows.
 
     ==========================  =================================================================

@@ -7,6 +7,7 @@ import numpy as np
 
 from mlp_xp.rows.arrays import Array, find_not_finite, parts, take
 from mlp_xp.rows.files import File
+from mlp_xp.rows.source import Source
 from mlp_xp.tables.files.columns import Column
 from mlp_xp.tables.files.records import NO_DATE, Schema
 
@@ -14,7 +15,7 @@ _DAY = 86_400e6
 """Microseconds in a day."""
 
 
-class TableSource:
+class TableSource(Source):
     """Records of a table, one per row.
 
     Made by `open_source`. As a source of numbers, `rows` gives dates in days since 1970 and texts
@@ -33,11 +34,9 @@ class TableSource:
     cache : File, optional
         The file that the records are mapped from.
 
-    Attributes
-    ----------
-    columns, targets : tuple of Column
-        Name, kind and levels of each column of x and y.
     """
+
+    threads_may_share = True
 
     def __init__(
         self,
@@ -49,8 +48,7 @@ class TableSource:
     ) -> None:
         self.records, self.schema = records, schema
         self.files, self.notes, self.cache = tuple(files), tuple(notes), cache
-        self.columns: tuple[Column, ...] = schema.features
-        self.targets: tuple[Column, ...] = schema.targets
+        self.columns, self.targets = schema.features, schema.targets
         self.weight: Column | None = schema.weight
         self.n_rows = len(records)
         self.n_features, self.n_targets = len(schema.features), len(schema.targets)
@@ -88,9 +86,9 @@ class TableSource:
         if self.cache is not None:
             self.cache.check_unchanged()
 
-    def check_finite(self) -> None:
+    def check_finite(self, *, gaps: bool = False) -> None:
         """Raise ValueError that names row and column of the first gap among the numbers, if any."""
-        place = find_not_finite(self.records["number"])
+        place = None if gaps else find_not_finite(self.records["number"])
         if place is not None:
             names = [
                 column.name

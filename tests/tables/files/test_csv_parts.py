@@ -67,7 +67,8 @@ def test_a_large_file_is_cut_and_shuffled_by_parts(tmp_path):
     x, y = np.empty((n_rows, 1)), np.empty((n_rows, 1))
     begins = []
     for epoch in range(5):
-        source.rows(source.order(n_rows, 0, epoch)[0:n_rows], x, y, None)
+        order = source.order(n_rows, 0, epoch)
+        source.in_order(order).rows(order[0:n_rows], x, y, None)
         np.testing.assert_array_equal(y, 2 * x)
         np.testing.assert_array_equal(np.sort(x[:, 0]), numbers)
         begins.append(np.median(x[: n_rows // 10]))

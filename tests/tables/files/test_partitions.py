@@ -58,7 +58,8 @@ def test_the_names_of_folders_are_columns(sales, memory_limit, tmp_path):
 def test_they_are_there_where_a_table_is_streamed(sales, tmp_path):
     source = open_source(sales, "price", exclude="shop", memory_limit=0, cache=False)
     x, y = np.empty((4, 2)), np.empty((4, 1))
-    source.rows(source.order(4, 0, 0)[0:4], x, y, None)
+    order = source.order(4, 0, 0)
+    source.in_order(order).rows(order[0:4], x, y, None)
     assert sorted(zip(y[:, 0], *x.T, strict=True)) == [
         (10, 1, 2023),
         (20, 2, 2023),

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import feather, parquet
 
+from mlp_xp.rows.order import Sequential
 from mlp_xp.rows.streams import BatchSource
 from mlp_xp.tables.files import ArrowSource, CsvForm, TableSource, csv_files, open_source
 
@@ -20,11 +21,8 @@ def all_rows(source, dtype="float64"):
     x = np.empty((source.n_rows, source.n_features), dtype)
     y = np.empty((source.n_rows, source.n_targets), dtype)
     weight = np.empty(source.n_rows, dtype)
-    if isinstance(source, BatchSource):
-        index = source.order(source.n_rows, 0, 0)[0 : source.n_rows]
-    else:
-        index = np.arange(source.n_rows)
-    source.rows(index, x, y, weight)
+    order = (source.order or Sequential())(source.n_rows, 0, 0)
+    source.in_order(order).rows(order[0 : source.n_rows], x, y, weight)
     return x, y, weight
 
 
@@ -411,9 +409,9 @@ def test_a_stream_differs_from_epoch_to_epoch_and_repeats_itself(tmp_path, form)
     source = open_source(path, exclude="kind", memory_limit=0, cache=False)
 
     def epoch(number):
-        index = source.order(1_000, 3, number)[0:1_000]
+        order = source.order(1_000, 3, number)
         x = np.empty((1_000, source.n_features))
-        source.rows(index, x, None, None)
+        source.in_order(order).rows(order[0:1_000], x, None, None)
         return x
 
     first, second = epoch(0), epoch(1)
