@@ -417,7 +417,12 @@ class Custom(ManyPasses):
         return kept
 
 
-def check_derivative(value: Callable[[Array], Array], derivative: Callable[[Array], Array]) -> None:
+def check_derivative(
+    value: Callable[[Array], Array],
+    derivative: Callable[[Array], Array],
+    what: str = "an activation",
+    of: str = "z",
+) -> None:
     """Refuse a pair whose derivative is not the derivative of its value.
 
     Compares f'(z) with the central difference (f(z+h) − f(z−h)) / 2h at 201 points of [−5, 5] in float64.
@@ -432,7 +437,7 @@ def check_derivative(value: Callable[[Array], Array], derivative: Callable[[Arra
     for role, function in (("value", value), ("derivative", derivative)):
         if not callable(function):
             raise TypeError(
-                f"a user's own activation is a pair of functions of z (value, derivative); "
+                f"{what} of a user's own is a pair of functions of {of} (value, derivative); "
                 f"the {role} is {function!r}."
             )
     # Off the round numbers, where people put their kinks.
@@ -448,10 +453,10 @@ def check_derivative(value: Callable[[Array], Array], derivative: Callable[[Arra
         result = np.asarray(function(at.copy()))
         if result.shape != z.shape or result.dtype.kind != "f" or not np.isfinite(result).all():
             raise ValueError(
-                f"the {role} function of an activation must return finite numbers, one for each z: got "
+                f"the {role} function of {what} must return finite numbers, one for each {of}: got "
                 f"shape {result.shape} and dtype {result.dtype} for shape {z.shape}, with "
                 f"{np.count_nonzero(~np.isfinite(np.asarray(result, dtype=float)))} not finite "
-                "for z in [-5, 5]."
+                f"for {of} in [-5, 5]."
             )
         results.append(result)
     given, here, right, left = results
@@ -462,10 +467,10 @@ def check_derivative(value: Callable[[Array], Array], derivative: Callable[[Arra
     worst = int(np.argmax(error))
     if not smooth.any() or error[worst] > 1e-5:
         raise ValueError(
-            f"the derivative given for an activation is not that of its value: at z = {z[worst]:.6g} it "
+            f"the derivative given for {what} is not that of its value: at {of} = {z[worst]:.6g} it "
             f"returns {given[worst]:.6g}, but the value changes at a rate of {central[worst]:.6g} there "
             f"(difference {given[worst] - central[worst]:.3g}). Give the pair (value, derivative), both "
-            "functions of z."
+            f"functions of {of}."
         )
 
 

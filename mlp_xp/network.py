@@ -12,6 +12,7 @@ from mlp_xp.initializers import INITIALIZERS, SUITED
 from mlp_xp.losses import LINKS, IdentityLink
 from mlp_xp.machine.array_api import Array, Backend
 from mlp_xp.machine.array_api import backend as find_backend
+from mlp_xp.own import resolve as resolve_own
 from mlp_xp.parameters import Parameters
 from mlp_xp.settings import checks
 from mlp_xp.settings.catalogue import name_of, resolve
@@ -101,7 +102,7 @@ class Network:
                 "weights: give one for all, or one for each, the output layer's last."
             )
         return [
-            resolve("initializer", INITIALIZERS, one or suited_initializer(f))
+            resolve_own("initializer", INITIALIZERS, one or suited_initializer(f))
             for one, f in zip(a_layer, self.activations, strict=True)
         ]
 
@@ -166,6 +167,67 @@ class Network:
         from mlp_xp.forward import predict
 
         return predict(self, x, output=output, chunk_rows=chunk_rows)
+
+    def gradient(
+        self, x: Any, y: Any, *, loss: Any = "squared_error", sample_weight: Any = None
+    ) -> tuple[float, Parameters]:
+        """The loss over some rows, J = Σ_i s_i L_i / Σ_i s_i, and its gradient; nothing is changed.
+
+        Parameters
+        ----------
+        x : array_like (n_rows, n_features)
+            Read, as all of these. All rows are taken at once.
+        y : array_like (n_rows,) or (n_rows, n_targets)
+            Targets, or class numbers for a loss on labels.
+        loss : str, loss or pair of functions
+            As in `train`.
+        sample_weight : array_like (n_rows,), optional
+            s; ones if not given.
+
+        Returns
+        -------
+        float, Parameters
+            J, and ∂J/∂w in the layout of `parameters`: `weights[l]`, `biases[l]`, `flat`.
+
+        Raises
+        ------
+        ValueError
+            Shapes do not fit, or targets have no meaning for the loss.
+
+        Examples
+        --------
+        >>> network = Network((2, 3, 1), seed=0)
+        >>> value, gradient = network.gradient([[1.0, 2.0]], [3.0])
+        >>> gradient.weights[0].shape
+        (2, 3)
+        """
+        from mlp_xp.derivatives import gradient
+
+        return gradient(self, x, y, loss, sample_weight)
+
+    def input_gradient(
+        self, x: Any, y: Any, *, loss: Any = "squared_error", sample_weight: Any = None
+    ) -> np.ndarray:
+        """∂J/∂x of the J of `gradient`: which way each input of each row moves the loss.
+
+        Returns
+        -------
+        array (n_rows, n_features)
+        """
+        from mlp_xp.derivatives import input_gradient
+
+        return np.asarray(input_gradient(self, x, y, loss, sample_weight))
+
+    def hidden(self, x: Any) -> list[np.ndarray]:
+        """a_1 … a_{L−1}, the activations of each hidden layer, for some rows, all at once.
+
+        Returns
+        -------
+        list of array (n_rows, n_units)
+        """
+        from mlp_xp.derivatives import hidden
+
+        return hidden(self, x)
 
     def __repr__(self) -> str:
         """Sizes, activations and device on one line."""

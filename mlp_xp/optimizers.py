@@ -15,7 +15,7 @@ import dataclasses
 import functools
 import math
 import sys
-from typing import Any, ClassVar
+from typing import Any
 
 from mlp_xp.machine.array_api import Array, to_host
 from mlp_xp.parameters import Parameters
@@ -31,7 +31,7 @@ class Rule:
         The names of the vectors that it remembers from step to step.
     """
 
-    state: ClassVar[tuple[str, ...]] = ()
+    state: tuple[str, ...] = ()
 
     def shrink(self, weights: Array, rate: float) -> None:
         """Decoupled decay of the weights, before the update; most rules have none."""
@@ -52,7 +52,7 @@ class SGD(Rule):
     Robbins and Monro, A stochastic approximation method, 1951.
     """
 
-    state: ClassVar[tuple[str, ...]] = ()
+    state = ()
 
     def numbers(self, t: int, rate: float) -> tuple[float, ...]:
         """p ← p − h₀ g."""
@@ -80,7 +80,7 @@ class Momentum(Rule):
     """
 
     momentum: float = fields.number(0.9, least=0, most=1)
-    state: ClassVar[tuple[str, ...]] = ("v",)
+    state = ("v",)
 
     def __post_init__(self) -> None:
         """Check μ."""
@@ -113,7 +113,7 @@ class Nesterov(Rule):
     """
 
     momentum: float = fields.number(0.9, least=0, most=1)
-    state: ClassVar[tuple[str, ...]] = ("v",)
+    state = ("v",)
 
     def __post_init__(self) -> None:
         """Check μ."""
@@ -148,7 +148,7 @@ class RMSprop(Rule):
 
     decay: float = fields.number(0.99, least=0, below=1)
     eps: float = fields.number(1e-8, above=0)
-    state: ClassVar[tuple[str, ...]] = ("v",)
+    state = ("v",)
 
     def __post_init__(self) -> None:
         """Check ρ and ε."""
@@ -195,7 +195,7 @@ class Adam(Rule):
     beta2: float = fields.number(0.999, least=0, below=1)
     eps: float = fields.number(1e-8, above=0)
     eps_on: str = fields.one_of(("corrected", "raw"), "corrected")
-    state: ClassVar[tuple[str, ...]] = ("m", "v")
+    state = ("m", "v")
 
     def __post_init__(self) -> None:
         """Check β₁, β₂ and ε."""
@@ -242,7 +242,7 @@ class AdamW(Rule):
     beta2: float = fields.number(0.999, least=0, below=1)
     eps: float = fields.number(1e-8, above=0)
     weight_decay: float = fields.number(0.01, least=0)
-    state: ClassVar[tuple[str, ...]] = ("m", "v")
+    state = ("m", "v")
 
     def __post_init__(self) -> None:
         """Check β₁, β₂, ε and λ."""
@@ -294,7 +294,7 @@ class Nadam(Rule):
     beta2: float = fields.number(0.999, least=0, below=1)
     eps: float = fields.number(1e-8, above=0)
     momentum_decay: float = fields.number(0.004, least=0)
-    state: ClassVar[tuple[str, ...]] = ("m", "v")
+    state = ("m", "v")
 
     def __post_init__(self) -> None:
         """Check β₁, β₂, ε and ψ."""
@@ -366,7 +366,7 @@ class LBFGS(Rule):
     gradient_tolerance: float = fields.number(1e-5, least=0)
     loss_tolerance: float = fields.number(64 * sys.float_info.epsilon, least=0)
     max_evaluations: int = fields.whole(2**31 - 1)
-    state: ClassVar[tuple[str, ...]] = ()
+    state = ()
 
     def __post_init__(self) -> None:
         """Check all."""

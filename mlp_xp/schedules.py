@@ -7,18 +7,34 @@ only between epochs, and is asked for only there.
 
 import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 from mlp_xp.history import History
 from mlp_xp.settings import checks
 from mlp_xp.settings.catalogue import resolve
 
 
+class Schedule:
+    """What a schedule is asked.
+
+    Attributes
+    ----------
+    once_an_epoch : bool
+        Whether the factor changes only between epochs.
+    """
+
+    once_an_epoch: bool = False
+
+    def __call__(self, history: History) -> float:
+        """The factor on the learning rate for the coming step."""
+        raise NotImplementedError
+
+
 @dataclasses.dataclass(frozen=True)
-class Constant:
+class Constant(Schedule):
     """1 at every step."""
 
-    once_an_epoch: ClassVar[bool] = True
+    once_an_epoch = True
 
     def __call__(self, history: History) -> float:
         """1."""
@@ -26,7 +42,7 @@ class Constant:
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
+class Step(Schedule):
     """factor^⌊epochs / every⌋: a cut after each `every` epochs.
 
     Parameters
@@ -39,7 +55,7 @@ class Step:
 
     every: int = 30
     factor: float = 0.1
-    once_an_epoch: ClassVar[bool] = True
+    once_an_epoch = True
 
     def __post_init__(self) -> None:
         """Check both."""
@@ -53,7 +69,7 @@ class Step:
 
 
 @dataclasses.dataclass(frozen=True)
-class Exponential:
+class Exponential(Schedule):
     """decay^epochs, falling a little at every step.
 
     Parameters
@@ -63,7 +79,7 @@ class Exponential:
     """
 
     decay: float = 0.95
-    once_an_epoch: ClassVar[bool] = False
+    once_an_epoch = False
 
     def __post_init__(self) -> None:
         """Check the decay."""
@@ -75,7 +91,7 @@ class Exponential:
 
 
 @dataclasses.dataclass(frozen=True)
-class InverseScaling:
+class InverseScaling(Schedule):
     """1 / (t + 1)^power with t the rows seen, set once an epoch (scikit-learn's "invscaling").
 
     Parameters
@@ -85,7 +101,7 @@ class InverseScaling:
     """
 
     power: float = 0.5
-    once_an_epoch: ClassVar[bool] = True
+    once_an_epoch = True
 
     def __post_init__(self) -> None:
         """Check the exponent."""
@@ -97,7 +113,7 @@ class InverseScaling:
 
 
 @dataclasses.dataclass(frozen=True)
-class Cosine:
+class Cosine(Schedule):
     """final + (1 − final) (1 + cos(π epochs / n_epochs)) / 2, then `final`.
 
     Parameters
@@ -114,7 +130,7 @@ class Cosine:
 
     n_epochs: int | None = None
     final: float = 0.0
-    once_an_epoch: ClassVar[bool] = False
+    once_an_epoch = False
 
     def __post_init__(self) -> None:
         """Check both."""
@@ -137,7 +153,7 @@ def _half_cosine(progress: float) -> float:
 
 
 @dataclasses.dataclass(frozen=True)
-class FlatCosine:
+class FlatCosine(Schedule):
     """1 until a part of the run, then (1 + cos(π t)) / 2 down to 0, with t from 0 to 1 over the rest of it.
 
     Parameters
@@ -154,7 +170,7 @@ class FlatCosine:
 
     n_epochs: int | None = None
     flat: float = 0.5
-    once_an_epoch: ClassVar[bool] = False
+    once_an_epoch = False
 
     def __post_init__(self) -> None:
         """Check both."""
@@ -172,7 +188,7 @@ class FlatCosine:
 
 
 @dataclasses.dataclass(frozen=True)
-class WarmUp:
+class WarmUp(Schedule):
     """Rise linearly over the first steps, (step + 1) / n_steps, times another schedule.
 
     Parameters
@@ -189,7 +205,7 @@ class WarmUp:
 
     n_steps: int = 100
     after: Any = "constant"
-    once_an_epoch: ClassVar[bool] = False
+    once_an_epoch = False
 
     def __post_init__(self) -> None:
         """Check the steps and resolve the other schedule."""
@@ -202,7 +218,7 @@ class WarmUp:
 
 
 @dataclasses.dataclass(frozen=True)
-class OneCycle:
+class OneCycle(Schedule):
     """Up from `start` to 1 over the first part of the run, then down to `final`, both along half a cosine.
 
     Parameters
@@ -223,7 +239,7 @@ class OneCycle:
     rise: float = 0.3
     start: float = 0.04
     final: float = 4e-6
-    once_an_epoch: ClassVar[bool] = False
+    once_an_epoch = False
 
     def __post_init__(self) -> None:
         """Check all."""
@@ -245,7 +261,7 @@ class OneCycle:
 
 
 @dataclasses.dataclass(frozen=True)
-class ReduceOnPlateau:
+class ReduceOnPlateau(Schedule):
     """A cut whenever the watched loss has not improved by `tolerance` for `patience` epochs.
 
     The watched loss is that of the validation rows where there are any, else the training loss.
@@ -266,7 +282,7 @@ class ReduceOnPlateau:
     patience: int = 10
     tolerance: float = 1e-4
     floor: float = 0.0
-    once_an_epoch: ClassVar[bool] = True
+    once_an_epoch = True
 
     def __post_init__(self) -> None:
         """Check all."""

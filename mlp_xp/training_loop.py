@@ -26,13 +26,13 @@ from mlp_xp.machine.data_parallel import Ranks
 from mlp_xp.network import Network
 from mlp_xp.objective import Objective, mean_loss
 from mlp_xp.optimizers import LBFGS, OPTIMIZERS, Optimizer, RateFactors
+from mlp_xp.own import find
 from mlp_xp.regularizers import REGULARIZERS
 from mlp_xp.rows.loader import Loader
 from mlp_xp.run.full_batch import lbfgs, scipy_minimize
 from mlp_xp.run.micro_batches import halve_chunks
 from mlp_xp.schedules import SCHEDULES, Constant
 from mlp_xp.settings import checks
-from mlp_xp.settings.catalogue import find
 from mlp_xp.stopping import Stopping
 from mlp_xp.update import Update
 

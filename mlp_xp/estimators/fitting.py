@@ -12,6 +12,7 @@ from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
+from mlp_xp import own
 from mlp_xp.dropout import resolve_dropout
 from mlp_xp.estimators import parameters
 from mlp_xp.estimators.array_home import HOST, device_for, home_of, on_host, seen_by_host, stays
@@ -28,7 +29,6 @@ from mlp_xp.objective import Objective
 from mlp_xp.rows.loader import Loader
 from mlp_xp.rows.order import Sequential, Shuffled
 from mlp_xp.rows.source import Source, Subset
-from mlp_xp.settings.catalogue import resolve
 
 Rows = InMemory | Streamed
 """What an estimator is fitted to, or scored on."""
@@ -271,7 +271,7 @@ def _new_network(
             random_state, layer_sizes, hidden or parameters.hidden_activations(e.activation)
         )
     else:
-        initializer = resolve("initializer", INITIALIZERS, e.initializer)
+        initializer = own.resolve("initializer", INITIALIZERS, e.initializer)
         seed = int(random_state.randint(2**31))
     network = Network(
         layer_sizes,

@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import (
     StrOptions,
 )
 
+from mlp_xp import own
 from mlp_xp.activations import resolve_activation
 from mlp_xp.initializers import INITIALIZERS
 from mlp_xp.machine.array_api import DTYPES
@@ -19,7 +20,6 @@ from mlp_xp.optimizers import LBFGS, OPTIMIZERS, SGD, Adam, Momentum, Nesterov
 from mlp_xp.regularizers import ElasticNet
 from mlp_xp.schedules import SCHEDULES, Constant, InverseScaling
 from mlp_xp.settings import checks
-from mlp_xp.settings.catalogue import resolve
 
 SCIPY_LOSS_TOLERANCE = 1e7 * np.finfo(float).eps
 """SciPy's default for L-BFGS-B, which scikit-learn leaves alone."""
@@ -114,7 +114,7 @@ def problems_with(e: Any) -> list[str | None]:
         optional("time_budget", "a number of seconds > 0", lambda v: checks.number("", v, above=0)),
         None
         if e.initializer is None
-        else found_by(e, "initializer", lambda g: resolve("initializer", INITIALIZERS, g), "None, "),
+        else found_by(e, "initializer", lambda g: own.resolve("initializer", INITIALIZERS, g), "None, "),
         optional(
             "scoring",
             "'loss', the name of a scorer, a callable",
@@ -168,7 +168,7 @@ def hidden_activations(given: Any, n_hidden: int | None = None) -> list[Any]:
 def rule_of(e: Any) -> Any:
     """The update rule of `solver`: scikit-learn's three with its parameters, or one of the core's."""
     if not isinstance(e.solver, str) or e.solver not in ("sgd", "adam", "lbfgs"):
-        return resolve("optimizer", OPTIMIZERS, e.solver)
+        return own.resolve("optimizer", OPTIMIZERS, e.solver)
     if e.solver == "lbfgs":
         return LBFGS(
             gradient_tolerance=float(e.tol),
@@ -198,7 +198,7 @@ def schedule_of(e: Any) -> Any:
     if isinstance(given, str) and given in SCHEDULES_OF_SKLEARN:
         scaling = given == "invscaling" and e.solver == "sgd"
         return InverseScaling(float(e.power_t)) if scaling else Constant()
-    return resolve("schedule", SCHEDULES, given)
+    return own.resolve("schedule", SCHEDULES, given)
 
 
 def regularizer_of(e: Any) -> ElasticNet | None:

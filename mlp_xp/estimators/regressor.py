@@ -8,6 +8,7 @@ from sklearn.base import RegressorMixin, _fit_context
 from sklearn.metrics import d2_pinball_score, r2_score
 from sklearn.utils import column_or_1d
 
+from mlp_xp import own
 from mlp_xp.estimators.array_home import on_host
 from mlp_xp.estimators.data import Encoded
 from mlp_xp.estimators.fitting import Held, fit
@@ -15,7 +16,6 @@ from mlp_xp.estimators.parameters import found_by
 from mlp_xp.estimators.perceptron import Perceptron
 from mlp_xp.losses import LOSSES, HalfSquaredError, Poisson
 from mlp_xp.rows.source import Source
-from mlp_xp.settings.catalogue import resolve
 
 
 class MLPRegressor(RegressorMixin, Perceptron):
@@ -373,7 +373,7 @@ class MLPRegressor(RegressorMixin, Perceptron):
         known = {"squared_error": HalfSquaredError(), "poisson": Poisson(deviance=True)}
         if isinstance(self.loss, str) and self.loss in known:
             return known[self.loss]
-        return resolve("loss", _FOR_NUMBERS, self.loss)
+        return own.resolve("loss", _FOR_NUMBERS, self.loss)
 
     def _link(self) -> Any:
         return self._loss("float64").link

@@ -16,6 +16,7 @@ from mlp_xp.losses import LOSSES
 from mlp_xp.network import Network
 from mlp_xp.optimizers import OPTIMIZERS
 from mlp_xp.schedules import SCHEDULES
+from mlp_xp.settings import checks
 from mlp_xp.settings.catalogue import describe
 
 HISTORY = (
@@ -48,7 +49,21 @@ def description_of(e: Any) -> dict[str, Any]:
 
     Random states, callbacks and scorers that are no names are left out, as are given weights: what a
     file holds is never run.
+
+    Raises
+    ------
+    ValueError
+        Its loss, update rule or schedule is a user's own.
     """
+    own = [
+        f"{name}={value!r} is its user's own Python code, which a model file cannot hold: save the network "
+        "alone (`save(model.network, path)`)."
+        for name, value in e.get_params(deep=False).items()
+        if name in ("loss", "solver", "learning_rate")
+        and not isinstance(value, str | Mapping | float | int)
+        and type(value) not in {*LOSSES.values(), *OPTIMIZERS.values(), *SCHEDULES.values()}
+    ]
+    checks.refuse(own)
     fitted = {name: vars(e)[name] for name in FITTED if name in vars(e)}
     document = {
         "class": type(e).__name__,

@@ -37,9 +37,11 @@ FLOORS = (
     ("rows",),
     ("activations", "dropout", "initializers", "parameters", "regularizers", "schedules"),
     ("averaging", "losses", "optimizers", "stopping"),
+    ("own",),
     ("network",),
     ("forward",),
     ("backprop",),
+    ("derivatives",),
     ("objective", "run"),
     ("update",),
     ("fast",),
@@ -53,7 +55,7 @@ FLOORS = (
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
-# Arrows that point upwards: (inside a function, from, to). Network.predict runs the forward pass,
+# Arrows that point upwards: (inside a function, from, to). Network.predict and gradient run the passes,
 # which is built on networks; a model file may hold an estimator; the command line asks the package
 # for its version.
 UPWARDS = {
@@ -61,6 +63,7 @@ UPWARDS = {
     (False, "objective", "run"),
     (False, "run", "objective"),
     (True, "network", "forward"),
+    (True, "network", "derivatives"),
     (True, "saved", "estimators"),
 }
 

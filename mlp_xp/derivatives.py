@@ -1,0 +1,82 @@
+"""What a network's derivatives and hidden activations are for some rows, all at once, without training it."""
+
+from typing import Any
+
+import numpy as np
+
+from mlp_xp.backprop import backprop
+from mlp_xp.forward import Memo, forward
+from mlp_xp.losses import LOSSES, Loss
+from mlp_xp.machine.array_api import Array, on_host, to_host
+from mlp_xp.network import Network
+from mlp_xp.own import resolve
+from mlp_xp.parameters import Parameters
+
+
+def gradient(network: Network, x: Any, y: Any, loss: Any, sample_weight: Any) -> tuple[float, Parameters]:
+    """See `Network.gradient`."""
+    value, _, found = _there_and_back(network, x, y, loss, sample_weight)
+    return value, found
+
+
+def input_gradient(network: Network, x: Any, y: Any, loss: Any, sample_weight: Any) -> Any:
+    """See `Network.input_gradient`."""
+    _, delta, _ = _there_and_back(network, x, y, loss, sample_weight)
+    of_inputs = delta @ network.parameters.weights[0].mT
+    if network.parameters.input_scale is not None:
+        of_inputs = of_inputs * network.parameters.input_scale[:, 0]
+    return to_host(of_inputs)
+
+
+def hidden(network: Network, x: Any) -> list[np.ndarray]:
+    """See `Network.hidden`."""
+    rows = _rows(network, x)
+    memo = Memo(network, rows.shape[0])
+    network.backend.runtime.select()
+    with network.backend.runtime.working():
+        forward(network, rows, memo)
+    return [to_host(a).copy() for a in memo.z[:-1]]
+
+
+def _rows(network: Network, x: Any) -> Array:
+    rows = on_host(x)
+    if rows.ndim != 2 or rows.shape[1] != network.layer_sizes[0] or not rows.shape[0]:
+        raise ValueError(
+            f"x has shape {tuple(rows.shape)}, but this network needs (n_rows, {network.layer_sizes[0]}) "
+            "with at least one row."
+        )
+    return network.backend.asarray(rows)
+
+
+def _there_and_back(
+    network: Network, x: Any, y: Any, loss: Any, sample_weight: Any
+) -> tuple[float, Array, Parameters]:
+    """J, δ_1 and ∂J/∂w over all rows, with J = Σ s_i L_i / Σ s_i."""
+    backend, rows = network.backend, _rows(network, x)
+    resolved: Loss = resolve("loss", LOSSES, loss)
+    targets, weight = _column(y, "y", rows.shape[0]), None
+    resolved.check_targets(targets, network.layer_sizes[-1])
+    divisor = float(rows.shape[0])
+    if sample_weight is not None:
+        s = _column(sample_weight, "sample_weight", rows.shape[0])
+        if s.shape[1] != 1 or not np.isfinite(s).all() or s.min() < 0 or not s.sum() > 0:
+            raise ValueError("sample_weight must be one finite number >= 0 for each row, not all of them 0.")
+        weight, divisor = backend.asarray(s), float(s.sum())
+    found = network.parameters.zeros_like()
+    backend.runtime.select()
+    with backend.runtime.working():
+        memo = Memo(network, rows.shape[0])
+        z = forward(network, rows, memo)
+        on_device = backend.asarray(targets, "int32" if resolved.labels else None)
+        value = resolved(backend, z, on_device, weight)
+        z *= 1.0 / divisor
+        delta = backprop(network, memo, z, found, add=False)
+        return float(value) / divisor, delta, found
+
+
+def _column(given: Any, name: str, n_rows: int) -> np.ndarray:
+    found = on_host(given)
+    found = found[:, None] if found.ndim == 1 else found
+    if found.ndim != 2 or found.shape[0] != n_rows:
+        raise ValueError(f"{name} has shape {tuple(found.shape)}, but x has {n_rows} rows.")
+    return found
