@@ -150,14 +150,15 @@ def train(
         Its parameters are updated in place; its `output` becomes the link of the loss.
     loader : Loader
         The training rows. Its batch size makes this SGD, mini-batch SGD or gradient descent.
-    loss : str or loss
-        A name of `losses.LOSSES`, also with parameters ("huber:delta=2"), or an instance.
+    loss : str, loss or pair of functions
+        A name of `losses.LOSSES`, also with parameters ("huber:delta=2"), or an instance; or one's own, as
+        all pieces may be (`mlp_xp.own`): here a pair (value, derivative) of functions of (z, y).
     optimizer : str or rule
         A name of `optimizers.OPTIMIZERS` or an instance. "lbfgs" needs a full batch.
     learning_rate : float
         η, the base of the schedule.
-    schedule : str or schedule
-        A name of `schedules.SCHEDULES` or an instance: the factor on η.
+    schedule : str, schedule or function
+        A name of `schedules.SCHEDULES`, an instance, or a function of the history: the factor on η.
     rate_factors : RateFactors, optional
         Further factors on η, by group of parameters.
     decay_schedule : str or schedule
