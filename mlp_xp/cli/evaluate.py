@@ -7,7 +7,7 @@ import math
 from mlp_xp.cli.commands import Evaluate
 from mlp_xp.cli.files import given_data
 from mlp_xp.cli.predict import known_names, no_data, with_names
-from mlp_xp.cli.printing import aligned
+from mlp_xp.cli.printing import aligned, say
 from mlp_xp.cli.progress import reading
 from mlp_xp.saved.model_file import load
 from mlp_xp.settings.options import Problems, written
@@ -33,6 +33,8 @@ def evaluate(asked: Evaluate) -> None:
                 table = open_table(here, columns=columns, numbers_alone=True, progress=progress)
                 fitted = with_names(loaded, table)
             table = for_model(table, fitted)
+        for line in table.unseen:
+            say(line)
         metrics = {
             name: value if math.isfinite(value) else None
             for name, value in evaluation.evaluate(fitted, table.source).items()

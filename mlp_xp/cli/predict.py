@@ -49,6 +49,8 @@ def predict(asked: Predict) -> None:
         rows = written_rows(path, kept, asked.csv_form) if kept and path is not None else None
         with reading(asked.data, quiet=asked.quiet) as progress:
             fitted, table = with_inputs(loaded, here, progress)
+        for line in table.unseen:
+            say(line)
         written = Predictions(fitted, table, proba=asked.proba, kept=kept, kept_rows=rows)
         to_output = asked.as_json and asked.out == "-"
         n_rows = written.write_json() if to_output else written.write_csv(asked.out)

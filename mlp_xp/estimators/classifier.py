@@ -412,7 +412,9 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         output = self._outputs(X)
         if self._labels.kind == "multioutput":
             return [home.send(change(each.copy())) for each in self._labels.split(output)]
-        if self._labels.kind == "binary":
+        if self._labels.kind == "binary" and len(self.classes_) == 1:
+            output = np.ones_like(output)
+        elif self._labels.kind == "binary":
             output = np.column_stack([1 - output, output])
         return home.send(change(output))
 
@@ -495,12 +497,13 @@ class MLPClassifier(ClassifierMixin, Perceptron):
             return Encoded(source, labels, encode)
         if source.n_targets > 1 or isinstance(self.class_weight, list):
             raise ValueError("class_weight with a source needs one target, and a dict or 'balanced'.")
-        n = seen.counts[0]
-        table = np.ones(len(n))
+        place_of = np.searchsorted(seen.labels.classes, seen.named[0])
+        n = np.bincount(place_of, seen.counts[0])
+        table = np.ones(len(place_of))
         if self.class_weight == "balanced":
-            table = n.sum() / (len(n) * n)
+            table = (n.sum() / (len(n) * n))[place_of]
         else:
-            for place, label in enumerate(seen.labels.classes.tolist()):
+            for place, label in enumerate(seen.named[0].tolist()):
                 table[place] = self.class_weight.get(label, 1.0)
         return Encoded(source, labels, encode, table, seen.values[0])
 
@@ -605,7 +608,7 @@ def _encoder(seen: SeenTargets, labels: Labels, smoothing: float) -> Callable[[n
     if labels.kind == "multilabel":
         return lambda y: (1.0 - smoothing) * y + 0.5 * smoothing
     several = labels.kind == "multioutput"
-    found = seen.labels.classes if several else [seen.labels.classes]
+    found = seen.named
     known = labels.classes if several else [labels.classes]
     tables = [numbers_of(column, classes) for column, classes in zip(found, known, strict=True)]
 

@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import os
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,9 @@ from mlp_xp.rows.device_arrays import ResidentSource, is_elsewhere, take_rows
 from mlp_xp.rows.loader import Loader
 from mlp_xp.rows.source import Source, Subset, Wrapped, as_source, is_source, passes
 from mlp_xp.tables.files import open_source
+from mlp_xp.tables.files.column_kinds import LABEL
+from mlp_xp.tables.files.columns import as_names
+from mlp_xp.tables.files.one_value import TRUTH, is_number, number
 
 CHUNK_ROWS = 4096
 """Rows of a source that are looked at together."""
@@ -127,7 +132,7 @@ class Encoded(Wrapped):
 
     def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray | None, weight: np.ndarray | None) -> None:
         """Fill x, y and weight with the rows of `index`."""
-        given = np.empty((len(index), self.n_targets))
+        given = np.empty((len(index), self.n_targets), label_dtype(self.source))
         self.source.rows(index, x, given, weight)
         if y is not None:
             y[...] = self.encode(given)
@@ -140,8 +145,27 @@ def is_streamed(X: Any) -> bool:
     return isinstance(X, str | os.PathLike | Loader) or is_source(X)
 
 
-def source_given(X: Any, y: Any, dtype: str | None) -> Source | None:
+def is_table(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is of a table, whose columns have names, rather than of arrays."""
+    return not os.fspath(path).lower().endswith((".npy", ".npz"))
+
+
+def label_dtype(source: Source) -> np.dtype[Any]:
+    """What keeps the targets of a source as they are: integers and truth values are not made floats."""
+    y = getattr(source, "y", None)
+    return y.dtype if isinstance(y, np.ndarray) and y.dtype.kind in "biu" else np.dtype(float)
+
+
+def source_given(X: Any, y: Any, dtype: str | None, *, labels: bool = False) -> Source | None:
     """The source that X names, is or has; None where X is data.
+
+    Parameters
+    ----------
+    X, y : path and name of a column, or data
+    dtype : str or None
+        Of the rows.
+    labels : bool
+        Whether the targets are names of classes, which are kept as they are.
 
     Raises
     ------
@@ -149,7 +173,8 @@ def source_given(X: Any, y: Any, dtype: str | None) -> Source | None:
         y is given beside a source that has its own targets, or is missing beside a path.
     """
     if isinstance(X, str | os.PathLike):
-        return open_source(X, y, dtype=dtype or "float32")
+        kinds = dict.fromkeys(as_names(y), LABEL) if labels and is_table(X) else None
+        return open_source(X, y, dtype=dtype or "float32", kinds=kinds)
     if not is_streamed(X):
         return None
     if y is not None:
@@ -171,13 +196,16 @@ class SeenTargets:
     labels : Labels
         As the user knows them: texts where the column is text.
     values : list of arrays
-        Of each target, what the source gives for its classes.
+        Of each target, what the source gives for its classes, ascending.
+    named : list of arrays
+        The classes that these are.
     counts : list of arrays
         Rows of each.
     """
 
     labels: Labels
     values: list[np.ndarray]
+    named: list[np.ndarray]
     counts: list[np.ndarray]
 
 
@@ -191,29 +219,60 @@ def seen_targets(source: Source) -> SeenTargets:
     """
     if not source.n_targets:
         raise ValueError("the source has no targets: name the target column as y.")
-    counts: list[dict[float, int]] = [{} for _ in range(source.n_targets)]
-    for _, _, y, _ in passes(source, CHUNK_ROWS):
+    dtype = label_dtype(source)
+    counts: list[dict[Any, int]] = [{} for _ in range(source.n_targets)]
+    for _, _, y, _ in passes(source, CHUNK_ROWS, dtype.name):
         for column, count in zip(y.T, counts, strict=True):
             for value, n in zip(*np.unique(column, return_counts=True), strict=True):
-                count[float(value)] = count.get(float(value), 0) + int(n)
-    values = [np.array(sorted(count)) for count in counts]
-    for column in values:
-        if (column != np.floor(column)).any():
-            raise ValueError(
-                "Unknown label type: continuous. Maybe you are trying to fit a classifier, which expects "
-                "discrete classes on a regression target with continuous values."
-            )
+                count[value.item()] = count.get(value.item(), 0) + int(n)
+    values = [np.array(sorted(count), dtype) for count in counts]
     columns = source.targets or [None] * source.n_targets
-    classes = [
-        np.array(column.levels)[values[t].astype(int)]
-        if column is not None and column.kind == "text"
-        else values[t].astype(np.int64)
-        for t, column in enumerate(columns)
-    ]
+    named = list(map(_classes_of, columns, values))
+    classes = [np.unique(each) for each in named]
     if source.n_targets == 1:
         labels = Labels("binary" if len(classes[0]) <= 2 else "multiclass", classes[0])
-    elif all(set(each.tolist()) <= {0, 1} for each in classes):
+    elif all(each.dtype.kind != "U" and set(each.tolist()) <= {0, 1} for each in classes):
         labels = Labels("multilabel", np.arange(source.n_targets))
     else:
         labels = Labels("multioutput", classes)
-    return SeenTargets(labels, values, [np.array([c[v] for v in sorted(c)]) for c in counts])
+    return SeenTargets(labels, values, named, [np.array([c[v] for v in sorted(c)]) for c in counts])
+
+
+def _classes_of(column: Any, values: np.ndarray) -> np.ndarray:
+    """The classes that values of a source stand for."""
+    if column is not None and column.kind == "text":
+        texts = np.array(column.levels)[values.astype(int)]
+        return texts if column.reading == "text" else typed_labels(texts.tolist())
+    if values.dtype.kind == "f":
+        _refuse_fractions(values)
+        return values.astype(np.int64)
+    return values
+
+
+def typed_labels(texts: Sequence[str]) -> np.ndarray:
+    """Labels that are no texts, from how they are written: truth values, whole numbers or dates."""
+    found = [text.strip() for text in texts]
+    if all(text.lower() in TRUTH for text in found):
+        return np.array([text.lower() == "true" for text in found])
+    if all(re.fullmatch(r"[+-]?\d+(\.0*)?", text, re.ASCII) for text in found):
+        return np.array([int(text.partition(".")[0]) for text in found])
+    try:
+        _refuse_fractions(np.array([number(text) for text in found]))
+        return np.array([number(text) for text in found]).astype(np.int64)
+    except ValueError:
+        if any(map(is_number, found)):
+            raise
+    try:
+        moments = np.array([text.removesuffix("Z") for text in found], dtype="datetime64[us]")
+    except ValueError:
+        return np.array(texts)
+    days = moments.astype("datetime64[D]")
+    return days if (days == moments).all() else moments
+
+
+def _refuse_fractions(values: np.ndarray) -> None:
+    if (values != np.floor(values)).any():
+        raise ValueError(
+            "Unknown label type: continuous. Maybe you are trying to fit a classifier, which expects "
+            "discrete classes on a regression target with continuous values."
+        )

@@ -19,6 +19,7 @@ from mlp_xp.estimators.array_home import HOST, device_for, home_of, on_host, see
 from mlp_xp.estimators.callbacks import Listeners
 from mlp_xp.estimators.data import InMemory, Streamed, is_streamed, names_of, source_given
 from mlp_xp.estimators.drawing import CountedOrder, DrawnOrder, draw_validation, draw_weights
+from mlp_xp.estimators.numeric import LOOKED_AT, refuse_dates, warn_if_coarse
 from mlp_xp.estimators.saved import HISTORY
 from mlp_xp.estimators.searching import Search
 from mlp_xp.estimators.training import OF_SKLEARN, Continuation, Descent, Validation, new_rates
@@ -28,7 +29,7 @@ from mlp_xp.network import Network
 from mlp_xp.objective import Objective
 from mlp_xp.rows.loader import Loader
 from mlp_xp.rows.order import Sequential, Shuffled
-from mlp_xp.rows.source import Source, Subset
+from mlp_xp.rows.source import Source, Subset, passes
 
 Rows = InMemory | Streamed
 """What an estimator is fitted to, or scored on."""
@@ -110,7 +111,7 @@ def _fit(
     sizes = parameters.hidden_sizes(e)
     ranks = world() if is_streamed(X) else None
     with contextlib.nullcontext() if ranks is None else ranks.lowest_first():
-        given = source_given(X, y, e.dtype)
+        given = source_given(X, y, e.dtype, labels=not e._y_numeric)
     home = HOST if given is not None else home_of(X)
     if not first and home != e._home():
         raise ValueError(
@@ -186,6 +187,10 @@ def _checked(e: Any, X: Any, y: Any, sample_weight: Any, first: bool, incrementa
     dtype = e.dtype or ("float32" if X.dtype == (home_of(X).xp or np).float32 else "float64")
     if not first:
         dtype = e._network_now().backend.dtype_name
+    if dtype == "float32" and first and isinstance(X, np.ndarray):
+        warn_if_coarse("X", X, vars(e).get("feature_names_in_"))
+        if e._y_numeric:
+            warn_if_coarse("y", np.reshape(y, (len(y), -1)))
     encoded = e._encode_targets(y, dtype, incremental)
     weight = None if sample_weight is None else _check_sample_weight(on_host(sample_weight), y)
     return InMemory(X, encoded, e._weighted(y, weight, incremental)), dtype
@@ -194,6 +199,9 @@ def _checked(e: Any, X: Any, y: Any, sample_weight: Any, first: bool, incrementa
 def _validated(e: Any, X: Any, y: Any, first: bool) -> tuple[Any, Any]:
     """X and y as scikit-learn checks them, on the host but for an X that stays where it is."""
     stay = stays(X)
+    refuse_dates("X", X)
+    if e._y_numeric:
+        refuse_dates("y", y)
     checked, y = validate_data(
         e,
         seen_by_host(X) if stay else on_host(X),
@@ -214,7 +222,13 @@ def _opened(e: Any, source: Source, first: bool) -> tuple[Rows, str]:
     dtype = e.dtype or source.dtype
     if not first:
         dtype = e._network_now().backend.dtype_name
-    return Streamed(e._encoded_source(source, dtype, learn=True)), dtype
+    encoded = e._encoded_source(source, dtype, learn=True)
+    if dtype == "float32" and first:
+        _, x, y, _ = next(passes(source, LOOKED_AT))
+        warn_if_coarse("X", x, names_of(source.columns))
+        if e._y_numeric:
+            warn_if_coarse("y", y)
+    return Streamed(encoded), dtype
 
 
 def _check_columns(e: Any, source: Source, first: bool) -> None:
@@ -241,7 +255,8 @@ def _checked_held(e: Any, held: Held, target: Any, dtype: str) -> Rows | None:
     if held.X is None and held.y is None:
         return None
     by_path = isinstance(held.X, str | os.PathLike)
-    given = source_given(held.X, target if by_path and held.y is None else held.y, e.dtype)
+    named = target if by_path and held.y is None else held.y
+    given = source_given(held.X, named, e.dtype, labels=not e._y_numeric)
     if given is not None:
         _check_columns(e, given, False)
         return Streamed(e._encoded_source(given, dtype, learn=False))

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from mlp_xp.backprop import backprop
 from mlp_xp.estimators.array_home import HOST, Home, home_of, on_host, seen_by_host, stays
 from mlp_xp.estimators.callbacks import CallbackSupport
+from mlp_xp.estimators.numeric import refuse_dates, refuse_non_finite, refuse_overflow
 from mlp_xp.estimators.parameters import CONSTRAINTS, hidden_activations, problems_with, refuse
 from mlp_xp.estimators.rows import dense_pieces
 from mlp_xp.estimators.saved import description_of
@@ -135,6 +136,7 @@ class Perceptron(CallbackSupport, BaseEstimator):
         if "coefs_" not in vars(self):
             check_is_fitted(self)
         home = home_of(X)
+        refuse_dates("X", X)
         if get_config()["array_api_dispatch"] and home != self._home():
             raise ValueError(
                 f"Inputs passed to {type(self).__name__}.{method}() must use the same namespace and the "
@@ -161,12 +163,16 @@ class Perceptron(CallbackSupport, BaseEstimator):
     def _outputs(self, X: Any) -> np.ndarray:
         """The network's output after its link, (n_rows, n_outputs), on the host."""
         network = self._network_now()
+        refuse_overflow(X, network.backend.dtype_name)
         if not scipy.sparse.issparse(X):
-            return to_host(network.predict(X))
+            outputs = to_host(network.predict(X))
+            refuse_non_finite(outputs)
+            return outputs
         n_outputs = network.layer_sizes[-1]
         outputs = np.empty((X.shape[0], n_outputs), dtype=network.backend.dtype_name)
         for start, rows in dense_pieces(X):
             outputs[start : start + len(rows)] = network.predict(rows)
+        refuse_non_finite(outputs)
         return outputs
 
     def _chunks(self, X: Any) -> Iterator[tuple[int, Any]]:

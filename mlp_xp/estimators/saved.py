@@ -79,7 +79,10 @@ def description_of(e: Any) -> dict[str, Any]:
         document["labels"] = {
             "kind": labels.kind,
             "sparse": labels.sparse,
-            "classes": [{"dtype": c.dtype.str, "values": c.tolist()} for c in columns],
+            "classes": [
+                {"dtype": c.dtype.str, "values": (c.astype(str) if c.dtype.kind == "M" else c).tolist()}
+                for c in columns
+            ],
         }
     return document
 
@@ -125,9 +128,15 @@ def estimator_of(kinds: Mapping[str, type], document: Mapping[str, Any], network
     return e
 
 
+def _values_of(classes: np.ndarray) -> list[Any]:
+    """Class labels as JSON values; dates as texts."""
+    values: list[Any] = (classes.astype(str) if classes.dtype.kind == "M" else classes).tolist()
+    return values
+
+
 def _classes(column: Mapping[str, Any]) -> np.ndarray:
     dtype = np.dtype(column["dtype"])
-    if dtype.kind not in "biufUO":
+    if dtype.kind not in "biufUOM":
         raise ValueError(f"class labels of dtype {dtype} are none")
     return np.array(column["values"], dtype=dtype)
 

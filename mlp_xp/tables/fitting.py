@@ -127,7 +127,8 @@ def new_model(options: TrainingOptions, data: Data) -> TableModel:
         dtype=options.dtype,
         seed=options.seed,
     )
-    return TableModel(network, data.parts.inputs, data.parts.targets, table.levels, loss=loss)
+    inputs, targets = data.parts.inputs, data.parts.targets
+    return TableModel(network, inputs, targets, table.levels, loss=loss, written=table.written)
 
 
 def takes_all_rows(options: TrainingOptions) -> bool:

@@ -12,8 +12,11 @@ from mlp_xp.network import Network
 from mlp_xp.rows.source import PASS_BYTES, Source, passes, rows_in
 from mlp_xp.settings import checks
 from mlp_xp.settings.catalogue import describe, resolve
+from mlp_xp.tables.files.columns import meant
+from mlp_xp.tables.own_tables import columns_of
 from mlp_xp.tables.preparation import Inputs, Targets
 from mlp_xp.tables.values import raw_values
+from mlp_xp.tables.written import Written
 
 PREDICT_ROWS = 8192
 """Rows that are prepared and predicted at a time."""
@@ -35,6 +38,8 @@ class TableModel:
         What it was trained for; follows from the network's output if not given.
     training : mapping, optional
         How it was trained, for people: JSON values by name.
+    written : Written, optional
+        How the columns of the training table were written.
 
     Raises
     ------
@@ -51,11 +56,13 @@ class TableModel:
         *,
         loss: Any = None,
         training: Mapping[str, Any] | None = None,
+        written: Written | None = None,
     ) -> None:
         self.network, self.inputs, self.targets = network, inputs, targets
         self.levels = None if levels is None else tuple(levels)
         self.loss = loss_behind(network.output) if loss is None else resolve("loss", LOSSES, loss)
         self.training = dict(training or {})
+        self.written = written or Written()
         checks.refuse(self._problems())
 
     def _problems(self) -> Iterator[str]:
@@ -107,6 +114,7 @@ class TableModel:
             "levels": self.levels,
             "loss": None if self.loss is None else describe(LOSSES, self.loss),
             "training": self.training,
+            "written": self.written.description(),
         }
 
     @classmethod
@@ -124,7 +132,9 @@ class TableModel:
             raise TypeError("the name of a class is no text")
         if not isinstance(training, dict):
             raise TypeError("how it was trained is no object")
-        return cls(network, inputs, targets, levels, loss=description["loss"], training=training)
+        written = Written.of(description.get("written"))
+        loss = description["loss"]
+        return cls(network, inputs, targets, levels, loss=loss, training=training, written=written)
 
     @property
     def quantiles(self) -> tuple[float, ...] | None:
@@ -193,10 +203,11 @@ class TableModel:
 
         Parameters
         ----------
-        x : array_like (n_rows, n_columns), table, mapping of str to array_like (n_rows,), or path
+        x : array_like (n_rows, n_columns), table, mapping, sequence of mappings, or path
             An array of numbers has its columns in the order of the training table. A table (pandas, polars,
-            Arrow), a mapping or the file at a path has them by name, in any order; further columns are
-            ignored. None and nan are gaps.
+            Arrow, or any with `__arrow_c_stream__`), a mapping of columns, a row or a list of rows as
+            mappings, or the file at a path has them by name, in any order; further columns are ignored. None
+            and nan are gaps; texts are read as in the training table.
 
         Returns
         -------
@@ -215,9 +226,8 @@ class TableModel:
             table = open_inputs(TableOptions(data=os.fspath(x)), self)
             outputs = np.vstack(list(self.predict_parts(table.source)))
         else:
-            names = getattr(x, "column_names", None) or getattr(x, "columns", None)
-            names = x.keys() if names is None and hasattr(x, "keys") else names
-            outputs = self.predict_raw(self._rows(x) if names is None else self._columns(x, list(names)))
+            columns = columns_of(x)
+            outputs = self.predict_raw(self._rows(x) if columns is None else self._columns(columns))
         return outputs if self.levels is None else self.choose(outputs)
 
     def _rows(self, x: Any) -> np.ndarray:
@@ -228,16 +238,30 @@ class TableModel:
                 f"x has shape {rows.shape}, but this model needs (n_rows, {len(columns)}): the columns "
                 f"{', '.join(self.inputs.names)}."
             )
-        return np.column_stack([raw_values(column, rows[:, at]) for at, column in enumerate(columns)])
+        return np.column_stack(self._read([rows[:, at] for at in range(len(columns))]))
 
-    def _columns(self, x: Any, names: Sequence[str]) -> np.ndarray:
+    def _read(self, given: Sequence[Any]) -> list[np.ndarray]:
+        """The values of all columns; what is wrong with them in one message."""
+        found, problems = [], []
+        for column, values in zip(self.inputs.columns, given, strict=True):
+            reading = self.written.readings.get(column.name, "")
+            try:
+                found.append(raw_values(column, values, reading, self.written.gaps))
+            except ValueError as error:
+                problems.append(str(error))
+        checks.refuse(problems)
+        return found
+
+    def _columns(self, x: Mapping[str, Any]) -> np.ndarray:
         """The columns of a table by name, as rows, checked."""
-        missing = [name for name in self.inputs.names if name not in names]
+        known = list(x)
+        found = {name: meant(name, known) for name in self.inputs.names}
         checks.refuse(
-            f"there is no column {name!r}; {checks.did_you_mean(name, [*map(str, names)])}."
-            for name in missing
+            f"there is no column {name!r}; {checks.did_you_mean(name, known)}."
+            for name, own in found.items()
+            if own not in x
         )
-        columns = [raw_values(column, x[column.name]) for column in self.inputs.columns]
+        columns = self._read([x[name] for name in found.values()])
         if len({len(column) for column in columns}) > 1:
             lengths = ", ".join(f"{n} {len(c)}" for n, c in zip(self.inputs.names, columns, strict=True))
             raise ValueError(f"columns must have the same number of rows, but have: {lengths}.")

@@ -227,6 +227,12 @@ class TableOptions(Options):
         shown="nothing, ?, NA, NaN, null, None and the like",
         read=names,
     )
+    null_words: bool = option(
+        True,
+        CSV,
+        "Whether NA, None and the like are gaps in columns of text and among classes too; if not they are "
+        "texts there.",
+    )
     date_format: str | None = option(
         None,
         CSV,
@@ -266,7 +272,12 @@ class TableOptions(Options):
         from mlp_xp.tables.files import CsvForm
 
         return CsvForm(
-            self.read("delimiter"), self.decimal, self.encoding, self.read("null"), self.date_format
+            self.read("delimiter"),
+            self.decimal,
+            self.encoding,
+            self.read("null"),
+            self.date_format,
+            self.null_words,
         )
 
     def need_names(self) -> tuple[str, ...]:

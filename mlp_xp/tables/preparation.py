@@ -21,6 +21,7 @@ import numpy as np
 from mlp_xp.settings import checks
 from mlp_xp.tables.encoding import Encoding, Together
 from mlp_xp.tables.files.columns import KINDS
+from mlp_xp.tables.files.one_value import Names
 
 PERIODS: Mapping[str, float] = {"day": 1.0, "week": 7.0, "year": 365.2425}
 """Cycles of dates, in days."""
@@ -194,10 +195,14 @@ class Category:
         other = (f"{self.name} is another",) if self.other else ()
         return (*levels, *other, f"{self.name} missing") if self.gaps else (*levels, *other)
 
+    @functools.cached_property
+    def names(self) -> Names:
+        """The levels, found by what a text means."""
+        return Names(self.levels)
+
     def codes(self, texts: Sequence[str]) -> np.ndarray:
         """The numbers that `fill` knows texts by: positions in `levels`, or their number for all others."""
-        known = {level: code for code, level in enumerate(self.levels)}
-        return np.array([known.get(text, len(self.levels)) for text in texts], dtype=float)
+        return np.array([self.names.find(text) for text in texts], dtype=float)
 
     def fill(self, values: np.ndarray, x: np.ndarray) -> None:
         """Fill x (m, n_features) from values (m,), float64 `codes`; a gap is -1 or nan."""

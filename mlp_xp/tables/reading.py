@@ -16,11 +16,23 @@ from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.datasets import load_dataset
 from mlp_xp.tables.files import open_source
 from mlp_xp.tables.files.columns import PLURAL, Column
-from mlp_xp.tables.files.text_values import is_number, resembles_number
+from mlp_xp.tables.files.csv_files import CsvForm
+from mlp_xp.tables.files.one_value import (
+    GAPS,
+    Names,
+    are_names_of_numbers,
+    date_of,
+    is_number,
+    meaning,
+    resembles_number,
+    resembles_time,
+)
+from mlp_xp.tables.files.text_values import READINGS
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TASKS, TableOptions
 from mlp_xp.tables.preparation import Category, Constant, Inputs
 from mlp_xp.tables.prepared import Coded, Recoded, Selected
+from mlp_xp.tables.written import TEXT, Written
 
 MOST_LEVELS = 20
 """A numeric target of whole numbers with more different values than this is taken for a quantity."""
@@ -51,6 +63,10 @@ class Table:
         What was recognised in the file, for people.
     split_column : (source, int, str) or None
         The column to split the rows by: a source with all columns that were read, its number, its kind.
+    written : Written
+        How the columns and targets are written.
+    unseen : tuple of str
+        What is to be said of texts that a model does not know, for people.
     """
 
     name: str
@@ -60,6 +76,8 @@ class Table:
     levels: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     split_column: tuple[Any, int, str] | None = None
+    written: Written = dataclasses.field(default_factory=Written)
+    unseen: tuple[str, ...] = ()
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -86,6 +104,7 @@ def open_table(
     split_column_is_input: bool = False,
     targets_needed: bool = True,
     numbers_alone: bool = False,
+    form: CsvForm | None = None,
     progress: Any = None,
 ) -> Table:
     """Open what options name.
@@ -105,6 +124,8 @@ def open_table(
         Whether a table without targets is refused.
     numbers_alone : bool
         Whether inputs that are text or dates, and gaps, are refused: nobody prepares them.
+    form : CsvForm, optional
+        How values are written; what the options say of that if not given.
     progress : callable (str, float), optional
         Told what is being done and the share of it that is done.
 
@@ -124,7 +145,7 @@ def open_table(
         raise ValueError(
             f"{options.data} has named columns: say which to predict with {given('target', 'NAME')}."
         )
-    excluded = options.read("exclude")
+    excluded, form = options.read("exclude"), form or options.csv_form
     besides = [split_column] if split_column and split_column not in columns else []
     source: Source = open_source(
         options.data,
@@ -140,7 +161,7 @@ def open_table(
         memory_limit=options.read("memory_limit"),
         cache=options.cache,
         cache_dir=options.cache_dir,
-        csv=options.csv_form,
+        csv=form,
     )
     source.check_finite(gaps=not numbers_alone)
     dates = [column.name for column in source.columns if column.kind == "date"]
@@ -150,7 +171,9 @@ def open_table(
             f"them out with {given('exclude', ','.join(dates))}, or write them as numbers."
         )
     targets = tuple(column.name for column in source.targets)
-    table = Table(path.name, source, tuple(source.columns), targets, notes=tuple(source.notes))
+    written = Written.of_columns((*source.columns, *source.targets), form)
+    notes = tuple(source.notes)
+    table = Table(path.name, source, tuple(source.columns), targets, notes=notes, written=written)
     table = dataclasses.replace(table, levels=_levels(table))
     if split_column is None:
         return table
@@ -207,21 +230,78 @@ def open_for(options: TableOptions, model: TableModel, **more: Any) -> Table:
     """
     known = model.inputs.columns
     kinds = {column.name: column.kind for column in known if not isinstance(column, Constant)}
+    kinds = model.written.known(kinds | _kinds_of_targets(model, options), options.csv_form)
     columns = model.inputs.names if options.has_names else ()
     own = dataclasses.replace(options, exclude="")
-    table = open_table(own, columns=columns, kinds=kinds, **more)
+    table = open_table(own, columns=columns, kinds=kinds, form=_form_for(model, options), **more)
     if table.source.n_features != len(known):
         raise ValueError(
             f"{table.name} has {table.source.n_features} columns, but the model needs {len(known)}: "
             f"{', '.join(model.inputs.names[:20])}{' ...' * (len(known) > 20)}."
         )
-    # Of files with names this has been seen to; arrays and data sets hold numbers alone.
+    pairs = list(zip(table.columns, known, strict=True))
     checks.refuse(
         f"{table.name}, column {found.name!r} holds numbers, where {PLURAL[column.kind]} are needed."
-        for found, column in zip(table.columns, known, strict=True)
-        if found.kind == "number" and kinds.get(column.name) in ("text", "date")
+        for found, column in pairs
+        if not isinstance(column, Constant) and _are_numbers_only(found, column)
     )
-    return dataclasses.replace(table, source=recoded(table.source, table.columns, model.inputs))
+    return dataclasses.replace(
+        table,
+        source=recoded(table.source, table.columns, model.inputs),
+        unseen=tuple(
+            f"column {found.name!r}: none of its texts was in the training table "
+            f"({', '.join(found.levels[:3])}{' ...' * (len(found.levels) > 3)})"
+            for found, column in pairs
+            if isinstance(column, Category) and found.levels and _knows_none(column, found.levels)
+        ),
+    )
+
+
+def _are_numbers_only(found: Column, column: Any) -> bool:
+    """Whether a column holds numbers where a model needs dates, or texts none of which is a number's."""
+    if found.kind == "number":  # of arrays and data sets, which hold numbers alone
+        return column.kind in ("text", "date")
+    return (
+        found.reading == "text of numbers"
+        and isinstance(column, Category)
+        and bool(column.levels)
+        and not are_names_of_numbers(column.levels)
+    )
+
+
+def _knows_none(column: Category, levels: Sequence[str]) -> bool:
+    return bool((column.codes(levels) == len(column.levels)).all())
+
+
+def _form_for(model: TableModel, options: TableOptions) -> CsvForm:
+    """How a file is written that a model is to read."""
+    form = model.written.form(options.csv_form)
+    if not model.written.readings:
+        # A model from before: words for a gap that it knows as texts are texts.
+        levels = {level for each in model.inputs.columns for level in getattr(each, "levels", ())}
+        form = dataclasses.replace(form, null_words=form.null_words and not levels & {*GAPS, ""})
+    return form
+
+
+def _kinds_of_targets(model: TableModel, options: TableOptions) -> dict[str, str]:
+    """What a model knows its targets to be, where they are columns of a file."""
+    targets = options.read("target")
+    if not options.has_names or options.data is None or len(targets) != len(model.targets.names):
+        return {}
+    known = dict(zip(targets, model.targets.names, strict=True))
+    readings = model.written.readings
+    if model.levels is None:
+        return dict.fromkeys(targets, "number") if readings else {}
+    are_texts = model.levels != ("false", "true") and not all(map(is_number, model.levels))
+    return {
+        name: _kind_of(readings[own]) if own in readings else "text"
+        for name, own in known.items()
+        if own in readings or are_texts
+    }
+
+
+def _kind_of(reading: str) -> str:
+    return "text" if reading in TEXT else READINGS[reading].kind
 
 
 def _shipped(name: str, columns: Sequence[str]) -> Table:
@@ -275,11 +355,6 @@ def _arrays(options: TableOptions, path: Path, targets: Sequence[str], targets_n
 def _levels(table: Table) -> tuple[str, ...] | None:
     """Names of the classes where the target is text or true and false."""
     targets = table.source.targets
-    dates = [column.name for column in targets if column.kind == "date"]
-    if dates:
-        raise ValueError(
-            f"{table.name}: target {dates[0]!r} holds dates; a target is a number, a text, or true and false."
-        )
     text = [column for column in targets if column.kind == "text"]
     if text and len(targets) > 1:
         raise ValueError(
@@ -312,6 +387,12 @@ def for_task(table: Table, task: str, loss: Any) -> tuple[Table, str]:
     if table.levels is not None:
         _check_classes(table, task, loss)
         return table, _sentence(table.levels)
+    dates = [each.name for each in table.source.targets if each.kind == "date"]
+    if dates and (task != "classification" or len(table.target_names) > 1):
+        raise ValueError(
+            f"{table.name}: target {dates[0]!r} holds dates; a target is a number, a text, or true and "
+            f"false. Say {given('task', 'classification')} if its dates are names of classes."
+        )
     wanted = {"auto": None, "regression": False, "classification": True}[task]
     if wanted is None and loss is not None and not loss.takes_two_classes:
         wanted = loss.labels
@@ -327,7 +408,7 @@ def for_task(table: Table, task: str, loss: Any) -> tuple[Table, str]:
         return table, "regression"
     if values is None:
         raise ValueError(f"target {name} has more than {MOST_CLASSES:,} different values: no classes.")
-    levels = tuple(f"{value:.17g}" for value in values)
+    levels = tuple(map(date_of if dates else "{:.17g}".format, values.tolist()))
     codes = {float(value): number for number, value in enumerate(values)}
     coded = dataclasses.replace(table, source=Coded(table.source, codes, name), levels=levels)
     _check_classes(coded, "classification", loss)
@@ -466,22 +547,34 @@ def for_model(table: Table, model: TableModel) -> Table:
             )
         check_targets(dataclasses.replace(table, levels=None), model.loss)
         return table
-    known = {level: number for number, level in enumerate(model.levels)}
+    names = Names(model.levels)
     if table.levels is not None:
-        unknown = [level for level in table.levels if level not in known]
-        if unknown and not (table.levels == ("false", "true") and {"0", "1"} <= set(known)):
+        found = table.levels
+        if found == ("false", "true") and not {"false", "true"} & set(map(str.lower, model.levels)):
+            found = ("0", "1")  # as which a model may know them
+        unknown = [level for level in found if names.find(level) == len(model.levels)]
+        if unknown:
             raise ValueError(
                 f"target {name!r} of {table.name} has classes that the model does not know: "
-                f"{', '.join(unknown[:5])}. It knows {checks.did_you_mean(unknown[0], model.levels)}."
+                f"{', '.join(unknown[:5])}; {checks.did_you_mean(unknown[0], model.levels)}."
             )
-        codes = {float(i): known[str(i) if unknown else level] for i, level in enumerate(table.levels)}
+        codes = {float(number): names.find(level) for number, level in enumerate(found)}
     else:
-        as_numbers = {"false": "0", "true": "1"}
-        numbers = {as_numbers.get(level, level): code for level, code in known.items()}
-        codes = {float(level): code for level, code in numbers.items() if is_number(level)}
+        codes = {_value_of(level): code for code, level in enumerate(model.levels) if _has_value(level)}
         if not codes:
             raise ValueError(
                 f"target {name!r} of {table.name} holds numbers, but the model's classes are "
                 f"{', '.join(model.levels[:5])}."
             )
     return dataclasses.replace(table, source=Coded(table.source, codes, name), levels=model.levels)
+
+
+def _has_value(level: str) -> bool:
+    return level in ("false", "true") or is_number(level) or resembles_time(level)
+
+
+def _value_of(level: str) -> float:
+    """The number that a class without texts is named by: itself, 0 and 1, or days of a date."""
+    if level in ("false", "true"):
+        return float(level == "true")
+    return float(level) if is_number(level) else meaning("date, year first", level)

@@ -1,100 +1,250 @@
-"""Columns of a user's own table, in memory, as the numbers that prepared columns take."""
+"""Columns of a user's own table, in memory, as the numbers that prepared columns take.
+
+Texts are read as in a file (`files.one_value`); typed values as the same values in a Parquet file.
+"""
 
 import datetime as dt
+import decimal
+import numbers
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from mlp_xp.tables.files.columns import PLURAL
+from mlp_xp.tables.files.one_value import ANY, SECONDS, Gaps, are_names_of_numbers, meaning, seconds_of
 from mlp_xp.tables.preparation import Category, Column
 
 NO_VALUE = ("None", "nan", "NaT", "<NA>")
 """How Python, NumPy and pandas write a gap."""
 
-BOOLEANS = {"false": 0.0, "true": 1.0}
+OLD = {"number": ANY, "bool": "boolean", "date": "date, year first"}
+"""How texts are read where a model does not say."""
+
+TIME_OF_DAY, DURATION = SECONDS
+
+# Integers above this have no float64 of their own.
+_EXACT = 2**53
+
+_DAY = 86_400e6
 
 
-def raw_values(column: Column, given: Any) -> np.ndarray:
+def raw_values(column: Column, given: Any, reading: str = "", gaps: Gaps | None = None) -> np.ndarray:
     """A column's values as its `fill` takes them: float64; codes for texts, days for dates, nan for gaps.
 
     Parameters
     ----------
     column : Number, Date, Category or Constant
     given : array_like (n_rows,)
-        Of NumPy, pandas, polars, Arrow, or a list. Dates as datetime64, datetime, date or ISO text, in UTC
+        Of NumPy, pandas, polars, Arrow, or a list. Dates as datetime64, datetime, date or text, in UTC
         unless they say otherwise.
+    reading : str
+        How its texts are read and what its numbers count, if that is known.
+    gaps : Gaps, optional
+        Which texts and numbers are gaps.
 
     Raises
     ------
     ValueError
-        A value is of another kind, or infinite.
+        A value is of another kind, or infinite; with its row.
     """
-    # A list of texts and nan would become texts alone.
-    is_list = isinstance(given, list | tuple) and column.kind != "number"
-    values = np.asarray(given, dtype=object if is_list else None).reshape(-1)
+    gaps = gaps or Gaps()
+    values = as_array(given)
     if column.n_features == 0:
         return np.zeros(len(values))
-    try:
-        if column.kind == "date":
-            return _days(values)
-        if isinstance(column, Category) and column.kind == "text":
-            return _codes(column, values)
-        if column.kind == "bool" and values.dtype.kind in "OUT":
-            return np.array([np.nan if is_gap(value) else _truth(value) for value in values], dtype=float)
-        numbers = _numbers(values)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"column {column.name!r} must hold {PLURAL[column.kind]}: {error}.") from None
-    if np.isinf(numbers).any():
-        row = int(np.argmax(np.isinf(numbers)))
+    if isinstance(column, Category) and column.kind == "text":
+        return _codes(column, values, gaps)
+    read = _dates if column.kind == "date" else _numbers
+    found = read(column, values, reading, gaps)
+    if column.kind == "bool":
+        _refuse_first(column, values, ~np.isin(found, (0.0, 1.0)) & ~np.isnan(found))
+    elif column.kind == "number" and gaps.numbers:
+        found[np.isin(found, gaps.numbers)] = np.nan
+    if np.isinf(found).any():
+        row = int(np.argmax(np.isinf(found)))
         raise ValueError(
-            f"row {row} (from 0), column {column.name!r} is {numbers[row]}; a finite number is needed. Mend "
+            f"row {row} (from 0), column {column.name!r} is {found[row]}; a finite number is needed. Mend "
             "the value or leave the row out."
         )
-    return numbers
+    return found
+
+
+def as_array(given: Any) -> np.ndarray:
+    """A column of any library as a NumPy array (n_rows,), of objects where values are of several types."""
+    library = type(given).__module__.partition(".")[0]
+    if library == "pyarrow":
+        return _of_arrow(given)
+    if library == "polars":
+        return _of_polars(given)
+    # A list of texts and nan would become texts alone.
+    values = np.asarray(given, dtype=object if isinstance(given, list | tuple) else None)
+    return values.astype(object).reshape(-1) if values.dtype.kind in "UT" else values.reshape(-1)
+
+
+def _of_arrow(given: Any) -> np.ndarray:
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(given.type):
+        given = given.cast(pa.dictionary(given.type.index_type, pa.string()))
+        given = given.cast(pa.string())
+    if pa.types.is_time(given.type):  # Python's times have microseconds at most
+        given = given.cast(pa.time64("us"), safe=False)
+    is_plain = pa.types.is_floating(given.type) or not given.null_count
+    if pa.types.is_timestamp(given.type) or pa.types.is_duration(given.type) or is_plain:
+        return np.asarray(
+            given.to_numpy(zero_copy_only=False) if isinstance(given, pa.Array) else given.to_numpy()
+        )
+    return np.array([*given.to_pylist(), None], dtype=object)[:-1]
+
+
+def _of_polars(given: Any) -> np.ndarray:
+    kind = given.dtype
+    if kind.is_temporal() and str(kind) != "Time":
+        return np.asarray(given.to_numpy())
+    if kind.is_float() or (kind.is_integer() and not given.null_count()):
+        return np.asarray(given.to_numpy())
+    return np.array([*given.to_list(), None], dtype=object)[:-1]
 
 
 def is_gap(value: Any) -> bool:
-    """Whether a value of any kind stands for none."""
+    """Whether a value of any kind but text stands for none."""
     return not isinstance(value, str) and str(value) in NO_VALUE
 
 
-def _numbers(values: np.ndarray) -> np.ndarray:
-    texts = [value for value in values if isinstance(value, str)] if values.dtype.kind in "OUT" else []
-    if texts:
-        raise TypeError(f"{str(texts[0])!r} is a text")
-    if values.dtype.kind == "O":
-        return np.array([np.nan if is_gap(value) else float(value) for value in values], dtype=float)
-    return values.astype(float)
+def _refuse_first(column: Column, values: np.ndarray, is_bad: np.ndarray) -> None:
+    if is_bad.any():
+        raise _wrong(column, values, int(np.argmax(is_bad)))
 
 
-def _truth(value: Any) -> float:
-    return BOOLEANS[value.lower()] if isinstance(value, str) and value.lower() in BOOLEANS else float(value)
+def _wrong(column: Column, values: np.ndarray, row: int, why: object = "") -> ValueError:
+    because = f" ({why})" if str(why) else ""
+    return ValueError(
+        f"column {column.name!r} must hold {PLURAL[column.kind]}: row {row} (from 0) is "
+        f"{str(values[row])!r}{because}."
+    )
 
 
-def _codes(column: Category, values: np.ndarray) -> np.ndarray:
-    texts = values.tolist()
-    for value in texts:
-        if not isinstance(value, str) and not is_gap(value):
+def _each(column: Column, values: np.ndarray, read: Callable[[Any], float]) -> np.ndarray:
+    """What `read` makes of each value that is no gap."""
+    found = np.full(len(values), np.nan)
+    for row, value in enumerate(values.tolist() if values.dtype.kind not in "mM" else values):
+        if not is_gap(value):
+            try:
+                found[row] = read(value)
+            except (TypeError, ValueError, OverflowError) as error:
+                raise _wrong(column, values, row, error) from None
+    return found
+
+
+def _numbers(column: Column, values: np.ndarray, reading: str, gaps: Gaps) -> np.ndarray:
+    kind = values.dtype.kind
+    known = reading or OLD[column.kind]
+
+    def of_text(text: str) -> float:
+        return np.nan if text.strip() in gaps.elsewhere else meaning(known, text)
+
+    def number(value: Any) -> float:
+        if isinstance(value, str):
+            return of_text(value)
+        if isinstance(value, dt.time) and reading in ("", TIME_OF_DAY):
+            clock = dt.timedelta(
+                hours=value.hour, minutes=value.minute, seconds=value.second, microseconds=value.microsecond
+            )
+            return clock // dt.timedelta(microseconds=1) / 1e6
+        if isinstance(value, dt.timedelta | np.timedelta64) and reading in ("", DURATION):
+            return seconds_of(_nanoseconds(value))
+        if isinstance(value, numbers.Number | decimal.Decimal) and not isinstance(value, np.timedelta64):
+            return _exact(value)
+        raise TypeError(f"it is a {type(value).__name__}")
+
+    if kind == "m" and reading in ("", DURATION) and column.kind == "number":
+        return _seconds(values)
+    if kind in "biuf":
+        if kind in "iu" and values.dtype.itemsize == 8 and len(values) and _is_large(values):
+            return _each(column, values, number)
+        return values.astype(float)
+    return _each(column, values, number)
+
+
+def _is_large(values: np.ndarray) -> bool:
+    return int(values.max()) >= _EXACT or int(values.min()) <= -_EXACT
+
+
+def _exact(value: Any) -> float:
+    found = float(value)
+    if isinstance(value, int) and abs(value) >= _EXACT and int(found) != value:
+        raise ValueError("beyond 2^53 it has no exact float64: such numbers are names rather than amounts")
+    return found
+
+
+def _nanoseconds(value: Any) -> int:
+    if isinstance(value, np.timedelta64):
+        return int(value.astype("m8[ns]").astype(np.int64))
+    found = getattr(value, "value", None)  # pandas counts nanoseconds, Python microseconds
+    if found is not None and getattr(value, "unit", "ns") == "ns":
+        return int(found)
+    return value // dt.timedelta(microseconds=1) * 1000 + getattr(value, "nanoseconds", 0)
+
+
+def _seconds(values: np.ndarray) -> np.ndarray:
+    """Durations: the same float in whatever unit they are counted."""
+    unit = np.datetime_data(values.dtype)[0]
+    if unit not in ("ns", "us", "ms", "s"):
+        values = values.astype("m8[s]")
+        unit = "s"
+    count = values.astype(np.int64)
+    if unit == "ns":
+        micro = count // 1000
+        seconds = np.where(count == micro * 1000, micro / 1e6, count / 1e9)
+    else:
+        seconds = count / {"s": 1.0, "ms": 1e3, "us": 1e6}[unit]
+    return np.where(np.isnat(values), np.nan, seconds)
+
+
+def _text_of(value: Any) -> str:
+    """How a typed value is written."""
+    if isinstance(value, bool | np.bool_):
+        return str(bool(value)).lower()
+    if isinstance(value, dt.datetime | dt.date | dt.time):
+        return str(value)
+    if isinstance(value, numbers.Number | decimal.Decimal):
+        return repr(value) if isinstance(value, float) else str(value)
+    raise TypeError(f"a {type(value).__name__} is no text")
+
+
+def _codes(column: Category, values: np.ndarray, gaps: Gaps) -> np.ndarray:
+    names = column.names
+    takes_numbers = are_names_of_numbers(column.levels)
+
+    def code(value: Any) -> float:
+        if isinstance(value, str):
+            if value in gaps.in_text and value not in names.exact:
+                return -1.0
+            return names.find(value)
+        found = names.find(_text_of(value))
+        if found == len(column.levels) and isinstance(value, numbers.Number) and not takes_numbers:
             raise TypeError(f"{value!r} is no text")
-    codes = column.codes([str(value) for value in texts])
-    codes[[not isinstance(value, str) for value in texts]] = -1
-    return codes
+        return found
+
+    found = _each(column, values.astype(object) if values.dtype.kind in "mM" else values, code)
+    return np.where(np.isnan(found), -1.0, found)
 
 
-def _days(values: np.ndarray) -> np.ndarray:
-    if values.dtype.kind == "O":
-        values = np.array([_moment(value) for value in values], dtype="datetime64[us]")
-    elif values.dtype.kind not in "MUT":
-        raise TypeError(f"its dtype is {values.dtype}")
-    moments = values.astype("datetime64[us]")
-    days = moments.astype(np.int64) / 86_400e6
-    return np.where(np.isnat(moments), np.nan, days)
+def _dates(column: Column, values: np.ndarray, reading: str, gaps: Gaps) -> np.ndarray:
+    known = reading or OLD["date"]
 
+    def moment(value: Any) -> float:
+        if isinstance(value, str):
+            return np.nan if value.strip() in gaps.elsewhere else meaning(known, value)
+        if isinstance(value, dt.datetime) and value.tzinfo is not None:
+            value = value.astimezone(dt.UTC).replace(tzinfo=None)
+        if not isinstance(value, dt.date | np.datetime64):
+            raise TypeError(f"it is a {type(value).__name__}")
+        return float(np.array(value, dtype="datetime64[us]").astype(np.int64)) / _DAY
 
-def _moment(value: Any) -> np.datetime64:
-    """A moment without a zone, UTC."""
-    if is_gap(value):
-        return np.datetime64("NaT")
-    if isinstance(value, dt.datetime) and value.tzinfo is not None:
-        value = value.astimezone(dt.UTC).replace(tzinfo=None)
-    return np.datetime64(value, "us")
+    if values.dtype.kind == "M":
+        moments = values.astype("datetime64[us]")
+        return np.where(np.isnat(moments), np.nan, moments.astype(np.int64) / _DAY)
+    if values.dtype.kind != "O":
+        raise ValueError(f"column {column.name!r} must hold dates: its dtype is {values.dtype}.")
+    return _each(column, values, moment)

@@ -44,6 +44,7 @@ WORKS = {
     "empty lines": PLAIN.replace("\n", "\n\n"),
     "quoted newlines": table('"a\nb",k,price', lambda i: (i, '"x\ny"' if i % 2 else '"z, w"', i * 2)),
     "European decimals": table("a;b;price", lambda i: (f"{i},5", f"{i % 7},25", f"{i * 2},75"), sep=";"),
+    "thousands separators": table("a;b;price", lambda i: (f"1.{i:03},5", i, 2 * i), sep=";"),
     "emoji names": table("\U0001f600,größe ü,price", plain),
     "a name that is empty": table(",b,price", plain),
     "a constant column": table("a,b,price", lambda i: (7, i, 2 * i)),
@@ -124,10 +125,6 @@ Mend it, leave such columns out with --exclude, or say that they are text (--tex
         table("a,b,price", lambda i: (f'"{i},5"', i, 2 * i)),
         "t.csv, row 1 (line 2), column 'a' holds '0,5', where a number is needed",
     ),
-    "thousands separators": (
-        table("a;b;price", lambda i: (f"1.{i:03},5", i, 2 * i), sep=";"),
-        "t.csv, row 1 (line 2), column 'a' holds '1.000,5', where a number is needed",
-    ),
     "an integer column beyond 2^53": (
         table("a,b,price", lambda i: (2**53 + 1 + i, i, 2 * i)),
         "t.csv, row 1 (line 2), column 'a' holds '9007199254740993', which is beyond 2^53",
@@ -175,7 +172,6 @@ def test_it_is_refused(run, folder, content, said):
         ("one typo among numbers", ["--text", "a"]),
         ("one typo among numbers", ["--null", "oops"]),
         ("European decimals between commas", ["--decimal", ","]),
-        ("thousands separators", ["--text", "a"]),
         ("an integer column beyond 2^53", ["--text", "a"]),
         ("an integer column beyond 2^53", ["--columns", "b"]),
         ("another encoding", ["--encoding", "latin-1"]),

@@ -395,7 +395,6 @@ def test_an_array_has_no_texts_for_a_model_that_needs_them(folder):
         (TableOptions(data="good.npz", target="z"), "has no array 'z'"),
         (TableOptions(data="text.npz"), r"text\.npz: x holds text"),
         (TableOptions(data="none.npz"), "there is no file .*none.npz"),
-        (TableOptions(data="t.csv", target="day"), r"t\.csv: target 'day' holds dates"),
         (TableOptions(data="t.csv", target="wen"), "no column 'wen'; did you mean 'when'"),
         (TableOptions(data="t.csv"), r"t\.csv has named columns: say which to predict with target='NAME'"),
         (
@@ -524,7 +523,7 @@ def test_a_path_is_read_by_name(folder):
     [
         ([[1.0]], r"x has shape \(1, 1\), but this model needs \(n_rows, 2\): the columns a, b"),
         ([1.0, 2.0], r"x has shape \(2,\)"),
-        ([["1", "2"]], "column 'a' must hold numbers: '1' is a text"),
+        ([["x", "2"]], r"column 'a' must hold numbers: row 0 \(from 0\) is 'x'"),
         ([[np.inf, 2.0]], "column 'a' is inf"),
         ({"a": [1.0], "B": [2.0]}, "there is no column 'b'"),
         ({"a": [1.0], "b": ["two"]}, "column 'b' must hold numbers"),
@@ -632,3 +631,11 @@ def test_memory_does_not_grow_with_the_rows():
     model = TableModel(network, inputs, Targets.unscaled(["t"]))
     source = source_of(np.zeros((20_000, 1)), np.zeros(20_000))
     assert [len(part) for part in model.predict_parts(source)] == [8192, 8192, 3616]
+
+
+def test_dates_are_a_target_only_as_names_of_classes(folder):
+    write(folder / "t.csv", "day,n\n" + "2024-01-01,1\n2024-01-02 12:00,2\n" * 3)
+    table = open_table(TableOptions(data="t.csv", target="day"))
+    with pytest.raises(ValueError, match="target 'day' holds dates; .* Say task='classification'"):
+        for_task(table, "auto", None)
+    assert for_task(table, "classification", None)[0].levels == ("2024-01-01", "2024-01-02 12:00:00")

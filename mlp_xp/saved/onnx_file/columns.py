@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from mlp_xp.saved.onnx_file.graph import Graph
+from mlp_xp.settings.precision import is_coarse
 from mlp_xp.tables.encoding import Encoding
-from mlp_xp.tables.preparation import CLIP, PERIODS, Category, Date, Inputs, Number
+from mlp_xp.tables.files.one_value import Gaps
+from mlp_xp.tables.preparation import CLIP, PERIODS, Category, Column, Date, Inputs, Number
 
 DTYPES = {"number": "float32", "bool": "float32", "date": "int64", "text": "str"}
 """What a column of each kind is in an ONNX file; dates are seconds since 1970 UTC."""
@@ -50,7 +52,14 @@ def matrix_problem(inputs: Inputs) -> str | None:
     )
 
 
-def features(graph: Graph, inputs: Inputs, *, matrix: str | None) -> str:
+def dtype_of(column: Column) -> str:
+    """What a column is in an ONNX file: float64 where float32 would round what tells numbers apart."""
+    if isinstance(column, Number) and column.kind == "number" and is_coarse(column.centre, column.scale):
+        return "float64"
+    return DTYPES[column.kind]
+
+
+def features(graph: Graph, inputs: Inputs, *, matrix: str | None, gaps: Gaps | None = None) -> str:
     """Add the inputs of a file, and what a network sees of them.
 
     Parameters
@@ -59,19 +68,21 @@ def features(graph: Graph, inputs: Inputs, *, matrix: str | None) -> str:
     inputs : Inputs
     matrix : str or None
         The name of one input [N, n_columns] for all columns; None: an input [N, 1] for each, under its name.
+    gaps : Gaps, optional
+        What stands for a gap, beside nan and "".
 
     Returns
     -------
     str
         [N, n_features], float64.
     """
-    pick = _inputs(graph, inputs, matrix)
+    pick, gaps = _inputs(graph, inputs, matrix), gaps or Gaps(words=False)
     starts = np.cumsum([0, *(column.n_features for column in inputs.columns)]).tolist()
     numbers = {at: column for at, column in enumerate(inputs.columns) if type(column) is Number}
     dates = {at: column for at, column in enumerate(inputs.columns) if type(column) is Date}
     raw = []
     if numbers:
-        raw.append(graph.cast(pick(list(numbers)), "float64"))
+        raw.append(_known_gaps(graph, graph.cast(pick(list(numbers)), "float64"), gaps))
     if dates:
         raw.append(_days(graph, pick(list(dates))))
     blocks = []
@@ -81,17 +92,33 @@ def features(graph: Graph, inputs: Inputs, *, matrix: str | None) -> str:
     for at, column in enumerate(inputs.columns):
         if isinstance(column, Category):
             places = list(range(starts[at], starts[at + 1]))
-            blocks.append(Block(_of_category(graph, pick([at]), column), places))
+            blocks.append(Block(_of_category(graph, pick([at]), column, gaps), places))
     return _in_order(graph, blocks)
 
 
 def _inputs(graph: Graph, inputs: Inputs, matrix: str | None) -> Callable[[list[int]], str]:
     """Add the inputs; what puts some of the columns, by number, side by side."""
+    dtypes = [dtype_of(column) for column in inputs.columns]
     if matrix is not None:
-        whole = graph.input(matrix, "float32", len(inputs.columns))
+        dtype = "float64" if "float64" in dtypes else "float32"
+        whole = graph.input(matrix, dtype, len(inputs.columns))
         return lambda numbers: _some(graph, whole, numbers, len(inputs.columns))
-    names = [graph.input(column.name, DTYPES[column.kind], 1) for column in inputs.columns]
-    return lambda numbers: graph.beside([names[at] for at in numbers])
+    names = [graph.input(column.name, dtype, 1) for column, dtype in zip(inputs.columns, dtypes, strict=True)]
+
+    def pick(numbers: list[int]) -> str:
+        if len({dtypes[at] for at in numbers}) < 2:
+            return graph.beside([names[at] for at in numbers])
+        return graph.beside([graph.cast(names[at], "float64") for at in numbers])
+
+    return pick
+
+
+def _known_gaps(graph: Graph, values: str, gaps: Gaps) -> str:
+    """Numbers, nan where they are known to stand for a gap."""
+    for number in gaps.numbers:
+        is_gap = graph.op("Equal", values, graph.constant(number, "float64"))
+        values = graph.op("Where", is_gap, graph.constant(np.nan, "float64"), values)
+    return values
 
 
 def _some(graph: Graph, value: str, numbers: Sequence[int], n_columns: int) -> str:
@@ -184,14 +211,15 @@ def _ranks(graph: Graph, values: str, encodings: Mapping[int, Encoding]) -> str:
     return graph.op("Mul", rank, graph.constant(np.sqrt(12.0), "float64"))
 
 
-def _of_category(graph: Graph, value: str, column: Category) -> str:
+def _of_category(graph: Graph, value: str, column: Category, gaps: Gaps) -> str:
     """What `Category.fill` does: one of the level, of "other" and of the gap is 1. value is [N, 1]."""
     parts = []
     if column.levels:
         texts = graph.constant([list(column.levels)]) if column.kind == "text" else None
+        value = value if texts else graph.cast(value, "float32")
         codes = texts or graph.constant([range(len(column.levels))], "float32")
         parts.append(graph.cast(graph.op("Equal", value, codes), "float64"))
-    gap = [_gap_of_category(graph, value, column)] if column.gaps else []
+    gap = [_gap_of_category(graph, value, column, gaps)] if column.gaps else []
     if column.other:
         other = graph.constant(1.0, "float64")
         for part in parts:
@@ -202,14 +230,15 @@ def _of_category(graph: Graph, value: str, column: Category) -> str:
     return graph.beside([*parts, *gap])
 
 
-def _gap_of_category(graph: Graph, value: str, column: Category) -> str:
-    """1 where there is no value: nan, or "" unless that is a level."""
+def _gap_of_category(graph: Graph, value: str, column: Category, gaps: Gaps) -> str:
+    """1 where there is no value: nan, or a text that stands for none unless that is a level."""
     if column.kind == "bool":
         return graph.cast(graph.op("IsNaN", value), "float64")
-    is_gap = graph.op("Equal", value, graph.constant([[""]]))
-    if "" in column.levels:
-        is_gap = graph.op("And", is_gap, graph.constant(False, "bool"))
-    return graph.cast(is_gap, "float64")
+    words = sorted(gaps.in_text - set(column.levels)) or [""]
+    is_word = graph.cast(graph.op("Equal", value, graph.constant([words])), "float64")
+    if "" in column.levels and words == [""]:
+        return graph.op("Mul", is_word, graph.constant(0.0, "float64"))
+    return graph.op("ReduceSum", is_word, graph.constant([1], "int64"))
 
 
 def _in_order(graph: Graph, blocks: Sequence[Block]) -> str:

@@ -13,6 +13,8 @@ from mlp_xp.saved.onnx_file.columns import features, matrix_problem
 from mlp_xp.saved.onnx_file.graph import Graph
 from mlp_xp.saved.onnx_file.network import Layers, check_activations
 from mlp_xp.settings import checks
+from mlp_xp.settings.precision import is_coarse
+from mlp_xp.tables.files.one_value import Gaps
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.preparation import Inputs, Targets
 
@@ -27,7 +29,8 @@ def export_onnx(model: Any, path: str | os.PathLike[str], *, matrix_input: bool 
 
     Inputs are float32 [N, 1] for numbers and booleans (NaN is a gap), text [N, 1] ("" is a gap) and int64
     [N, 1] for dates (seconds since 1970 UTC; the least int64 is a gap), each named as its column; or one
-    float32 matrix X [N, n_columns], for columns without names too. Outputs are `prediction` [N, n_outputs] in
+    float32 matrix X [N, n_columns], for columns without names too. Numbers whose float32 steps are coarse
+    against their spread are float64, and so are such predictions. Outputs are `prediction` [N, n_outputs] in
     the targets' units, or `label` [N] and `probabilities` [N, n_classes], in the dtype of the network. Of
     several labels a row, `label` is [N, n_labels].
 
@@ -60,13 +63,15 @@ def onnx_bytes(model: Any, *, matrix_input: bool = False) -> bytes:
     graph = Graph([*parts.inputs.names, MATRIX, *OUTPUTS])
     dtype = parts.network.backend.dtype_name
     layers = Layers(graph, dtype)
-    x = graph.cast(features(graph, parts.inputs, matrix=matrix), dtype)
+    x = graph.cast(features(graph, parts.inputs, matrix=matrix, gaps=parts.gaps), dtype)
     found = layers.outputs(parts.network, x)
     n_outputs = parts.network.layer_sizes[-1]
     if parts.classes is not None:
         _give_classes(layers, found, parts, parts.classes)
     elif parts.targets is not None:
-        graph.output("prediction", _restored(graph, found, parts.targets, dtype, n_outputs), dtype, n_outputs)
+        coarse = map(is_coarse, parts.targets.means, parts.targets.scales)
+        units = "float64" if any(coarse) else dtype
+        graph.output("prediction", _restored(graph, found, parts.targets, units, n_outputs), units, n_outputs)
     else:
         graph.output("prediction", found, dtype, n_outputs)
     return graph.to_bytes()
@@ -88,6 +93,8 @@ class Parts:
         The classes of each target; None where numbers are predicted.
     many_labels : bool
         Whether each output is a label by itself, which is there (1) or not (0).
+    gaps : Gaps or None
+        What stands for a gap, where that is known.
     """
 
     network: Network
@@ -96,12 +103,13 @@ class Parts:
     targets: Targets | None = None
     classes: Sequence[Any] | None = None
     many_labels: bool = False
+    gaps: Gaps | None = None
 
 
 def _parts(model: Any) -> Parts:
     if isinstance(model, TableModel):
         classes = None if model.levels is None else [np.array(model.levels, dtype=object)]
-        return Parts(model.network, model.inputs, True, model.targets, classes)
+        return Parts(model.network, model.inputs, True, model.targets, classes, gaps=model.written.gaps)
     if isinstance(model, Network):
         n_inputs, n_outputs = model.layer_sizes[0], model.layer_sizes[-1]
         classes = [np.arange(n_outputs)] if model.output.probabilities == "together" else None
@@ -173,7 +181,9 @@ def _give_classes(layers: Layers, p: str, parts: Parts, classes: Sequence[Any]) 
 
 
 def _plain_labels(classes: Any) -> np.ndarray:
-    """Names of classes as texts, int64, float64 or bool."""
+    """Names of classes as int64, float64 or bool where that keeps them, else as texts."""
     labels = np.asarray(classes)
-    plain = {"i": np.int64, "u": np.int64, "f": np.float64, "b": np.bool_}
-    return labels.astype(plain.get(labels.dtype.kind, object))
+    plain = {"i": np.int64, "u": np.int64, "f": np.float64, "b": np.bool_}.get(labels.dtype.kind)
+    if plain is None or (labels.dtype.kind == "u" and labels.max() > np.iinfo(np.int64).max):
+        return labels.astype(str).astype(object)
+    return labels.astype(plain)

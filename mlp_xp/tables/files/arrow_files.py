@@ -8,6 +8,7 @@ from typing import Any
 from mlp_xp.rows.files import File, reading
 from mlp_xp.settings.spelling import spelled
 from mlp_xp.tables.files.blocks import Block, Part
+from mlp_xp.tables.files.one_value import SECONDS, Gaps
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
 ARROW_SUFFIXES = (".arrow", ".feather", ".ipc")
@@ -44,9 +45,38 @@ def kind_of(arrow_type: Any) -> str | None:
     return None
 
 
+def reading_of(arrow_type: Any) -> str:
+    """The reading that gives the values of an Arrow type; "gap" if it holds nothing."""
+    from pyarrow import types
+
+    if types.is_time(arrow_type):
+        return "time of day, in seconds"
+    if types.is_duration(arrow_type):
+        return "duration, in seconds"
+    return {
+        "number": "number with a decimal point",
+        "bool": "boolean",
+        "date": "date, year first",
+        "text": "text",
+        "gap": "gap",
+    }[kind_of(arrow_type) or "text"]
+
+
+def _common_reading(readings: dict[str, str], name: str) -> str:
+    """What a column is read as whose type differs from file to file: {reading: first file that has it}."""
+    seen = set(readings) - {"gap"} or {"number with a decimal point"}
+    if len(seen) > 1 and seen & set(SECONDS):
+        listed = ", ".join(f"{reading} in {path}" for reading, path in readings.items())
+        raise ValueError(
+            f"column {name!r} has different types: {listed}. Write it alike in all files, or leave it out "
+            "with exclude."
+        )
+    return max(seen, key=len)  # a number, where there are booleans too
+
+
 def _common_kind(kinds: dict[str, str], name: str) -> str | None:
     """What a column is whose kind differs from file to file: {kind: first file that has it}."""
-    seen = set(kinds) - {"gap"} or {"number"}
+    seen = set(kinds) - {"gap"} or {"gap"}
     if seen == {"number", "bool"}:
         return "number"
     if len(seen) == 1:
@@ -72,7 +102,11 @@ def _parquet(stream: Any) -> Any:
 
     # A buffer, and no pre_buffer: else the compressed bytes of a whole row group are held.
     return parquet.ParquetFile(
-        stream, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True
+        stream,
+        pre_buffer=False,
+        buffer_size=_BUFFER_BYTES,
+        page_checksum_verification=True,
+        coerce_int96_timestamp_unit="us",  # nanoseconds would end in 2262
     )
 
 
@@ -143,10 +177,14 @@ class TypedTable:
         Read one after the other; columns are found by name.
     form : Format
         `PARQUET` or `ARROW`.
+    gaps : Gaps
+        What stands for a gap among strings.
     """
 
-    def __init__(self, files: Sequence[File], form: Format) -> None:
-        self.files, self.form = list(files), form
+    marks_are_open = False
+
+    def __init__(self, files: Sequence[File], form: Format, gaps: Gaps | None = None) -> None:
+        self.files, self.form, self.gaps = list(files), form, gaps or Gaps()
         self._columns = [form.columns(file) for file in self.files]
         self.names = [name for name, _ in self._columns[0]]
         self.readings: list[str] = []
@@ -155,8 +193,7 @@ class TypedTable:
     def kind(self, name: str) -> str | None:
         """The kind of a column, the same in all files."""
         kinds: dict[str, str] = {}
-        for file, columns in zip(self.files, self._columns, strict=True):
-            types = dict(columns)
+        for file, types in zip(self.files, self._types, strict=True):
             if name not in types:
                 raise ValueError(
                     f"{file.path} has no column {name!r}, which {self.files[0].path} has; its columns "
@@ -170,6 +207,15 @@ class TypedTable:
                 )
             kinds.setdefault(kind, file.path)
         return _common_kind(kinds, name)
+
+    def reading(self, name: str) -> str:
+        """The reading that has the values of a typed column; ValueError if files disagree."""
+        files = zip(self.files, self._types, strict=True)
+        return _common_reading({reading_of(types[name]): file.path for file, types in files}, name)
+
+    @functools.cached_property
+    def _types(self) -> list[dict[str, Any]]:
+        return [dict(columns) for columns in self._columns]
 
     @functools.cached_property
     def parts(self) -> list[Part]:

@@ -2,7 +2,8 @@
 
 A CSV column may be integers for 200,000 rows and decimals after that, or empty before its first
 number; both are numbers. So one pass reads everything and keeps, for each column, what all of its
-values so far can be read as, and the different texts of those that can be nothing else.
+values so far can be read as, and the different texts of those that can be nothing else. What a model
+knows a column to be is not looked for: its values are read so, or refused.
 """
 
 import dataclasses
@@ -10,10 +11,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from mlp_xp.rows.files import File
+from mlp_xp.settings import checks
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.files.blocks import Block, Part
-from mlp_xp.tables.files.columns import Column
-from mlp_xp.tables.files.text_values import READINGS, first_that_does_not_read, read
+from mlp_xp.tables.files.columns import PLURAL, Column
+from mlp_xp.tables.files.one_value import SECONDS, Gaps
+from mlp_xp.tables.files.text_values import (
+    GROUPED,
+    READINGS,
+    first_that_does_not_read,
+    read,
+    without_gaps,
+)
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and the share of it that is done, from 0 to 1."""
@@ -21,12 +30,25 @@ Progress = Callable[[str, float], None]
 # Different texts of one column that are kept: above that, it names rows rather than groups them.
 MOST_LEVELS = 1_000_000
 
+LABEL = "label"
+"""What a column is known to be whose values name classes: texts, and it is said whether they are numbers."""
+
+POINT, COMMA = "number with a decimal point", "number with a decimal comma"
+POINTS, COMMAS = (
+    "number with points between thousands and a decimal comma",
+    "number with commas between thousands and a decimal point",
+)
+
 
 class Table(Protocol):
     """Files of one format as one table: `CsvTable` or `TypedTable`."""
 
     files: list[File]
     names: list[str]
+
+    @property
+    def gaps(self) -> Gaps:
+        """What stands for a gap among texts."""
 
     @property
     def note(self) -> str:
@@ -40,8 +62,15 @@ class Table(Protocol):
     def readings(self) -> list[str]:
         """What the text of a column can be read as."""
 
+    @property
+    def marks_are_open(self) -> bool:
+        """Whether 1.234 may be 1234: whether both decimal marks are possible."""
+
     def kind(self, name: str) -> str | None:
-        """What a column is, where the files say so."""
+        """What a column is, where the files say so; "gap" if it holds nothing."""
+
+    def reading(self, name: str) -> str:
+        """The reading of a column that has a type; nothing if text."""
 
     @property
     def parts(self) -> list[Part]:
@@ -61,16 +90,19 @@ class Settled:
         Rows of the table.
     columns : dict of str to Column
         Name to what the column holds.
-    readings : dict of str to str
-        Name to how its text is read, for columns that are text in the file.
+    known : frozenset of str
+        Names of columns whose readings were known before.
     first_text : dict of str to str
         For text columns of a CSV file, the place of the first value that is no number.
+    notes : list of str
+        What may surprise, for people.
     """
 
     n_rows: int
     columns: dict[str, Column]
-    readings: dict[str, str]
+    known: frozenset[str]
     first_text: dict[str, str]
+    notes: list[str]
 
 
 def settle(
@@ -81,70 +113,253 @@ def settle(
 ) -> Settled:
     """Settle the kinds of the columns `names`, the levels of text, and the number of rows.
 
-    What is `known` to be text is text; where text can be read as what it is known to be, it is read so.
+    What is `known` to have a reading, or to be text, is so; text that is known to be of a kind is read as
+    that if it can be.
+
+    Raises
+    ------
+    ValueError
+        A column is of a type that cannot be what it is known to be, or can be read in two ways.
     """
-    known = known or {}
-    kinds = {name: "text" if known.get(name) == "text" else table.kind(name) for name in names}
-    possible = {name: _readings(table, known.get(name)) for name, kind in kinds.items() if kind is None}
-    levels: dict[str, set[str]] = {name: set() for name, kind in kinds.items() if kind == "text"}
+    known = {name: kind for name in names if (kind := (known or {}).get(name)) is not None}
+    fixed = frozenset(name for name, kind in known.items() if kind in READINGS)
+    own = {name: table.kind(name) for name in names}
+    checks.refuse(_mismatch(table, name, known[name], own[name]) for name in sorted(fixed))
+    labels = {name for name, kind in known.items() if kind == LABEL}
+    texts = {
+        name
+        for name in names
+        if known.get(name, own[name]) == "text" or (name in labels and own[name] is not None)
+    }
+    levels: dict[str, set[str]] = {name: set() for name in names if name in texts | labels}
+    open_columns = {
+        name: OpenColumn(_readings(table, known.get(name)))
+        for name in names
+        if name not in fixed and name not in texts and own[name] in (None, "text")
+    }
     first_text: dict[str, str] = {}
     late: set[str] = set()
     n_rows = 0
-    if possible or levels or table.n_rows is None:
-        for block in table.blocks([*possible, *levels]):
+    if open_columns or levels or table.n_rows is None:
+        looked_at = list(dict.fromkeys((*open_columns, *levels))) or list(names[:1])  # to count the rows
+        for block in table.blocks(looked_at):
             n_rows += block.batch.num_rows
-            for number, name in enumerate(possible):
-                if possible[name] and not _narrow(possible[name], block, number, first_text):
+            for number, (name, column) in enumerate(open_columns.items()):
+                if column.fits and not column.narrow(table, block, number, first_text):
+                    if name in levels:
+                        continue
                     levels[name] = set()
                     if n_rows > block.batch.num_rows:
                         late.add(name)
-            for name, texts in levels.items():
-                _add_levels(texts, block, name)
+            for name, found in levels.items():
+                _add_levels(found, table, block, name)
             if progress:
                 progress("looking at the columns", block.share)
     else:
         n_rows = table.n_rows
+    notes = _settle_marks(table, open_columns)
+    for name, column in open_columns.items():
+        if column.is_code and name not in known:
+            notes.append(
+                f"column {name!r} is read as text: its values are codes, digits of one length some of which "
+                "begin with 0"
+            )
+            levels[name], column.fits = set(), []
+            late.add(name)
+        elif name in levels and column.is_code:
+            column.fits = []
+        elif column.again:
+            late.add(name)
     if late:
-        # Text came after values that looked like something else: those are levels too.
-        for block in table.blocks(sorted(late)):
-            for name in late:
-                _add_levels(levels[name], block, name)
-    readings = {name: _choose(table, name, fits) for name, fits in possible.items() if fits}
+        _look_again(table, sorted(late), open_columns, levels, first_text)
     columns = {}
     for name in names:
-        kind = kinds[name] or (READINGS[readings[name]].kind if name in readings else "text")
-        columns[name] = Column(name, kind, tuple(sorted(levels.get(name, ()))))
-    return Settled(n_rows, columns, readings, first_text)
+        if name in levels:
+            numbers = own[name] not in (None, "text", "gap") or bool(
+                name in open_columns and open_columns[name].fits
+            )
+            columns[name] = Column(
+                name, "text", tuple(sorted(levels[name])), "text of numbers" if numbers else "text"
+            )
+            continue
+        if name in open_columns:
+            reading = _choose(table, name, open_columns[name].fits)
+        else:
+            reading = known[name] if name in fixed else table.reading(name)
+        columns[name] = Column(name, READINGS[reading].kind, (), reading)
+    return Settled(n_rows, columns, fixed, first_text, notes)
+
+
+def _mismatch(table: Table, name: str, known: str, own: str | None) -> str | None:
+    """Why a column of this type cannot be read as it is known to be."""
+    if own in (None, "text", "gap"):
+        return None
+    kind, reading = READINGS[known].kind, table.reading(name)
+    numbers = ("number", "bool")
+    fits = own == kind or (own in numbers and kind in numbers)
+    if fits and (reading not in SECONDS or reading == known):
+        return None
+    found = reading.replace(", in seconds", "s").replace("time of days", "times of day")
+    shown = found if reading in SECONDS else PLURAL[own]
+    needed = known if known in SECONDS else PLURAL[kind]
+    return f"{table.files[0].path}, column {name!r} holds {shown}, where {needed} are needed."
 
 
 def _readings(table: Table, kind: str | None) -> list[str]:
     """What a column of text can be read as, what gives a kind that it is known to be before all else."""
-    return sorted(table.readings, key=lambda name: READINGS[name].kind != kind)
+    base = [name for name in table.readings or READINGS if name not in GROUPED]
+    return sorted(base, key=lambda name: READINGS[name].kind != kind)
 
 
-def _narrow(fits: list[str], block: Block, number: int, first_text: dict[str, str]) -> bool:
-    """Leave in `fits` the readings that the block's values fit too; whether there are any."""
-    import pyarrow as pa
+class OpenColumn:
+    """A column of text that can still be several things.
 
-    strings = block.batch.column(number)
-    before = list(fits)
-    for reading in before:
-        try:
-            read(reading, strings)
-        except pa.ArrowInvalid:
-            fits.remove(reading)
-    if not fits:
-        # Of what all values before could be, the likeliest: where did that end?
-        at = first_that_does_not_read(before[0], strings)
-        name = block.batch.schema.names[number]
-        first_text[name] = block.place(at, number)
-    return bool(fits)
+    Parameters
+    ----------
+    fits : list of str
+        Readings that all values so far fit.
+
+    Attributes
+    ----------
+    again : bool
+        Whether values before were not looked at as numbers with something between their thousands.
+    has, as_groups : dict of str to bool
+        For each decimal mark, whether there is one, and whether all values may have it between thousands.
+    """
+
+    def __init__(self, fits: list[str]) -> None:
+        self.fits = fits
+        self.again = False
+        self.has = {".": False, ",": False}
+        self.as_groups = {".": True, ",": True}
+        self._width: int | None = None
+        self._one_width = True
+        self._leading_zero = False
+        self._n_seen = 0
+        self._ended = ""
+
+    @property
+    def is_code(self) -> bool:
+        """Whether all values are digits, of one length, and some begin with 0."""
+        return self._one_width and self._leading_zero
+
+    def narrow(self, table: Table, block: Block, number: int, first_text: dict[str, str]) -> bool:
+        """Leave in `fits` the readings that the block's values fit too; whether there are any."""
+        strings = strings_of(table, block.batch.column(number), text=False)
+        before = list(self.fits)
+        self._drop_misfits(strings)
+        if not self.fits and not set(before) & set(GROUPED):
+            # Of what all values before could be, the likeliest: where did that end?
+            at = max(first_that_does_not_read(reading, strings) for reading in before)
+            self._ended = block.place(at, number)
+            self.fits = [name for name in GROUPED if name in (table.readings or READINGS)]
+            self._drop_misfits(strings)
+            self.again = bool(self.fits) and self._n_seen > 0
+        if not self.fits:
+            first_text[block.batch.schema.names[number]] = self._ended
+        elif POINT in self.fits or COMMA in self.fits:
+            if table.marks_are_open:
+                self._look_at_marks(strings)
+            if self._one_width:
+                self._look_at_width(strings)
+        self._n_seen += len(strings)
+        return bool(self.fits)
+
+    def _drop_misfits(self, strings: Any) -> None:
+        import pyarrow as pa
+
+        for reading in list(self.fits):
+            try:
+                read(reading, strings)
+            except pa.ArrowInvalid:
+                self.fits.remove(reading)
+
+    def _look_at_marks(self, strings: Any) -> None:
+        import pyarrow.compute as pc
+
+        for mark in self.has:
+            if pc.any(pc.match_substring(strings, mark)).as_py():
+                self.has[mark] = True
+        for mark, possible in self.as_groups.items():
+            if possible:
+                pattern = rf"^\s*[+-]?([1-9]\d{{0,2}}([{mark}]\d{{3}})*|\d{{1,3}})\s*$"
+                fit = pc.all(pc.match_substring_regex(strings, pattern), min_count=0).as_py()
+                self.as_groups[mark] = fit
+
+    def _look_at_width(self, strings: Any) -> None:
+        import pyarrow.compute as pc
+
+        lengths = pc.min_max(pc.utf8_length(strings)).as_py()
+        if lengths["min"] is None:
+            return
+        same = lengths["min"] == lengths["max"] == (self._width or lengths["min"]) > 1
+        self._one_width = same and pc.all(pc.ascii_is_decimal(strings)).as_py()
+        self._width = lengths["min"]
+        if self._one_width and not self._leading_zero:
+            self._leading_zero = pc.any(pc.starts_with(strings, "0")).as_py()
+
+    def looks_grouped(self, mark: str) -> bool:
+        """Whether its marks may all stand between thousands: 1.234 and 987."""
+        return self.has[mark] and self.as_groups[mark]
 
 
-def _add_levels(levels: set[str], block: Block, name: str) -> None:
+def _settle_marks(table: Table, columns: Mapping[str, OpenColumn]) -> list[str]:
+    """Decide by the other columns where 1.234 may be 1234; what may surprise of that, for people."""
+    if not table.marks_are_open:
+        return []
+    points = [name for name, each in columns.items() if each.fits[:1] == [POINT] and each.has["."]]
+    commas = [name for name, each in columns.items() if each.fits[:1] == [COMMA] and each.has[","]]
+    unclear = {name: (POINTS, ".", ",") for name in points if columns[name].looks_grouped(".")}
+    unclear |= {name: (COMMAS, ",", ".") for name in commas if columns[name].looks_grouped(",")}
+    clear_points = [name for name in points if name not in unclear]
+    clear_commas = [name for name in commas if name not in unclear]
+    for name, each in columns.items():
+        clear_points += [name] * (each.fits[:1] == [COMMAS])
+        clear_commas += [name] * (each.fits[:1] == [POINTS])
+    notes = []
+    for name, (grouped, own, other) in unclear.items():
+        for_other, for_own = (clear_commas, clear_points) if own == "." else (clear_points, clear_commas)
+        if for_other and for_own:
+            raise ValueError(
+                f"{table.files[0].path}, column {name!r}: its values, such as 1{own}234, can be read with "
+                f"{own!r} as the decimal mark, as in column {for_own[0]!r}, and with {other!r}, as in column "
+                f"{for_other[0]!r}. Say which, e.g. {given('decimal', own)}."
+            )
+        if for_other:
+            columns[name].fits = [grouped]
+        elif not for_own:
+            notes.append(
+                f"column {name!r}: {own!r} is taken for the decimal mark, so that 1{own}234 is a little more "
+                f"than 1; if it is 1234, say {given('decimal', other)}"
+            )
+    return notes
+
+
+def _look_again(
+    table: Table,
+    names: Sequence[str],
+    columns: Mapping[str, OpenColumn],
+    levels: dict[str, set[str]],
+    first_text: dict[str, str],
+) -> None:
+    """Read some columns once more from the start: text that came late, and thousands."""
+    verified = [name for name in names if name not in levels]
+    levels |= {name: set() for name in verified}
+    for block in table.blocks(names):
+        for number, name in enumerate(names):
+            _add_levels(levels[name], table, block, name)
+            if name in verified and columns[name].fits:
+                columns[name].narrow(table, block, number, first_text)
+    for name in verified:
+        if columns[name].fits:
+            del levels[name]
+
+
+def _add_levels(levels: set[str], table: Table, block: Block, name: str) -> None:
     import pyarrow.compute as pc
 
-    levels.update(pc.unique(as_text(block.batch.column(name))).drop_null().to_pylist())
+    strings = strings_of(table, block.batch.column(name), text=True)
+    levels.update(pc.unique(strings).drop_null().to_pylist())
     if len(levels) > MOST_LEVELS:
         raise ValueError(
             f"{block.file.path}, column {name!r} holds more than {MOST_LEVELS:,} different texts: it "
@@ -152,12 +367,22 @@ def _add_levels(levels: set[str], block: Block, name: str) -> None:
         )
 
 
+def strings_of(table: Table, column: Any, *, text: bool) -> Any:
+    """A column as strings in which gaps are none, for a column of text or of anything else."""
+    if not table.readings:
+        return without_gaps(as_text(column), table.gaps.in_text if text else table.gaps.elsewhere)
+    # Those of text were found when the file was cut into values.
+    return column if text or table.gaps.words else without_gaps(column, table.gaps.elsewhere)
+
+
 def as_text(column: Any) -> Any:
     """A column of text, dictionary-encoded or not, as plain Arrow strings."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
+        # Decoding knows no string views, of which the categories of polars are.
+        levels = column.dictionary.cast(pa.string())
+        column = pa.DictionaryArray.from_arrays(column.indices, levels).dictionary_decode()
     return column.cast(pa.string())
 
 

@@ -1,5 +1,6 @@
 """Columns of a table: what each holds, and which of them are features, targets and sample weights."""
 
+import collections
 import dataclasses
 from collections.abc import Sequence
 
@@ -26,11 +27,15 @@ class Column:
         since 1970 UTC (a gap is the smallest int64), text as positions in `levels` (a gap is -1).
     levels : tuple of str
         The different texts of the whole file, sorted; empty for other kinds.
+    reading : str
+        How its texts are read, of `text_values.READINGS`; "text", "text of numbers" where a file has numbers
+        and text is asked for, or nothing where nobody looked.
     """
 
     name: str
     kind: str
     levels: tuple[str, ...] = ()
+    reading: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,28 +79,40 @@ def select(
         A column that does not exist or has two roles, a name that the file has twice, no feature
         left; all that is wrong in one message.
     """
-    targets, wanted, excluded = as_names(target), as_names(columns), as_names(exclude)
-    weight = as_names(weight_column)
+    counts = collections.Counter(known)
+    targets, wanted, excluded, weight = (
+        tuple(name if name in counts else meant(name, known) for name in as_names(given))
+        for given in (target, columns, exclude, weight_column)
+    )
     others = {*excluded, *(() if columns is not None else (*targets, *weight))}
     features = tuple(name for name in (known if columns is None else wanted) if name not in others)
     problems: list[str | None] = [
         f"{where} has no column {name!r}; {did_you_mean(name, known)}."
         for name in dict.fromkeys((*targets, *weight, *wanted, *excluded))
-        if name not in known
+        if name not in counts
     ]
     used = (*features, *targets, *weight)
+    roles = collections.Counter(used)
     problems += [
         f"{where} has more than one column named {name!r}; rename one, or leave it out with "
         f"{spelled('exclude')}."
         for name in dict.fromkeys(used)
-        if list(known).count(name) > 1
+        if counts[name] > 1
     ]
     problems += [
         f"column {name!r} is named twice among target, columns and weight_column; it can have one role."
         for name in dict.fromkeys(used)
-        if used.count(name) > 1 and list(known).count(name) <= 1
+        if roles[name] > 1 and counts[name] <= 1
     ]
     if not features:
         problems.append(f"no column of {where} is left as a feature; its columns are: {', '.join(known)}.")
     checks.refuse(problems)
-    return Selection(features, targets, weight_column)
+    return Selection(features, targets, weight[0] if weight else None)
+
+
+def meant(name: str, known: Sequence[str]) -> str:
+    """The known name that is meant: itself, or the only one that differs by blanks around it."""
+    if name in known:
+        return name
+    alike = [other for other in known if other.strip() == name.strip()]
+    return alike[0] if len(alike) == 1 else name

@@ -20,7 +20,8 @@ from mlp_xp.settings import checks
 from mlp_xp.settings.spelling import given
 from mlp_xp.tables.files.blocks import Block, Part
 from mlp_xp.tables.files.csv_parts import PartOfFile, parts_of
-from mlp_xp.tables.files.text_values import GAPS, READINGS
+from mlp_xp.tables.files.one_value import Gaps
+from mlp_xp.tables.files.text_values import READINGS
 
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".csv.bz2", ".csv.zst", ".tsv.gz")
 DELIMITERS = (",", ";", "\t", "|")
@@ -55,9 +56,12 @@ class CsvForm:
         Of the text: UTF-8, or what a byte order mark says, if not given.
     null : tuple of str
         What stands for a missing value, beside nothing, `?`, `NA`, `NaN`, `null`, `None` and the
-        like.
+        like. A typed file's numbers and texts of these are gaps too.
     date_format : {"day first", "month first"}, optional
         How 01/02/2024 is read; needed only where all dates of a column fit both.
+    null_words : bool
+        Whether `NA`, `None` and the like are gaps in columns of text; if not they are texts there, as
+        Namibia's `NA`. Nothing is always a gap.
     """
 
     delimiter: str | None = None
@@ -65,6 +69,7 @@ class CsvForm:
     encoding: str | None = None
     null: tuple[str, ...] = ()
     date_format: str | None = None
+    null_words: bool = True
 
     def __post_init__(self) -> None:
         """Check all of it."""
@@ -79,6 +84,11 @@ class CsvForm:
         if self.encoding is not None and not _is_encoding(self.encoding):
             problems.append(f"{given('encoding', self.encoding)} is not known; try 'utf-8' or 'latin-1'.")
         checks.refuse(problems)
+
+    @property
+    def gaps(self) -> Gaps:
+        """What stands for a gap."""
+        return Gaps(self.null, self.null_words)
 
 
 def _is_encoding(name: str) -> bool:
@@ -156,6 +166,7 @@ class CsvTable:
 
     def __init__(self, files: Sequence[File], form: CsvForm) -> None:
         self.files = list(files)
+        self.gaps = form.gaps
         self._known: dict[File, list[str]] = {}
         self.form, names_bytes = recognise(self.files[0], form)
         self._block_bytes = max(BLOCK_BYTES, min(_LINES * names_bytes, _LARGEST_BLOCK))
@@ -171,12 +182,21 @@ class CsvTable:
         """Names of what a column can be read as, in order of preference."""
         form, left_out = self.form, set()
         if form.decimal == ",":
-            left_out.add("number")
-        elif form.decimal == "." or form.delimiter == ",":
-            left_out.add("number with a decimal comma")
+            left_out |= {name for name in READINGS if name.endswith("decimal point")}
+        elif form.decimal == "." or form.delimiter == ",":  # quoted decimal commas are rather a mistake
+            left_out |= {name for name in READINGS if name.endswith("decimal comma")}
         if form.date_format is not None:
             left_out |= {"date, day first", "date, month first"} - {f"date, {form.date_format}"}
         return [name for name in READINGS if name not in left_out]
+
+    def reading(self, name: str) -> str:
+        """Nothing: see `kind`."""
+        return ""
+
+    @property
+    def marks_are_open(self) -> bool:
+        """Whether 1.234 may be 1234: not where commas cut values."""
+        return self.form.decimal is None and self.form.delimiter != ","
 
     @property
     def note(self) -> str:
@@ -193,7 +213,7 @@ class CsvTable:
             convert = arrow_csv.ConvertOptions(
                 include_columns=list(names),
                 column_types=dict.fromkeys(names, binary()),
-                null_values=[*GAPS, *self.form.null],
+                null_values=sorted(self.gaps.in_text),
                 strings_can_be_null=True,
             )
         return arrow_csv.open_csv(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,17 +17,18 @@ from mlp_xp.settings import checks
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.files.arrow_files import ARROW, ARROW_SUFFIXES, PARQUET, PARQUET_SUFFIXES, TypedTable
 from mlp_xp.tables.files.arrow_map import ArrowSource, is_mappable
-from mlp_xp.tables.files.column_kinds import Progress, Settled, Table, settle
-from mlp_xp.tables.files.columns import PLURAL, select
+from mlp_xp.tables.files.column_kinds import LABEL, Progress, Settled, Table, settle
+from mlp_xp.tables.files.columns import PLURAL, as_names, select
 from mlp_xp.tables.files.csv_files import SUFFIXES as CSV_SUFFIXES
 from mlp_xp.tables.files.csv_files import CsvForm, CsvTable
+from mlp_xp.tables.files.one_value import resembles_number, resembles_time
 from mlp_xp.tables.files.partitions import PartitionedTable
 from mlp_xp.tables.files.records import Converter, Schema, schema_of
 from mlp_xp.tables.files.sandbox import read_in_sandbox
 from mlp_xp.tables.files.table_cache import cache_folder, cache_path, open_records, write_records
 from mlp_xp.tables.files.table_source import TableSource
 from mlp_xp.tables.files.table_stream import TableStream
-from mlp_xp.tables.files.text_values import resembles_number
+from mlp_xp.tables.files.text_values import kind_of_reading
 
 MEMORY_LIMIT = 1 << 30
 """Bytes that a table may take in memory if nothing else is said: 1 GiB."""
@@ -89,8 +91,9 @@ def open_source(
     gaps : {"refuse", "keep"}
         What to do with features that are missing: an error, or NaN in `x` (-1 for text).
     kinds : mapping of str to str, optional
-        What some columns are known to be (`sources.columns.KINDS`): numbers are read as text where that is
-        said; anything else that is not as it is said is an error.
+        What some columns are known to be (`columns.KINDS`), or how they are read (`text_values.READINGS`):
+        numbers are read as text where that is said; anything else that is not as it is said is an error. A
+        "label" has the texts of its values as levels, and a reading that says whether they are numbers too.
     memory_limit : int
         Bytes that the rows may take in memory.
     cache : bool
@@ -136,15 +139,17 @@ def open_source(
     files = find_files(path, TABLE_SUFFIXES)
     form, table = table_of(files, csv or CsvForm())
     where = os.fspath(path)
+    indices = [] if columns is not None else _indices_of_pandas(table.names, target, weight_column)
     selection = select(
         table.names,
         where,
         target=_names(target),
         columns=columns,
-        exclude=exclude,
+        exclude=(*as_names(exclude), *indices),
         weight_column=weight_column,
     )
     notes = [f"{where}: {table.note}"] if table.note else []
+    notes += [f"column {name!r}, the index of a pandas frame, is left out" for name in indices]
     options = {
         "columns": [selection.features, selection.targets, selection.weight],
         "dtype": dtype,
@@ -163,10 +168,10 @@ def open_source(
         read_in_sandbox(in_files, [name for name in selection.names if name in in_files.names])
     settled = settle(table, selection.names, progress, kinds)
     _refuse_other_kinds(settled, kinds or {}, where)
-    notes += _readings_that_surprise(settled)
+    notes += [*settled.notes, *_readings_that_surprise(settled)]
     schema = schema_of(settled, selection, dtype)
     _refuse_text(schema, where, text, settled.first_text, kinds)
-    converted = TableStream(table, Converter(schema, settled.readings, gaps))
+    converted = TableStream(table, Converter(schema, table, settled.known, gaps))
     n_bytes = settled.n_rows * schema.record.itemsize
     if n_bytes <= memory_limit:
         records = _in_memory(converted, settled.n_rows, progress)
@@ -189,6 +194,14 @@ def open_source(
     if written is None:
         raise RuntimeError(f"the cache file {str(kept_at)!r} was deleted as soon as it was written.")
     return written
+
+
+def _indices_of_pandas(
+    names: Sequence[str], target: str | os.PathLike[str] | Sequence[str] | None, weight_column: str | None
+) -> list[str]:
+    """Columns that pandas adds where a frame's index has no name, unless they are asked for."""
+    asked = (*as_names(_names(target)), weight_column)
+    return [name for name in names if re.fullmatch(r"__index_level_\d+__", name) and name not in asked]
 
 
 def _one_name(target: str | os.PathLike[str] | Sequence[str] | None) -> str | None:
@@ -232,7 +245,7 @@ def _table(files: Sequence[File], form: CsvForm) -> Table:
         raise ValueError(f"files of several formats in one table: {listed}. Name those of one.")
     if "CSV" in found:
         return CsvTable(files, form)
-    return TypedTable(files, PARQUET if "Parquet" in found else ARROW)
+    return TypedTable(files, PARQUET if "Parquet" in found else ARROW, form.gaps)
 
 
 def _from_cache(kept_at: Path, files: Sequence[File], notes: list[str]) -> TableSource | None:
@@ -257,7 +270,7 @@ def _refuse_text(
     found = [column for column in schema.features if column.kind == "text"]
     if text == "code if clear":
         unsaid = [each for each in found if each.name not in (kinds or {})]
-        found = [each for each in unsaid if _are_mostly_numbers(each.levels)]
+        found = [each for each in unsaid if _are_mostly_typed(each.levels)]
     if text == "code" or not found:
         return
     places = [first_text.get(each.name, f"{where}, column {each.name!r} is text") for each in found]
@@ -268,21 +281,35 @@ def _refuse_text(
         f"({given('decimal', ',')})"
     )
     raise ValueError(
-        "\n".join(f"{place}, where a number is needed." for place in places)
+        "\n".join(
+            f"{place}, where a {_needed(each.levels)} is needed."
+            for place, each in zip(places, found, strict=True)
+        )
         + f"\nMend it, leave such columns out with {spelled('exclude')}, or {remedy}."
     )
 
 
-def _are_mostly_numbers(levels: Sequence[str]) -> bool:
-    """Whether more than half of them look like numbers: then there is rather a mistake than a text."""
-    return sum(resembles_number(level) for level in levels) > len(levels) / 2
+def _needed(levels: Sequence[str]) -> str:
+    """What most of some texts look like."""
+    return "date or a time" if sum(map(resembles_time, levels)) > len(levels) / 2 else "number"
+
+
+def _are_mostly_typed(levels: Sequence[str]) -> bool:
+    """Whether more than half look like numbers, or like dates: then there is rather a mistake than a text."""
+    if len(set(map(len, levels))) == 1 and all(map(str.isdecimal, levels)):
+        return False  # codes with leading zeros, else they were numbers
+    most = len(levels) / 2
+    return any(sum(map(resembles, levels)) > most for resembles in (resembles_number, resembles_time))
 
 
 def _refuse_other_kinds(settled: Settled, kinds: Mapping[str, str], where: str) -> None:
     """Refuse columns that are not what they are known to be; numbers and booleans are alike."""
     alike = {"bool": ("bool", "number"), "number": ("bool", "number")}
     wrong = []
-    for name, kind in kinds.items():
+    for name, known in kinds.items():
+        kind = kind_of_reading(known)
+        if kind == LABEL:
+            continue
         found = settled.columns[name].kind if name in settled.columns else kind
         if found not in alike.get(kind, (kind,)):
             place = settled.first_text.get(name, f"{where}, column {name!r} holds {PLURAL[found]}")
@@ -291,11 +318,11 @@ def _refuse_other_kinds(settled: Settled, kinds: Mapping[str, str], where: str) 
 
 
 def _readings_that_surprise(settled: Settled) -> list[str]:
-    usual = ("number", "boolean", "date")
+    usual = ("number with a decimal point", "boolean", "date, year first", "text", "text of numbers")
     return [
-        f"column {name!r} is read as {reading}"
-        for name, reading in settled.readings.items()
-        if reading not in usual
+        f"column {name!r} is read as {column.reading}"
+        for name, column in settled.columns.items()
+        if column.reading not in usual and name not in settled.known
     ]
 
 

@@ -5,14 +5,16 @@ file's rows. Numbers are told from text over all files; `__HIVE_DEFAULT_PARTITIO
 """
 
 import dataclasses
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import unquote
 
 from mlp_xp.rows.files import File
-from mlp_xp.tables.files.arrow_files import kind_of
+from mlp_xp.tables.files.arrow_files import kind_of, reading_of
 from mlp_xp.tables.files.blocks import Block, Part
 from mlp_xp.tables.files.column_kinds import Table
+from mlp_xp.tables.files.one_value import Gaps
 
 _NOTHING = "__HIVE_DEFAULT_PARTITION__"
 
@@ -81,6 +83,22 @@ class PartitionedTable:
             return None
         return kind_of(self._values[name][self.files[0]].type)
 
+    def reading(self, name: str) -> str:
+        """The reading of a column that has a type."""
+        if name not in self._values:
+            return self.table.reading(name)
+        return reading_of(self._values[name][self.files[0]].type)
+
+    @property
+    def gaps(self) -> Gaps:
+        """What stands for a gap among texts."""
+        return self.table.gaps
+
+    @property
+    def marks_are_open(self) -> bool:
+        """Whether both decimal marks are possible."""
+        return self.table.marks_are_open
+
     @property
     def parts(self) -> list[Part]:
         """What can be read on its own, in order."""
@@ -108,7 +126,9 @@ def _values(texts: dict[File, str | None], *, as_text: bool) -> dict[File, Any]:
     import pyarrow as pa
 
     given = pa.array(list(texts.values()), pa.string())
-    for kind in () if as_text else (pa.int64(), pa.float64()):
+    found = [text for text in texts.values() if text is not None]
+    is_code = len({len(text) for text in found}) == 1 and any(re.match(r"0\d+$", text) for text in found)
+    for kind in () if as_text or is_code else (pa.int64(), pa.float64()):
         try:
             given = given.cast(kind)
             break

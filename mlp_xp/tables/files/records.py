@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlp_xp.settings.spelling import spelled
+from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.files.blocks import Block
-from mlp_xp.tables.files.column_kinds import Settled, as_text
-from mlp_xp.tables.files.columns import Column, Selection
-from mlp_xp.tables.files.text_values import read
+from mlp_xp.tables.files.column_kinds import Settled, Table, strings_of
+from mlp_xp.tables.files.columns import PLURAL, Column, Selection
+from mlp_xp.tables.files.one_value import SECONDS
+from mlp_xp.tables.files.text_values import first_that_does_not_read, read, read_as_known
 
 Array = npt.NDArray[Any]
 
@@ -97,15 +98,18 @@ class Converter:
     Parameters
     ----------
     schema : Schema
-        What the records hold.
-    readings : dict of str to str
-        How columns of text are read (see `Settled`).
+        What the records hold, and how columns of text are read.
+    table : Table
+        Where the blocks come from.
+    known : frozenset of str
+        Columns whose reading was known before they were looked at.
     gaps : {"refuse", "keep"}
         Whether a feature may be missing. Targets and weights never may.
     """
 
     schema: Schema
-    readings: dict[str, str]
+    table: Table
+    known: frozenset[str]
     gaps: str
 
     def records(self, block: Block) -> Array:
@@ -119,20 +123,40 @@ class Converter:
         records = np.zeros(block.batch.num_rows, self.schema.record)
         n_features = len(self.schema.features)
         for number, (column, place) in enumerate(zip(self.schema.columns, self.schema.places, strict=True)):
-            values = block.batch.column(number)
-            if column.name in self.readings:
-                values = read(self.readings[column.name], values)
-            if column.kind == "text":
-                values = as_text(values)
+            values = self._read(column, block, number)
             if values.null_count and (self.gaps == "refuse" or number >= n_features):
                 at = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
                 raise ValueError(
                     f"{block.place(at, number)}, where a value is needed. Fill it, leave the row out, "
+                    f"{self._words(column)}"
                     f"or leave the column out with {spelled('exclude')}."
                 )
             field, position = place
             records[field][:, position] = self._converted(values, column, block, number)
         return records
+
+    def _words(self, column: Column) -> str:
+        may_be_word = column.kind == "text" and self.table.gaps.words
+        return f"keep words such as NA as texts with {given('null_words', False)}, " if may_be_word else ""
+
+    def _read(self, column: Column, block: Block, number: int) -> Any:
+        """A column's typed values; strings in the reading of the column."""
+        import pyarrow as pa
+
+        values = block.batch.column(number)
+        if column.kind == "text" or not is_text(values.type):
+            return strings_of(self.table, values, text=True) if column.kind == "text" else values
+        strings = strings_of(self.table, values, text=False)
+        if column.name not in self.known:
+            return read(column.reading, strings)
+        try:
+            return read_as_known(column.reading, strings)
+        except pa.ArrowInvalid:
+            at = first_that_does_not_read(column.reading, strings, read_as_known)
+            raise ValueError(
+                f"{block.place(at, number)}, where {PLURAL[column.kind]} are needed ({column.reading}). Mend "
+                f"it, leave the row out{_remedy(column)}."
+            ) from None
 
     def _converted(self, values: Any, column: Column, block: Block, number: int) -> Array:
         if column.kind == "text":
@@ -140,6 +164,8 @@ class Converter:
         if column.kind == "date":
             return _moments(values, block, number)
         converted = _numbers(values, block, number)
+        if column.kind == "number" and self.table.gaps.numbers:
+            converted = np.where(np.isin(converted, self.table.gaps.numbers), np.nan, converted)
         self._check(converted, values, column, block, number)
         return converted
 
@@ -152,6 +178,9 @@ class Converter:
             ]
             if column is self.schema.weight:
                 problems.append((converted < 0, "but a sample weight is 0 or more"))
+        if column.kind == "bool":
+            is_truth = np.isin(converted, (0.0, 1.0)) | np.isnan(converted)
+            problems.append((~is_truth, "which is neither true nor false"))
         # A NaN among floats is a gap, as pandas and polars write it.
         if self.gaps == "refuse" or number >= len(self.schema.features):
             problems.append((np.isnan(converted), "which is no number"))
@@ -196,10 +225,10 @@ def _moments(values: Any, block: Block, number: int) -> Array:
     import pyarrow as pa
 
     kind = values.type
-    is_fine = pa.types.is_timestamp(kind) and kind.unit == "ns"
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":  # the microsecond that it is in
+        values, kind = _floor(values).cast(pa.timestamp("us")), pa.timestamp("us")
     try:
-        # Nanoseconds are cut to microseconds; nothing else may change.
-        moments = values.cast(pa.timestamp("us", getattr(kind, "tz", None)), safe=not is_fine)
+        moments = values.cast(pa.timestamp("us", getattr(kind, "tz", None)))
     except pa.ArrowInvalid as error:
         raise ValueError(
             f"{block.file.path}, column {block.batch.schema.names[number]!r}, after row "
@@ -209,10 +238,17 @@ def _moments(values: Any, block: Block, number: int) -> Array:
     return filled
 
 
+def _floor(nanoseconds: Any) -> Any:
+    """Whole microseconds of an Arrow array of nanoseconds, as int64; what is finer is cut off."""
+    import pyarrow as pa
+
+    whole = nanoseconds.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False) // 1000
+    return pa.array(whole, mask=nanoseconds.is_null().to_numpy(zero_copy_only=False))
+
+
 def _numbers(values: Any, block: Block, number: int) -> Array:
     """As float64, gaps as NaN; ValueError for integers that float64 would change."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     kind = values.type
     if pa.types.is_dictionary(kind):
@@ -220,12 +256,44 @@ def _numbers(values: Any, block: Block, number: int) -> Array:
     if pa.types.is_boolean(kind):
         values = values.cast(pa.uint8())
     elif pa.types.is_time(kind) or pa.types.is_duration(kind):
-        unit = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[kind.unit]
-        whole = pa.int32() if pa.types.is_time32(kind) else pa.int64()
-        values = pc.divide(values.cast(whole).cast(pa.float64()), unit)
+        return _seconds(values)
+    elif pa.types.is_decimal(kind):  # the float that is nearest, as in text
+        values = values.cast(pa.string())
     floats: Array = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     _check_exact(floats, values, block, number)
     return floats
+
+
+def _seconds(values: Any) -> Array:
+    """Times of day and durations: the same float in whatever unit they are counted, as `seconds_of`."""
+    import pyarrow as pa
+
+    kind = values.type
+    is_gap = values.is_null().to_numpy(zero_copy_only=False)
+    whole = values.cast(pa.int32() if pa.types.is_time32(kind) else pa.int64()).fill_null(0)
+    count = whole.to_numpy(zero_copy_only=False).astype(np.int64)
+    if kind.unit != "ns":
+        seconds = count / {"s": 1.0, "ms": 1e3, "us": 1e6}[kind.unit]
+    else:
+        micro = count // 1000
+        finer = (count != micro * 1000) & (not pa.types.is_time(kind))
+        seconds = np.where(finer, count / 1e9, micro / 1e6)
+    return np.where(is_gap, np.nan, seconds)
+
+
+def is_text(kind: Any) -> bool:
+    """Whether a column of an Arrow type holds strings."""
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+
+
+def _remedy(column: Column) -> str:
+    """What may help where a value is written otherwise than in training."""
+    said = {"number": given("decimal", ","), "date": given("date_format", "day first")}.get(column.kind)
+    return "" if said is None or column.reading in SECONDS else f", or say how it is written, e.g. {said}"
 
 
 def _check_exact(floats: Array, values: Any, block: Block, number: int) -> None:

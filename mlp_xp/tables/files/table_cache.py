@@ -30,7 +30,7 @@ from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.files.columns import KINDS, Column
 from mlp_xp.tables.files.records import Schema
 
-FORMAT = 1
+FORMAT = 2
 """Version of the files; others are converted again."""
 
 SUFFIX = ".records"
@@ -192,7 +192,7 @@ def _description(schema: Schema, n_rows: int, made_from: str) -> bytes:
     """Everything before the records, a whole number of pages."""
 
     def listed(columns: Iterable[Column]) -> list[list[Any]]:
-        return [[column.name, column.kind, column.levels] for column in columns]
+        return [[column.name, column.kind, column.levels, column.reading] for column in columns]
 
     description = {
         "format": FORMAT,
@@ -237,14 +237,15 @@ def _columns(listed: Any) -> tuple[Column, ...]:
     for each in listed:
         if not (
             isinstance(each, list)
-            and len(each) == 3
+            and len(each) == 4
             and isinstance(each[0], str)
             and each[1] in KINDS
             and isinstance(each[2], list)
             and all(isinstance(level, str) for level in each[2])
+            and isinstance(each[3], str)
         ):
             raise ValueError("a column is not described")
-    return tuple(Column(name, kind, tuple(levels)) for name, kind, levels in listed)
+    return tuple(Column(name, kind, tuple(levels), reading) for name, kind, levels, reading in listed)
 
 
 def open_records(path: Path) -> tuple[Schema, Array, File]:

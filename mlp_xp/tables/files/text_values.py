@@ -1,29 +1,24 @@
-"""What a column of text can be read as: numbers, booleans, dates, times of day.
+"""What a column of text can be read as: numbers, booleans, dates, times of day, durations.
 
 Each reading turns Arrow strings into typed values, or raises ArrowInvalid if one of them is
-something else. A CSV column is what all of its values can be read as, the first that fits in the
-order of `READINGS`; if nothing fits, it is text.
+something else; what one text means is defined in `one_value`. A CSV column is what all of its values
+can be read as, the first that fits in the order of `READINGS`; if nothing fits, it is text.
 """
 
 import dataclasses
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+
+from mlp_xp.tables.files.one_value import GAPS, GROUPS, MARKS, MEANINGS, grouped_pattern, meaning
 
 Strings = Any
 """A pyarrow array of strings."""
-
-GAPS = (
-    *("", "?", "NA", "N/A", "n/a", "<NA>", "#N/A", "#N/A N/A", "#NA", "NaN", "nan", "-NaN", "-nan"),
-    *("NULL", "null", "None", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
-)
-"""What stands for a missing value, beside what the user names."""
 
 # Values that are tried before all: pyarrow formats a message for each that does not fit, and takes
 # 0.3 s to say so of 75,000.
 _FEW = 64
 
-_DAY_OR_MONTH_FIRST = r"^(\d\d)[/.](\d\d)[/.](\d{4})"
+_DAY_OR_MONTH_FIRST = r"^(\d\d?)[-/.](\d\d?)[-/.](\d{4})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +55,21 @@ def _numbers_with_comma(strings: Strings) -> Any:
     return _numbers(pc.replace_substring(strings, ",", "."))
 
 
+def _grouped_numbers(group: str, mark: str) -> Callable[[Strings], Any]:
+    pattern = f"^{grouped_pattern(group, mark)}$"
+    between = group if len(group) > 1 else f"[{group}]"
+
+    def read(strings: Strings) -> Any:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if not pc.all(pc.match_substring_regex(strings, pattern), min_count=0).as_py():
+            raise pa.ArrowInvalid("a number with other marks")
+        return _numbers(pc.replace_substring(pc.replace_substring_regex(strings, between, ""), mark, "."))
+
+    return read
+
+
 def _booleans(strings: Strings) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -73,15 +83,36 @@ def _booleans(strings: Strings) -> Any:
 
 
 def _dates(strings: Strings) -> Any:
-    import pyarrow as pa
-
-    return strings.cast(pa.timestamp("us"))
+    return _moments(strings, None)
 
 
 def _dates_with_zone(strings: Strings) -> Any:
+    return _moments(strings, "UTC")
+
+
+def _moments(strings: Strings, zone: str | None) -> Any:
     import pyarrow as pa
 
-    return strings.cast(pa.timestamp("us", "UTC"))
+    kind = pa.timestamp("us", zone)
+    try:
+        return strings.cast(kind)
+    except pa.ArrowInvalid:
+        return _as_iso(strings).cast(kind)
+
+
+def _as_iso(strings: Strings) -> Strings:
+    """2020/1/5 as 2020-01-05, and microseconds where there is something finer."""
+    import pyarrow.compute as pc
+
+    for pattern, iso in (
+        (r"^(\d{4})[-/.](\d)([-/.])", r"\1-0\2\3"),
+        (r"^(\d{4})[-/.](\d\d)[-/.](\d)(\D|$)", r"\1-\2-0\3\4"),
+        (r"^(\d{4})[/.](\d\d)[/.](\d\d)", r"\1-\2-\3"),
+        (r"(\.\d{6})\d+", r"\1"),
+        (r" (\d:)", r" 0\1"),
+    ):
+        strings = pc.replace_substring_regex(strings, pattern, iso)
+    return strings
 
 
 def _dates_in_another_order(strings: Strings, iso: str) -> Any:
@@ -110,16 +141,45 @@ def _times_of_day(strings: Strings) -> Any:
     return pc.divide(moments.cast(pa.int64()).cast(pa.float64()), 1e6)
 
 
+def _one_by_one(reading: str) -> Callable[[Strings], Any]:
+    def read(strings: Strings) -> Any:
+        import pyarrow as pa
+
+        mean = MEANINGS[reading]
+        try:
+            values = [None if text is None else mean(text) for text in strings.to_pylist()]
+        except ValueError as error:
+            raise pa.ArrowInvalid(str(error)) from None
+        return pa.array(values, pa.float64())
+
+    return read
+
+
 READINGS: Mapping[str, Reading] = {
-    "number": Reading("number", _numbers),
+    "number with a decimal point": Reading("number", _numbers),
     "number with a decimal comma": Reading("number", _numbers_with_comma),
+    **{
+        name: Reading("number", _grouped_numbers(GROUPS[between], MARKS[mark]))
+        for between in GROUPS
+        for mark in MARKS
+        if (name := f"number with {between} between thousands and a decimal {mark}") in MEANINGS
+    },
     "boolean": Reading("bool", _booleans),
-    "date": Reading("date", _dates),
+    "date, year first": Reading("date", _dates),
     "date with a time zone": Reading("date", _dates_with_zone),
     "date, day first": Reading("date", _dates_with_day_first, ("date, month first",)),
     "date, month first": Reading("date", _dates_with_month_first),
     "time of day, in seconds": Reading("number", _times_of_day),
+    "duration, in seconds": Reading("number", _one_by_one("duration, in seconds")),
 }
+
+GROUPED = tuple(name for name in READINGS if "thousands" in name)
+"""Readings of numbers with something between their thousands: tried where no other fits."""
+
+
+def kind_of_reading(known: str) -> str:
+    """The kind of a column, from that or from the reading that it is known to have."""
+    return READINGS[known].kind if known in READINGS else known
 
 
 def read(name: str, strings: Strings) -> Any:
@@ -139,12 +199,49 @@ def read(name: str, strings: Strings) -> Any:
         reading(few)
         return reading(strings)
     except pa.ArrowInvalid:
-        # Only now, as it costs as much as the reading: blanks around values.
-        reading(pc.utf8_trim_whitespace(few))
-        return reading(pc.utf8_trim_whitespace(strings))
+        # Only now, as it costs as much as the reading: blanks around values, and around words for a gap.
+        reading(without_gaps(pc.utf8_trim_whitespace(few), GAPS))
+        return reading(without_gaps(pc.utf8_trim_whitespace(strings), GAPS))
 
 
-def first_that_does_not_read(name: str, strings: Strings) -> int:
+def read_as_known(name: str, strings: Strings) -> Any:
+    """`read`, or else what each text means by itself in a column that is known to be read so.
+
+    Raises
+    ------
+    pyarrow.ArrowInvalid
+        At least one of them means nothing there.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        return read(name, strings)
+    except pa.ArrowInvalid:
+        distinct = pc.dictionary_encode(without_gaps(pc.utf8_trim_whitespace(strings), GAPS))
+        try:
+            values = [meaning(name, text) for text in distinct.dictionary.to_pylist()]
+        except ValueError as error:
+            raise pa.ArrowInvalid(str(error)) from None
+        floats = pa.array(values, pa.float64()).take(distinct.indices)
+        if READINGS[name].kind != "date":
+            return floats
+        micros = pc.round(pc.multiply(floats, 86_400e6)).cast(pa.int64())
+        return micros.cast(pa.timestamp("us"))
+
+
+def without_gaps(strings: Strings, words: Iterable[str]) -> Strings:
+    """Strings in which the words for a gap are none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found = pc.is_in(strings, pa.array(list(words), strings.type), skip_nulls=True)
+    return pc.if_else(found, pa.scalar(None, strings.type), strings) if pc.any(found).as_py() else strings
+
+
+def first_that_does_not_read(
+    name: str, strings: Strings, reader: Callable[[str, Strings], Any] = read
+) -> int:
     """The position of the first string that stops the reading `name` (bisection: log₂ n readings)."""
     import pyarrow as pa
 
@@ -152,25 +249,8 @@ def first_that_does_not_read(name: str, strings: Strings) -> int:
     while high - low > 1:
         middle = (low + high) // 2
         try:
-            read(name, strings.slice(low, middle - low))
+            reader(name, strings.slice(low, middle - low))
             low = middle
         except pa.ArrowInvalid:
             high = middle
     return low
-
-
-_DIGITS_AND_MARKS = re.compile(r"\s*[+-]?[\d.,'\s]*\d[.,]?\s*")
-
-
-def resembles_number(text: str) -> bool:
-    """Whether a text is a number, or may be meant as one: 1.234,50 or 1 000."""
-    return is_number(text) or _DIGITS_AND_MARKS.fullmatch(text) is not None
-
-
-def is_number(text: str) -> bool:
-    """Whether Python reads a text as a number."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -261,7 +261,7 @@ DAMAGES = {
     "cut short": lambda content: content[:-1],
     "longer": lambda content: content + b"x",
     "not ours": lambda content: b"x" + content[1:],
-    "another version": lambda content: content.replace(b'"format": 1', b'"format": 9'),
+    "another version": lambda content: content.replace(b'"format": 2', b'"format": 9'),
     "no JSON": lambda content: content.replace(b'{"format"', b'["format"'),
     "a length that lies": lambda content: content[:16] + b"\xff" * 8 + content[24:],
     "no dtype": lambda content: content.replace(b'"float32"', b'"float16"'),

@@ -62,7 +62,14 @@ def test_a_large_file_is_cut_and_shuffled_by_parts(tmp_path):
     n_rows = 250_000
     numbers = np.arange(n_rows)
     (tmp_path / "t.csv").write_text("a,b\n" + "".join(f"{i:012},{2 * i}\n" for i in numbers))
-    source = open_source(tmp_path / "t.csv", "b", columns="a", dtype="float64", memory_limit=0, cache=False)
+    source = open_source(
+        *(tmp_path / "t.csv", "b"),
+        columns="a",
+        dtype="float64",
+        kinds={"a": "number"},
+        memory_limit=0,
+        cache=False,
+    )
     assert len(source.batches.table.parts) == 5
     x, y = np.empty((n_rows, 1)), np.empty((n_rows, 1))
     begins = []
@@ -81,7 +88,7 @@ def test_a_gap_in_a_late_part_is_named_by_its_row(tmp_path):
     rows = [f"{i:012},{2 * i}" for i in range(120_000)]
     rows[110_000] = "7,"
     (tmp_path / "t.csv").write_text("\n".join(["a,b", *rows]))
-    source = open_source(tmp_path / "t.csv", "b", memory_limit=0, cache=False)
+    source = open_source(tmp_path / "t.csv", "b", kinds={"a": "number"}, memory_limit=0, cache=False)
     x, y = np.empty((source.n_rows, 1)), np.empty((source.n_rows, 1))
     for order in (source.order, source.sequential):
         with pytest.raises(

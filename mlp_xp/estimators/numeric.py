@@ -1,0 +1,70 @@
+"""What cannot be computed with as it is: dates, what float32 has no room for, what it rounds away."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from mlp_xp.settings.precision import STEP, is_coarse
+
+LOOKED_AT = 4096
+"""Rows that are looked at for what float32 rounds away."""
+
+
+def refuse_dates(name: str, given: Any) -> None:
+    """Raise TypeError where an array or a frame holds dates or spans, which NumPy counts in any unit."""
+    columns = getattr(given, "dtypes", None)
+    kinds = {"": given.dtype} if columns is None and hasattr(given, "dtype") else columns
+    if kinds is None or not hasattr(kinds, "items"):
+        return
+    for column, dtype in kinds.items():
+        if getattr(dtype, "kind", "") in ("M", "m"):
+            where = f"{name}, column {column!r}" if column != "" else name
+            held, span = ("dates", "datetime64") if dtype.kind == "M" else ("time spans", "timedelta64")
+            raise TypeError(
+                f"{where} holds {held} (dtype {dtype}); numbers are needed. Say in which unit they count, "
+                f"e.g. .astype('{span}[s]').astype('int64') / 86400 for days, and standardise them."
+            )
+
+
+def refuse_overflow(x: Any, dtype: str) -> None:
+    """Raise ValueError where a value is beyond what the dtype of a network holds."""
+    values = x.data if scipy.sparse.issparse(x) else x
+    if dtype != "float32" or not isinstance(values, np.ndarray) or values.dtype != np.float64:
+        return
+    largest = np.finfo(np.float32).max
+    if values.size and max(values.max(), -values.min()) > largest:
+        at = "" if scipy.sparse.issparse(x) else f"row {np.argwhere(np.abs(x) > largest)[0][0]} (from 0) of "
+        raise ValueError(
+            f"{at}X has a value beyond {largest:.3g}, and this estimator computes in float32. Mend the "
+            "value, or fit with dtype='float64'."
+        )
+
+
+def refuse_non_finite(outputs: np.ndarray) -> None:
+    """Raise ValueError where a prediction is none."""
+    if not np.isfinite(outputs).all():
+        row = int(np.argmin(np.isfinite(outputs).all(axis=1)))
+        raise ValueError(
+            f"the prediction of row {row} (from 0) is {outputs[row]}: its values are so large that computing "
+            "with them overflows. Standardise X as in training, or mend the row."
+        )
+
+
+def warn_if_coarse(what: str, values: np.ndarray, names: Sequence[str] | None = None) -> None:
+    """Warn where float32 rounds away what tells the values of a column apart, such as Unix seconds."""
+    part = np.asarray(values[:LOOKED_AT], dtype=float)
+    if len(part) < 2:
+        return
+    means, deviations = part.mean(axis=0), part.std(axis=0)
+    for at, (mean, deviation) in enumerate(zip(means.tolist(), deviations.tolist(), strict=True)):
+        if is_coarse(mean, deviation):
+            column = f"{what}[:, {at}]" if names is None else f"column {names[at]!r}"
+            warnings.warn(
+                f"{column}: float32 has steps of {abs(mean) * STEP:.3g} at {mean:.6g}, which is coarse for "
+                f"values that differ by {deviation:.3g}. Subtract their mean in float64, or fit with "
+                "dtype='float64'.",
+                stacklevel=2,
+            )
