@@ -374,7 +374,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         """
         X, home = self._input(X, "predict")
         labels = self._labels
-        found = labels.decode(labels.numbers(self._outputs(X)))
+        found = labels.decode(labels.numbers(self._finite_outputs(X)))
         return home.send(found) if isinstance(found, np.ndarray) else found
 
     def predict_proba(self, X: Any) -> Any:
@@ -409,7 +409,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
 
     def _probabilities(self, X: Any, method: str, change: Callable[[np.ndarray], Any]) -> Any:
         X, home = self._input(X, method)
-        output = self._outputs(X)
+        output = self._finite_outputs(X)
         if self._labels.kind == "multioutput":
             return [home.send(change(each.copy())) for each in self._labels.split(output)]
         if self._labels.kind == "binary" and len(self.classes_) == 1:

@@ -165,13 +165,16 @@ class Perceptron(CallbackSupport, BaseEstimator):
         network = self._network_now()
         refuse_overflow(X, network.backend.dtype_name)
         if not scipy.sparse.issparse(X):
-            outputs = to_host(network.predict(X))
-            refuse_non_finite(outputs)
-            return outputs
+            return to_host(network.predict(X))
         n_outputs = network.layer_sizes[-1]
         outputs = np.empty((X.shape[0], n_outputs), dtype=network.backend.dtype_name)
         for start, rows in dense_pieces(X):
             outputs[start : start + len(rows)] = network.predict(rows)
+        return outputs
+
+    def _finite_outputs(self, X: Any) -> np.ndarray:
+        """The network's output, refused where it is none."""
+        outputs = self._outputs(X)
         refuse_non_finite(outputs)
         return outputs
 

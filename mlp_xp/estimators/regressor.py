@@ -283,7 +283,7 @@ class MLPRegressor(RegressorMixin, Perceptron):
             With several quantiles, column t · n_quantiles + q for target t, in ascending order.
         """
         X, home = self._input(X, "predict")
-        return home.send(self._shaped(self._outputs(X)))
+        return home.send(self._shaped(self._finite_outputs(X)))
 
     def _shaped(self, output: np.ndarray) -> np.ndarray:
         return output[:, 0] if output.shape[1] == 1 else output
@@ -311,7 +311,7 @@ class MLPRegressor(RegressorMixin, Perceptron):
     def _score_of_outputs(self, y: Any, output: np.ndarray, weight: np.ndarray | None) -> float:
         if not np.isfinite(output).all():
             return float("nan")
-        quantiles = getattr(self._loss("float64"), "quantiles", (None,))
+        quantiles = getattr(self._loss("float64"), "quantiles", None) or (None,)
         if len(quantiles) == 1:
             return float(r2_score(y, output, sample_weight=weight))
         columns = output.reshape(len(output), -1, len(quantiles))

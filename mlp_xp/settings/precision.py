@@ -5,7 +5,7 @@ import numpy as np
 STEP = float(np.finfo(np.float32).eps)
 """From one float32 to the next, as a part of the number."""
 
-COARSE = 1e-3
+COARSE = 1e-2
 """Steps above this part of a deviation are coarse: rounding is then a loss that a training can see."""
 
 

@@ -636,6 +636,6 @@ def test_memory_does_not_grow_with_the_rows():
 def test_dates_are_a_target_only_as_names_of_classes(folder):
     write(folder / "t.csv", "day,n\n" + "2024-01-01,1\n2024-01-02 12:00,2\n" * 3)
     table = open_table(TableOptions(data="t.csv", target="day"))
-    with pytest.raises(ValueError, match="target 'day' holds dates; .* Say task='classification'"):
+    with pytest.raises(ValueError, match=r"target 'day' holds dates; .* Say task='classification'"):
         for_task(table, "auto", None)
     assert for_task(table, "classification", None)[0].levels == ("2024-01-01", "2024-01-02 12:00:00")
