@@ -118,10 +118,17 @@ class Objective:
         self.network, self.loss, self.regularizer = network, loss, regularizer
         self.dropout, self.reduction, self.ranks = dropout, reduction, ranks
         self.targets = targets_of(network, loss, ranks)
-        self.memo = Memo(network, 1)
+        self._memo: Memo | None = None
         self.gradient = network.parameters.zeros_like(extra=0 if ranks is None else 3)
         self.values = Values(network)
         self.start_epoch()
+
+    @property
+    def memo(self) -> Memo:
+        """What the forward pass of a chunk remembers; made with the first chunk, and again once forgotten."""
+        if self._memo is None:
+            self._memo = Memo(self.network, 1)
+        return self._memo
 
     def start_epoch(self) -> None:
         """Forget the values of the last epoch."""
@@ -205,7 +212,7 @@ class Objective:
 
     def forget_buffers(self) -> None:
         """Let go of the memory that depends on the number of rows; the next chunk makes it again."""
-        self.memo = Memo(self.network, 1)
+        self._memo = None
 
     def forget_step(self) -> None:
         """Forget what is known of a step that was not completed."""

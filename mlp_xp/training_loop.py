@@ -288,7 +288,7 @@ def train(
     if isinstance(rule, LBFGS):
         scipy_minimize()  # refused here, before anything changes
     # parameters, gradient, last good and best, the optimizer's, and the average
-    vectors = 4 + len(rule.state) + bool(average)
+    vectors = 5 + len(rule.state) + bool(average)
     number = network.backend.xp.finfo(network.backend.dtype).bits // 8
     runtime = network.backend.runtime
     loader.fit_memory(
@@ -474,7 +474,7 @@ def make_steps(
         except MemoryError as error:
             if optimizer.t != t:  # the weights have begun to move
                 raise
-            halve_chunks(loader, network, error, 4 + len(optimizer.state))
+            halve_chunks(loader, network, error, 5 + len(optimizer.state))
         objective.forget_step()
         update.forget_buffers()
 

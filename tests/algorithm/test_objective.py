@@ -1,6 +1,7 @@
 """The objective: sums over chunks are exact, weights weigh, penalties are counted once."""
 
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -219,3 +220,13 @@ def test_mean_loss_of_no_weight_is_not_a_number(device, data):
     x, y, _ = data
     network = Network((4, 3), device=device)
     assert math.isnan(mean_loss(network, full(x, y, np.zeros(N_ROWS)), SquaredError()))
+
+
+def test_buffers_are_let_go_of_before_new_ones_are_made(monkeypatch):
+    """The way out of memory that ran out needs none."""
+    network = Network((3, 4, 1), seed=1)
+    objective = Objective(network, SquaredError())
+    held = weakref.ref(objective.memo)
+    monkeypatch.setattr("mlp_xp.objective.Memo", lambda *_: pytest.fail("memory is taken"))
+    objective.forget_buffers()
+    assert held() is None

@@ -1,6 +1,7 @@
 """Capturing a step, and what is left where that fails, with a stand-in for CuPy."""
 
 import contextlib
+import gc
 import sys
 from types import SimpleNamespace
 
@@ -44,7 +45,9 @@ def allocators(monkeypatch):
             current.pop()
 
     cuda = SimpleNamespace(
-        MemoryPool=lambda: SimpleNamespace(malloc="a pool of its own"),
+        MemoryPool=lambda: SimpleNamespace(
+            malloc="a pool of its own", free_all_blocks=lambda: current.append("freed")
+        ),
         using_allocator=using_allocator,
         runtime=SimpleNamespace(CUDARuntimeError=CudaRuntimeError),
     )
@@ -62,6 +65,19 @@ def test_a_capture(allocators):
     captured.launch()
     assert stream.log[3:] == ["launch", "launch"]
     assert len(seen) == 1
+
+
+def test_a_graphs_memory_is_given_back(allocators):
+    captured = Captured(Stream(), lambda: None)
+    assert "freed" not in allocators
+    del captured
+    assert allocators[-1] == "freed"
+
+
+def test_nothing_is_freed_by_chance_in_a_capture(allocators):
+    assert gc.isenabled()
+    Captured(Stream(), lambda: None if not gc.isenabled() else pytest.fail("collects garbage"))
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("ends_badly", [True, False])

@@ -134,6 +134,21 @@ def test_each_wait_is_needed(who, leave_out, machine, monkeypatch):
         several_epochs()
 
 
+def test_buffers_that_are_let_go_of_are_written_next_after_what_reads_them(machine):
+    """The pool gives memory back to the stream on which it was made, whatever is still under way."""
+    streams = feeding.Streams(0)
+    staging = streams.staging(backend_of(streams), ((3, "float32"),), 4, 1)
+    (array,) = staging.slots[0].on_device
+    assert array.made_on == "copy"
+    with streams.working():
+        staging.host(0, 4)
+        staging.send(0, 4)
+        staging.receive(0)
+        del machine.log[:]
+        del staging
+    assert [each[:2] for each in machine.log[:2]] == [("compute 0", "records"), ("copy", "waits")]
+
+
 def test_buffers_are_made_once(machine, monkeypatch):
     shapes = []
     cupy = sys.modules["cupy"]

@@ -53,6 +53,9 @@ class Pool:
     def total_bytes(self):
         return self.used + self.cached
 
+    def free_all_blocks(self):
+        self.cached = 0
+
 
 @pytest.fixture
 def pool(monkeypatch):
@@ -77,6 +80,11 @@ def test_a_limit_is_set_on_its_device(pool):
     assert memory.limit("25%", 1) == 250
     assert pool.asked == (None, 0.25)
     assert pool.devices == [2, 1]
+
+
+def test_what_lies_idle_in_the_pool_does_not_pass_a_limit(pool):
+    memory.limit("320", 0)
+    assert pool.total_bytes() <= 320
 
 
 def test_what_is_available(pool):

@@ -74,10 +74,10 @@ class Event:
 
 
 class DeviceArray:
-    """Memory that only jobs on streams read and write: `values` is theirs."""
+    """Memory that only jobs on streams read and write: `values` is theirs; made on a stream, by its name."""
 
-    def __init__(self, values):
-        self.values = values
+    def __init__(self, values, made_on=None):
+        self.values, self.made_on = values, made_on
         self.shape, self.size, self.dtype = values.shape, values.size, values.dtype
 
     def __getitem__(self, index):
@@ -153,7 +153,7 @@ class Machine:
                 machine.used_by.add(threading.get_ident())
 
             def synchronize(self):
-                pass
+                raise CudaRuntimeError(900)  # another thread may be capturing
 
         def make_stream(non_blocking):
             assert non_blocking
@@ -167,5 +167,5 @@ class Machine:
                 runtime=SimpleNamespace(CUDARuntimeError=CudaRuntimeError),
                 get_current_stream=lambda: machine.stack[-1],
             ),
-            empty=lambda shape, dtype: DeviceArray(np.full(shape, -1, dtype)),
+            empty=lambda shape, dtype: DeviceArray(np.full(shape, -1, dtype), machine.stack[-1].name),
         )

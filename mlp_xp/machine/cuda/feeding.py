@@ -7,8 +7,10 @@
     copy to the device buffers; record copied[k]
 
 Only the first line blocks a thread, and only until a copy is over; all other waiting is the GPU's. Every
-buffer is made before the first step: CuPy's pool may hand freed memory to another stream's work that is
-still under way (CuPy issue 8068), and allocating stops the queue.
+buffer is made before the first step, since allocating stops the queue. The device's are made on the copy
+stream, which writes them: CuPy's pool hands freed memory to later work of that stream alone, so that a copy
+under way never writes into what is someone else's, and nobody need wait for the whole device, which would
+break a capture in another thread.
 
 What no machine without a GPU can confirm: that an event which was never recorded counts as complete, and
 that copies overlap with kernels.
@@ -169,14 +171,14 @@ class PinnedStaging:
         self.n_rows = n_rows
         import cupy
 
-        with self.device:
+        self._reader: Any = None
+        with self.device, self.copy:
             try:
                 self.slots = [_Slot(columns, n_rows) for _ in range(n_slots)]
             except cupy.cuda.runtime.CUDARuntimeError as error:
                 if error.status != OUT_OF_MEMORY:
                     raise
                 raise MemoryError(f"no more of the host's memory can be pinned: {error}") from error
-            self.device.synchronize()  # whatever used this memory before is over
 
     def host(self, slot: int, n_rows: int) -> list[Any]:
         """The slot's host arrays, to be filled: the last copy out of them is over."""
@@ -200,13 +202,21 @@ class PinnedStaging:
         """Make the current stream wait for the copy."""
         import cupy
 
-        cupy.cuda.get_current_stream().wait_event(self.slots[slot].copied)
+        self._reader = cupy.cuda.get_current_stream()
+        self._reader.wait_event(self.slots[slot].copied)
 
     def release(self, slot: int) -> None:
         """What the current stream has been given so far is the last that reads this slot's rows."""
         import cupy
 
         self.slots[slot].consumed.record(cupy.cuda.get_current_stream())
+
+    def __del__(self) -> None:
+        """What the copy stream writes next into this memory comes after all that reads these rows."""
+        reader = getattr(self, "_reader", None)
+        if reader is not None:
+            with self.device:
+                self.copy.wait_event(reader.record())
 
 
 _streams: dict[int, Streams] = {}

@@ -32,7 +32,8 @@ def parse_limit(text: str) -> int | float:
 def limit(text: str, index: int = 0) -> int:
     """Let this process take no more of ``cuda:index`` than so much; the limit in bytes.
 
-    What CuPy's pool hands out counts; the driver's context and compiled kernels (some hundred MB) do not.
+    What CuPy's pool holds counts, in use or kept for later; the driver's context and compiled kernels (some
+    hundred MB) do not.
 
     Parameters
     ----------
@@ -48,6 +49,8 @@ def limit(text: str, index: int = 0) -> int:
             pool.set_limit(fraction=amount)
         else:
             pool.set_limit(size=amount)
+        # The pool asks for its limit only where it needs more, and then counts also what lies idle in it.
+        pool.free_all_blocks()
         return int(pool.get_limit())
 
 
