@@ -311,7 +311,7 @@ class MLPRegressor(RegressorMixin, Perceptron):
     def _score_of_outputs(self, y: Any, output: np.ndarray, weight: np.ndarray | None) -> float:
         if not np.isfinite(output).all():
             return float("nan")
-        quantiles = getattr(self._loss("float64"), "quantiles", None) or (None,)
+        quantiles = self._loss("float64").quantiles or (0.5,)
         if len(quantiles) == 1:
             return float(r2_score(y, output, sample_weight=weight))
         columns = output.reshape(len(output), -1, len(quantiles))

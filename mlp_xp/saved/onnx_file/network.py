@@ -28,7 +28,7 @@ from mlp_xp.losses import (
     group_columns,
 )
 from mlp_xp.machine.array_api import to_host
-from mlp_xp.network import Network
+from mlp_xp.network import Network, activation_name
 from mlp_xp.saved.onnx_file.graph import Graph
 from mlp_xp.settings import checks
 
@@ -132,7 +132,7 @@ LINKS: dict[type, Written] = {
 
 
 def check_activations(network: Network) -> None:
-    """Refuse a network with activations of the user's own.
+    """Refuse a network with activations of the user's own, or that nobody has written in operators.
 
     Raises
     ------
@@ -144,4 +144,10 @@ def check_activations(network: Network) -> None:
         "with one of the catalogue."
         for f in network.activations
         if isinstance(f, Custom)
+    )
+    checks.refuse(
+        f"the activation {activation_name(f)!r} has no form in ONNX's operators yet: write it in "
+        "ACTIVATIONS of mlp_xp/saved/onnx_file/network.py, or train with another one."
+        for f in network.activations
+        if type(f) not in ACTIVATIONS
     )
