@@ -127,7 +127,7 @@ def test_the_command_line_and_the_report_have_them(tmp_path, capsys):
     outcome = runner(capsys)(
         *("train", str(table), "--target", "y", "--epochs", "3", "--hidden", "6"),
         *("--activation", "softsign", "--loss", "log_cosh", "--optimizer", "sign_descent"),
-        *("--output", str(tmp_path / "model.safetensors"), "--report", str(tmp_path / "report.html")),
+        *("--out", str(tmp_path / "run"), "--report", str(tmp_path / "report.html")),
     )
     assert outcome.status == 0, outcome.err
     assert "softsign" in (tmp_path / "report.html").read_text()
