@@ -6,7 +6,7 @@ import sys
 
 from bench.harness import measure, results
 
-ON_ANY_DEVICE = ("memoisation", "activations", "batch_size", "checkpoints")
+ON_ANY_DEVICE = ("memoisation", "activations", "batch_size", "checkpoints", "tables")
 ON_THE_CPU = ("steps", "epochs", "predict", "estimators", "growth", "loader", "streaming", "scaling")
 ON_A_GPU = ("gpu",)
 
