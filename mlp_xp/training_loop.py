@@ -250,7 +250,7 @@ def train(
     network.backend.runtime.select()
     problems: list[str | None] = []
     loss = find(problems, "loss", LOSSES, loss)
-    if watched_loss is not None:
+    if isinstance(watched_loss, str):
         watched_loss = find(problems, "watched_loss", LOSSES, watched_loss)
     rule = find(problems, "optimizer", OPTIMIZERS, optimizer)
     schedule = find(problems, "schedule", SCHEDULES, schedule)

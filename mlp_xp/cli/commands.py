@@ -68,6 +68,10 @@ class Train(Talking, TrainingOptions):
     training part's statistics. So is the target of a squared, absolute, Huber or pinball loss; metrics are in
     the target's own units. The watched loss is that of the held-out part, or of training without one.
 
+    What no option says the recipe does (--recipe): how numbers are encoded, the network, its steps, what is
+    done against overfitting; each of its parts is an option, and an option overrides its part alone. With
+    --optimizer the steps are those of the plain recipe, with --learning-rate all parameters have that rate.
+
     For example
 
       mlp-xp train

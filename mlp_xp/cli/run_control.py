@@ -77,7 +77,7 @@ def controlled(
             state = _latest(checkpoints, resume=asked.resume, override=asked.override)
             if asked.resume and not asked.quiet:
                 _say_where(checkpoints)
-                _say_how(asked, state)
+                _say_how(named, state)
         if ranks is not None:
             content = ranks.bytes_from_first(None if state is None else encode(state, {}, None))
             state = None if content is None else decode(content)[0]

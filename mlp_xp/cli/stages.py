@@ -20,6 +20,7 @@ from mlp_xp.saved.checkpoint import Checkpoints, Interruption
 from mlp_xp.saved.model_file import save
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.stopping import Stopping
+from mlp_xp.tables.calibration import calibrate
 from mlp_xp.tables.evaluation import evaluate
 from mlp_xp.tables.fitting import (
     Data,
@@ -32,12 +33,13 @@ from mlp_xp.tables.fitting import (
 )
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TrainingOptions
+from mlp_xp.tables.recipe import uses_tables
 from mlp_xp.training_loop import Epoch, TrainingState
 
 
-def introduction(options: TrainingOptions, data: Data, network: Network) -> list[str]:
+def introduction(data: Data, network: Network) -> list[str]:
     """What is known before the first epoch, for people."""
-    table, parts = data.table, data.parts
+    table, parts, options = data.table, data.parts, data.options
     held = "" if parts.held_out is None else f", {parts.held_out.n_rows:,} held out"
     by = "" if options.split_column is None else f" (by {options.hold_out.by}, {options.split_column})"
     layers = "-".join(map(str, network.layer_sizes))
@@ -51,13 +53,21 @@ def introduction(options: TrainingOptions, data: Data, network: Network) -> list
         f"{network.backend.dtype_name}"
     )
     unused = [f"not used, as they do not group the rows: {', '.join(parts.unused)}"] if parts.unused else []
-    lines = [*table.notes, about_rows, *unused, about_network]
+    lines = [*table.notes, about_rows, *unused, about_network, *_about_recipe(options)]
     if batch_is_too_large(options, n_rows):
         lines.append(
             f"{given('batch_size', options.batch_size)} is more than the {n_rows:,} rows there are: every "
             "step takes all of them"
         )
     return lines
+
+
+def _about_recipe(options: TrainingOptions) -> list[str]:
+    """What was settled without being asked for."""
+    if not uses_tables(options):
+        return []
+    epochs, size, rate = (options.read(name) for name in ("epochs", "batch_size", "learning_rate"))
+    return [f"{given('recipe', options.recipe)}: {epochs} epochs, {size} rows a step, learning rate {rate:g}"]
 
 
 RESULTS = ("metrics", "metrics_on", "epochs", "stopped")
@@ -133,11 +143,11 @@ def carry_out(
     """
     network = model.network
     n_rows, where = data.parts.raw_training.n_rows, network.backend.name
-    bar = progress(asked.epochs, n_rows, asked.time_budget, quiet=asked.quiet, device=where)
-    loader = loader_for(asked, Counted(data.parts.training, bar.passed))
-    run = fit(asked, data, network, loader, checkpoints=control, ranks=ranks, state=state)
+    bar = progress(data.options.read("epochs"), n_rows, asked.time_budget, quiet=asked.quiet, device=where)
+    loader = loader_for(data.options, Counted(data.parts.training, bar.passed))
+    run = fit(data, network, loader, checkpoints=control, ranks=ranks, state=state)
     if not asked.quiet:
-        for line in [*introduction(asked, data, network), *_about_batches(loader)]:
+        for line in [*introduction(data, network), *_about_batches(loader)]:
             say(line)
     try:
         speaks = ranks is None or ranks.rank == 0
@@ -153,7 +163,7 @@ def carry_out(
         history, stopped = bar.epoch.training.history, bar.epoch.stopped
     elif state is not None:  # it had ended already
         history = history_of(state)
-        stopped = Stopping(**stopping_of(asked)).reason(history)
+        stopped = Stopping(**stopping_of(data.options)).reason(history)
     if interrupted:
         stopped = "interrupted"
         _put_back(network, bar, asked.keep)
@@ -162,6 +172,8 @@ def carry_out(
                 f"interrupted after step {history.step}; go on with {spelled('resume')}: "
                 f"{asked.checkpoint_dir}"
             )
+    else:
+        calibrate(model, data)
     gathered = [bar.rows_gathered] if ranks is None else ranks.gather_numbers(bar.rows_gathered)
     return Outcome(
         history,
@@ -200,7 +212,7 @@ def _put_back(network: Network, bar: Silence, keep: str) -> Epoch:
 def result_of(asked: Train, data: Data, model: TableModel, outcome: Outcome, n_ranks: int) -> dict[str, Any]:
     """What came out, as JSON values: metrics on the held-out part, or on the training part without one."""
     history, parts, before = outcome.history, data.parts, outcome.resumed_from
-    is_full = takes_all_rows(asked)
+    is_full = takes_all_rows(data.options)
     on, raw = ("held-out", parts.raw_held_out) if parts.raw_held_out else ("training", parts.raw_training)
     steps = len(history.train_losses) if is_full else history.step
     return {
@@ -225,12 +237,10 @@ def result_of(asked: Train, data: Data, model: TableModel, outcome: Outcome, n_r
     }
 
 
-def save_model(
-    asked: Train, data: Data, model: TableModel, outcome: Outcome, result: Mapping[str, Any], out: Path
-) -> Path:
+def save_model(data: Data, model: TableModel, outcome: Outcome, result: Mapping[str, Any], out: Path) -> Path:
     """Write the model with what is known of its training; where."""
     model.training |= {name: result[name] for name in RESULTS}
-    model.training |= training_notes(asked, data, outcome.batch_size)
+    model.training |= training_notes(data, outcome.batch_size)
     return write_somewhere(out, lambda path: save(model, path))
 
 

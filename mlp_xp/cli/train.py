@@ -20,6 +20,7 @@ from mlp_xp.settings.options import Problems
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.fitting import Data, check_start, new_model, read_data
 from mlp_xp.tables.model import TableModel
+from mlp_xp.tables.recipe import PLAIN
 
 
 def train(asked: Train) -> int:
@@ -43,9 +44,10 @@ def train(asked: Train) -> int:
         here = dataclasses.replace(asked, data=data)
         with lowest_first(ranks), reading(asked.data, quiet=asked.quiet) as progress:
             rows = read_data(here, start, progress=progress)
-        model = start or new_model(here, rows)
+        model = start or new_model(rows)
         # Until the end of the process: a signal between the last epoch and the model's file waits too.
-        control, state = stack.enter_context(controlled(named, asked, rows.table.source, ranks))
+        settled = dataclasses.replace(named, **{name: getattr(rows.options, name) for name in PLAIN})
+        control, state = stack.enter_context(controlled(settled, asked, rows.table.source, ranks))
         outcome = stages.carry_out(here, rows, model, outputs, ranks, control, state)
         if is_first:
             finish(here, rows, model, outcome, outputs, 1 if ranks is None else ranks.size)
@@ -65,7 +67,7 @@ def finish(
     result = stages.result_of(asked, rows, model, outcome, n_ranks)
     failed: list[OSError] = []
     if asked.out is not None:
-        saved = stages.save_model(asked, rows, model, outcome, result, asked.out)
+        saved = stages.save_model(rows, model, outcome, result, asked.out)
         result["model"] = str(saved)
         if saved != asked.out:
             failed.append(OSError(f"{asked.out} cannot be written: the model is in {saved}."))
@@ -80,7 +82,7 @@ def finish(
             training=rows.parts.raw_training,
             held_out=rows.parts.raw_held_out,
             source=rows.table.name,
-            introduction=stages.introduction(asked, rows, model.network),
+            introduction=stages.introduction(rows, model.network),
             command=command_line("train", asked),
             seed=asked.seed,
         )

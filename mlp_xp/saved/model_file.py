@@ -83,8 +83,9 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
 
 def has_news(document: Mapping[str, Any]) -> bool:
     """Whether a document says what readers of `PLAIN_FORMAT` would not understand."""
-    columns = document.get("table", {}).get("inputs", [])
-    return "input_scale" in document["network"] or any("encoding" in column for column in columns)
+    table = document.get("table", {"inputs": [], "targets": {}})
+    is_encoded = any("encoding" in column for column in table["inputs"])
+    return "input_scale" in document["network"] or is_encoded or "limits" in table["targets"]
 
 
 def sealed(document: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlp_xp.losses import LOSSES
+from mlp_xp.losses import SoftmaxCrossEntropy
 from mlp_xp.machine.data_parallel import Ranks
 from mlp_xp.network import Network
 from mlp_xp.optimizers import LBFGS, OPTIMIZERS
@@ -14,12 +14,14 @@ from mlp_xp.rows.loader import Loader
 from mlp_xp.rows.order import Shuffled
 from mlp_xp.rows.source import Source
 from mlp_xp.schedules import SCHEDULES
-from mlp_xp.settings.catalogue import describe, resolve
+from mlp_xp.settings.catalogue import describe
 from mlp_xp.settings.options import written
 from mlp_xp.settings.spelling import given, spelled
+from mlp_xp.tables.bounded import Bounded
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TrainingOptions
 from mlp_xp.tables.reading import Table, check_targets, for_model, for_task, open_for, open_table
+from mlp_xp.tables.recipe import NEW_IN_RECIPES, initializers, loss_for, settled, uses_tables
 from mlp_xp.tables.split import Split, split, split_for
 from mlp_xp.training_loop import Epoch, TrainingState, train
 
@@ -34,6 +36,8 @@ class Data:
         All rows.
     about_task : str
         What its task is, for people.
+    options : TrainingOptions
+        All of them, also those that the recipe decides.
     loss : loss
     parts : Split
         The rows in two parts, and what is done with the columns.
@@ -41,6 +45,7 @@ class Data:
 
     table: Table
     about_task: str
+    options: TrainingOptions
     loss: Any
     parts: Split
 
@@ -92,29 +97,32 @@ def read_data(options: TrainingOptions, start: TableModel | None = None, *, prog
         if not options.target and options.data is not None and Path(options.data).suffix != ".npz":
             options = dataclasses.replace(options, target=written(start.targets.names))
         table = for_model(open_for(options, start, **more), start)
+        options = settled(options, n_rows=table.source.n_rows, has_classes=table.levels is not None)
         parts = split_for(table, start, options.hold_out, class_weight=options.class_weight)
-        return Data(table, "goes on from a model", start.loss, parts)
+        return Data(table, "goes on from a model", options, start.loss, parts)
     kinds = dict.fromkeys(options.read("text"), "text")
     opened = open_table(options, columns=options.read("columns"), kinds=kinds, **more)
     named = options.read("loss")
     table, about_task = for_task(opened, options.task, named)
-    default = "squared_error" if table.levels is None else "softmax_cross_entropy"
-    loss = named or resolve("loss", LOSSES, default)
+    has_classes = table.levels is not None
+    options = settled(options, n_rows=table.source.n_rows, has_classes=has_classes)
+    loss = named or loss_for(options, has_classes=has_classes)
     check_targets(table, loss)
     parts = split(
         table,
         options.hold_out,
-        scaling=options.scaling,
+        scaling=options.read("scaling"),
         max_levels=options.max_levels,
         standardise_targets=loss.standardises_target,
+        bound_targets=uses_tables(options),
         class_weight=options.class_weight,
     )
-    return Data(table, about_task, loss, parts)
+    return Data(table, about_task, options, loss, parts)
 
 
-def new_model(options: TrainingOptions, data: Data) -> TableModel:
+def new_model(data: Data) -> TableModel:
     """A new network with what the columns mean."""
-    table, loss = data.table, data.loss
+    table, loss, options = data.table, data.loss, data.options
     activations = options.read("activation")
     n_classes = len(table.levels) if table.levels is not None and loss.labels else None
     n_outputs = loss.n_outputs(len(table.target_names), n_classes)
@@ -122,7 +130,8 @@ def new_model(options: TrainingOptions, data: Data) -> TableModel:
         (data.parts.inputs.n_features, *options.read("hidden"), n_outputs),
         activation=activations[0] if len(activations) == 1 else list(activations),
         bias=options.bias,
-        initializer=options.initializer,
+        input_scale=options.read("input_scale") == "on",
+        initializer=initializers(options),
         device=options.device,
         dtype=options.dtype,
         seed=options.seed,
@@ -168,8 +177,8 @@ def loader_for(options: TrainingOptions, source: Source) -> Loader:
 def stopping_of(options: TrainingOptions) -> dict[str, Any]:
     """When a training stops: arguments of `train` and of `Stopping`."""
     return {
-        "max_epochs": options.epochs,
-        "patience": options.patience or None,
+        "max_epochs": options.read("epochs"),
+        "patience": options.read("patience") or None,
         "tolerance": options.tolerance,
         "loss_below": options.loss_below,
         "time_budget": options.time_budget,
@@ -177,7 +186,6 @@ def stopping_of(options: TrainingOptions) -> dict[str, Any]:
 
 
 def fit(
-    options: TrainingOptions,
     data: Data,
     network: Network,
     loader: Loader,
@@ -187,20 +195,26 @@ def fit(
     state: TrainingState | None = None,
 ) -> Generator[Epoch]:
     """Train a network as options say: `train`, with its arguments."""
+    options = data.options
     rates = options.dropout_rates
     return train(
         network,
         loader,
         loss=data.loss,
         optimizer=options.read("optimizer"),
-        learning_rate=options.learning_rate,
+        learning_rate=options.read("learning_rate"),
         schedule=options.read("schedule"),
+        rate_factors=options.read("rate_factors"),
+        decay_schedule=options.read("decay_schedule"),
         regularizer=ElasticNet(options.l1, options.l2) if options.l1 or options.l2 else None,
         dropout=rates[0] if len(rates) == 1 else rates,
+        dropout_schedule=options.read("dropout_schedule"),
         clip_norm=options.clip_norm,
         reduction=options.reduction,
         validation=Loader(data.parts.held_out, batch_size="full") if data.parts.held_out else None,
+        watched_loss=watched_loss(data),
         **stopping_of(options),
+        average=options.read("average"),
         way=options.way,
         checkpoints=checkpoints,
         ranks=ranks,
@@ -211,10 +225,22 @@ def fit(
     )
 
 
-def training_notes(options: TrainingOptions, data: Data, batch_size: int) -> Mapping[str, Any]:
+def watched_loss(data: Data) -> Any:
+    """What the held-out rows are judged by: the metric that is reported; None for the loss itself."""
+    if not uses_tables(data.options):
+        return None
+    if isinstance(data.loss, SoftmaxCrossEntropy):
+        return dataclasses.replace(data.loss, label_smoothing=0.0)
+    limits = data.parts.targets.standardised_limits
+    return None if limits is None else Bounded(data.loss, *limits)
+
+
+def training_notes(data: Data, batch_size: int) -> Mapping[str, Any]:
     """What a model file says of its training; nothing that differs between two equal ones."""
-    held_out = data.parts.raw_held_out
+    held_out, options = data.parts.raw_held_out, data.options
     noted = {name: getattr(options, name) for name, known in options.described().items() if known.noted}
+    if uses_tables(options):
+        noted |= {"recipe": options.recipe} | {name: getattr(options, name) for name in NEW_IN_RECIPES}
     return noted | {
         "rows": data.parts.raw_training.n_rows,
         "held_out_rows": 0 if held_out is None else held_out.n_rows,

@@ -46,6 +46,33 @@ def at_random(n_rows: int, part: float, seed: int) -> tuple[Any, Any]:
     return np.sort(permutation[n_held:]), np.sort(permutation[:n_held])
 
 
+def stratified(labels: np.ndarray, part: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers of the training part and of the held-out part, each class with its share in both.
+
+    Rows are drawn at random within a class. A class of a single row is trained on.
+
+    Parameters
+    ----------
+    labels : array (n_rows,)
+        The class of each row.
+    part : float in [0, 1)
+        Of the rows; what that is of each class is rounded so that it adds up.
+    seed : int
+    """
+    n_held = n_held_out(len(labels), part)
+    if not n_held:
+        return np.arange(len(labels)), np.arange(0)
+    permutation = np.random.default_rng([seed, 1]).permutation(len(labels))
+    _, place, counts = np.unique(labels[permutation], return_inverse=True, return_counts=True)
+    by_class = permutation[np.argsort(place, kind="stable")]
+    turn = (np.arange(len(labels)) + 0.5) * n_held
+    is_held = turn // len(labels) != (turn + n_held) // len(labels)
+    is_held &= np.repeat(counts, counts) > 1
+    if not is_held.any():
+        return at_random(len(labels), part, seed)
+    return np.sort(by_class[~is_held]), np.sort(by_class[is_held])
+
+
 def whole_groups(values: np.ndarray, part: float, seed: int, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers of two parts, such that rows with the same value are in the same.
 

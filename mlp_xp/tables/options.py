@@ -24,6 +24,7 @@ from mlp_xp.settings.options import (
     whole,
 )
 from mlp_xp.settings.spelling import given, spelled
+from mlp_xp.tables.recipe import NEW_IN_RECIPES, PLAIN, RECIPES, settled, shown, uses_tables
 
 if TYPE_CHECKING:
     from mlp_xp.tables.files import CsvForm
@@ -148,6 +149,16 @@ def _batch_size(name: str, text: Any) -> int | str:
     return size
 
 
+def _rate_factors(name: str, text: str) -> Any:
+    """Factors on the rate, or None."""
+    from mlp_xp.optimizers import RateFactors
+    from mlp_xp.settings.catalogue import resolve
+
+    if text == "none":
+        return None
+    return resolve(name, {"given": RateFactors}, f"given:{text}")
+
+
 def _interval(_: str, text: str) -> str:
     """How often a checkpoint is written, once it is known to mean something."""
     from mlp_xp.settings.interval import Interval
@@ -181,12 +192,15 @@ class HoldOut:
         Which, where there is one.
     seed : int
         Of what is drawn.
+    stratified : bool
+        Whether rows at random are drawn so that each class has its share in both parts.
     """
 
     part: float
     by: str = "random"
     column: str | None = None
     seed: int = 0
+    stratified: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -336,6 +350,14 @@ class TrainingOptions(TableOptions, DeviceOptions):
     """A training on a table, from reading it to the weights that are kept."""
 
     dataset: str | None = _dataset("diabetes")
+    recipe: str = option(
+        "tables",
+        TRAINING,
+        "What decides where no option does: 'tables', measured on tables of many kinds, or 'plain', a "
+        "textbook's network.",
+        words=lambda: RECIPES,
+        read=one_of(lambda: RECIPES),
+    )
     columns: str = option(
         "",
         DATA,
@@ -360,14 +382,15 @@ class TrainingOptions(TableOptions, DeviceOptions):
         read=one_of(lambda: TASKS),
         of_model=True,
     )
-    scaling: str = option(
-        "standard",
+    scaling: str | None = option(
+        None,
         DATA,
         "Of numbers: 'standard' (mean 0, deviation 1), 'robust' (median 0, quartiles 1 apart, clipped "
         "smoothly), 'encoded' (bounded, with a rank and ramps between quantiles beside them) or 'none'.",
         words=lambda: SCALINGS,
         read=one_of(lambda: SCALINGS),
         of_model=True,
+        shown=shown("scaling"),
     )
     max_levels: int = option(
         MAX_LEVELS,
@@ -376,19 +399,29 @@ class TrainingOptions(TableOptions, DeviceOptions):
         read=whole(),
         of_model=True,
     )
-    hidden: str = option(
-        "64,64",
+    hidden: str | None = option(
+        None,
         NETWORK,
         "Units of each hidden layer, with commas; '' for none.",
         read=_units,
         of_model=True,
+        shown=shown("hidden"),
     )
-    activation: str = option(
-        "relu",
+    activation: str | None = option(
+        None,
         NETWORK,
         "Of the hidden layers, or one each with commas: {words}.",
         words=_names_of("activation"),
         read=_activations,
+        of_model=True,
+        shown=shown("activation"),
+    )
+    input_scale: str | None = option(
+        None,
+        NETWORK,
+        "'on' for a trained factor on each input, or 'off'.",
+        shown=shown("input_scale"),
+        read=one_of(lambda: ("on", "off")),
         of_model=True,
     )
     bias: bool = option(True, NETWORK, "Whether layers have biases.", of_model=True)
@@ -420,32 +453,59 @@ class TrainingOptions(TableOptions, DeviceOptions):
         read=_resolved,
         of_model=True,
     )
-    optimizer: str = option(
-        "adam",
+    optimizer: str | None = option(
+        None,
         TRAINING,
         f"{{words}} (which takes all rows a step); {PARAMETERS}.",
         words=_names_of("optimizer"),
         read=_resolved,
+        shown=shown("optimizer"),
     )
-    learning_rate: float = option(
-        1e-3,
+    learning_rate: float | None = option(
+        None,
         TRAINING,
         "Step size, > 0: what an update's direction is multiplied with.",
         read=number(above=0),
         noted=True,
+        shown=shown("learning_rate"),
     )
-    schedule: str = option(
-        "constant",
+    rate_factors: str | None = option(
+        None,
+        TRAINING,
+        "Factors on the learning rate: by_fan_in=true (1 / root of a layer's inputs, on weights), "
+        "biases=0.1, input_scale=6, with commas; or 'none'.",
+        shown=shown("rate_factors"),
+        read=_rate_factors,
+    )
+    decay_schedule: str | None = option(
+        None,
+        TRAINING,
+        "Weight decay over time, as for the learning rate, with which it falls too.",
+        shown=shown("decay_schedule"),
+        words=_names_of("schedule"),
+        read=lambda _, text: _resolved("schedule", text),
+    )
+    average: float | None = option(
+        None,
+        TRAINING,
+        "Part of all steps, the latest, over which weights are averaged, in [0, 1); 0 for none.",
+        shown=shown("average"),
+        read=number(least=0, below=1),
+    )
+    schedule: str | None = option(
+        None,
         TRAINING,
         f"Learning rate over time: {{words}}; {PARAMETERS}.",
         words=_names_of("schedule"),
         read=_resolved,
+        shown=shown("schedule"),
     )
-    batch_size: str = option(
-        "256",
+    batch_size: str | None = option(
+        None,
         TRAINING,
         "Rows a step: a number, 'full' for all, or 'auto' (a 32nd of the rows, at most 4096).",
         read=_batch_size,
+        shown=shown("batch_size"),
     )
     order: str = option(
         "shuffled",
@@ -454,18 +514,34 @@ class TrainingOptions(TableOptions, DeviceOptions):
         words=_names_of("order"),
         read=_resolved,
     )
-    epochs: int = option(1000, TRAINING, "Passes over the data, at most.", read=whole(), ahead=True)
+    epochs: int | None = option(
+        None,
+        TRAINING,
+        "Passes over the data, at most.",
+        read=whole(),
+        shown=shown("epochs"),
+        ahead=True,
+    )
     l1: float = option(
         0.0, TRAINING, "Strength of the penalty on sum |w|, >= 0.", read=number(least=0), noted=True
     )
     l2: float = option(
         0.0, TRAINING, "Strength of the penalty on sum w^2, >= 0.", read=number(least=0), noted=True
     )
-    dropout: str = option(
-        "0",
+    dropout: str | None = option(
+        None,
         TRAINING,
         "Probability, in [0, 1), to leave a hidden unit out of a step; or one a layer with commas.",
         read=numbers(float),
+        shown=shown("dropout"),
+    )
+    dropout_schedule: str | None = option(
+        None,
+        TRAINING,
+        "Dropout over time, as for the learning rate.",
+        shown=shown("dropout_schedule"),
+        words=_names_of("schedule"),
+        read=lambda _, text: _resolved("schedule", text),
     )
     clip_norm: float | None = option(
         None,
@@ -497,11 +573,12 @@ class TrainingOptions(TableOptions, DeviceOptions):
         read=whole(least=0),
         noted=True,
     )
-    validation: float = option(
-        0.1,
+    validation: float | None = option(
+        None,
         END,
         "Part of the rows that is held out, in [0, 1); 0 for none.",
         read=number(least=0, below=1),
+        shown=shown("validation"),
     )
     group: str | None = option(
         None,
@@ -517,11 +594,12 @@ class TrainingOptions(TableOptions, DeviceOptions):
         shown="rows at random",
         metavar="COLUMN",
     )
-    patience: int = option(
-        20,
+    patience: int | None = option(
+        None,
         END,
         "Epochs without improvement of the watched loss until it stops; 0 to go on.",
         read=whole(least=0),
+        shown=shown("patience"),
         ahead=True,
     )
     tolerance: float = option(
@@ -646,7 +724,7 @@ class TrainingOptions(TableOptions, DeviceOptions):
     def hold_out(self) -> HoldOut:
         """Which rows are held out."""
         by = "group" if self.group else "time" if self.time else "random"
-        return HoldOut(self.validation, by, self.split_column, self.seed)
+        return HoldOut(self.read("validation"), by, self.split_column, self.seed, uses_tables(self))
 
     @property
     def dropout_rates(self) -> tuple[float, ...]:
@@ -669,9 +747,14 @@ class TrainingOptions(TableOptions, DeviceOptions):
         ahead : bool
             Also what only changes steps that are still to be made.
         """
+        values = self.values()
+        if not uses_tables(self):  # as it was before there were recipes
+            for name in ("recipe", *NEW_IN_RECIPES):
+                if values[name] == (PLAIN | {"recipe": self.recipe}).get(name):
+                    del values[name]
         return {
             name: str(value) if isinstance(value, Path) else value
-            for name, value in self.values().items()
+            for name, value in values.items()
             if not self.described()[name].may_differ and (ahead or not self.described()[name].ahead)
         }
 
@@ -683,8 +766,8 @@ class TrainingOptions(TableOptions, DeviceOptions):
         """What is wrong with the settings, alone and together, before any work."""
         wrong = Problems()
         wrong.add(*super().problems(), *self._contradictions())
-        if self.init is None:
-            wrong.reading(self._check_layers)
+        if self.init is None and not wrong.found:
+            wrong.reading(settled(self, n_rows=1000, has_classes=False).check_layers)
         return wrong.found
 
     def _contradictions(self) -> Iterable[str | None]:
@@ -707,7 +790,7 @@ class TrainingOptions(TableOptions, DeviceOptions):
                 "out."
             )
 
-    def _check_layers(self) -> None:
+    def check_layers(self) -> None:
         """Refuse what has not one for each hidden layer."""
         from mlp_xp.dropout import resolve_dropout
 

@@ -430,6 +430,8 @@ class Targets:
         In the targets' own units; a constant one has scale 1.
     constant : tuple of bool
         Which have a single value in the training part; empty where nothing was measured.
+    limits : tuple of (float, float)
+        The least and the largest value that is predicted of each, in its own units; empty for no limits.
 
     Raises
     ------
@@ -441,6 +443,7 @@ class Targets:
     means: tuple[float, ...]
     scales: tuple[float, ...]
     constant: tuple[bool, ...] = ()
+    limits: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         """Check that each target has what it needs."""
@@ -451,6 +454,10 @@ class Targets:
             )
         if len(set(self.names)) != len(self.names):
             raise ValueError(f"targets are named twice: {', '.join(self.names)}.")
+        if len(self.limits) not in (0, len(self.names)):
+            raise ValueError(
+                f"{len(self.names)} targets have {len(self.limits)} limits: one pair each is needed."
+            )
         for name, mean, scale in zip(self.names, self.means, self.scales, strict=True):
             checks.refuse(
                 [
@@ -465,8 +472,8 @@ class Targets:
         return cls(tuple(names), (0.0,) * len(names), (1.0,) * len(names))
 
     def description(self) -> dict[str, Any]:
-        """Everything, as JSON values."""
-        return dataclasses.asdict(self)
+        """Everything, as JSON values; limits only where there are some."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if key != "limits" or value}
 
     @classmethod
     def of(cls, description: Any) -> "Targets":
@@ -483,7 +490,16 @@ class Targets:
         if not all(isinstance(one, bool) for one in constant) or len(constant) not in (0, len(names)):
             raise ValueError("which targets are constant is not said of each")
         means, scales = (tuple(description[key]) for key in ("means", "scales"))
-        return cls(tuple(names), means, scales, tuple(constant))
+        limits = tuple((float(least), float(most)) for least, most in description.get("limits", ()))
+        return cls(tuple(names), means, scales, tuple(constant), limits)
+
+    @property
+    def standardised_limits(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """The least and the largest standardised value that is predicted of each; None without limits."""
+        if not self.limits:
+            return None
+        bounds = (np.array(self.limits) - np.array(self.means)[:, None]) / np.array(self.scales)[:, None]
+        return tuple(bounds[:, 0].tolist()), tuple(bounds[:, 1].tolist())
 
     def standardise(self, values: np.ndarray) -> None:
         """(value − mean) / scale, in place."""
@@ -493,4 +509,8 @@ class Targets:
     def restore(self, values: np.ndarray) -> np.ndarray:
         """Back to the targets' units; several values a target (quantiles) stand side by side."""
         repeat = values.shape[1] // len(self.names)
-        return values * np.repeat(self.scales, repeat) + np.repeat(self.means, repeat)
+        restored = values * np.repeat(self.scales, repeat) + np.repeat(self.means, repeat)
+        if not self.limits:
+            return restored
+        least, most = np.repeat(np.array(self.limits).T, repeat, axis=1)
+        return np.clip(restored, least, most)

@@ -4,10 +4,13 @@ import dataclasses
 import itertools
 from typing import Any
 
+import numpy as np
+
 from mlp_xp.rows.class_weights import ClassWeighted
-from mlp_xp.rows.source import Source, Subset
+from mlp_xp.rows.order import STORED_ROWS
+from mlp_xp.rows.source import Source, Subset, passes
 from mlp_xp.settings.spelling import given, spelled
-from mlp_xp.tables.holding_out import at_random, latest, values_of, whole_groups
+from mlp_xp.tables.holding_out import at_random, latest, stratified, values_of, whole_groups
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import MAX_LEVELS, HoldOut
 from mlp_xp.tables.preparation import Constant, Inputs, Targets
@@ -62,6 +65,7 @@ def split(
     scaling: str = "standard",
     max_levels: int = MAX_LEVELS,
     standardise_targets: bool = True,
+    bound_targets: bool = False,
     class_weight: str = "none",
 ) -> Split:
     """Hold rows out and measure the columns of the others.
@@ -74,6 +78,8 @@ def split(
         As in `statistics.measure`.
     standardise_targets : bool
         Whether targets are, or are left as they are.
+    bound_targets : bool
+        Whether predictions of standardised targets go no further out than the training rows' targets.
     class_weight : {"none", "balanced"}
 
     Raises
@@ -98,6 +104,8 @@ def split(
         )
     if not standardise_targets:
         targets = Targets.unscaled(targets.names)
+    elif not bound_targets:
+        targets = dataclasses.replace(targets, limits=())
     _check_class_weight(table, class_weight)
     held_out = None if held_out is None else recoded(held_out, table.columns, inputs)
     return Split(recoded(training, table.columns, inputs), held_out, inputs, targets, class_weight)
@@ -125,11 +133,18 @@ def _divide(table: Table, hold_out: HoldOut) -> tuple[Source, Source | None]:
     source, part = table.source, hold_out.part
     if source.order is not None:  # a stream: no row has a number
         return _divide_stream(source, hold_out)
-    if hold_out.by == "random" or not part:
+    if hold_out.stratified and hold_out.by == "random" and part and _has_few_classes(table):
+        labels = np.concatenate([y[:, 0] for _, _, y, _ in passes(source)])
+        training, held_out = stratified(labels, part, hold_out.seed)
+    elif hold_out.by == "random" or not part:
         training, held_out = at_random(source.n_rows, part, hold_out.seed)
     else:
         training, held_out = _divide_by(table, hold_out)
     return Subset(source, training), Subset(source, held_out) if len(held_out) else None
+
+
+def _has_few_classes(table: Table) -> bool:
+    return table.levels is not None and table.source.n_rows <= STORED_ROWS
 
 
 def _divide_by(table: Table, hold_out: HoldOut) -> tuple[Any, Any]:

@@ -198,8 +198,13 @@ class Seen:
         """How the targets are standardised."""
         found = self._targets
         scales = np.where(found.is_constant, 1.0, found.deviation)
-        numbers = (tuple(each.tolist()) for each in (found.mean, scales, found.is_constant))
-        return Targets(tuple(names), *numbers)
+        return Targets(
+            tuple(names),
+            means=tuple(found.mean.tolist()),
+            scales=tuple(scales.tolist()),
+            constant=tuple(found.is_constant.tolist()),
+            limits=tuple(zip(found.least.tolist(), found.most.tolist(), strict=True)),
+        )
 
     def to_sample(self, scaling: str) -> list[int]:
         """The columns whose median, quartiles or encoding are needed."""

@@ -29,7 +29,7 @@ def train_json(capsys, *arguments):
     return json.loads(said.out)
 
 
-QUICK = ("--epochs", 6, "--patience", 0, "--hidden", 8, "--batch-size", 50)
+QUICK = ("--recipe", "plain", "--epochs", 6, "--patience", 0, "--hidden", 8, "--batch-size", 50)
 
 
 def test_resuming_ends_with_the_same_bytes(tmp_path, capsys, device):

@@ -100,7 +100,7 @@ def run(name, ranks=None):
     device = backend("cpu", "float64")
     ways = training_loop.ways
     if options.pop("kit", False):
-        training_loop.ways = lambda name, way: functools.partial(CudaUpdate, kit=StandInKit())
+        training_loop.ways = lambda name, way, **_: functools.partial(CudaUpdate, kit=StandInKit())
     if options.pop("device", False):
         device = dataclasses.replace(device, runtime=SumsByItself())
     network = Network((4, 9, 7, 1), device=device, dtype="float64", seed=ranks.rank if ranks else 0)

@@ -58,7 +58,18 @@ def test_everything_that_is_asked_for_is_written(run, folder):
 @pytest.mark.needs("pyarrow")
 def test_the_command_in_the_page_makes_the_same_model(run, folder):
     (folder / "run.toml").write_text('hidden = "6,5"\nlearning-rate = 0.01\n', encoding="utf-8")
-    options = ("--no-bias", "--l2", "1e-4", "--validation", "0.25", "--quiet", "--report", "r.html")
+    options = (
+        "--recipe",
+        "plain",
+        "--no-bias",
+        "--l2",
+        "1e-4",
+        "--validation",
+        "0.25",
+        "--quiet",
+        "--report",
+        "r.html",
+    )
     first = ("train", "houses & co.csv", "--target", "price", "--epochs", "4", "--config", "run.toml")
     assert run(*first, *options, "--out", "a.safetensors").status == 0
     model = (folder / "a.safetensors").read_bytes()

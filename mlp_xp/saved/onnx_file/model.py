@@ -151,6 +151,11 @@ def _restored(graph: Graph, z: str, targets: Targets, dtype: str, n_outputs: int
         graph.constant(np.repeat(each, repeat), "float64") for each in (targets.scales, targets.means)
     )
     exact = graph.op("Add", graph.op("Mul", graph.cast(z, "float64"), scales), means)
+    if targets.limits:
+        least, most = (
+            graph.constant(np.repeat(bound, repeat), "float64") for bound in zip(*targets.limits, strict=True)
+        )
+        exact = graph.op("Min", graph.op("Max", exact, least), most)
     return graph.cast(exact, dtype)
 
 

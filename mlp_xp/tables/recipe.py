@@ -1,0 +1,173 @@
+"""What a training on a table does where nobody says otherwise: all of it in one place.
+
+"plain" is a network of the textbook: numbers standardised, one rate for all parameters, steps until the
+held-out loss no longer falls. "tables" is what measured best on tables of many kinds (`python -m bench
+tables`), of parts that can each be set alone:
+
+    inputs      bounded, with rank and ramps (`encoding`); a trained scale on each
+    network     three hidden layers of 128, mish; weights N(0, 1/n_in), biases N(0, 1/4); outputs start at 0
+    steps       AdamW, β (0.9, 0.95); η half a cosine; factors 1/√n_in on weights, 0.1 on biases, 6 on scales
+    against     dropout and decoupled decay, both constant for half of the run, then falling along half a
+    overfitting cosine; an average of the weights; labels smoothed; the best epoch by the held-out rows
+    in the end  predictions no further out than the training rows' targets; probabilities calibrated
+
+References
+----------
+Holzmüller, Grinsztajn and Steinwart, Better by default: strong pre-tuned MLPs and boosted trees on tabular
+data, NeurIPS 2024, from which most of it comes.
+"""
+
+import dataclasses
+import math
+from typing import Any, TypeVar
+
+from mlp_xp.settings.options import Options
+
+Settings = TypeVar("Settings", bound=Options)
+"""The options of a training (`tables.options`, which takes what its help says from here)."""
+
+RECIPES = ("tables", "plain")
+
+PLAIN: dict[str, Any] = {
+    "scaling": "standard",
+    "hidden": "64,64",
+    "activation": "relu",
+    "input_scale": "off",
+    "optimizer": "adam",
+    "learning_rate": 1e-3,
+    "rate_factors": "none",
+    "schedule": "constant",
+    "batch_size": "256",
+    "epochs": 1000,
+    "dropout": "0",
+    "dropout_schedule": "constant",
+    "decay_schedule": "constant",
+    "average": 0.0,
+    "validation": 0.1,
+    "patience": 20,
+}
+"""Every setting that a recipe decides, by its name."""
+
+NEW_IN_RECIPES = ("input_scale", "rate_factors", "dropout_schedule", "decay_schedule", "average")
+"""Those that came with recipes: a plain run is described as it was before."""
+
+WEIGHT_DECAY = 0.02
+LABEL_SMOOTHING = 0.1
+
+TABLES: dict[str, Any] = PLAIN | {
+    "scaling": "encoded",
+    "hidden": "128,128,128",
+    "activation": "mish",
+    "input_scale": "on",
+    "optimizer": f"adamw:beta2=0.95,weight_decay={WEIGHT_DECAY}",
+    "learning_rate": 0.035,
+    "rate_factors": "by_fan_in=true,biases=0.1,input_scale=6",
+    "schedule": "cosine",
+    "dropout": "0.1",
+    "dropout_schedule": "flat_cosine",
+    "decay_schedule": "flat_cosine",
+    "average": 0.03,
+    "patience": 0,
+}
+
+RATE_FOR_CLASSES = 0.02
+"""The learning rate where classes are predicted."""
+
+STEPS = ("rate_factors", "schedule", "batch_size", "epochs", "dropout", "dropout_schedule", "decay_schedule")
+"""What suits the recipe's own update rule and no other, beside these: with --optimizer it is as in plain."""
+
+FEW_ROWS, LEAST_HELD_OUT, MOST_HELD_OUT = 50, 0.1, 0.2
+"""Rows that should be held out, and the least and the largest part."""
+
+LEAST_BATCH, MOST_BATCH, LARGE_BATCH = 32, 128, 256
+MANY_ROWS, EPOCHS, FEWEST_EPOCHS, MOST_EPOCHS, LEAST_STEPS = 50_000, 40, 6, 256, 1000
+
+
+def validation_part(n_rows: int) -> float:
+    """The part of the rows to hold out."""
+    return min(MOST_HELD_OUT, max(LEAST_HELD_OUT, FEW_ROWS / n_rows))
+
+
+def batch_size(n_rows: int) -> int:
+    """Rows a step: the power of two nearest to a 16th, within 32 … 128; 256 where there are many."""
+    if n_rows > MANY_ROWS:
+        return LARGE_BATCH
+    return min(MOST_BATCH, max(LEAST_BATCH, 2 ** round(math.log2(max(1, n_rows) / 16))))
+
+
+def epochs(n_rows: int, batch: int) -> int:
+    """Passes: 40, more where that are few steps, fewer where there are many rows (40 √(50,000 / n))."""
+    if n_rows > MANY_ROWS:
+        return max(FEWEST_EPOCHS, round(EPOCHS * math.sqrt(MANY_ROWS / n_rows)))
+    steps = max(1, n_rows // batch)
+    return min(MOST_EPOCHS, max(EPOCHS, math.ceil(LEAST_STEPS / steps)))
+
+
+def settled(options: Settings, *, n_rows: int, has_classes: bool) -> Settings:
+    """Options with every setting that the recipe decides and that nobody gave.
+
+    Parameters
+    ----------
+    options : TrainingOptions
+    n_rows : int
+        Of the whole table.
+    has_classes : bool
+        Whether classes are predicted.
+    """
+    return dataclasses.replace(options, **_missing(options, n_rows, has_classes))
+
+
+def _missing(options: Any, n_rows: int, has_classes: bool) -> dict[str, Any]:
+    asked = {name: getattr(options, name) for name in PLAIN}
+    wanted = dict(TABLES if uses_tables(options) else PLAIN)
+    if uses_tables(options):
+        part = asked["validation"]
+        wanted["validation"] = part = validation_part(n_rows) if part is None else part
+        n_training = max(1, n_rows - round(part * n_rows))
+        wanted["learning_rate"] = RATE_FOR_CLASSES if has_classes else TABLES["learning_rate"]
+        size = batch_size(n_training)
+        wanted["batch_size"] = str(size)
+        given = asked["batch_size"]
+        wanted["epochs"] = epochs(n_training, int(given) if given and given.isdigit() else size)
+        if asked["optimizer"] is not None:
+            wanted |= {name: PLAIN[name] for name in (*STEPS, "learning_rate", "average", "patience")}
+        if asked["hidden"] is not None and not asked["hidden"].strip():
+            wanted["dropout"] = PLAIN["dropout"]  # there is no hidden layer
+        if asked["optimizer"] is None and asked["learning_rate"] is not None:
+            wanted["rate_factors"] = PLAIN["rate_factors"]
+    return {name: value for name, value in wanted.items() if asked[name] is None}
+
+
+def uses_tables(options: Any) -> bool:
+    """Whether the recipe for tables decides; a model to go on from has been trained by it already."""
+    return options.recipe == "tables" and options.init is None
+
+
+def initializers(options: Any) -> Any:
+    """How weights start: what is asked for, or the recipe's, one a layer."""
+    from mlp_xp.initializers import LeCunNormal, Zeros
+
+    if options.initializer is not None or not uses_tables(options):
+        return options.initializer
+    hidden = LeCunNormal(bias_deviation=0.5)
+    return [hidden] * len(options.read("hidden")) + [Zeros() if options.read("hidden") else hidden]
+
+
+def loss_for(options: Any, *, has_classes: bool) -> Any:
+    """The loss where none is named."""
+    from mlp_xp.losses import SoftmaxCrossEntropy, SquaredError
+
+    if not has_classes:
+        return SquaredError()
+    return SoftmaxCrossEntropy(label_smoothing=LABEL_SMOOTHING if uses_tables(options) else 0.0)
+
+
+def shown(name: str) -> str:
+    """A setting's default, for people: the recipe's and the plain one."""
+    own = {
+        "learning_rate": f"{TABLES['learning_rate']}, or {RATE_FOR_CLASSES} for classes",
+        "batch_size": "a 16th of the rows as a power of two, 32 to 128; 256 beyond 50,000 rows",
+        "epochs": "40; up to 256 for 1,000 steps; fewer beyond 50,000 rows",
+        "validation": "0.1; up to 0.2 for 50 rows",
+    }.get(name, str(TABLES[name]))
+    return own if own == str(PLAIN[name]) else f"{own}; plain: {PLAIN[name]}"
