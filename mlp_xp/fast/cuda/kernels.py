@@ -121,13 +121,21 @@ def _chain_kernel(name: ActivationName) -> Any:
 
 @functools.cache
 def _update_kernel(name: RuleName) -> Any:
-    """A rule's update of p and its state, with its numbers h in device memory."""
+    """A rule's update of p and its state, with its numbers h in device memory.
+
+    All is loaded before anything is stored: any array may be any other, for all that the compiler knows, so
+    that it would load g and h again after each store, one wait for the memory after the other.
+    """
     import cupy
 
+    written = ("p", *_STATE[name])
+    load = "".join(f"T {each} = {each}_; " for each in ("g", *written))
+    numbers = ", ".join(f"h_[{k}]" for k in range(INVERSE))
+    store = "".join(f" {each}_ = {each};" for each in written)
     return cupy.ElementwiseKernel(
-        "T g, raw T h, int64 n_weights",
-        ", ".join(f"T {each}" for each in ("p", *_STATE[name])),
-        _UPDATE[name],
+        "T g_, raw T h_, int64 n_weights",
+        ", ".join(f"T {each}_" for each in written),
+        f"{load}const T h[] = {{{numbers}}}; {_UPDATE[name]}{store}",
         f"mlp_xp_{name}",
     )
 

@@ -135,12 +135,18 @@ def _argument(kind, of, dtype):
     return _kernel._ArgInfo(kind, of, dtype, n_axes, contiguous, short_index)
 
 
-def _compile(source, options, architecture, names):
+def portable_code(kernel, dtype):
+    """The lines of an elementwise kernel's PTX."""
+    code, _ = _compile(_elementwise_source(kernel, dtype), (), ARCHITECTURES[-1], None, "ptx", "compute")
+    return code.decode().splitlines()
+
+
+def _compile(source, options, architecture, names, method="cubin", kind="sm"):
     # compile_using_nvrtc asks for the current device, of which there is none.
-    program = compiler._NVRTCProgram(HEADERS + source, "kernel.cu", name_expressions=names, method="cubin")
-    program.compile(
+    program = compiler._NVRTCProgram(HEADERS + source, "kernel.cu", name_expressions=names, method=method)
+    return program.compile(
         (
-            f"-arch=sm_{architecture}",
+            f"-arch={kind}_{architecture}",
             "-ftz=true",
             "--device-as-default-execution-space",
             *core.assemble_cupy_compiler_options(options),

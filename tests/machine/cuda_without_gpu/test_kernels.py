@@ -7,14 +7,28 @@ import pkgutil
 import cupy
 import pytest
 from cupy.cuda.compiler import CompileException
-from machine.cuda_without_gpu.kernel_compiler import ARCHITECTURES, compile_kernel, kernels_of
+from machine.cuda_without_gpu.kernel_compiler import ARCHITECTURES, compile_kernel, kernels_of, portable_code
 
-from mlp_xp.machine import cuda
+from mlp_xp.fast import cuda as fast
+from mlp_xp.fast.cuda import kernels
+from mlp_xp.machine import cuda as machine
 
-# The room for CUDA is one file, or a folder of them.
-MODULES = ["mlp_xp.machine.cuda"] + [
-    each.name for each in pkgutil.iter_modules(getattr(cuda, "__path__", []), "mlp_xp.machine.cuda.")
-]
+ROOMS = (fast, machine)
+MODULES = [each.name for room in ROOMS for each in pkgutil.iter_modules(room.__path__, f"{room.__name__}.")]
+
+
+def test_there_are_kernels_to_compile():
+    assert sum(len(kernels_of(importlib.import_module(module))) for module in MODULES) > 30
+
+
+@pytest.mark.parametrize("rule", kernels.RULES)
+def test_updates_load_before_they_store(rule):
+    """Else each store would be followed by loads of what it might have changed."""
+    ptx = portable_code(kernels._update_kernel(rule), "float32")
+    loads = [at for at, line in enumerate(ptx) if "ld.global" in line]
+    stores = [at for at, line in enumerate(ptx) if "st.global" in line]
+    assert loads
+    assert max(loads) < min(stores)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
