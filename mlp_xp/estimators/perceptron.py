@@ -198,6 +198,7 @@ class Perceptron(CallbackSupport, BaseEstimator):
         """
         X, home = self._input(X, "hidden_activations")
         network = self._network_now()
+        network.backend.runtime.select()
         memo = Memo(network, 1)
         found = [
             np.empty((X.shape[0], size), dtype=network.backend.dtype_name)
@@ -230,6 +231,7 @@ class Perceptron(CallbackSupport, BaseEstimator):
         X, home = self._input(X, "input_gradient")
         network = self._network_now()
         backend, n_outputs = network.backend, network.layer_sizes[-1]
+        backend.runtime.select()
         memo, unused = Memo(network, 1), network.parameters.zeros_like()
         found = np.empty((X.shape[0], n_outputs, X.shape[1]), dtype=backend.dtype_name)
         for start, rows in self._chunks(X):

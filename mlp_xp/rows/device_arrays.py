@@ -1,5 +1,6 @@
 """Rows of arrays that are on a device already, of any Array API library: gathered where they are."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -51,7 +52,9 @@ class ResidentSource(Source):
         self.y, self.sample_weight, self.has_weights = host.y, host.sample_weight, host.has_weights
         self.labels, self.dtype = host.labels, "float64" if str(x.dtype).endswith("float64") else "float32"
         if not self._on_host:
-            checks.refuse([_not_finite(x, array_api_compat.array_namespace(x))])
+            with _on_device_of(x):
+                problem = _not_finite(x, array_api_compat.array_namespace(x))
+            checks.refuse([problem])
         self._targets: dict[tuple[str, bool], tuple[Any, Any]] = {}
 
     def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray | None, weight: np.ndarray | None) -> None:
@@ -86,9 +89,16 @@ class ResidentSource(Source):
 def take_rows(array: Any, index: np.ndarray) -> Any:
     """array[index] for row numbers on the host, where the array is."""
     xp = array_api_compat.array_namespace(array)
-    # int32, because some devices have no other integers
-    rows = xp.asarray(index.astype(np.int32), device=array_api_compat.device(array), copy=True)
-    return xp.take(array, rows, axis=0)
+    with _on_device_of(array):
+        # int32, because some devices have no other integers
+        rows = xp.asarray(index.astype(np.int32), device=array_api_compat.device(array), copy=True)
+        return xp.take(array, rows, axis=0)
+
+
+def _on_device_of(array: Any) -> contextlib.AbstractContextManager[Any]:
+    """Computes where an array is: a library with a current device (CuPy) computes there and nowhere else."""
+    device = array_api_compat.device(array)
+    return device if hasattr(device, "__enter__") else contextlib.nullcontext()
 
 
 def host_values(given: Any) -> Any:

@@ -1,11 +1,15 @@
 """Arrays that are on a device already, of any library, are trained on and predicted for where they are."""
 
+import contextlib
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from arrays import host, no_device_reads, tolerance
 
 from mlp_xp.machine.array_api import backend as find_backend
 from mlp_xp.network import Network
+from mlp_xp.rows import device_arrays
 from mlp_xp.rows.device_arrays import ResidentSource, is_elsewhere
 from mlp_xp.rows.loader import Loader
 from mlp_xp.training_loop import train
@@ -152,3 +156,22 @@ def test_a_device_that_the_host_cannot_read(elsewhere, monkeypatch):
 def test_what_is_elsewhere():
     for here in (X, X.tolist(), 3.0, None, np.float64(1.0), X[:0]):
         assert not is_elsewhere(here)
+
+
+def test_rows_are_taken_with_their_device_current(monkeypatch):
+    """A library with a current device computes there and nowhere else."""
+    array, entered = np.arange(12.0).reshape(6, 2), []
+
+    class Current(contextlib.nullcontext):
+        def __enter__(self):
+            entered.append("there")
+
+    taken = []
+    xp = SimpleNamespace(
+        asarray=lambda values, **_: values,
+        take=lambda values, rows, axis: taken.append(len(entered)) or np.take(values, rows, axis),
+    )
+    monkeypatch.setattr(device_arrays.array_api_compat, "array_namespace", lambda x: xp)
+    monkeypatch.setattr(device_arrays.array_api_compat, "device", lambda x: Current())
+    np.testing.assert_array_equal(device_arrays.take_rows(array, np.array([4, 1])), array[[4, 1]])
+    assert taken == [1]
