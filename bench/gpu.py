@@ -1,21 +1,23 @@
 """Does the GPU compute what the CPU does, and how fast are steps and streams on it?
 
-In this order: the diagnosis; the whole test suite with --device cuda; what only a GPU can show
-(tests/test_on_a_gpu.py: fused kernels against plain rules, every step reading its own rows, no memory taken
-by a step, graphs against single launches bit for bit); the time of a step against PyTorch and JAX; streaming
-data of ten times the memory that training may take. Each figure is held against its target. Without a GPU it
-says why, and writes that nothing was measured.
+In this order: the diagnosis; the tests that touch a device, with --device cuda; what only a GPU can show
+(tests/whole/test_on_a_gpu.py: fused kernels against plain rules, every step reading its own rows, no memory
+taken by a step, graphs against single launches bit for bit); the time of a step against PyTorch and JAX; streaming
+data of ten times the memory that training may take. Each figure is held against its target. All share eight
+minutes; what there is after each part is in gpu-so-far.json of the folder from which it is run. Without a GPU
+it says why, and writes that nothing was measured.
 """
 
 import argparse
 import importlib.util
 import json
 import math
+import re
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,14 @@ from bench.steps import TOLERANCE, distance, toy
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("suite", "gpu tests", "steps", "streaming")
-SUITE_SECONDS, PEER_SECONDS = 200, 60
-"""The most that the suite, and one library's seven trainings, may take: eight minutes are for all."""
+SECONDS = 480
+"""The most that all parts may take together."""
+
+SUITE_SECONDS, PEER_SECONDS = 150, 60
+"""The most that one run of tests, and one library's seven trainings, may take of it."""
+
+GPU_TESTS = "tests/whole/test_on_a_gpu.py"
+SO_FAR = Path("gpu-so-far.json")
 
 TARGETS = (
     "every step faster than PyTorch eager",
@@ -69,20 +77,36 @@ def answer(quick: bool, device: str, parts: Sequence[str] = PARTS) -> Result:
         raise ValueError(f"unknown part {unknown[0]!r}; known: {', '.join(PARTS)}.")
     device = "cuda:0" if device in ("cpu", "cuda") else device
     print(diagnose(int(device.partition(":")[2])), flush=True)
-    notes = []
-    if "suite" in parts:
-        notes.append(
-            run_tests("the whole suite", ["--ignore", "tests/test_on_a_gpu.py"], device, SUITE_SECONDS)
-        )
-    if "gpu tests" in parts:
-        notes.append(run_tests("what only a GPU shows", ["tests/test_on_a_gpu.py"], device, SUITE_SECONDS))
+    end = time.monotonic() + SECONDS
     rows: list[dict[str, Any]] = []
-    if "steps" in parts:
+    notes: list[str] = []
+
+    def test(what: str, *arguments: str) -> None:
+        seconds = min(SUITE_SECONDS, end - time.monotonic())
+        notes.append(run_tests(what, arguments, device, seconds))
+
+    def steps() -> None:
         trainings = [toy(each) if quick else each for each in TRAININGS]
-        rows, more = time_steps(trainings)
-        notes += more
-    if "streaming" in parts:
-        notes += stream(device, quick=quick)
+        found, more = time_steps(trainings, end)
+        rows.extend(found)
+        notes.extend(more)
+
+    work: dict[str, Callable[[], object]] = {
+        "suite": lambda: test("tests that touch a device", "--on-device", "--ignore", GPU_TESTS),
+        "gpu tests": lambda: test("what only a GPU shows", GPU_TESTS),
+        "steps": steps,
+        "streaming": lambda: notes.extend(stream(device, quick=quick)),
+    }
+    for name in (each for each in PARTS if each in parts):
+        if time.monotonic() >= end:
+            notes.append(f"{name}: left out, since {SECONDS} s are over.")
+        else:
+            try:
+                work[name]()
+            except Exception as error:  # the other parts may work
+                notes.append(f"{name}: {type(error).__name__}: {error}")
+        print(f"{name}: done {end - time.monotonic():.0f} s before the end", flush=True)
+        SO_FAR.write_text(json.dumps({"rows": rows, "notes": notes}, indent=1, ensure_ascii=False) + "\n")
     return Result(
         question=str(__doc__).splitlines()[0],
         rows=rows or [{"part": name} for name in parts],
@@ -109,22 +133,26 @@ def diagnose(index: int) -> str:
 
 
 def run_tests(what: str, arguments: Sequence[str], device: str, seconds: float) -> str:
-    """Run pytest on the device; its last line, with the names of what failed before it."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--device", device, *arguments]
+    """Run pytest on the device, a line a test; its last line, with the names of what failed before it."""
+    command = [sys.executable, "-m", "pytest", "-n0", "-v", "-p", "no:cacheprovider", "-rfE", "--tb=line"]
+    command += ["--device", device, *arguments]
     began = time.perf_counter()
     try:
         run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=seconds)
-        lines = [line for line in run.stdout.splitlines() if line.strip()]
-        failed = [line.partition(" - ")[0] for line in lines if line.startswith(("FAILED", "ERROR"))]
-        text = "; ".join([*failed[:20], lines[-1] if lines else f"exit status {run.returncode}"])
-    except subprocess.TimeoutExpired:
-        text = f"not through after {seconds:.0f} s"
+        output, end = run.stdout, f"exit status {run.returncode}"
+    except subprocess.TimeoutExpired as late:
+        output = late.stdout.decode() if isinstance(late.stdout, bytes) else late.stdout or ""
+        end = f"not through after {seconds:.0f} s"
+    lines = [line for line in output.splitlines() if line.strip()]
+    failed = [line.split()[0] for line in lines if re.search(r"::.* (FAILED|ERROR)\b", line)]
+    last = lines[-1].strip("= ") if lines and end.startswith("exit") else f"{end}, {len(lines)} lines"
+    text = "; ".join([*dict.fromkeys(failed[:20]), last])
     found = f"{what}, --device {device}: {text} ({time.perf_counter() - began:.0f} s)"
     print(found, flush=True)
     return found
 
 
-def ask_peer(name: str, trainings: Sequence[Training]) -> list[dict[str, Any]]:
+def ask_peer(name: str, trainings: Sequence[Training], seconds: float = PEER_SECONDS) -> list[dict[str, Any]]:
     """One library's answers for all trainings, from a process of its own."""
     text = "".join(gpu_peers.as_json(each) + "\n" for each in trainings)
     environment = measure.environment() | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
@@ -132,17 +160,19 @@ def ask_peer(name: str, trainings: Sequence[Training]) -> list[dict[str, Any]]:
     try:
         run = subprocess.run(
             command, input=text, cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
-            timeout=PEER_SECONDS,
+            timeout=max(1.0, seconds),
         )  # fmt: skip
         output, complaint = run.stdout, (run.stderr.strip().splitlines() or ["no message"])[-1]
     except subprocess.TimeoutExpired as late:
         output = late.stdout.decode() if isinstance(late.stdout, bytes) else late.stdout or ""
-        complaint = f"not through after {PEER_SECONDS} s"
+        complaint = f"not through after {seconds:.0f} s"
     answers = [json.loads(line) for line in output.splitlines()]
     return answers + [{"error": complaint}] * (len(trainings) - len(answers))
 
 
-def time_steps(trainings: Sequence[Training]) -> tuple[list[dict[str, Any]], list[str]]:
+def time_steps(
+    trainings: Sequence[Training], end: float = math.inf
+) -> tuple[list[dict[str, Any]], list[str]]:
     """The table of steps, and notes on who is missing or trains otherwise."""
     answers, notes = {}, []
     for name, (_, module) in gpu_peers.PEERS.items():
@@ -150,7 +180,7 @@ def time_steps(trainings: Sequence[Training]) -> tuple[list[dict[str, Any]], lis
             notes.append(f"{name}: not installed.")
             continue
         print(f"steps: {name}", flush=True)
-        answers[name] = ask_peer(name, trainings)
+        answers[name] = ask_peer(name, trainings, min(PEER_SECONDS, end - time.monotonic()))
         errors = {each["error"] for each in answers[name] if "error" in each}
         notes += [f"{name}: {error}" for error in sorted(errors)]
     rows = []

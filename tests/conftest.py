@@ -65,6 +65,11 @@ def pytest_addoption(parser):
         help=f"array libraries to run over (default: all that are here): {', '.join(backends.NAMES)}",
     )
     group.addoption(
+        "--on-device",
+        action="store_true",
+        help="only the tests that compute where --device or --backend says",
+    )
+    group.addoption(
         "--require",
         action="append",
         default=[],
@@ -137,6 +142,14 @@ def pytest_report_header(config):
 def pytest_generate_tests(metafunc):
     if "backend_name" in metafunc.fixturenames:
         metafunc.parametrize("backend_name", metafunc.config.stash[WANTED], scope="session")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("on_device"):
+        where = {"device", "backend", "gpu"}
+        others = [item for item in items if where.isdisjoint(getattr(item, "fixturenames", ()))]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in set(others)]
 
 
 def pytest_runtest_setup(item):

@@ -108,6 +108,7 @@ def _torch(task: Task, mode: str | None) -> tuple[Run, Weights]:
         return 0.5 * functional.mse_loss(model(x), y)
 
     if mode is not None:
+        torch._dynamo.reset()  # it compiles one function so many times only, and is eager after that
         objective = torch.compile(objective, mode=mode)
     x = torch.from_numpy(task.x).cuda()
     y = torch.from_numpy(task.y[:, 0].astype(np.int64) if training.classes else task.y).cuda()
@@ -132,7 +133,7 @@ def jax_jit(task: Task) -> tuple[Run, Weights]:
     import jax
 
     jax.config.update("jax_default_matmul_precision", "highest")
-    return step_peers.jax_placed(task)
+    return step_peers.jax_jit(task, placed=True)
 
 
 PEERS: dict[str, tuple[Callable[[Task], tuple[Run, Weights]], str]] = {

@@ -322,13 +322,16 @@ def _jax_weights(carry: Any) -> list[np.ndarray]:
     return [np.asarray(part) for layer in carry[0] for part in layer]
 
 
-def jax_jit(task: Task) -> tuple[Run, Weights]:
-    """A compiled step, called once a batch; parameters and means are updated in place (donated)."""
+def jax_jit(task: Task, *, placed: bool = False) -> tuple[Run, Weights]:
+    """A compiled step, called once a batch; parameters and means are updated in place (donated).
+
+    Batches come from the host, or are `placed` on the device beforehand.
+    """
     import jax
 
     step, carry = _jax_step(task)
     step = jax.jit(step, donate_argnums=0)
-    batches = task.batches
+    batches: Any = jax.block_until_ready(jax.device_put(task.batches)) if placed else task.batches
 
     def run() -> None:
         nonlocal carry

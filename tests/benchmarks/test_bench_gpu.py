@@ -5,8 +5,10 @@ import functools
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mlp_xp.machine import cuda
@@ -68,6 +70,52 @@ def test_figures_are_held_against_their_targets(sizes, row, expected):
     assert [note.rpartition(": ")[2].rstrip(".") for note in notes] == expected
 
 
+def test_a_part_that_fails_is_a_note_and_what_there_is_is_written(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bench, "diagnose", lambda index: "a card")
+    monkeypatch.setattr(bench, "Result", types.SimpleNamespace)
+    monkeypatch.setattr(bench, "run_tests", lambda *about: "tests pass")
+
+    def fails(*arguments, **options):
+        assert "tests pass" in (tmp_path / "gpu-so-far.json").read_text()
+        raise MemoryError("no more")
+
+    monkeypatch.setattr(bench, "time_steps", fails)
+    monkeypatch.setattr(bench, "stream", lambda device, quick: ["streams"])
+    result = bench.answer(quick=True, device="cuda")
+    assert result.notes == ["tests pass", "tests pass", "steps: MemoryError: no more", "streams"]
+
+
+def test_tests_that_fail_are_named(monkeypatch):
+    out = "a.py::b PASSED [ 1%]\na.py::c FAILED [ 2%]\n=== 1 failed, 1 passed in 3 s ===\n"
+    done = subprocess.CompletedProcess([], 1, stdout=out)
+    monkeypatch.setattr(subprocess, "run", lambda *command, **options: done)
+    found = bench.run_tests("some", [], "cuda:0", 15)
+    assert "cuda:0: a.py::c; 1 failed, 1 passed in 3 s (" in found
+
+
+def test_they_are_named_also_where_time_runs_out(monkeypatch):
+    def late(command, timeout, **options):
+        raise subprocess.TimeoutExpired(
+            command, timeout, output=b"a.py::b PASSED [ 1%]\na.py::c FAILED [ 2%]\n"
+        )
+
+    monkeypatch.setattr(subprocess, "run", late)
+    found = bench.run_tests("some", [], "cuda:0", 15)
+    assert "cuda:0: a.py::c; not through after 15 s, 2 lines" in found
+
+
+@pytest.mark.needs("jax")
+def test_jax_trains_alike_on_batches_that_are_placed():
+    ends = []
+    for placed in (False, True):
+        run, weights = step_peers.jax_jit(step_peers.make_task(TRAINING, 3), placed=placed)
+        run()
+        ends.append(weights())
+    for one, other in zip(*ends, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_unknown_parts_are_refused():
     with pytest.raises(ValueError, match="unknown part 'stream'; known: suite, gpu tests, steps, streaming"):
         bench.answer(quick=True, device="cuda", parts=["stream"])
@@ -100,7 +148,7 @@ def test_the_table(monkeypatch):
         "matrix products": {"microseconds": 9.0, "movement": []},
         "torch eager": {"microseconds": 50.0, "movement": [1.0, 2.5]},
     }
-    monkeypatch.setattr(bench, "ask_peer", lambda name, trainings: [answers[name]] * len(trainings))
+    monkeypatch.setattr(bench, "ask_peer", lambda name, trainings, seconds: [answers[name]] * len(trainings))
     (row,), notes = bench.time_steps([TRAINING])
     assert row["products ÷ mlp_xp"] == 0.9
     assert row["torch eager ÷ mlp_xp"] == row["best peer ÷ mlp_xp"] == 5.0
