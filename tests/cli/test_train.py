@@ -59,7 +59,8 @@ def test_without_data_it_trains_to_convergence(run, folder, device):
         epochs[0],
     )
     assert re.fullmatch(
-        r"epoch \d+/1000  loss \S+  validation loss \S+  learning rate \S+  [\d,]+ rows/s(  \S+ MB)?",
+        r"epoch \d+/1000  loss \S+  validation loss \S+  learning rate \S+  [\d,]+ rows/s"
+        r"(  +\S+ MB( on the GPU)?)?",
         epochs[-1],
     )
     assert list(folder.iterdir()) == []

@@ -4,6 +4,7 @@ import contextlib
 import sys
 from types import ModuleType, SimpleNamespace
 
+import array_api_compat
 import numpy as np
 import pytest
 from stand_ins.cuda_refusal import assert_refused, run_python
@@ -60,7 +61,10 @@ def stand_in(monkeypatch):
         used=device.used,
     )
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    monkeypatch.setitem(sys.modules, "array_api_compat.cupy", SimpleNamespace(name="xp"))
+    xp = SimpleNamespace(name="xp")
+    monkeypatch.setitem(sys.modules, "array_api_compat.cupy", xp)
+    # `import array_api_compat.cupy as xp` takes the package's attribute, once the real one was imported.
+    monkeypatch.setattr(array_api_compat, "cupy", xp, raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return cupy
 
