@@ -12,7 +12,7 @@ import numpy as np
 from mlp_xp.saved.onnx_file.graph import Graph
 from mlp_xp.settings.precision import is_coarse
 from mlp_xp.tables.encoding import Encoding
-from mlp_xp.tables.files.one_value import Gaps
+from mlp_xp.tables.files.one_value import TRUTH, Gaps, is_name_of_number
 from mlp_xp.tables.preparation import CLIP, PERIODS, Category, Column, Date, Inputs, Number
 
 DTYPES = {"number": "float32", "bool": "float32", "date": "int64", "text": "str"}
@@ -218,7 +218,11 @@ def _of_category(graph: Graph, value: str, column: Category, gaps: Gaps) -> str:
         texts = graph.constant([list(column.levels)]) if column.kind == "text" else None
         value = value if texts else graph.cast(value, "float32")
         codes = texts or graph.constant([range(len(column.levels))], "float32")
-        parts.append(graph.cast(graph.op("Equal", value, codes), "float64"))
+        is_level = graph.op("Equal", value, codes)
+        others = [other_spelling(column, level) for level in column.levels]
+        if texts and others != list(column.levels):
+            is_level = graph.op("Or", is_level, graph.op("Equal", value, graph.constant([others])))
+        parts.append(graph.cast(is_level, "float64"))
     gap = [_gap_of_category(graph, value, column, gaps)] if column.gaps else []
     if column.other:
         other = graph.constant(1.0, "float64")
@@ -228,6 +232,19 @@ def _of_category(graph: Graph, value: str, column: Category, gaps: Gaps) -> str:
             other = graph.op("Sub", other, each)
         parts.append(other)
     return graph.beside([*parts, *gap])
+
+
+def other_spelling(column: Category, level: str) -> str:
+    """How a level may be written too: 1 as 1.0, true as True; itself, where that means nothing or another."""
+    if level.lower() in TRUTH:
+        other = level.lower() if level != level.lower() else level.capitalize()
+    elif is_name_of_number(level) and "e" not in level.lower():
+        whole, _, fraction = level.partition(".")
+        other = f"{level}.0" if not fraction else whole if not fraction.strip("0") else level
+    else:
+        return level
+    names = column.names
+    return other if other not in names.exact and names.find(other) == names.exact[level] else level
 
 
 def _gap_of_category(graph: Graph, value: str, column: Category, gaps: Gaps) -> str:
