@@ -14,6 +14,7 @@ from arrays import host, readonly
 from mlp_xp import objective as objective_room
 from mlp_xp.activations import ACTIVATIONS
 from mlp_xp.fast import compiled, describe, on_cpu
+from mlp_xp.fast.compiled.activations import ACTIVATIONS as COMPILED
 from mlp_xp.fast.on_cpu import CpuUpdate, first_compiled_step, plan_of
 from mlp_xp.fast.rule_numbers import rule_numbers
 from mlp_xp.losses import LOSSES
@@ -117,7 +118,7 @@ def check_same_bits(*arguments, **named):
 # Whole steps
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", COMPILED)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("batch", [1, BATCH])
 def test_every_activation(activation, bias, batch, calls):
