@@ -115,7 +115,7 @@ def test_other_orders_of_a_stream_are_refused(run, table):
         ),
         (
             640,
-            "117kB",
+            "134kB",
             "--batch-size auto: 8 rows a step, the power of two whose step fits the memory there is",
         ),
         (140_000, "1GB", "--batch-size auto: 4,096 rows a step, the most that 'auto' takes"),
