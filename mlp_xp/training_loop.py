@@ -28,7 +28,7 @@ from mlp_xp.objective import Objective, mean_loss
 from mlp_xp.optimizers import LBFGS, OPTIMIZERS, Optimizer, RateFactors
 from mlp_xp.own import find
 from mlp_xp.regularizers import REGULARIZERS
-from mlp_xp.rows.loader import Loader
+from mlp_xp.rows.loader import CHECKED_ROWS, Loader, check_rows
 from mlp_xp.run.full_batch import lbfgs, scipy_minimize
 from mlp_xp.run.micro_batches import halve_chunks
 from mlp_xp.schedules import SCHEDULES, Constant
@@ -346,7 +346,13 @@ def _check_fit(network: Network, loader: Loader, loss: Any) -> None:
         raise ValueError("there are no targets to learn: give the loader y.")
     targets = source.y
     if targets is not None:
-        loss.check_targets(targets, network.layer_sizes[-1])
+        for start in range(0, len(targets), CHECKED_ROWS):
+            part = targets[start : start + CHECKED_ROWS]
+            check_rows(
+                lambda y: loss.check_targets(y, network.layer_sizes[-1]),
+                part,
+                np.arange(start, start + len(part)),
+            )
 
 
 @dataclasses.dataclass

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import ClassifierMixin, _fit_context
-from sklearn.utils import column_or_1d, compute_sample_weight
+from sklearn.utils import column_or_1d, compute_class_weight, compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, unique_labels
 from sklearn.utils.validation import _check_sample_weight
@@ -503,8 +503,8 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         if self.class_weight == "balanced":
             table = (n.sum() / (len(n) * n))[place_of]
         else:
-            for place, label in enumerate(seen.named[0].tolist()):
-                table[place] = self.class_weight.get(label, 1.0)
+            classes = seen.labels.classes
+            table = compute_class_weight(self.class_weight, classes=classes, y=classes)[place_of]
         return Encoded(source, labels, encode, table, seen.values[0])
 
     def _decode_targets(self, encoded: np.ndarray) -> Any:

@@ -29,7 +29,7 @@ from mlp_xp.network import Network
 from mlp_xp.objective import Objective
 from mlp_xp.rows.loader import Loader
 from mlp_xp.rows.order import Sequential, Shuffled
-from mlp_xp.rows.source import Source, Subset, passes
+from mlp_xp.rows.source import Source, Subset, passes, refuse_weights
 
 Rows = InMemory | Streamed
 """What an estimator is fitted to, or scored on."""
@@ -193,6 +193,8 @@ def _checked(e: Any, X: Any, y: Any, sample_weight: Any, first: bool, incrementa
             warn_if_coarse("y", np.reshape(y, (len(y), -1)))
     encoded = e._encode_targets(y, dtype, incremental)
     weight = None if sample_weight is None else _check_sample_weight(on_host(sample_weight), y)
+    if weight is not None:
+        refuse_weights(weight)
     return InMemory(X, encoded, e._weighted(y, weight, incremental)), dtype
 
 

@@ -41,6 +41,13 @@ class ClassWeighted(Wrapped):
             [checks.whole("class", label, least=0) for label in given]
             + [checks.number(f"class_weight[{label}]", weight, least=0) for label, weight in given.items()]
         )
+        if isinstance(class_weight, Mapping) and source.y is not None:
+            known = np.unique(source.y)
+            checks.refuse(
+                f"class_weight names class {label!r}, which no row is of; there are {_listed(known)}."
+                for label in class_weight
+                if label not in known
+            )
         self._table = np.ones(1 + max(given, default=0))
         for label, weight in given.items():
             self._table[label] = weight
@@ -70,6 +77,10 @@ class ClassWeighted(Wrapped):
         numbers = classes.astype(np.int64)
         found: np.ndarray = np.where(numbers < len(self._table), self._table[numbers % len(self._table)], 1.0)
         return found
+
+
+def _listed(classes: np.ndarray) -> str:
+    return ", ".join(f"{each:g}" for each in classes[:20].tolist()) + " ..." * (len(classes) > 20)
 
 
 def _balanced(source: Source, given: str) -> dict[int, float]:

@@ -21,7 +21,7 @@ from mlp_xp.rows.class_weights import ClassWeighted
 from mlp_xp.rows.device_arrays import ResidentSource, is_elsewhere
 from mlp_xp.rows.order import ORDERS, Order, RowNumbers, Sequential, Shuffled
 from mlp_xp.rows.prefetch import SLOTS, Pace, prefetched
-from mlp_xp.rows.source import Source, Taken, as_source, is_source
+from mlp_xp.rows.source import Source, Taken, as_source, is_source, refuse_weights
 from mlp_xp.settings import checks
 from mlp_xp.settings.catalogue import resolve
 
@@ -208,7 +208,10 @@ class Loader:
                 raise ValueError("a source brings its own targets and weights: give y or a source, not both.")
             self.source: Source = as_source(x)
         else:
-            self.source = (ResidentSource if is_elsewhere(x) else ArraySource)(x, y, sample_weight)
+            arrays = (ResidentSource if is_elsewhere(x) else ArraySource)(x, y, sample_weight)
+            if arrays.sample_weight is not None:
+                refuse_weights(arrays.sample_weight)
+            self.source = arrays
         if class_weight is not None:
             self.source = ClassWeighted(self.source, class_weight)
         self.seed, self.chunk_rows, self.device, self.dtype = seed, chunk_rows, device, dtype
@@ -343,8 +346,8 @@ class Loader:
         labels : bool
             Whether targets are class numbers (int32) rather than numbers of the backend's dtype.
         check : callable, optional
-            Refuses targets (on the host) that the loss has no meaning for, as they come from a source whose
-            targets could not be looked at before.
+            Refuses targets (on the host) that the loss has no meaning for, once they are gathered: those in
+            an array or a file may have changed since they were looked at.
         first_step : int
             Where to start: earlier steps are not gathered.
         share : tuple of int
@@ -353,11 +356,9 @@ class Loader:
         self.source.check_unchanged()  # after a change under way it would go on with other rows than it began
         order = self.order(self.n_rows, self.seed, epoch)
         source = self.source.in_order(order)
-        known = source.y is not None  # `train` has looked at them already
         steps = self._chunked_steps if self.batch_size > self.chunk_rows else self._small_steps
         take = source.on_device(backend, labels=labels)
         with self._staging(backend, labels, take is not None) as staging:
-            check = None if known else check
             gather = Gatherer(source, order, staging, backend.runtime, check, take)
             yield from steps(gather, first_step * self.batch_size, Share(*share))
 
@@ -556,12 +557,16 @@ class Gatherer:
         else:
             fill(slice(None))
         if self.check is not None:
-            _check_rows(self.check, y, index)
+            check_rows(self.check, y, index)
         on_device = self.staging.send(slot, len(index))
         return Block(on_device[0], on_device[1], on_device[2], weight, slot)
 
 
-def _check_rows(check: Callable[[np.ndarray], None], y: np.ndarray, index: np.ndarray) -> None:
+CHECKED_ROWS = 65_536
+"""Rows whose targets are looked at together before the first step."""
+
+
+def check_rows(check: Callable[[np.ndarray], None], y: np.ndarray, index: np.ndarray) -> None:
     """Refuse targets, and name the row by its number in the source."""
     try:
         check(y)

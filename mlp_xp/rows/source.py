@@ -14,6 +14,7 @@ import numpy as np
 
 from mlp_xp.machine.array_api import Array, Backend
 from mlp_xp.rows.order import Order, RowNumbers, Sequential
+from mlp_xp.settings import checks
 
 PASS_ROWS = 8192
 """Rows that are read at a time in a pass over all of them, at most."""
@@ -33,6 +34,8 @@ class Source:
     n_rows, n_features, n_targets : int
     has_weights : bool
         Whether rows have sample weights.
+    weight_name : str
+        What they are called, for messages.
     y : array (n_rows, n_targets) or None
         Targets that are at hand as an array, and can be looked at before the first step.
     labels : bool
@@ -55,6 +58,7 @@ class Source:
     n_features: int
     n_targets: int
     has_weights: bool = False
+    weight_name: str = "sample_weight"
     y: np.ndarray | None = None
     labels: bool = False
     dtype: str = "float32"
@@ -115,7 +119,8 @@ class Wrapped(Source):
     def __init__(self, source: Source) -> None:
         self.source = source
         self.n_rows, self.n_features, self.n_targets = source.n_rows, source.n_features, source.n_targets
-        self.has_weights, self.labels, self.dtype = source.has_weights, source.labels, source.dtype
+        self.has_weights, self.weight_name = source.has_weights, source.weight_name
+        self.labels, self.dtype = source.labels, source.dtype
         self.columns, self.targets, self.notes = source.columns, source.targets, source.notes
         self.threads_may_share = source.threads_may_share
         self.order, self.sequential = source.order, source.sequential
@@ -264,3 +269,49 @@ def passes(
     for start in range(0, source.n_rows, step):
         index = np.asarray(order[start : min(start + step, source.n_rows)], dtype=np.int64)
         yield index, *read(ordered, index, dtype)
+
+
+MOST_WEIGHT = float(np.finfo(np.float32).max)
+"""What all weights may add up to, so that float32 has room for their sum."""
+
+
+def weight_problem(name: str, n_rows: int, least: float, total: float, which: str = "") -> str | None:
+    """What is wrong with sample weights, from the least of them and their sum; None if nothing is."""
+    rows = f"{n_rows:,} rows{which}"
+    if not np.isfinite(total) or total > MOST_WEIGHT:
+        return (
+            f"{name}: the weights of the {rows} add up to {total:g}; needed are finite numbers whose sum is "
+            f"at most {MOST_WEIGHT:.3g}. Divide all by one number: only their ratios count."
+        )
+    if least < 0:
+        return (
+            f"{name}: the least weight of the {rows} is {least:g}, which is negative; a weight is 0 or more."
+        )
+    if total == 0:
+        return f"{name}: all {rows} have weight 0, so that there is nothing to learn or to measure from them."
+    return None
+
+
+def refuse_weights(weights: np.ndarray, name: str = "sample_weight") -> None:
+    """Refuse weights at hand that are negative, too large, not finite, or all 0."""
+    with np.errstate(over="ignore"):
+        total = float(weights.sum(dtype=float))
+    checks.refuse([weight_problem(name, len(weights), float(weights.min()), total)])
+
+
+def check_weights(source: Source, which: str) -> None:
+    """Refuse weights that are negative, too large, or all 0, in one pass.
+
+    Parameters
+    ----------
+    source : source
+    which : str
+        Which rows these are, for the message: " to train on".
+    """
+    if not source.has_weights:
+        return
+    least, total = np.inf, 0.0
+    with np.errstate(over="ignore"):
+        for *_, weight in passes(source):
+            least, total = min(least, float(weight.min())), total + float(weight.sum())
+    checks.refuse([weight_problem(source.weight_name, source.n_rows, least, total, which)])

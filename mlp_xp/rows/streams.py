@@ -101,7 +101,10 @@ class BatchSource(Source):
 
         # A table's stream knows its columns; batches of a user's own may.
         self.columns, self.targets = getattr(batches, "columns", ()), getattr(batches, "targets", ())
-        self.notes = getattr(batches, "notes", ())
+        self.notes, self.weight_name = (
+            getattr(batches, "notes", ()),
+            getattr(batches, "weight_name", _NAMES[2]),
+        )
         self.order = lambda n_rows, seed, epoch: StreamOrder(n_rows, (seed, epoch))
         self.sequential = lambda n_rows, seed, epoch: StreamOrder(n_rows, None)
 
@@ -234,7 +237,7 @@ class _PartOfStream:
 
     def __init__(self, source: BatchSource, is_wanted: Callable[[Batch], Array]) -> None:
         self._source, self._is_wanted = source, is_wanted
-        self.columns, self.targets = source.columns, source.targets
+        self.columns, self.targets, self.weight_name = source.columns, source.targets, source.weight_name
         self.check_unchanged = source.check_unchanged
 
     def shuffled(self, generator: np.random.Generator | None) -> Iterator[Batch]:

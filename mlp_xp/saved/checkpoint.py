@@ -15,7 +15,7 @@ import stat
 import sys
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import safetensors
 import safetensors.numpy
 
 from mlp_xp.machine.whole_file import PART, read_plain, write_whole
-from mlp_xp.rows.source import Source
+from mlp_xp.rows.source import Source, passes, read
 from mlp_xp.saved.model_file import checksum
 from mlp_xp.settings import checks
 from mlp_xp.settings.interval import Interval
@@ -38,10 +38,10 @@ KEPT = 3
 """Checkpoints that stay in the folder; older ones are deleted."""
 
 FINGERPRINT_BYTES = 64 << 20
-"""A data set that takes no more, as float64, is looked at whole for its fingerprint; of a larger one"""
+"""A data set that takes no more, as float64, has a fingerprint of one part; of a larger one"""
 
 FINGERPRINT_ROWS = 1024
-"""so many rows, evenly spread, stand for it."""
+"""so many rows, evenly spread, are looked at by themselves, too."""
 
 MOST_BYTES = 1 << 40
 """What a checkpoint may have: more than any run writes, and less than what never ends."""
@@ -298,7 +298,7 @@ class Checkpoints(Interruption):
             for name in names
             if then.get(name) != self.configuration.get(name)
         ]
-        if data != self.data:
+        if not same_data(data, self.data):
             changed.append("the data: other rows than then")
         if not changed:
             return None
@@ -410,21 +410,38 @@ FINITE = ("parameters", "last_good", "best", "epoch.values", "epoch.divisors")
 
 
 def fingerprint(source: Source) -> str:
-    """A checksum of a source's sizes and of its rows: all, or where they are many, 1,024 evenly spread."""
+    """A checksum of a source's sizes and of all of its rows.
+
+    Where they are many it has two parts: that of 1,024 rows evenly spread, which earlier checkpoints have
+    alone, and that of all.
+    """
     n_columns = source.n_features + source.n_targets + 1
-    digest = hashlib.sha256(f"{source.n_rows} {source.n_features} {source.n_targets}".encode())
-    index = np.arange(source.n_rows)
-    if source.n_rows * n_columns * 8 > FINGERPRINT_BYTES:
-        index = np.unique(np.linspace(0, source.n_rows - 1, FINGERPRINT_ROWS).astype(np.int64))
-    for first in range(0, len(index), FINGERPRINT_ROWS):
-        part = index[first : first + FINGERPRINT_ROWS]
-        x, y = np.zeros((len(part), source.n_features)), np.zeros((len(part), source.n_targets))
-        weight = np.zeros(len(part)) if source.has_weights else None
-        source.rows(part, x, y, weight)
-        for values in (x, y, weight):
-            if values is not None:
-                digest.update(values.data)
+    sizes = f"{source.n_rows} {source.n_features} {source.n_targets}".encode()
+    if source.n_rows * n_columns * 8 <= FINGERPRINT_BYTES:
+        parts = (np.arange(source.n_rows)[first : first + FINGERPRINT_ROWS] for first in _starts(source))
+        return _digest(sizes, source, (read(source, part) for part in parts))
+    spread = np.unique(np.linspace(0, source.n_rows - 1, FINGERPRINT_ROWS).astype(np.int64))
+    some = _digest(sizes, source, [read(source, spread)])
+    return f"{some}:{_digest(sizes, source, (part[1:] for part in passes(source)))}"
+
+
+def _starts(source: Source) -> range:
+    return range(0, source.n_rows, FINGERPRINT_ROWS)
+
+
+def _digest(sizes: bytes, source: Source, parts: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> str:
+    """SHA-256 of sizes and of parts of rows: inputs, targets and weights of each."""
+    digest = hashlib.sha256(sizes)
+    for x, y, weight in parts:
+        for values in (x, y, weight) if source.has_weights else (x, y):
+            digest.update(values.data)
     return digest.hexdigest()
+
+
+def same_data(kept: str | None, now: str | None) -> bool:
+    """Whether two fingerprints are of the same rows, as far as both say."""
+    parts = zip((kept or "").split(":"), (now or "").split(":"), strict=False)
+    return all(one == other for one, other in parts)
 
 
 def _lock(path: Path) -> Any:

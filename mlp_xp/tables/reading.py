@@ -14,7 +14,7 @@ from mlp_xp.settings import checks
 from mlp_xp.settings.catalogue import name_of
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.datasets import load_dataset
-from mlp_xp.tables.files import open_source
+from mlp_xp.tables.files import MEMORY_LIMIT, open_source
 from mlp_xp.tables.files.columns import PLURAL, Column
 from mlp_xp.tables.files.csv_files import CsvForm
 from mlp_xp.tables.files.one_value import (
@@ -336,7 +336,12 @@ def _arrays(options: TableOptions, path: Path, targets: Sequence[str], targets_n
     if is_npy and target is not None and not target.endswith(".npy"):
         raise ValueError(f"{given('target', target)}: the targets of {path} are another file, such as y.npy.")
     try:
-        source: Source = open_source(str(path), target=target, weight_column=options.weight_column)
+        source: Source = open_source(
+            str(path),
+            target=target,
+            weight_column=options.weight_column,
+            memory_limit=options.read("memory_limit") or MEMORY_LIMIT,
+        )
         source.check_finite()
     except (ValueError, TypeError) as error:
         files = [str(path), *(str(other) for other in (target, options.weight_column) if other and is_npy)]

@@ -8,7 +8,7 @@ import numpy as np
 
 from mlp_xp.rows.class_weights import ClassWeighted
 from mlp_xp.rows.order import STORED_ROWS
-from mlp_xp.rows.source import Source, Subset, passes
+from mlp_xp.rows.source import Source, Subset, check_weights, passes
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.holding_out import at_random, latest, stratified, values_of, whole_groups
 from mlp_xp.tables.model import TableModel
@@ -132,7 +132,7 @@ def _divide(table: Table, hold_out: HoldOut) -> tuple[Source, Source | None]:
     """The rows of a table in two parts, each a source; the second is None where nothing is held out."""
     source, part = table.source, hold_out.part
     if source.order is not None:  # a stream: no row has a number
-        return _divide_stream(source, hold_out)
+        return _checked(*_divide_stream(source, hold_out))
     if hold_out.stratified and hold_out.by == "random" and part and _has_few_classes(table):
         labels = np.concatenate([y[:, 0] for _, _, y, _ in passes(source)])
         training, held_out = stratified(labels, part, hold_out.seed)
@@ -140,7 +140,15 @@ def _divide(table: Table, hold_out: HoldOut) -> tuple[Source, Source | None]:
         training, held_out = at_random(source.n_rows, part, hold_out.seed)
     else:
         training, held_out = _divide_by(table, hold_out)
-    return Subset(source, training), Subset(source, held_out) if len(held_out) else None
+    return _checked(Subset(source, training), Subset(source, held_out) if len(held_out) else None)
+
+
+def _checked(training: Source, held_out: Source | None) -> tuple[Source, Source | None]:
+    """Both parts, unless the weights of one are no weights."""
+    check_weights(training, " to train on")
+    if held_out is not None:
+        check_weights(held_out, " held out")
+    return training, held_out
 
 
 def _has_few_classes(table: Table) -> bool:

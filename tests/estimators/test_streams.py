@@ -218,3 +218,14 @@ def test_an_estimator_that_is_not_fitted_is_not_saved(tmp_path):
     with pytest.raises(NotFittedError):
         save(classifier(), tmp_path / "model.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.needs("pyarrow")
+def test_class_weights_of_classes_that_are_not_there_are_refused_from_a_path_too(tmp_path):
+    path, x = tmp_path / "d.csv", np.sin(np.arange(60.0))
+    texts = np.where(x > 0, "yes", "no")
+    path.write_text("a,t\n" + "\n".join(f"{a},{t}" for a, t in zip(x, texts, strict=True)))
+    model = MLPClassifier((5,), max_iter=2, class_weight={"Yes": 5})
+    for data in ((path, "t"), (x[:, None], texts)):
+        with pytest.raises(ValueError, match="are not in class_weight"):
+            model.fit(*data)

@@ -56,3 +56,9 @@ def test_they_travel_with_a_stream_of_batches(rows):
     for step in loader.steps(0, backend("cpu", "float64"), labels=True):
         for chunk in step:
             np.testing.assert_array_equal(chunk.weight, np.where(chunk.y == 1, 3.0, 1.0))
+
+
+def test_a_class_that_no_row_is_of_is_refused(rows):
+    x, y, _ = rows
+    with pytest.raises(ValueError, match=r"class 2, which no row is of; there are 0, 1"):
+        Loader(x, y, class_weight={2: 3.0})

@@ -394,3 +394,31 @@ def test_a_target_without_meaning_is_named_by_its_row_in_the_source(device):
     network = Network((2, 3), device=device)
     with pytest.raises(ValueError, match=r"class numbers 0 \.\.\. 2 .* row 17 has 5"):
         list(train(network, Loader(Unseen(), batch_size=8), loss="softmax_cross_entropy"))
+
+
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "binary_cross_entropy", "poisson"])
+def test_targets_that_change_after_they_were_looked_at(loss):
+    y = np.arange(40) % 2
+    network = Network((3, 4, 2 if loss.startswith("softmax") else 1))
+    run = train(
+        network, Loader(np.ones((40, 3)), y, batch_size=10, order="sequential"), loss=loss, max_epochs=9
+    )
+    next(run)
+    y[17] = -(10**6)
+    with pytest.raises(ValueError, match="row 17"):
+        next(run)
+
+
+@pytest.mark.parametrize(
+    ("weight", "said"),
+    [
+        (np.zeros(4), "sample_weight: all 4 rows have weight 0"),
+        (np.array([1.0, -2.0, 1.0, 1.0]), r"sample_weight\[1\]=-2.0 is negative"),
+        (np.array([1.0, np.nan, 1.0, 1.0]), r"sample_weight\[1\] is nan"),
+        (np.array([1.0, np.inf, 1.0, 1.0]), r"sample_weight\[1\] is inf"),
+        (np.full(4, 1e38), r"sample_weight: the weights of the 4 rows add up to 4e\+38"),
+    ],
+)
+def test_weights_that_are_none_are_refused(weight, said):
+    with pytest.raises(ValueError, match=said):
+        Loader(np.ones((4, 1)), np.ones(4), weight)

@@ -1,7 +1,10 @@
 """Columns to numbers and back: statistics, classes, the held-out part, and models that know their columns."""
 
+import dataclasses
 import importlib
+import os
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,10 +30,11 @@ from mlp_xp.tables import TableModel, prepared
 from mlp_xp.tables.datasets import load_dataset
 from mlp_xp.tables.files.columns import Column
 from mlp_xp.tables.holding_out import at_random, latest, whole_groups
-from mlp_xp.tables.options import TableOptions
+from mlp_xp.tables.options import HoldOut, TableOptions
 from mlp_xp.tables.preparation import Category, Inputs, Number, Targets
 from mlp_xp.tables.prepared import Coded, Prepared
 from mlp_xp.tables.reading import Table, check_targets, for_model, for_task, open_inputs, open_table
+from mlp_xp.tables.split import split
 
 
 def rows(source, index=None):
@@ -639,3 +643,37 @@ def test_dates_are_a_target_only_as_names_of_classes(folder):
     with pytest.raises(ValueError, match=r"target 'day' holds dates; .* Say task='classification'"):
         for_task(table, "auto", None)
     assert for_task(table, "classification", None)[0].levels == ("2024-01-01", "2024-01-02 12:00:00")
+
+
+@pytest.mark.parametrize(
+    ("weight", "said"),
+    [
+        (np.zeros(20), "column_w: all 10 rows to train on have weight 0"),
+        (np.arange(20) < 10, "column_w: all 10 rows held out have weight 0"),
+        (np.arange(20) >= 10, "column_w: all 10 rows to train on have weight 0"),
+        (np.full(20, 1e38), r"column_w: the weights of the 10 rows to train on add up to 1e\+39"),
+    ],
+)
+@pytest.mark.needs("pyarrow")
+def test_weights_of_a_part_that_are_none_are_refused(weight, said, folder):
+    lines = [f"{t},{t % 7},{float(w)!r}" for t, w in enumerate(weight)]
+    Path("t.csv").write_text("t,y,column_w\n" + "\n".join(lines))
+    options = TableOptions(data="t.csv", target="y", weight_column="column_w")
+    table = open_table(options)
+    with pytest.raises(ValueError, match=said):
+        split(dataclasses.replace(table, split_column=(table.source, 0, "number")), HoldOut(0.5, "time", "t"))
+
+
+@pytest.mark.needs("pyarrow")
+def test_a_file_whose_rows_are_in_memory_may_be_touched(folder):
+    Path("t.csv").write_text("a,y\n1,2\n3,4\n")
+    table = open_table(TableOptions(data="t.csv", target="y"))
+    os.utime("t.csv", (0, 0))
+    table.source.check_unchanged()
+    assert rows(table.source)[0].ravel().tolist() == [1.0, 3.0]
+
+
+def test_an_npz_is_within_the_memory_limit(folder):
+    np.savez("t.npz", x=np.zeros((1000, 4)), y=np.zeros(1000))
+    with pytest.raises(ValueError, match="over the memory limit of 10,000"):
+        open_table(TableOptions(data="t.npz", memory_limit="10kB"))

@@ -67,6 +67,7 @@ class ArrowSource(Source):
         self.weight: Column | None = schema.weight
         self.n_features, self.n_targets = len(schema.features), len(schema.targets)
         self.has_weights = schema.weight is not None
+        self.weight_name = schema.weight.name if schema.weight else ""
         names = [column.name for column in schema.columns]
         self._mapped = [_map(file, names) for file in files]
         self._first_rows = np.cumsum([0, *(each.n_rows for each in self._mapped)])

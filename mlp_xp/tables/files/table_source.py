@@ -53,6 +53,7 @@ class TableSource(Source):
         self.n_rows = len(records)
         self.n_features, self.n_targets = len(schema.features), len(schema.targets)
         self.has_weights = schema.weight is not None
+        self.weight_name = schema.weight.name if schema.weight else ""
         places = schema.places
         self._x = _runs(places[: self.n_features])
         self._y = _runs(places[self.n_features : self.n_features + self.n_targets])
@@ -101,8 +102,8 @@ class TableSource(Source):
             )
 
     def check_unchanged(self) -> None:
-        """Raise RuntimeError if a data file, or the cache, was changed or deleted since it was read."""
-        for file in self.files:
+        """Raise RuntimeError if the cache, or a file that it was made from, changed; rows in memory stay."""
+        for file in self.files if self.cache is not None else ():
             file.check_unchanged()
         self._check_cache()
 

@@ -30,6 +30,7 @@ class TableStream:
         self.table, self.converter, self.notes = table, converter, tuple(notes)
         self.columns: tuple[Column, ...] = converter.schema.features
         self.targets: tuple[Column, ...] = converter.schema.targets
+        self.weight_name = converter.schema.weight.name if converter.schema.weight else ""
 
     def records(
         self, progress: Progress | None = None, parts: Sequence[Part] | None = None
