@@ -29,6 +29,7 @@ from mlp_xp.optimizers import LBFGS, OPTIMIZERS, Optimizer, RateFactors
 from mlp_xp.own import find
 from mlp_xp.regularizers import REGULARIZERS
 from mlp_xp.rows.loader import CHECKED_ROWS, Loader, check_rows
+from mlp_xp.rows.source import refuse_weights
 from mlp_xp.run.full_batch import lbfgs, scipy_minimize
 from mlp_xp.run.micro_batches import halve_chunks
 from mlp_xp.schedules import SCHEDULES, Constant
@@ -344,6 +345,8 @@ def _check_fit(network: Network, loader: Loader, loss: Any) -> None:
         )
     if source.n_targets == 0:
         raise ValueError("there are no targets to learn: give the loader y.")
+    if loader.sample_weight is not None:
+        refuse_weights(loader.sample_weight)
     targets = source.y
     if targets is not None:
         for start in range(0, len(targets), CHECKED_ROWS):

@@ -203,14 +203,16 @@ class Loader:
             else checks.whole("batch_size", DEFAULT_BATCH if batch_size is None else batch_size),
         ]
         checks.refuse(problems)
+        self.sample_weight: np.ndarray | None = None  # where it was given as an array
         if is_source(x):
             if y is not None or sample_weight is not None:
                 raise ValueError("a source brings its own targets and weights: give y or a source, not both.")
             self.source: Source = as_source(x)
         else:
             arrays = (ResidentSource if is_elsewhere(x) else ArraySource)(x, y, sample_weight)
-            if arrays.sample_weight is not None:
-                refuse_weights(arrays.sample_weight)
+            self.sample_weight = arrays.sample_weight
+            if self.sample_weight is not None:
+                refuse_weights(self.sample_weight, zeros=False)  # `train` refuses those
             self.source = arrays
         if class_weight is not None:
             self.source = ClassWeighted(self.source, class_weight)

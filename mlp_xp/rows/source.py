@@ -292,11 +292,12 @@ def weight_problem(name: str, n_rows: int, least: float, total: float, which: st
     return None
 
 
-def refuse_weights(weights: np.ndarray, name: str = "sample_weight") -> None:
-    """Refuse weights at hand that are negative, too large, not finite, or all 0."""
+def refuse_weights(weights: np.ndarray, *, zeros: bool = True) -> None:
+    """Refuse sample weights at hand that are negative, too large or not finite; and all 0, with `zeros`."""
     with np.errstate(over="ignore"):
         total = float(weights.sum(dtype=float))
-    checks.refuse([weight_problem(name, len(weights), float(weights.min()), total)])
+    if zeros or total != 0:
+        checks.refuse([weight_problem("sample_weight", len(weights), float(weights.min()), total)])
 
 
 def check_weights(source: Source, which: str) -> None:
