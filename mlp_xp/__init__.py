@@ -4,12 +4,12 @@ The lesson, in the order to read it: `network`, `forward`, `backprop`, `losses`,
 `training_loop`.
 """
 
-import importlib.util
-from typing import TYPE_CHECKING, Any
-
 from mlp_xp.version import VERSION
 
+TYPE_CHECKING = False  # as typing's, which takes a while to import
 if TYPE_CHECKING:
+    from typing import Any
+
     from mlp_xp.estimators import MLPClassifier, MLPRegressor
     from mlp_xp.machine import data_parallel
     from mlp_xp.network import Network
@@ -47,8 +47,10 @@ _PLACES = {
 """Where each name is, below this package."""
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Import a name, or a file of the package, when it is asked for: `mlp-xp --version` needs no NumPy."""
+    import importlib.util
+
     if name in _PLACES:
         place = importlib.import_module(f"mlp_xp.{_PLACES[name]}")
         return getattr(place, name, None) or importlib.import_module(f"mlp_xp.{_PLACES[name]}.{name}")

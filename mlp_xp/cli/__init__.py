@@ -4,12 +4,37 @@ Exit statuses: 0 done; 1 the training diverged; 2 something that was given is re
 was given, what is needed and what to do); 3 an error of mlp-xp itself; 130 interrupted; 143 terminated.
 """
 
+import contextlib
+import os
+import signal
 import sys
-from collections.abc import Sequence
+
+TYPE_CHECKING = False  # as typing's, which takes a while to import
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def _leave(number: int, _: "FrameType | None") -> None:
+    """End at once: nothing has begun that would have to be put away."""
+    os.write(2, b"mlp-xp: error: interrupted.\n")
+    os._exit(128 + number)
+
+
+def main(arguments: "Sequence[str] | None" = None) -> None:
     """Run a command and exit with its status."""
+    with contextlib.suppress(ValueError):  # raised in a thread, where signals are somebody else's
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _leave)
+    try:
+        _main(arguments)
+    finally:
+        with contextlib.suppress(ValueError):
+            if signal.getsignal(signal.SIGINT) is _leave:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _main(arguments: "Sequence[str] | None") -> None:
     from mlp_xp.cli import completion
     from mlp_xp.cli.streams import usable_streams
 

@@ -14,10 +14,13 @@ from typing import Any
 import typer
 
 from mlp_xp.cli.commands import COMMANDS
-from mlp_xp.machine.whole_file import write_whole
+from mlp_xp.machine.whole_file import read_plain, write_whole
 from mlp_xp.settings import checks
 from mlp_xp.settings.options import Option, Options, written
 from mlp_xp.version import VERSION
+
+MOST_BYTES = 1 << 20
+"""What a file of options may have."""
 
 
 def load(context: typer.Context, path: Path | None) -> Path | None:
@@ -49,9 +52,9 @@ def read(path: Path, kind: type[Options]) -> dict[str, Any]:
     """
     known, defaults = keys(kind), kind.defaults()
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        found = tomllib.loads(read_plain(path, MOST_BYTES).decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no TOML: {error}.") from None
+        raise ValueError(f"{path} is no TOML: {str(error).rstrip('.')}.") from None
     checks.refuse(
         f"{path}: {key!r} is no option; {checks.did_you_mean(key, sorted(known))}."
         for key in found

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -128,6 +129,10 @@ def local_file(path: str | os.PathLike[str]) -> File:
         raise FileNotFoundError(f"there is no file {str(path)!r}.{hint}") from None
     if not os.access(path, os.R_OK):
         raise PermissionError(f"no permission to read {str(path)!r}.")
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(
+            f"{str(path)!r} is a pipe or a device, and data is read more than once: name a file."
+        )
     return File(str(path), status.st_size, status.st_mtime_ns)
 
 

@@ -21,7 +21,7 @@ from mlp_xp.activations import ACTIVATIONS, Custom, resolve_activation
 from mlp_xp.initializers import Given
 from mlp_xp.losses import LINKS
 from mlp_xp.machine.array_api import DTYPES, to_host
-from mlp_xp.machine.whole_file import write_whole
+from mlp_xp.machine.whole_file import open_plain, write_whole
 from mlp_xp.network import Network, activation_name, resolve_link
 from mlp_xp.settings import checks
 from mlp_xp.settings.catalogue import describe
@@ -255,7 +255,7 @@ def read(path: str | os.PathLike[str]) -> Contents:
         raise IsADirectoryError(f"{path} is a folder: name a model file.")
     if not path.exists():
         raise FileNotFoundError(f"there is no model file {path}.")
-    with path.open("rb"):
+    with open_plain(path):
         pass  # OSError with the path, which safetensors' own errors lack
     try:
         with safetensors.safe_open(path, framework="np") as file:
