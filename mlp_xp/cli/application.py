@@ -135,7 +135,8 @@ def _explain(error: BaseException, given: Sequence[str]) -> tuple[str, int]:
 def _end(message: str, status: int, given: Sequence[str], *, interrupted: bool = False) -> int:
     """Print an error, each of its lines as one, and end all processes that train together."""
     ranks = None
-    if "train" in given[:1] and "--no-mpi" not in given:
+    may_be_met = not interrupted or "mlp_xp.machine.data_parallel" in sys.modules
+    if may_be_met and "train" in given[:1] and "--no-mpi" not in given:
         from mlp_xp.machine.data_parallel import under_mpi, world
 
         # Who is interrupted before the ranks have met does not wait for them.
