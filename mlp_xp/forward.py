@@ -229,5 +229,6 @@ def _fill(
             rows = x[start:stop, ...]
             is_here = on_device or backend.xp is np  # rows of the right dtype need not be copied
             given = backend.xp.astype(rows, backend.dtype, copy=False) if is_here else backend.asarray(rows)
-            found = link(backend, forward(network, given, memo.of(stop - start)))
+            with backend.runtime.computing((stop - start) * network.parameters.most_weights):
+                found = link(backend, forward(network, given, memo.of(stop - start)))
             predictions[start:stop, ...] = found if on_device else to_host(found)

@@ -149,9 +149,11 @@ class Objective:
         gradient = self.gradient
         known = step.divisor if self.reduction == "mean" else None
         n_done, own_value = 0, 0.0
+        computing, most_weights = self.network.backend.runtime.computing, gradient.most_weights
         for x, y, weight in step:
             factor = 1.0 / known if known else None
-            value = self.add_chunk(x, y, weight, factor, number, step.first_row + n_done, add=n_done > 0)
+            with computing(x.shape[0] * most_weights):
+                value = self.add_chunk(x, y, weight, factor, number, step.first_row + n_done, add=n_done > 0)
             n_done += x.shape[0]
             if self.ranks is None:
                 self._record(value)
@@ -320,9 +322,12 @@ def mean_loss(network: Network, loader: Loader, loss: Any, ranks: Ranks | None =
     def over_rows() -> tuple[float, float]:
         memo = Memo(network, 1, way_back=False)
         values, divisor = Values(network), 0.0
+        computing, most_weights = network.backend.runtime.computing, network.parameters.most_weights
         for step in loader.steps(0, network.backend, **targets_of(network, loss, ranks)):
             for x, y, weight in step:
-                values.append(loss(network.backend, forward(network, x, memo.of(x.shape[0])), y, weight))
+                with computing(x.shape[0] * most_weights):
+                    value = loss(network.backend, forward(network, x, memo.of(x.shape[0])), y, weight)
+                values.append(value)
             divisor += step.own_weight
         values.flush()
         return math.fsum(values.read), divisor

@@ -69,6 +69,7 @@ class Parameters:
         self.bias = bias
         weight_shapes = list(itertools.pairwise(layer_sizes))
         self.n_weights = sum(math.prod(shape) for shape in weight_shapes)
+        self.most_weights = max(math.prod(shape) for shape in weight_shapes)
         bias_shapes = [(n_out,) for n_out in layer_sizes[1:]] if bias else []
         scale_shapes = [(layer_sizes[0], 1)] if input_scale else []
         self.size = sum(math.prod(shape) for shape in [*weight_shapes, *bias_shapes, *scale_shapes])

@@ -11,6 +11,7 @@ gives differs by rounding. So does, by a little, what different numbers of threa
 import contextlib
 import itertools
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -40,6 +41,10 @@ for each parameter and each output of a unit more (32-100-1 to 1024-2048-2048-10
 
 USUAL_ROWS = 128
 """Of a step. Not the step's own: whether the last, ragged one is compiled must not depend on its rows."""
+
+
+_TURNS = threading.Lock()
+"""Steps that are shared out come one after another: threads that spin for others want a core each."""
 
 
 def first_compiled_step(n_units: int, n_parameters: int) -> int:
@@ -109,11 +114,7 @@ def n_threads() -> int:
     """Threads that a step may be shared out to: as many as the BLAS would use, and cores there are."""
     from mlp_xp.fast.compiled.threads import IS_POSSIBLE
 
-    loaded = blas.libraries()
-    if loaded is None or not IS_POSSIBLE:
-        return 1
-    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min([n_cores, *(library["num_threads"] for library in loaded.info())])
+    return blas.n_threads() if IS_POSSIBLE else 1
 
 
 class CpuUpdate(Update):
@@ -229,7 +230,7 @@ class CpuUpdate(Update):
         arrived, totals = np.zeros(n_parts * LINE, dtype=np.int64), np.zeros(n_parts * LINE)
         # Each of our threads would have several of the BLAS's; and one alone is faster without them on
         # products that are too small to be shared out (32-100-1 with 200 rows: 57 instead of 109 µs).
-        with blas.libraries().limit(limits=1) if self.n_threads > 1 else contextlib.nullcontext():
+        with _TURNS if n_parts > 1 else contextlib.nullcontext(), blas.computing(1):
             try:
                 others = [
                     self._pool().submit(make_steps, part, n_parts, arrived, totals, *arguments)

@@ -1,43 +1,233 @@
 """The BLAS libraries of this process, and how many threads each may use.
 
-NumPy computes with one; SciPy's wheels bring another of their own.
+NumPy computes with one; SciPy's wheels bring another of their own. Their numbers of threads belong to the
+whole process, so that here alone they are set: for as long as somebody computes, and as they were afterwards.
+
+After each product the threads of a BLAS wait busily for the next. On cores that others want, too, each
+product waits for a thread that was put aside, and one of 40 µs takes milliseconds: several threads are for
+products that are long against that.
 """
 
 import contextlib
 import functools
+import math
+import os
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mlp_xp.machine import open_blas
+
+WORK_PER_THREAD = 2**25
+"""Multiplications of one product for each thread of a BLAS, some 2 ms of a core in float32. Fewer would be
+faster on a machine that has nothing else to do, and many times slower beside two busy processes."""
+
+_CGROUPS = Path("/sys/fs/cgroup")
+
 
 @functools.cache
-def libraries() -> Any:
-    """What knows and sets the threads of each BLAS that is loaded; None without threadpoolctl."""
+def cores() -> int:
+    """Cores that this process may use: those that it is bound to, or fewer by its control group's quota."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(bound, _quota(_CGROUPS)))
+
+
+def _quota(groups: Path) -> int:
+    """Cores that a control group's time is worth, at least one; a large number without a limit."""
+    for quota_file, period_file in (("cpu.max", None), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        with contextlib.suppress(OSError, ValueError, IndexError, ZeroDivisionError):
+            numbers = (groups / quota_file).read_text().split()
+            if period_file is not None:
+                numbers.append((groups / period_file).read_text())
+            quota, period = float(numbers[0]), float(numbers[1])  # "max" is no number
+            if quota > 0:
+                return max(1, math.ceil(quota / period))
+    return sys.maxsize
+
+
+class Threads:
+    """The number of threads of some libraries, which many may want at once, each another.
+
+    Those who want the same number compute beside one another. Who wants another one waits, at most for a step
+    of each of those: so what a product gives does not depend on who else computes.
+
+    Parameters
+    ----------
+    libraries : list
+        Objects with `num_threads` and `set_num_threads`.
+    """
+
+    def __init__(self, libraries: list[Any]) -> None:
+        self.libraries = libraries
+        self.changed = threading.Condition()
+        self.now, self.n_users, self.n_waiting = 0, 0, 0
+        self.before: list[int] = []
+
+    def usual(self) -> int:
+        """How many they have while nobody holds them, the fewest where they differ; 1 without any."""
+        with self.changed:
+            return min(self.before if self.n_users else self._counts(), default=1)
+
+    def _counts(self) -> list[int]:
+        return [library.num_threads for library in self.libraries]
+
+    def take(self, n_threads: int) -> None:
+        """Begin to compute with so many."""
+        with self.changed:
+            # Who comes later than somebody who waits does not go ahead, or that one would wait for ever.
+            if self.n_users and (self.now != n_threads or self.n_waiting):
+                self.n_waiting += 1
+                try:
+                    self.changed.wait()  # until the last user has left, and somebody took its place
+                    self.changed.wait_for(lambda: not self.n_users or self.now == n_threads)
+                finally:
+                    self.n_waiting -= 1
+            if not self.n_users:
+                self.before, self.now = self._counts(), n_threads
+                self._set([n_threads] * len(self.libraries))
+            self.n_users += 1
+
+    def give_back(self) -> None:
+        """End; the last one leaves them as they were."""
+        with self.changed:
+            self.n_users -= 1
+            if not self.n_users:
+                self._set(self.before)
+                self.changed.notify_all()
+
+    def _set(self, counts: list[int]) -> None:
+        for library, count in zip(self.libraries, counts, strict=True):
+            if library.num_threads != count:
+                library.set_num_threads(count)
+
+    def let_use(self, n_threads: int) -> None:
+        """Let them use so many from now on."""
+        with self.changed:
+            if self.n_users:
+                self.before = [n_threads] * len(self.libraries)
+            else:
+                self._set([n_threads] * len(self.libraries))
+
+
+def _loaded() -> list[tuple[str, Any]]:
+    """File and handle of each OpenBLAS that is loaded; where there is none, of what threadpoolctl knows.
+
+    threadpoolctl lets only the thread that set a number first change it for good.
+    """
+    found: list[Any] = open_blas.loaded()
+    if found:
+        return [(library.filepath, library) for library in found]
     try:
         from threadpoolctl import ThreadpoolController
     except ModuleNotFoundError:
-        return None
-    return ThreadpoolController().select(user_api="blas")
+        return []
+    found = ThreadpoolController().select(user_api="blas").lib_controllers
+    return [(library.filepath, library) for library in found]
+
+
+def _is_scipys(file: str) -> bool:
+    """Whether a library lies in SciPy's folder, or beside it in scipy.libs."""
+    scipy = sys.modules.get("scipy")
+    return scipy is not None and file.startswith(str(Path(str(scipy.__file__)).parent))
 
 
 @functools.cache
-def _scipys_own() -> Any:
-    """SciPy's BLAS, if it is not NumPy's, too: it lies in SciPy's folder, or beside it in scipy.libs."""
-    import scipy
-    from threadpoolctl import ThreadpoolController
-
-    blas, folder = ThreadpoolController().select(user_api="blas"), str(Path(scipy.__file__).parent)
-    files = [each["filepath"] for each in blas.info()]
-    return blas.select(filepath=[file for file in files if file.startswith(folder)])
+def _numpys() -> Threads:
+    """NumPy's BLAS."""
+    return Threads([library for file, library in _loaded() if not _is_scipys(file)])
 
 
-def one_thread_for_scipy() -> Any:
-    """A context in which SciPy's own BLAS uses one thread.
+@functools.cache
+def _scipys() -> Threads:
+    """SciPy's BLAS, where it is another one."""
+    return Threads([library for file, library in _loaded() if _is_scipys(file)])
 
-    After each product the threads of a BLAS wait busily for the next. Where two libraries take turns, those
-    of one wait on the cores that the other needs: 100 iterations of L-BFGS on 100 rows of 2-100-100-1 take
-    900 instead of 110 ms.
-    """
+
+_NONE = Threads([])
+
+
+def _both() -> tuple[Threads, Threads]:
+    return _numpys(), _scipys() if "scipy.linalg" in sys.modules else _NONE
+
+
+def _forget() -> None:
+    """Begin anew in a fork, where those who computed in its parent will never give theirs back."""
+    _numpys.cache_clear()
+    _scipys.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+class _OfThisThread(threading.local):
+    """What the calling thread has taken, and how many threads it was told to use at most."""
+
+    computes = False
+    most = sys.maxsize
+
+
+_own = _OfThisThread()
+
+
+@contextlib.contextmanager
+def at_most(n_threads: int | None) -> Iterator[None]:
+    """Let no more than so many threads compute what the calling thread asks for inside; None: no limit."""
+    before = _own.most
+    _own.most = before if n_threads is None else n_threads
     try:
-        return _scipys_own().limit(limits=1)
-    except ModuleNotFoundError:  # threadpoolctl
-        return contextlib.nullcontext()
+        yield
+    finally:
+        _own.most = before
+
+
+def n_threads() -> int:
+    """Threads that may share out a large piece of work."""
+    return min(cores(), _both()[0].usual(), _own.most)
+
+
+@contextlib.contextmanager
+def computing(work: int) -> Iterator[None]:
+    """Compute inside, with the threads that suit the size of the products: the same, whatever else goes on.
+
+    SciPy's own BLAS has one thread meanwhile: where two libraries take turns, the threads of one wait on the
+    cores that the other needs (100 iterations of L-BFGS on 100 rows of 2-100-100-1: 900 instead of 110 ms).
+
+    Parameters
+    ----------
+    work : int
+        Multiplications of the largest product. With less than that for two threads, one computes.
+    """
+    if _own.computes:
+        yield
+        return
+    several = work >= 2 * WORK_PER_THREAD
+    numpys, scipys = _both()
+    numpys.take(min(n_threads(), work // WORK_PER_THREAD) if several else 1)
+    scipys.take(1)
+    _own.computes = True
+    try:
+        yield
+    finally:
+        _own.computes = False
+        scipys.give_back()
+        numpys.give_back()
+
+
+@contextlib.contextmanager
+def one_thread_for_scipy() -> Iterator[None]:
+    """Compute inside with SciPy's own BLAS, in one thread."""
+    scipys = _both()[1]
+    scipys.take(1)
+    try:
+        yield
+    finally:
+        scipys.give_back()
+
+
+def let_use(n_threads: int) -> None:
+    """Let each BLAS use so many threads from now on."""
+    for each in _both():
+        each.let_use(n_threads)

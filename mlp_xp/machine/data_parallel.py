@@ -29,6 +29,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from mlp_xp.machine import blas
 from mlp_xp.machine.array_api import Array, Backend, to_host
 
 SIZES_OF_MPI = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
@@ -179,11 +180,7 @@ class Ranks:
         """Let BLAS use `own_cores` threads, unless the environment says how many."""
         if any(name in os.environ for name in THREAD_SETTINGS):
             return
-        n_cores = self.own_cores()
-        with contextlib.suppress(ModuleNotFoundError):
-            import threadpoolctl
-
-            threadpoolctl.threadpool_limits(n_cores)
+        blas.let_use(self.own_cores())
 
     @contextlib.contextmanager
     def lowest_first(self) -> Iterator[None]:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from mlp_xp.machine import blas
+
 Column = tuple[int, str]
 """A part of a row: how many numbers, and their dtype."""
 
@@ -36,6 +38,10 @@ class InStep:
     def working(self) -> contextlib.AbstractContextManager[None]:
         """What surrounds the steps of an epoch: nothing."""
         return contextlib.nullcontext()
+
+    def computing(self, work: int) -> contextlib.AbstractContextManager[None]:
+        """What surrounds products of so many multiplications: the threads that suit their size."""
+        return blas.computing(work)
 
     def staging(
         self, backend: Any, columns: Sequence[Column | None], n_rows: int, n_slots: int

@@ -326,10 +326,13 @@ def test_a_fork_gets_threads_of_its_own(monkeypatch):
 
 
 def test_there_are_as_many_threads_as_the_blas_may_use(monkeypatch):
-    assert on_cpu.n_threads() >= 1
-    with blas.libraries().limit(limits=1):
+    assert on_cpu.n_threads() == blas.n_threads() >= 1
+    with blas.computing(1):  # who computes beside us changes nothing
+        assert on_cpu.n_threads() == blas.n_threads()
+    with blas.at_most(1):
         assert on_cpu.n_threads() == 1
-    monkeypatch.setattr(blas, "libraries", lambda: None)
+    nothing = blas.Threads([])
+    monkeypatch.setattr(blas, "_both", lambda: (nothing, nothing))
     assert on_cpu.n_threads() == 1
 
 

@@ -1,10 +1,7 @@
 """L-BFGS on the objective over all rows: known optima, and a thread that always ends."""
 
 import gc
-import os
-import subprocess
 import sys
-import textwrap
 import threading
 
 import numpy as np
@@ -12,7 +9,6 @@ import pytest
 from arrays import host, readonly
 
 from mlp_xp.losses import SoftmaxCrossEntropy, SquaredError
-from mlp_xp.machine import blas
 from mlp_xp.network import Network
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import LBFGS
@@ -267,36 +263,3 @@ def test_without_scipy_the_message_says_what_to_install(data, device, monkeypatc
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
     with pytest.raises(ModuleNotFoundError, match=r'L-BFGS needs SciPy: pip install "mlp-xp\[sklearn\]"'):
         to_the_end(train(deep(device), full(x, y), optimizer="lbfgs"))
-
-
-@pytest.mark.needs("threadpoolctl")
-def test_scipys_own_blas_has_one_thread_while_numpys_keeps_its_own():
-    program = """
-        import numpy, scipy.optimize, threadpoolctl
-        from mlp_xp.machine import blas
-        def threads():
-            pools = threadpoolctl.threadpool_info()
-            return {pool["filepath"]: pool["num_threads"] for pool in pools if pool["user_api"] == "blas"}
-        before = threads()
-        with blas.one_thread_for_scipy():
-            within = threads()
-        assert threads() == before
-        own = [file for file in before if "scipy.libs" in file or "scipy/.dylibs" in file]
-        assert within == before | dict.fromkeys(own, 1), (before, within)
-        print(*before.values())
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "2"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def test_without_threadpoolctl_nothing_is_limited(monkeypatch):
-    blas._scipys_own.cache_clear()
-    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
-    with blas.one_thread_for_scipy() as limited:
-        assert limited is None

@@ -105,6 +105,10 @@ class Streams:
             finally:
                 before.wait_event(compute.record())
 
+    def computing(self, work: int) -> contextlib.AbstractContextManager[None]:
+        """What surrounds products of so many multiplications: nothing."""
+        return contextlib.nullcontext()
+
     def staging(
         self, backend: Any, columns: Sequence[Column | None], n_rows: int, n_slots: int
     ) -> "PinnedStaging":
