@@ -637,6 +637,7 @@ def test_memory_does_not_grow_with_the_rows():
     assert [len(part) for part in model.predict_parts(source)] == [8192, 8192, 3616]
 
 
+@pytest.mark.needs("pyarrow")
 def test_dates_are_a_target_only_as_names_of_classes(folder):
     write(folder / "t.csv", "day,n\n" + "2024-01-01,1\n2024-01-02 12:00,2\n" * 3)
     table = open_table(TableOptions(data="t.csv", target="day"))
