@@ -4,8 +4,8 @@ In this order: the diagnosis; the tests that touch a device, with --device cuda;
 (tests/whole/test_on_a_gpu.py: fused kernels against plain rules, every step reading its own rows, no memory
 taken by a step, graphs against single launches bit for bit); the time of a step against PyTorch and JAX;
 streaming data of ten times the memory that training may take. Each figure is held against its target.
-All share eight minutes; what there is after each part is in gpu-so-far.json of the folder from which it is run. Without a GPU
-it says why, and writes that nothing was measured.
+All share eight minutes; what there is after each part is in gpu-so-far.json of the folder from
+which it is run. Without a GPU it says why, and writes that nothing was measured.
 """
 
 import argparse
