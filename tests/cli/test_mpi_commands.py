@@ -200,3 +200,24 @@ def test_unknown_ways_to_sum_are_refused():
     )
     assert done.returncode == 2
     assert "unknown --all-reduce 'ring'; Known: auto, nccl, host, mpi." in done.stderr
+
+
+def test_ranks_that_were_given_something_else_are_refused(tmp_path):
+    """Rank 1 has other epochs, or other rows under the same name."""
+    for rank in (0, 1):
+        (tmp_path / str(rank)).mkdir()
+        x = np.random.default_rng(rank).normal(size=(40, 2))
+        np.save(tmp_path / str(rank) / "x.npy", x)
+        np.save(tmp_path / str(rank) / "y.npy", x[:, 0])
+    program = (
+        "import os, sys; from mpi4py import MPI; from mlp_xp.cli import main\n"
+        "rank = MPI.COMM_WORLD.Get_rank(); os.chdir(sys.argv[1 + rank])\n"
+        "main(['train', 'x.npy', '--target', 'y.npy', '--quiet', '--epochs', sys.argv[3 + rank]])"
+    )
+    folders = (tmp_path / "0", tmp_path / "1")
+    done = mpiexec(2, "-c", program, folders[0], folders[0], "2", "3")
+    assert done.returncode == 2
+    assert "rank 1 differs from rank 0: epochs 3 against 2" in done.stderr
+    done = mpiexec(2, "-c", program, *folders, "2", "2")
+    assert done.returncode == 2
+    assert "rank 1 differs from rank 0: data" in done.stderr
