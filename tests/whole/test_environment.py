@@ -64,7 +64,7 @@ def test_every_requirement_has_a_lower_bound():
 
 
 def test_core_is_light():
-    core = {"numpy", "array-api-compat", "safetensors", "typer"}
+    core = {"numpy", "array-api-compat", "rich", "safetensors", "typer"}
     assert bounds(PROJECT["dependencies"]).keys() == core
 
 
