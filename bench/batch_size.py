@@ -25,7 +25,7 @@ from mlp_xp.forward import Memo
 from mlp_xp.losses import SquaredError
 from mlp_xp.machine.array_api import Backend
 from mlp_xp.machine.array_api import backend as find_backend
-from mlp_xp.objective import mean_loss
+from mlp_xp.run.validation import mean_loss
 
 N_ROWS, N_FEATURES = 10_000, 20
 LAYER_SIZES = (N_FEATURES, 64, 64, 1)

@@ -30,7 +30,7 @@ from mlp_xp.forward import Memo
 from mlp_xp.losses import HalfSquaredError
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import Adam, Optimizer
-from mlp_xp.rows.loader import Chunk, Step
+from mlp_xp.rows.batch import Batch, Chunk
 
 N_FEATURES = 64
 ROUNDS = 5
@@ -101,7 +101,7 @@ def step_bytes(size: Size, way: str) -> int:
         tracemalloc.reset_peak()  # weights are drawn in float64
         for number in range(2):
             chunk = (Chunk(x, y, None), float(size.batch))
-            update(Step(size.batch, float(size.batch), (chunk,)), number, 1e-4)
+            update(Batch(size.batch, float(size.batch), (chunk,)), number, 1e-4)
 
     steps()  # imports and compiles
     tracemalloc.start()

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from mlp_xp.machine import data_parallel
     from mlp_xp.network import Network
     from mlp_xp.rows.loader import Loader
+    from mlp_xp.run.epoch import Epoch
     from mlp_xp.saved.model_file import load, save
     from mlp_xp.saved.onnx_file import export_onnx
-    from mlp_xp.training_loop import Epoch, train
+    from mlp_xp.training import train
 
 __version__ = VERSION
 __all__ = [
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 _PLACES = {
-    "Epoch": "training_loop",
+    "Epoch": "run.epoch",
     "Loader": "rows.loader",
     "MLPClassifier": "estimators",
     "MLPRegressor": "estimators",
@@ -42,7 +43,7 @@ _PLACES = {
     "export_onnx": "saved.onnx_file",
     "load": "saved.model_file",
     "save": "saved.model_file",
-    "train": "training_loop",
+    "train": "training",
 }
 """Where each name is, below this package."""
 

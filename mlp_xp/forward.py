@@ -1,14 +1,16 @@
 """The forward pass, and what it remembers for the way back."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mlp_xp.dropout import Dropout
 from mlp_xp.losses import IdentityLink
 from mlp_xp.machine.array_api import Array, on_host, to_host
-from mlp_xp.network import Network
 from mlp_xp.settings import checks
+
+if TYPE_CHECKING:
+    from mlp_xp.network import Network
 
 
 class Memo:
@@ -46,7 +48,7 @@ class Memo:
         Where xᵀ δ_1 goes on the way back, from which both ∂L/∂W_1 and ∂L/∂s follow.
     """
 
-    def __init__(self, network: Network, n_rows: int, *, way_back: bool = True) -> None:
+    def __init__(self, network: "Network", n_rows: int, *, way_back: bool = True) -> None:
         self.network = network
         self.n_rows = 0
         self.way_back = way_back
@@ -80,7 +82,7 @@ class Memo:
         self.inputs: list[Array] = [None, *self.z[:-1]]
 
     @staticmethod
-    def bytes_per_row(network: Network) -> int:
+    def bytes_per_row(network: "Network") -> int:
         """What one more row takes on the device in a training step, its own x included."""
         sizes = network.layer_sizes
         kept = sum(size for size, f in zip(sizes[1:], network.activations, strict=True) if not f.keeps_output)
@@ -116,7 +118,7 @@ class Memo:
 
 
 def forward(
-    network: Network,
+    network: "Network",
     x: Array,
     memo: Memo,
     dropout: Dropout | None = None,
@@ -174,7 +176,7 @@ MANY_ROWS = 4096
 """More are predicted in chunks eight times as large: their buffers are made once for all chunks."""
 
 
-def _chunk_rows(network: Network, n_rows: int) -> int:
+def _chunk_rows(network: "Network", n_rows: int) -> int:
     """Rows a chunk, so that a layer's outputs stay in a core's cache.
 
     For few rows, as many as fit 128 kB: what is larger is asked for anew of the system at every call, and
@@ -185,7 +187,7 @@ def _chunk_rows(network: Network, n_rows: int) -> int:
     return min(MOST_ROWS, max(FEWEST_ROWS, fitting if n_rows <= MANY_ROWS else 8 * fitting))
 
 
-def predict(network: Network, x: Any, *, output: str, chunk_rows: int | None) -> Any:
+def predict(network: "Network", x: Any, *, output: str, chunk_rows: int | None) -> Any:
     """See `Network.predict`."""
     backend, n_features = network.backend, network.layer_sizes[0]
     checks.refuse(
@@ -218,7 +220,7 @@ def predict(network: Network, x: Any, *, output: str, chunk_rows: int | None) ->
 
 
 def _fill(
-    predictions: Array, network: Network, x: Array, link: Any, chunk_rows: int, on_device: bool
+    predictions: Array, network: "Network", x: Array, link: Any, chunk_rows: int, on_device: bool
 ) -> None:
     """Predict chunk by chunk."""
     backend = network.backend

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mlp_xp.activations import ACTIVATIONS, Custom, Identity, resolve_activation
+from mlp_xp.forward import predict
 from mlp_xp.initializers import INITIALIZERS, SUITED
 from mlp_xp.losses import LINKS, IdentityLink
 from mlp_xp.machine.array_api import Array, Backend
@@ -164,8 +165,6 @@ class Network:
         ValueError
             x has another number of columns than the network has inputs.
         """
-        from mlp_xp.forward import predict
-
         return predict(self, x, output=output, chunk_rows=chunk_rows)
 
     def gradient(

@@ -452,6 +452,8 @@ class Optimizer:
         On the rate of a decoupled decay.
     t : int
         Steps made.
+    is_moving : bool
+        Whether a step is under way, or was left by an error.
     state : dict of str to flat array
         What the rule remembers, in the layout of the parameters.
     """
@@ -462,16 +464,24 @@ class Optimizer:
         self.groups = None if factors is None else factors.groups(parameters)
         self.decay_factor = 1.0
         self.t = 0
+        self.is_moving = False
         self.state = {name: parameters.backend.zeros((parameters.size,)) for name in rule.state}
 
     def step(self, gradient: Parameters, rate: float) -> None:
         """Update the parameters in place; the gradient is read."""
+        self.is_moving = True
         self.t += 1
         backend, p, g = self.parameters.backend, self.parameters.flat, gradient.flat
         self.shrink_weights(rate)
         if self.parameters.size <= backend.block and self.groups is None:
             self.rule.update(backend.xp, self.t, rate, p, g, **self.state)
-            return
+        else:
+            self._update_in_blocks(p, g, rate)
+        self.is_moving = False
+
+    def _update_in_blocks(self, p: Array, g: Array, rate: float) -> None:
+        """Slices that stay in a core's cache, each group of parameters at its own rate."""
+        backend = self.parameters.backend
         for group, factor in self.groups or [(slice(0, self.parameters.size), 1.0)]:
             for part in backend.blocks(group.stop - group.start):
                 block = slice(group.start + part.start, group.start + part.stop)

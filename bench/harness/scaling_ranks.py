@@ -20,7 +20,7 @@ from bench.peers.step import Server, Training
 from mlp_xp.machine.array_api import backend
 from mlp_xp.machine.data_parallel import Ranks, world
 from mlp_xp.parameters import Parameters
-from mlp_xp.rows.loader import Share
+from mlp_xp.rows.batch import Share
 
 LONGEST_ORDER = 4096
 """Bytes."""

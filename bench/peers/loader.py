@@ -50,7 +50,7 @@ def mlp_xp(x: np.ndarray, y: np.ndarray, batch: int) -> Epoch:
     loader, cpu = Loader(x, y, batch_size=batch), backend("cpu")
 
     def epoch(number: int) -> Batches:
-        for step in loader.steps(number, cpu):
+        for step in loader.batches(number, cpu):
             for chunk in step:
                 yield chunk.x, chunk.y
 

@@ -15,9 +15,9 @@ from mlp_xp.machine.whole_file import write_whole
 from mlp_xp.report.epochs import Log, TensorBoardLog, numbers_of
 from mlp_xp.report.page import Account, page
 from mlp_xp.report.plot import draw_curves
+from mlp_xp.run.epoch import Epoch
 from mlp_xp.settings.options import Options
 from mlp_xp.tables.model import TableModel
-from mlp_xp.training_loop import Epoch
 from mlp_xp.version import VERSION
 
 

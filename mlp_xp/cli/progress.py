@@ -18,7 +18,7 @@ from rich.text import Text
 
 from mlp_xp.machine import cuda
 from mlp_xp.rows.source import Source, Wrapped
-from mlp_xp.training_loop import Epoch
+from mlp_xp.run.epoch import Epoch
 
 SECONDS_BETWEEN_LINES = 1.0
 """Between plain lines at first; later a fiftieth of the time that has passed."""

@@ -8,9 +8,9 @@ from mlp_xp.cli.commands import Train
 from mlp_xp.cli.printing import say as say_line
 from mlp_xp.history import History
 from mlp_xp.machine.data_parallel import Ranks, world
+from mlp_xp.run.state import TrainingState
 from mlp_xp.saved.checkpoint import Checkpoints, Interruption, decode, encode, fingerprint, interruptible
 from mlp_xp.settings.spelling import given, spelled
-from mlp_xp.training_loop import TrainingState
 
 
 def find_ranks(*, alone: bool, all_reduce: str = "auto") -> Ranks | None:

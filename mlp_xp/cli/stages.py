@@ -16,6 +16,8 @@ from mlp_xp.history import History
 from mlp_xp.machine.data_parallel import Ranks
 from mlp_xp.network import Network
 from mlp_xp.rows.loader import Loader
+from mlp_xp.run.epoch import Epoch
+from mlp_xp.run.state import TrainingState
 from mlp_xp.saved.checkpoint import Checkpoints, Interruption
 from mlp_xp.saved.model_file import save
 from mlp_xp.settings.spelling import given, spelled
@@ -34,7 +36,6 @@ from mlp_xp.tables.fitting import (
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TrainingOptions
 from mlp_xp.tables.recipe import uses_tables
-from mlp_xp.training_loop import Epoch, TrainingState
 
 
 def introduction(data: Data, network: Network) -> list[str]:

@@ -10,9 +10,10 @@ from sklearn.exceptions import ConvergenceWarning
 
 from mlp_xp.estimators.callbacks import Listeners
 from mlp_xp.estimators.training import OF_SKLEARN, Progress, Validation, agreed
-from mlp_xp.objective import Objective, mean_loss
+from mlp_xp.objective import Objective
 from mlp_xp.rows.loader import Loader
 from mlp_xp.run.full_batch import minimise, value_and_gradient
+from mlp_xp.run.validation import mean_loss
 
 
 class Search:

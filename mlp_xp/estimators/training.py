@@ -16,15 +16,19 @@ from sklearn.exceptions import ConvergenceWarning
 from mlp_xp.dropout import Dropout
 from mlp_xp.estimators.callbacks import Listeners
 from mlp_xp.estimators.drawing import CountedOrder, DrawnOrder
+from mlp_xp.fast import ways
 from mlp_xp.history import History
 from mlp_xp.machine.array_api import Array
 from mlp_xp.machine.data_parallel import Ranks
 from mlp_xp.network import Network
-from mlp_xp.objective import Objective, mean_loss
+from mlp_xp.objective import Objective
 from mlp_xp.optimizers import Optimizer
 from mlp_xp.rows.loader import Loader
+from mlp_xp.run.rates import Rates
+from mlp_xp.run.state import Unattended
+from mlp_xp.run.validation import mean_loss
 from mlp_xp.schedules import Constant, InverseScaling
-from mlp_xp.training_loop import Rates, descend
+from mlp_xp.training_loop import descend
 
 OF_SKLEARN = 5
 """Frames from `fitting._descend` up to scikit-learn's wrapper of `fit`: warnings seem to come from there, so
@@ -151,7 +155,7 @@ def epoch_loss(objective: Objective, loader: Loader, scale: float) -> float:
     Σ_steps n (scale · Σ s_i L_i + λ R) / Σ s_i  /  Σ_steps n
     """
     total, left = 0.0, loader.n_rows
-    for loss, penalty, divisor in objective.step_terms():
+    for loss, penalty, divisor in objective.losses.steps():
         n_rows = min(loader.batch_size, left)
         left -= n_rows
         if divisor:
@@ -250,7 +254,9 @@ class Descent:
         e, rates = self.e, self.training.rates
         history = rates.history
         history.steps_per_epoch = self.loader.steps_per_epoch
-        passes = descend(self.objective, self.loader, self.training.optimizer, rates, e.clip_norm)
+        make_step = ways(self.objective.network.backend.name)
+        step = make_step(self.objective, self.training.optimizer, e.clip_norm)
+        passes = descend(step, self.loader, rates, Unattended())
         with contextlib.closing(passes):
             try:
                 e.n_iter_ = 0

@@ -1,4 +1,4 @@
-"""The fast way is a way from outside: it makes the same updates with what a device has to offer.
+"""The fast way is a way from outside: it makes the same steps with what a device has to offer.
 
 The plain rule stays the code of every library without a way of its own, and the oracle: a fast way replaces
 activations, loss, penalty, matrix product and update rule by equivalents (`Objective.compute_with`), never
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from mlp_xp.fast import compiled
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import Optimizer
-from mlp_xp.update import Update
+from mlp_xp.step import Step
 
 WAYS = ("fast", "fused", "plain")
 """How updates are made: "fast" is all that the device has, "fused" the same without recording a step and
@@ -20,7 +20,7 @@ launching it as one (a CUDA graph; on a CPU they are the same), "plain" the rule
 
 def ways(
     backend_name: str, way: str = "fast", *, schedules_more: bool = False
-) -> Callable[[Objective, Optimizer, float | None], Update]:
+) -> Callable[[Objective, Optimizer, float | None], Step]:
     """What makes the updates of a training on a device.
 
     Parameters
@@ -34,17 +34,17 @@ def ways(
 
     Returns
     -------
-    callable (objective, optimizer, clip_norm) -> Update
+    callable (objective, optimizer, clip_norm) -> Step
     """
     if way != "plain" and backend_name.startswith("cuda:"):
-        from mlp_xp.fast.on_cuda import CudaUpdate
+        from mlp_xp.fast.on_cuda import CudaStep
 
-        return functools.partial(CudaUpdate, captures=way == "fast", schedules_more=schedules_more)
+        return functools.partial(CudaStep, captures=way == "fast", schedules_more=schedules_more)
     if way != "plain" and backend_name == "cpu":
-        from mlp_xp.fast.on_cpu import CpuUpdate
+        from mlp_xp.fast.on_cpu import CpuStep
 
-        return functools.partial(CpuUpdate, schedules_more=schedules_more)
-    return Update
+        return functools.partial(CpuStep, schedules_more=schedules_more)
+    return Step
 
 
 def describe() -> str:

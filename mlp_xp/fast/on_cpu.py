@@ -23,12 +23,13 @@ from mlp_xp.fast import compiled
 from mlp_xp.fast.rule_numbers import rule_numbers
 from mlp_xp.losses import LOSSES
 from mlp_xp.machine import blas
-from mlp_xp.objective import READ_EVERY, Objective
+from mlp_xp.objective import Objective
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
 from mlp_xp.regularizers import REGULARIZERS, Norms
-from mlp_xp.rows.loader import Chunk, Group, Step
+from mlp_xp.rows.batch import Block, Chunk
+from mlp_xp.run.rates import Rates
 from mlp_xp.settings.catalogue import known_name, name_of
-from mlp_xp.update import Update
+from mlp_xp.step import Step
 
 PAYS_AFTER = 1.5
 """Seconds that compiled steps would have saved so far, at which they are turned to. To import Numba and to
@@ -38,6 +39,9 @@ nothing, one that goes on has lost at most as much again."""
 SAVED_PER_STEP, SAVED_PER_NUMBER = 30e-6, 1.3e-9
 """Seconds: what a plain step takes longer than a compiled one, for a network of a few units (4-3-2-1), and
 for each parameter and each output of a unit more (32-100-1 to 1024-2048-2048-10)."""
+
+MOST_WORK = 2 * 10**9
+"""Rows × parameters that one call of compiled steps may take, some 0.2 s: Ctrl-C waits for its end."""
 
 USUAL_ROWS = 128
 """Of a step. Not the step's own: whether the last, ragged one is compiled must not depend on its rows."""
@@ -117,13 +121,13 @@ def n_threads() -> int:
     return blas.n_threads() if IS_POSSIBLE else 1
 
 
-class CpuUpdate(Update):
-    """Updates that are compiled from a certain step on; before, and where Numba is not there, plain ones.
+class CpuStep(Step):
+    """Steps that are compiled from a certain one on; before, and where Numba is not there, plain ones.
 
     Parameters
     ----------
     objective, optimizer, clip_norm
-        As in `Update`.
+        As in `Step`.
     schedules_more : bool
         Whether more than the rate changes from step to step: dropout or decay.
     """
@@ -162,22 +166,18 @@ class CpuUpdate(Update):
 
         return known_name(OPTIMIZERS, self.optimizer.rule) in RULES
 
-    def __call__(self, step: Step, number: int, rate: float) -> None:
-        """Make one update."""
-        chunk = step.only_chunk
-        if self._turn(number) and self.plan is not None and chunk is not None and step.divisor:
-            self._make_steps(self.plan, chunk, step.n_rows, [rate], [step.divisor])
-        else:
-            super().__call__(step, number, rate)
-
-    def at_once(self, group: Group, rates: Any) -> int:
-        """Make the updates of a group by one call; return how many were made."""
-        if group.rows is None or not self._turn(rates.history.step) or self.plan is None:
+    def at_once(self, block: Block, first: int, most: int, rates: Rates) -> int:
+        """Make the updates of some of a block's batches by one call; return how many were made."""
+        if block.rows is None or not self._turn(rates.history.step) or self.plan is None:
             return 0
-        divisors = group.divisors()
-        if not all(divisors):
+        batch = block.batch_size
+        most = min(most, max(1, MOST_WORK // (batch * self.optimizer.parameters.size)))
+        divisors = list(itertools.takewhile(bool, block.divisors(first, most)))
+        if not divisors:
             return 0
-        return self._make_steps(self.plan, group.rows, group.batch, rates.ahead(len(divisors)), divisors)
+        rows = slice(first * batch, (first + len(divisors)) * batch)
+        chunk = Chunk(*(None if part is None else part[rows] for part in block.rows))
+        return self._make_steps(self.plan, chunk, batch, rates.ahead(len(divisors)), divisors)
 
     def _make_steps(
         self, plan: Plan, rows: Chunk, batch: int, rates: Sequence[float], divisors: Sequence[float]
@@ -197,10 +197,9 @@ class CpuUpdate(Update):
         y = np.empty((0, 1), dtype=x.dtype) if objective.loss.labels else y
         n_values = 1 if objective.regularizer is None else 2
         n_made = 0
-        while n_made < len(divisors) and not objective.values.broken:
-            place = objective.values.place(n_values)
-            stop = min(len(divisors), n_made + (READ_EVERY - place) // n_values)
-            values = objective.values.waiting[place : place + (stop - n_made) * n_values]
+        while n_made < len(divisors) and not objective.losses.broken:
+            values = objective.losses.room(len(divisors) - n_made).view.reshape(-1, n_values)
+            stop = n_made + len(values)
             some = slice(n_made * batch, stop * batch)
             self._share_out(
                 n_parts,
@@ -215,10 +214,10 @@ class CpuUpdate(Update):
                 np.array(divisors[n_made:stop]),
                 objective.reduction == "mean",
                 self._memory[:n_memory],
-                values.reshape(-1, n_values),
+                values,
             )
-            optimizer.t += stop - n_made
-            objective.record_stored(n_values, *divisors[n_made:stop])
+            optimizer.t += len(values)
+            objective.losses.filled(*divisors[n_made:stop])
             n_made = stop
         return n_made
 

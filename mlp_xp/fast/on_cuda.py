@@ -21,9 +21,9 @@ from mlp_xp.network import Network
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer
 from mlp_xp.regularizers import REGULARIZERS, Norms
-from mlp_xp.rows.loader import Step
+from mlp_xp.rows.batch import Batch
 from mlp_xp.settings.catalogue import known_name, name_of
-from mlp_xp.update import Update
+from mlp_xp.step import Step
 
 EAGER_STEPS = 2
 """Steps of a size that are launched kernel by kernel first: kernels are compiled, cuBLAS chooses its own."""
@@ -126,13 +126,13 @@ class FusedDropout:
         return mask
 
 
-class CudaUpdate(Update):
-    """Updates by fused kernels and captured steps; the objective computes with them from now on.
+class CudaStep(Step):
+    """Steps by fused kernels and captured steps; the objective computes with them from now on.
 
     Parameters
     ----------
     objective, optimizer, clip_norm
-        As in `Update`.
+        As in `Step`.
     captures : bool
         Whether to capture steps.
     schedules_more : bool
@@ -199,25 +199,24 @@ class CudaUpdate(Update):
     def _is_fused(self, activation: Any) -> bool:
         return known_name(ACTIVATIONS, activation) in self.kit.activations
 
-    def __call__(self, step: Step, number: int, rate: float) -> None:
-        """Make one update."""
-        chunk = step.only_chunk
-        if chunk is None or self.objective.ranks is not None or not step.divisor or self.rule_name is None:
-            super().__call__(step, number, rate)
+    def __call__(self, batch: Batch, number: int, rate: float) -> None:
+        """Make one."""
+        chunk = batch.only_chunk
+        if chunk is None or self.objective.ranks is not None or not batch.divisor or self.rule_name is None:
+            super().__call__(batch, number, rate)
             return
         objective, optimizer, kit = self.objective, self.optimizer, self.kit
-        n_values = 1 if objective.regularizer is None else 2
-        place = objective.values.place(n_values)
-        if objective.values.broken:
+        room = objective.losses.room()
+        if objective.losses.broken:
             return
         rows = self._rows_of(chunk)
-        inverse = 1.0 if objective.reduction == "sum" else 1.0 / step.divisor
+        inverse = 1.0 if objective.reduction == "sum" else 1.0 / batch.divisor
         numbers = rule_numbers(optimizer.rule, optimizer.t + 1, rate) or ()
-        kit.begin(tuple(chunk), rows, numbers, inverse, number, place)
-        if not self._launch(step.n_rows, rows, number):
-            self._compute(rows, number)
+        kit.begin(tuple(chunk), rows, numbers, inverse, number, room.start)
+        if not self._launch(batch.n_rows, rows, number, room.waiting):
+            self._compute(rows, number, room.waiting)
         optimizer.t += 1
-        objective.record_stored(n_values, step.divisor)
+        objective.losses.filled(batch.divisor)
 
     def _rows_of(self, chunk: Any) -> tuple[Any, ...]:
         """Where the rows of a chunk go: the first rows of arrays whose addresses stay."""
@@ -228,19 +227,19 @@ class CudaUpdate(Update):
             self._buffers = tuple(None if each is None else xp.empty_like(each) for each in chunk)
         return tuple(None if each is None else each[:n_rows, ...] for each in self._buffers)
 
-    def _compute(self, rows: tuple[Any, ...], number: int) -> None:
-        """One step on rows at a fixed address, with its numbers in device memory."""
+    def _compute(self, rows: tuple[Any, ...], number: int, waiting: Array) -> None:
+        """One step on rows at a fixed address, its numbers in device memory; its values go to `waiting`."""
         objective, optimizer, kit = self.objective, self.optimizer, self.kit
         x, y, weight = rows
         value = objective.add_chunk(x, y, weight, kit.inverse, number, 0, add=False)
         penalty = None if objective.regularizer is None else objective.add_penalty(kit.inverse)
-        kit.record(value, penalty, objective.values.waiting)
+        kit.record(value, penalty, waiting)
         gradient, parameters = objective.gradient, optimizer.parameters
         if self.clip_norm is not None:
             kit.clip(gradient.flat, self.clip_norm)
         kit.update(self.rule_name, gradient.flat, parameters.n_weights, parameters.flat, optimizer.state)
 
-    def _launch(self, n_rows: int, rows: tuple[Any, ...], number: int) -> bool:
+    def _launch(self, n_rows: int, rows: tuple[Any, ...], number: int, waiting: Array) -> bool:
         """Launch the graph, captured first where it is time to; False where there is none for this step."""
         if not self.captures or self._buffers is None or not self.kit.is_current():
             return False
@@ -248,16 +247,16 @@ class CudaUpdate(Update):
             size, times = self._repeated
             self._repeated = (n_rows, times + 1 if size == n_rows else 1)
             if self._repeated[1] > EAGER_STEPS:
-                self._capture(rows, number)
+                self._capture(rows, number, waiting)
         if self._graph is None or n_rows != self._repeated[0]:
             return False
         self._graph.launch()
         return True
 
-    def _capture(self, rows: tuple[Any, ...], number: int) -> None:
+    def _capture(self, rows: tuple[Any, ...], number: int, waiting: Array) -> None:
         memo = self.objective.memo.of(rows[0].shape[0])
         try:
-            self._graph = self.kit.capture(lambda: self._compute(rows, number))
+            self._graph = self.kit.capture(lambda: self._compute(rows, number, waiting))
         except self.kit.NotCapturedError as error:
             self.captures = False
             log.warning("steps are launched kernel by kernel, since this one cannot be captured: %s", error)
@@ -265,7 +264,7 @@ class CudaUpdate(Update):
             self._of_graph = (memo, rows)  # what it reads and writes must live as long
 
     def apply(self, rate: float) -> None:
-        """Move the weights along the gradient of a step of several chunks."""
+        """Move the weights along the gradient of a batch of several chunks."""
         optimizer, kit, gradient = self.optimizer, self.kit, self.objective.gradient
         numbers = rule_numbers(optimizer.rule, optimizer.t + 1, rate)
         if self.rule_name is None or numbers is None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mlp_xp.machine.whole_file import write_whole
 from mlp_xp.report.event_file import EventFile
-from mlp_xp.training_loop import Epoch
+from mlp_xp.run.epoch import Epoch
 
 
 def numbers_of(epoch: Epoch) -> dict[str, Any]:

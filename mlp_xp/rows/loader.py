@@ -1,27 +1,28 @@
 """Where a row travels from its source to the device: gathered in random order, copied over, handed out.
 
-An epoch is a sequence of steps; a step is one update of the weights and a list of chunks. Usually a step has
-one chunk, a mini-batch. A batch of more than `chunk_rows` rows, and "full" above all, has several, whose
-gradients add up: memory depends on the chunk and not on the data.
+An epoch is a sequence of batches; a batch is the rows of one update of the weights, and a list of chunks.
+Usually it has one chunk, a mini-batch. A batch of more than `chunk_rows` rows, and "full" above all, has
+several, whose gradients add up: memory depends on the chunk and not on the data.
 """
 
 import contextlib
-import functools
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from mlp_xp.machine.array_api import Array, Backend
+from mlp_xp.machine.array_api import Backend
 from mlp_xp.machine.array_api import backend as find_backend
 from mlp_xp.machine.staging import Resident
 from mlp_xp.rows.arrays import ArraySource
+from mlp_xp.rows.batch import Batch, Block, Chunk, Gathered, LargeBatch, Share
 from mlp_xp.rows.class_weights import ClassWeighted
 from mlp_xp.rows.device_arrays import ResidentSource, is_elsewhere
-from mlp_xp.rows.order import ORDERS, Order, RowNumbers, Sequential, Shuffled
+from mlp_xp.rows.gather import Gatherer
+from mlp_xp.rows.order import ORDERS, Order, Sequential, Shuffled
 from mlp_xp.rows.prefetch import SLOTS, Pace, prefetched
-from mlp_xp.rows.source import Source, Taken, as_source, is_source, refuse_weights
+from mlp_xp.rows.source import Source, as_source, is_source, refuse_weights
 from mlp_xp.settings import checks
 from mlp_xp.settings.catalogue import resolve
 
@@ -30,97 +31,6 @@ DEFAULT_BATCH = 256
 
 AUTO_LARGEST = 4096
 """The largest batch that "auto" chooses."""
-
-
-class Chunk(NamedTuple):
-    """Rows on the device: x (n_rows, n_features), y (n_rows, n_targets), weight (n_rows, 1) or None."""
-
-    x: Array
-    y: Array
-    weight: Array | None
-
-
-class Step:
-    """The rows of one update of the weights: iterate over it for its chunks.
-
-    Attributes
-    ----------
-    n_rows : int
-        Rows of the global batch, on all ranks.
-    first_row : int
-        Position of the first row of these chunks in the global batch; 0 on one process.
-    divisor : float or None
-        Σ s_i over the global batch (its number of rows without weights). Where weights are spread over
-        several chunks it is None until the last one has passed, and over several ranks until they are summed.
-    own_weight : float
-        Σ s_i over the chunks that have passed.
-    """
-
-    def __init__(
-        self,
-        n_rows: int,
-        divisor: float | None,
-        chunks: Iterable[tuple[Chunk, float]],
-        first_row: int = 0,
-        *,
-        is_whole: bool = True,
-    ) -> None:
-        self.n_rows = n_rows
-        self.divisor = divisor
-        self.first_row = first_row
-        self.own_weight = 0.0
-        self._chunks = chunks
-        self._is_whole = is_whole
-
-    @property
-    def only_chunk(self) -> Chunk | None:
-        """The step's rows where they are one chunk and all on this process; else None. Consumes nothing."""
-        if not (self._is_whole and isinstance(self._chunks, tuple) and len(self._chunks) == 1):
-            return None
-        return self._chunks[0][0]
-
-    def __iter__(self) -> Iterator[Chunk]:
-        """Yield the chunks, and know the divisor when they are through."""
-        for chunk, weight in self._chunks:
-            self.own_weight += weight
-            yield chunk
-        if self.divisor is None and self._is_whole:
-            self.divisor = self.own_weight
-
-
-class Group(NamedTuple):
-    """Steps whose rows are gathered together.
-
-    Attributes
-    ----------
-    steps : callable (n) -> iterator of Step
-        The steps but for the first n, to be taken in turn; their arrays are valid until the next group is
-        asked for. n is 0 where `rows` are not given.
-    batch : int
-        Rows of each step; the last one may have fewer.
-    rows : Chunk or None
-        The rows of all steps, one after the other; None where a step has several chunks, or is shared out.
-    host_weight : array (n_rows,) or None
-        The weights on the host.
-    """
-
-    steps: Callable[[int], Iterator[Step]]
-    batch: int
-    rows: Chunk | None = None
-    host_weight: np.ndarray | None = None
-
-    def divisors(self) -> list[float]:
-        """Σ s_i of each step, where `rows` are given."""
-        n_rows, weight = 0 if self.rows is None else self.rows.x.shape[0], self.host_weight
-        starts = range(0, n_rows, self.batch)
-        if weight is None:
-            return [float(min(self.batch, n_rows - start)) for start in starts]
-        return [_sum(weight[start : start + self.batch]) for start in starts]
-
-
-def _one_step(step: Step, n: int) -> Iterator[Step]:
-    """The steps of a group of one, but for the first n."""
-    yield from (step,)[n:]
 
 
 class Loader:
@@ -173,7 +83,7 @@ class Loader:
     Examples
     --------
     >>> loader = Loader([[1.0], [2.0], [3.0]], [1.0, 2.0, 3.0], batch_size=2)
-    >>> [step.n_rows for step in loader]
+    >>> [batch.n_rows for batch in loader]
     [2, 1]
     """
 
@@ -298,20 +208,20 @@ class Loader:
             )
         return network_backend
 
-    def __iter__(self) -> Iterator[Step]:
-        """Yield the steps of the next epoch; their arrays are the caller's own."""
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches of the next epoch; their arrays are the caller's own."""
         epoch, self._next_epoch = self._next_epoch, self._next_epoch + 1
         backend = self.backend_for()
-        for step in self.steps(epoch, backend, labels=self.source.labels):
+        for batch in self.batches(epoch, backend, labels=self.source.labels):
             own = [
                 Chunk(*(None if part is None else backend.xp.asarray(part, copy=True) for part in chunk))
-                for chunk in step
+                for chunk in batch
             ]
-            # All of the step's weight is counted with its first chunk.
-            weights = [step.divisor or 0.0] + [0.0] * (len(own) - 1)
-            yield Step(step.n_rows, step.divisor, list(zip(own, weights, strict=True)))
+            # All of the batch's weight is counted with its first chunk.
+            weights = [batch.divisor or 0.0] + [0.0] * (len(own) - 1)
+            yield Batch(batch.n_rows, batch.divisor, list(zip(own, weights, strict=True)))
 
-    def steps(
+    def batches(
         self,
         epoch: int,
         backend: Backend,
@@ -320,14 +230,15 @@ class Loader:
         check: Callable[[np.ndarray], None] | None = None,
         first_step: int = 0,
         share: tuple[int, int] = (0, 1),
-    ) -> Iterator[Step]:
-        """Yield the steps of an epoch, group by group; arguments as in `groups`."""
-        groups = self.groups(epoch, backend, labels=labels, check=check, first_step=first_step, share=share)
-        with contextlib.closing(groups):
-            for group in groups:
-                yield from group.steps(0)
+    ) -> Iterator[Batch]:
+        """Yield the batches of an epoch; arguments as in `blocks`."""
+        blocks = self.blocks(epoch, backend, labels=labels, check=check, first_step=first_step, share=share)
+        with contextlib.closing(blocks):
+            for block in blocks:
+                for n in range(block.n_batches):
+                    yield block.batch(n)
 
-    def groups(
+    def blocks(
         self,
         epoch: int,
         backend: Backend,
@@ -336,8 +247,8 @@ class Loader:
         check: Callable[[np.ndarray], None] | None = None,
         first_step: int = 0,
         share: tuple[int, int] = (0, 1),
-    ) -> Generator[Group]:
-        """Yield the steps of an epoch (from 0) as they are gathered; their arrays are reused for the next.
+    ) -> Generator[Block]:
+        """Yield the batches of an epoch as they are gathered; their arrays are reused for the next block.
 
         Parameters
         ----------
@@ -351,21 +262,21 @@ class Loader:
             Refuses targets (on the host) that the loss has no meaning for, once they are gathered: those in
             an array or a file may have changed since they were looked at.
         first_step : int
-            Where to start: earlier steps are not gathered.
+            Which batch to start with, from 0: earlier ones are not gathered.
         share : tuple of int
             (rank, ranks): which part of every global batch to gather, of how many; each row is in one part.
         """
         self.source.check_unchanged()  # after a change under way it would go on with other rows than it began
         order = self.order(self.n_rows, self.seed, epoch)
         source = self.source.in_order(order)
-        steps = self._chunked_steps if self.batch_size > self.chunk_rows else self._small_steps
+        blocks = self._large_batches if self.batch_size > self.chunk_rows else self._small_batches
         take = source.on_device(backend, labels=labels)
         with self._staging(backend, labels, take is not None) as staging:
             gather = Gatherer(source, order, staging, backend.runtime, check, take)
-            yield from steps(gather, first_step * self.batch_size, Share(*share))
+            yield from blocks(gather, first_step * self.batch_size, Share(*share))
 
     def _block_rows(self, block_bytes: int) -> int:
-        """Rows gathered at a time, at most: a chunk, or several small steps."""
+        """Rows gathered at a time, at most: a chunk, or several small batches."""
         batch, row_bytes = self.batch_size, 8 * (self.source.n_features + self.source.n_targets + 1)
         if batch > self.chunk_rows:
             return self.chunk_rows
@@ -395,27 +306,27 @@ class Loader:
         """Let go of the buffers that later epochs would use again."""
         self._idle.clear()
 
-    def _blocks(
-        self, gather: "Gatherer", ranges: Iterable[list[tuple[int, int]]], n_blocks: int
-    ) -> Generator["Block"]:
-        """Blocks of rows, each complete on the device, and to be read until the next is asked for."""
+    def _gathered(
+        self, gather: Gatherer, ranges: Iterable[list[tuple[int, int]]], n_times: int
+    ) -> Generator[Gathered]:
+        """Rows of some ranges, each complete on the device, and to be read until the next are asked for."""
         mode = self.prefetch
         if mode == "auto" and gather.runtime.overlaps:
             mode = "always"
-        elif mode == "auto" and n_blocks == 1:  # nothing to gather while it trains
+        elif mode == "auto" and n_times == 1:  # nothing to gather while it trains
             mode = "never"
         mode = mode if gather.take is None else "never"  # on the stream of the thread that trains
-        with contextlib.closing(prefetched(gather, ranges, self._pace, mode)) as blocks:
-            for block in blocks:
-                gather.staging.receive(block.slot)
+        with contextlib.closing(prefetched(gather, ranges, self._pace, mode)) as each_time:
+            for gathered in each_time:
+                gather.staging.receive(gathered.slot)
                 try:
-                    yield block
+                    yield gathered
                 finally:
-                    gather.staging.release(block.slot)
+                    gather.staging.release(gathered.slot)
 
-    def _chunked_steps(self, gather: "Gatherer", first: int, share: "Share") -> Iterator[Group]:
-        """Steps of several chunks, gathered one by one."""
-        steps = [
+    def _large_batches(self, gather: Gatherer, first: int, share: Share) -> Iterator[Block]:
+        """Batches of several chunks, gathered one by one."""
+        batches = [
             (start, min(start + self.batch_size, self.n_rows))
             for start in range(first, self.n_rows, self.batch_size)
         ]
@@ -424,190 +335,26 @@ class Loader:
                 (start, min(start + self.chunk_rows, own_stop))
                 for start in range(own_start, own_stop, self.chunk_rows)
             ]
-            for own_start, own_stop in (share.of(*step) for step in steps)
+            for own_start, own_stop in (share.of(*batch) for batch in batches)
         ]
-        ranges = [[each] for step in chunks for each in step]
-        with contextlib.closing(self._blocks(gather, ranges, len(ranges))) as blocks:
-            for (start, stop), own in zip(steps, chunks, strict=True):
+        ranges = [[each] for batch in chunks for each in batch]
+        with contextlib.closing(self._gathered(gather, ranges, len(ranges))) as gathered:
+            for (start, stop), own in zip(batches, chunks, strict=True):
                 divisor = None if gather.weighted else float(stop - start)
-                whole = (next(blocks).whole() for _ in own)
+                whole = (next(gathered).whole() for _ in own)
                 first_row = share.of(start, stop)[0] - start
-                step = Step(stop - start, divisor, whole, first_row, is_whole=share.n_ranks == 1)
-                yield Group(functools.partial(_one_step, step), self.batch_size)
+                yield LargeBatch(Batch(stop - start, divisor, whole, first_row, is_whole=share.n_ranks == 1))
 
-    def _small_steps(self, gather: "Gatherer", first: int, share: "Share") -> Iterator[Group]:
-        """Steps of one chunk, gathered several at a time."""
-        batch, n_rows = self.batch_size, self.n_rows
-        size = gather.staging.n_rows
-        begins = range(first, n_rows, size)
-        ranges = (share.of_each(begin, min(begin + size, n_rows), batch) for begin in begins)
-        with contextlib.closing(self._blocks(gather, ranges, len(begins))) as blocks:
-            for begin, block in zip(begins, blocks, strict=True):
-                steps = functools.partial(self._steps_of, block, begin, min(begin + size, n_rows), share)
-                rows = Chunk(block.x, block.y, block.weight) if share.n_ranks == 1 else None
-                yield Group(steps, batch, rows, block.host_weight)
-
-    def _steps_of(self, block: "Block", begin: int, end: int, share: "Share", n: int) -> Iterator[Step]:
-        """The steps of positions begin … end but for the first n; a block has this process's rows of them."""
-        is_whole, weighted = share.n_ranks == 1, block.host_weight is not None
-        at = n * self.batch_size
-        for start in range(begin + at, end, self.batch_size):
-            stop = min(start + self.batch_size, end)
-            own_start, own_stop = (start, stop) if is_whole else share.of(start, stop)
-            chunk = block.part(at, own_stop - own_start)
-            at += own_stop - own_start
-            divisor = float(stop - start) if not weighted else chunk[1] if is_whole else None
-            chunks = (chunk,) if own_stop > own_start else ()
-            yield Step(stop - start, divisor, chunks, own_start - start, is_whole=is_whole)
-
-
-class Share(NamedTuple):
-    """Which part of every global batch belongs to this process.
-
-    Attributes
-    ----------
-    rank, n_ranks : int
-        The part, from 0, and the number of parts.
-    """
-
-    rank: int
-    n_ranks: int
-
-    def of(self, start: int, stop: int) -> tuple[int, int]:
-        """The part of the positions start … stop that is this process's: parts differ by one row at most."""
-        n_rows = stop - start
-        return (
-            start + n_rows * self.rank // self.n_ranks,
-            start + n_rows * (self.rank + 1) // self.n_ranks,
-        )
-
-    def of_each(self, start: int, stop: int, batch: int) -> list[tuple[int, int]]:
-        """Its parts of the batches in start … stop; of one process, all of it in one piece."""
-        if self.n_ranks == 1:
-            return [(start, stop)]
-        return [self.of(first, min(first + batch, stop)) for first in range(start, stop, batch)]
+    def _small_batches(self, gather: Gatherer, first: int, share: Share) -> Iterator[Block]:
+        """Batches of one chunk, gathered several at a time."""
+        batch, n_rows, size = self.batch_size, self.n_rows, gather.staging.n_rows
+        starts = range(first, n_rows, size)
+        ranges = (share.of_each(start, min(start + size, n_rows), batch) for start in starts)
+        with contextlib.closing(self._gathered(gather, ranges, len(starts))) as each_time:
+            for start, gathered in zip(starts, each_time, strict=True):
+                yield Block(gathered, start, min(start + size, n_rows), batch, share)
 
 
 def _power_of_two(most: int) -> int:
     """The largest power of two that is at most `most`; at least 1."""
     return 2 ** (max(1, int(most)).bit_length() - 1)
-
-
-class Gatherer:
-    """Fills reused host buffers with rows in an epoch's order, and sends them to the device.
-
-    Parameters
-    ----------
-    source : source
-        Where rows come from.
-    order : sliceable
-        Row numbers of positions start … stop of the epoch.
-    staging : staging
-        The buffers (`staging.HostStaging`, `cuda.feeding.PinnedStaging`).
-    runtime : object
-        How host and device work together (`staging.InStep`).
-    check : callable, optional
-        Refuses targets.
-    take : callable, optional
-        Gives the rows of an index where they are on the device already.
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        order: RowNumbers,
-        staging: Any,
-        runtime: Any,
-        check: Callable[[np.ndarray], None] | None = None,
-        take: Callable[[np.ndarray], Taken] | None = None,
-    ) -> None:
-        self.source, self.order, self.staging, self.check = source, order, staging, check
-        self.runtime, self.take = runtime, take
-        self.weighted = source.has_weights
-        self.n_gathered = 0
-
-    def _index(self, start: int, stop: int) -> np.ndarray:
-        """The row numbers that the order gives; a source takes those out of range for the nearest row."""
-        index = np.asarray(self.order[start:stop], dtype=np.int64)
-        if start == stop:
-            return index
-        last = self.source.n_rows - 1
-        # Without its sign a negative number is too large: one pass, not two.
-        if index.shape != (stop - start,) or index.view(np.uint64).max() > last:
-            within = f" from {index.min()} to {index.max()}" if index.size else ""
-            raise ValueError(
-                f"the order gives numbers{within} of shape {index.shape} for positions {start} ... "
-                f"{stop - 1}: needed are {stop - start} row numbers from 0 to {last}."
-            )
-        return index
-
-    def __call__(self, ranges: list[tuple[int, int]], slot: int) -> "Block":
-        """The rows of some ranges of positions, one after the other; valid until the slot is filled again."""
-        parts = [self._index(start, stop) for start, stop in ranges]
-        index = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        self.n_gathered += len(index)
-        if self.take is not None:
-            return Block(*self.take(index), slot)
-        x, y, column = self.staging.host(slot, len(index))
-        weight = None if column is None else column[:, 0]
-
-        def fill(part: slice) -> None:
-            self.source.rows(index[part], x[part], y[part], None if weight is None else weight[part])
-
-        if self.source.threads_may_share:
-            self.runtime.in_parts(fill, len(index), x.nbytes)
-        else:
-            fill(slice(None))
-        if self.check is not None:
-            check_rows(self.check, y, index)
-        on_device = self.staging.send(slot, len(index))
-        return Block(on_device[0], on_device[1], on_device[2], weight, slot)
-
-
-CHECKED_ROWS = 65_536
-"""Rows whose targets are looked at together before the first step."""
-
-
-def check_rows(check: Callable[[np.ndarray], None], y: np.ndarray, index: np.ndarray) -> None:
-    """Refuse targets, and name the row by its number in the source."""
-    try:
-        check(y)
-    except ValueError:
-        for position, row in enumerate(index.tolist()):
-            try:
-                check(y[position : position + 1])
-            except ValueError as error:
-                raise ValueError(str(error).replace("row 0", f"row {row}")) from None
-        raise
-
-
-def _sum(weight: np.ndarray) -> float:
-    """Σ s_i in float64."""
-    return float(np.sum(weight, dtype=np.float64))
-
-
-class Block(NamedTuple):
-    """Rows of one or several steps on the device, and their weights on the host."""
-
-    x: Array
-    y: Array
-    weight: Array | None
-    host_weight: np.ndarray | None
-    slot: int
-
-    @property
-    def n_rows(self) -> int:
-        """Rows."""
-        return int(self.x.shape[0])
-
-    def part(self, first: int, n_rows: int) -> tuple[Chunk, float]:
-        """A chunk of `n_rows` rows from `first`, with its Σ s_i."""
-        stop = first + n_rows
-        if self.host_weight is None or self.weight is None:
-            return Chunk(self.x[first:stop, ...], self.y[first:stop, ...], None), float(n_rows)
-        total = _sum(self.host_weight[first:stop])
-        return Chunk(self.x[first:stop, ...], self.y[first:stop, ...], self.weight[first:stop, ...]), total
-
-    def whole(self) -> tuple[Chunk, float]:
-        """All of it as one chunk."""
-        return self.part(0, self.n_rows)

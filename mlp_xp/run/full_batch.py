@@ -13,8 +13,10 @@ import numpy as np
 from mlp_xp.machine import blas
 from mlp_xp.machine.array_api import to_host
 from mlp_xp.objective import Objective
+from mlp_xp.optimizers import LBFGS
 from mlp_xp.rows.loader import Loader
 from mlp_xp.run.micro_batches import within_memory
+from mlp_xp.run.state import Pass, Training
 
 
 def value_and_gradient(objective: Objective, loader: Loader, vector: np.ndarray) -> tuple[float, np.ndarray]:
@@ -37,10 +39,10 @@ def value_and_gradient(objective: Objective, loader: Loader, vector: np.ndarray)
     network.parameters.flat[...] = network.backend.asarray(vector)
 
     def over_rows() -> float:
-        objective.start_epoch()
-        for step in loader.steps(0, network.backend, **objective.targets):
-            objective.differentiate(step)
-        return objective.epoch_loss()
+        objective.losses.start()
+        for batch in loader.batches(0, network.backend, **objective.targets):
+            objective.differentiate(batch)
+        return objective.losses.objective()
 
     with network.backend.runtime.working():
         loss = within_memory(loader, network, over_rows, objective.forget_buffers)
@@ -67,7 +69,7 @@ def scipy_minimize() -> Any:
 def minimise(
     evaluate: Callable[[np.ndarray], tuple[float, np.ndarray]],
     start: np.ndarray,
-    rule: Any,
+    rule: LBFGS,
     max_iterations: int,
     after_iteration: Callable[[np.ndarray, float], None],
 ) -> str:
@@ -114,9 +116,34 @@ def minimise(
     return str(result.message)
 
 
-def lbfgs(
-    objective: Objective, loader: Loader, rule: Any, max_iterations: int
-) -> Generator[tuple[float, str | None]]:
+class Search:
+    """The method that searches over the objective of all rows: each iteration counts as an epoch.
+
+    Parameters
+    ----------
+    rule : LBFGS
+        Its limits and tolerances.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        SciPy is not installed.
+    """
+
+    forgets: str | None = "L-BFGS goes on from its weights with an empty memory of gradients."
+
+    def __init__(self, rule: LBFGS) -> None:
+        scipy_minimize()
+        self.rule = rule
+
+    def passes(self, training: Training) -> Generator[Pass]:
+        """One iteration after the other, until SciPy or the run's number of epochs ends them."""
+        history = training.history
+        n_left = history.max_epochs - len(history.train_losses)
+        return lbfgs(training.objective, training.loader, self.rule, n_left)
+
+
+def lbfgs(objective: Objective, loader: Loader, rule: LBFGS, max_iterations: int) -> Generator[Pass]:
     """Yield the objective after each iteration, with the network's parameters at that iterate.
 
     With the last one comes why SciPy stopped: each is held back until the next one is there.

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from mlp_xp.forward import Memo
 from mlp_xp.network import Network
+from mlp_xp.optimizers import Optimizer
 from mlp_xp.rows.loader import Loader
 
 Result = TypeVar("Result")
@@ -54,21 +55,31 @@ def within_memory(
     network: Network,
     work: Callable[[], Result],
     forget: Callable[[], None] = lambda: None,
+    optimizer: Optimizer | None = None,
 ) -> Result:
     """Do work that takes a loader's chunks, from the start again with smaller ones where memory runs out.
 
     Parameters
     ----------
     work : callable
-        May be called several times; changes nothing before it is through.
+        May be called several times; what it has completed is not done again.
     forget : callable
-        Lets go of the work's own buffers before it is done again.
+        Lets go of the work's own buffers before it goes on.
+    optimizer : Optimizer, optional
+        Whose updates are part of the work: one that has begun to move the weights is not made again.
+
+    Raises
+    ------
+    MemoryError
+        Not even one row fits, or an update was under way.
     """
     while True:
         try:
             return work()
         except MemoryError as error:
-            halve_chunks(loader, network, error)
+            if optimizer is not None and optimizer.is_moving:
+                raise
+            halve_chunks(loader, network, error, 2 if optimizer is None else 5 + len(optimizer.state))
         forget()
 
 

@@ -6,6 +6,7 @@ the system lets go of when the process ends, however it ends.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import math
@@ -23,13 +24,14 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from mlp_xp.history import History
 from mlp_xp.machine.whole_file import PART, read_plain, write_whole
 from mlp_xp.rows.source import Source, passes, read
+from mlp_xp.run.state import Training, TrainingState
 from mlp_xp.saved.model_file import checksum
 from mlp_xp.settings import checks
 from mlp_xp.settings.interval import Interval
 from mlp_xp.settings.spelling import spelled
-from mlp_xp.training_loop import Training, TrainingState
 
 FORMAT = 1
 """The version of a checkpoint's layout."""
@@ -72,6 +74,13 @@ class Interruption:
             return self.interrupted_by is not None
         ranks.stop_asked = self.interrupted_by is not None
         return ranks.stop_agreed
+
+    def asks_in(self, training: Training) -> int:
+        """After how many steps, at most, `after_step` is to be called.
+
+        Ranks agree in every step. Else it is to be called when the steps that are made at once are over.
+        """
+        return sys.maxsize if training.objective.ranks is None else 1
 
     def after_step(self, training: Training) -> None:
         """End the run where `interrupt` asked for it.
@@ -160,6 +169,13 @@ class Checkpoints(Interruption):
     def __exit__(self, *_: object) -> None:
         """Let go of the folder."""
         self.close()
+
+    def asks_in(self, training: Training) -> int:
+        """After how many steps, at most, `after_step` is to be called: where the next checkpoint is due."""
+        if self.every.unit != "steps":
+            return super().asks_in(training)
+        due = math.ceil(self._written_after + self.every.amount) - training.history.step
+        return min(super().asks_in(training), max(1, due))
 
     def after_step(self, training: Training) -> None:
         """Write if it is time; end the run where `interrupt` asked for it.
@@ -392,15 +408,23 @@ def _real(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
+def _of_field(field: "dataclasses.Field[Any]") -> Callable[[Any], bool]:
+    """Which values a field of a history can have: those of its type, nothing below its start."""
+    default = field.default
+    if field.type is int:
+        return lambda value: _whole(value) and value >= default
+    if field.type is float:  # the best loss before the first epoch is infinite; time starts at 0
+        return lambda value: value == default or (_real(value) and (default == math.inf or value >= default))
+    return lambda value: isinstance(value, list) and all(type(each) in (int, float) for each in value)
+
+
 NUMBERS: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(("step", "rows_at_epoch_start", "best_epoch", "t", "rollbacks"), _whole),
-    **dict.fromkeys(("steps_per_epoch", "max_epochs"), lambda value: _whole(value) and value > 0),
-    **dict.fromkeys(("seconds", "last_rate"), lambda value: _real(value) and value >= 0),
-    "train_losses": lambda value: isinstance(value, list) and all(map(_real, value)),
-    "validation_losses": lambda value: isinstance(value, list) and all(type(each) is float for each in value),
-    "best_loss": lambda value: _real(value) or value == math.inf,
+    **{field.name: _of_field(field) for field in dataclasses.fields(History)},
+    "train_losses": lambda value: isinstance(value, list) and all(map(_real, value)),  # else the run is over
+    "t": _whole,
+    "last_rate": lambda value: _real(value) and value >= 0,
 }
-"""Which values the numbers of a state can have."""
+"""Which values the numbers of a state can have: a history's, and those of optimizer and rate."""
 
 ALIKE = ("last_good", "best")
 """Vectors that often are the parameters: at the end of an epoch."""

@@ -13,6 +13,8 @@ from mlp_xp.regularizers import ElasticNet
 from mlp_xp.rows.loader import Loader
 from mlp_xp.rows.order import Shuffled
 from mlp_xp.rows.source import Source
+from mlp_xp.run.epoch import Epoch
+from mlp_xp.run.state import TrainingState
 from mlp_xp.schedules import SCHEDULES
 from mlp_xp.settings.catalogue import describe
 from mlp_xp.settings.options import written
@@ -23,7 +25,7 @@ from mlp_xp.tables.options import TrainingOptions
 from mlp_xp.tables.reading import Table, check_targets, for_model, for_task, open_for, open_table
 from mlp_xp.tables.recipe import NEW_IN_RECIPES, initializers, loss_for, settled, uses_tables
 from mlp_xp.tables.split import Split, split, split_for
-from mlp_xp.training_loop import Epoch, TrainingState, train
+from mlp_xp.training import train
 
 
 @dataclasses.dataclass(frozen=True)

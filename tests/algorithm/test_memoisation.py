@@ -139,7 +139,7 @@ def count(sizes):
     network = Network(sizes, activation="tanh", bias=False, device=Backend(xp, "cpu", "float64", "counted"))
     objective = Objective(network, SquaredError())
     loader = Loader(np.ones((2, sizes[0])), np.ones((2, sizes[-1])), batch_size="full")
-    (step,) = loader.steps(0, network.backend)
+    (step,) = loader.batches(0, network.backend)
     assert network.backend.into  # bound once, by trying products
     xp.n_products = 0
     objective.differentiate(step)

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 from arrays import host, tolerance
 
-from mlp_xp import objective as objective_module
+from mlp_xp import epoch_losses
 from mlp_xp.dropout import Dropout
 from mlp_xp.losses import LOSSES, HalfSquaredError, Poisson, SoftmaxCrossEntropy, SquaredError
 from mlp_xp.network import Network
-from mlp_xp.objective import Objective, mean_loss
+from mlp_xp.objective import Objective
 from mlp_xp.regularizers import L1, L2, ElasticNet
-from mlp_xp.rows.loader import Chunk, Loader, Step
+from mlp_xp.rows.batch import Batch, Chunk
+from mlp_xp.rows.loader import Loader
+from mlp_xp.run.validation import mean_loss
 
 N_ROWS = 23
 
@@ -35,9 +37,9 @@ def make(backend, activation="tanh"):
 def differentiate(network, loader, loss=None, regularizer=None, **options):
     """J and the gradient of the only step of a full batch."""
     objective = Objective(network, loss or SquaredError(), regularizer, **options)
-    for step in loader.steps(0, network.backend, labels=objective.loss.labels):
+    for step in loader.batches(0, network.backend, labels=objective.loss.labels):
         objective.differentiate(step)
-    return objective.epoch_loss(), host(objective.gradient.flat)
+    return objective.losses.objective(), host(objective.gradient.flat)
 
 
 def full(x, y, weight=None, **options):
@@ -126,7 +128,7 @@ def test_a_later_step_writes_over_the_gradient(device, data):
     objective = Objective(network, SquaredError())
     gradients = []
     for loader in (full(x, y), full(-x, y), full(x, y)):
-        for step in loader.steps(0, network.backend):
+        for step in loader.batches(0, network.backend):
             objective.differentiate(step)
         gradients.append(host(objective.gradient.flat))
     np.testing.assert_array_equal(gradients[0], gradients[2])
@@ -139,14 +141,14 @@ def test_what_the_source_gives_is_only_read(backend, given, data, weighted):
     chunk = Chunk(given(x), given(y), given(weight[:, None]) if weighted else None)
     total = float(weight.sum()) if weighted else float(N_ROWS)
     objective = Objective(make(backend), SquaredError(), L2(0.1), Dropout((0.5, 0.5)))
-    objective.differentiate(Step(N_ROWS, total, ((chunk, total),)))
+    objective.differentiate(Batch(N_ROWS, total, ((chunk, total),)))
 
 
 def run_epoch(network, loader, regularizer=None, reduction="mean"):
     objective = Objective(network, SquaredError(), regularizer, None, reduction)
-    for step in loader.steps(0, network.backend):
+    for step in loader.batches(0, network.backend):
         objective.differentiate(step)
-    return objective.epoch_loss()
+    return objective.losses.objective()
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -183,7 +185,7 @@ def test_values_that_wait_are_read_in_time(device, data, monkeypatch):
     network = Network((4, 3), device=device, dtype="float64")
     loader = Loader(x, y, batch_size=1)
     at_once = run_epoch(network, loader, L1(0.1))
-    monkeypatch.setattr(objective_module, "READ_EVERY", 3)
+    monkeypatch.setattr(epoch_losses, "READ_EVERY", 3)
     assert run_epoch(network, loader, L1(0.1)) == at_once
     assert mean_loss(network, loader, SquaredError()) == pytest.approx(run_epoch(network, loader))
 
@@ -192,14 +194,14 @@ def test_the_first_step_that_is_not_finite_is_found(device):
     network = Network((1, 1), initializer="normal:mean=1", device=device, dtype="float32")
     x = np.array([[1.0], [2.0], [1000.0], [3.0], [1000.0]])
     objective = Objective(network, Poisson())
-    assert objective.first_failure() is None
+    assert objective.losses.first_failure() is None
     with np.errstate(all="ignore"):
-        for step in Loader(x, np.ones(5), batch_size=1, order="sequential").steps(0, network.backend):
+        for step in Loader(x, np.ones(5), batch_size=1, order="sequential").batches(0, network.backend):
             objective.differentiate(step)
-        assert math.isnan(objective.epoch_loss())
-        assert objective.first_failure() == 2
-    objective.start_epoch()
-    assert objective.first_failure() is None
+        assert math.isnan(objective.losses.objective())
+        assert objective.losses.first_failure() == 2
+    objective.losses.start()
+    assert objective.losses.first_failure() is None
 
 
 @pytest.mark.parametrize("loss", [HalfSquaredError(), SoftmaxCrossEntropy()])

@@ -74,7 +74,7 @@ def test_biases_are_never_penalised(device):
     x = np.zeros((4, 2))
     loader = Loader(x, network.predict(x), batch_size="full")
     objective = Objective(network, SquaredError(), L2(0.5))
-    for step in loader.steps(0, network.backend):
+    for step in loader.batches(0, network.backend):
         objective.differentiate(step)
     flat, n_weights = host(network.parameters.flat), network.n_weights
     np.testing.assert_array_equal(host(objective.gradient.flat)[n_weights:], np.zeros(4))

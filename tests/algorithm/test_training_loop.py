@@ -13,7 +13,8 @@ from mlp_xp.losses import LogisticLink, SoftmaxLink
 from mlp_xp.network import Network
 from mlp_xp.optimizers import OPTIMIZERS, SGD, Adam
 from mlp_xp.rows.loader import Loader
-from mlp_xp.training_loop import Epoch, train
+from mlp_xp.run.epoch import Epoch
+from mlp_xp.training import train
 
 N_ROWS = 24
 RULES = [name for name in OPTIMIZERS if name != "lbfgs"]
@@ -427,7 +428,7 @@ def test_it_stops_when_the_time_is_used_up(data, device):
 
 
 def test_the_callers_time_is_not_trainings_time(data, device, monkeypatch):
-    from mlp_xp import training_loop
+    from mlp_xp.run import clock as clock_room
 
     now = [0.0]
 
@@ -435,7 +436,7 @@ def test_the_callers_time_is_not_trainings_time(data, device, monkeypatch):
         now[0] += 1.0  # a second for every look at it
         return now[0]
 
-    monkeypatch.setattr(training_loop.time, "perf_counter", clock)
+    monkeypatch.setattr(clock_room.time, "perf_counter", clock)
     seconds = []
     for epoch in train(make(device), full(*data[:2], prefetch="never"), max_epochs=3):
         seconds.append(epoch.seconds)
@@ -590,6 +591,9 @@ class StateAfter:
 
     def __init__(self, step):
         self.step, self.state = step, None
+
+    def asks_in(self, training):
+        return 1
 
     def after_step(self, training):
         if training.history.step == self.step:

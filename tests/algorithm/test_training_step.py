@@ -16,12 +16,13 @@ from mlp_xp.activations import ACTIVATIONS
 from mlp_xp.dropout import Dropout
 from mlp_xp.losses import LOSSES, GroupedCrossEntropy
 from mlp_xp.network import Network
-from mlp_xp.objective import Objective, mean_loss
+from mlp_xp.objective import Objective
 from mlp_xp.optimizers import LBFGS, OPTIMIZERS, Optimizer, clip_by_global_norm
 from mlp_xp.regularizers import REGULARIZERS, ElasticNet
 from mlp_xp.rows.loader import Loader
+from mlp_xp.run.validation import mean_loss
 from mlp_xp.settings.catalogue import resolve
-from mlp_xp.training_loop import train
+from mlp_xp.training import train
 
 RULES = [name for name, rule in OPTIMIZERS.items() if rule is not LBFGS]
 PENALTIES = [None, *REGULARIZERS]
@@ -88,7 +89,7 @@ def step_once(backend, activation, loss, rule, penalty, dropout, clip, *, weight
     before = host(network.parameters.flat)
     with no_device_reads(backend):
         for number in range(2):
-            for step in loader.steps(number, backend, labels=objective.loss.labels):
+            for step in loader.batches(number, backend, labels=objective.loss.labels):
                 objective.differentiate(step, number)
                 if clip:
                     clip_by_global_norm(objective.gradient, 0.1)

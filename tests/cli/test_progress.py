@@ -17,7 +17,7 @@ from rich.console import Console
 
 from mlp_xp.cli import progress as live
 from mlp_xp.cli.printing import aligned, printable, say
-from mlp_xp.training_loop import Epoch
+from mlp_xp.run.epoch import Epoch
 
 run = pytest.fixture(runner)
 

@@ -20,7 +20,7 @@ from mlp_xp.fast.cuda import kernels
 from mlp_xp.fast.cuda import kit as kit_room
 from mlp_xp.fast.cuda.graph import Captured, NotCapturedError
 from mlp_xp.fast.cuda.kit import Kit
-from mlp_xp.fast.on_cuda import CudaUpdate
+from mlp_xp.fast.on_cuda import CudaStep
 from mlp_xp.fast.rule_numbers import rule_numbers
 from mlp_xp.losses import GroupedCrossEntropy, Pinball, SoftmaxCrossEntropy
 from mlp_xp.machine.array_api import Backend
@@ -31,8 +31,8 @@ from mlp_xp.optimizers import OPTIMIZERS, Optimizer, clip_by_global_norm
 from mlp_xp.parameters import Parameters
 from mlp_xp.regularizers import ElasticNet
 from mlp_xp.rows.loader import Loader
-from mlp_xp.training_loop import train
-from mlp_xp.update import Update
+from mlp_xp.step import Step
+from mlp_xp.training import train
 
 pytestmark = pytest.mark.skipif(host_kernels.compiler() is None, reason="needs a C++ compiler")
 
@@ -270,7 +270,7 @@ def test_a_training_with_all_of_it(rule, dtype, rng, monkeypatch):
     monkeypatch.setattr(
         training_loop,
         "ways",
-        lambda name, way, **_: Update if way == "plain" else functools.partial(CudaUpdate, kit=kit),
+        lambda name, way, **_: Step if way == "plain" else functools.partial(CudaStep, kit=kit),
     )
     for way in ("plain", "fast"):
         network = Network((4, 6, 5, 3), activation=["gelu", "elu"], dtype=dtype, seed=3)

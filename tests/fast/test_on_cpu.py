@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from arrays import host, readonly
 
-from mlp_xp import objective as objective_room
+from mlp_xp import epoch_losses
 from mlp_xp.activations import ACTIVATIONS
 from mlp_xp.fast import compiled, describe, on_cpu
 from mlp_xp.fast.compiled.activations import ACTIVATIONS as COMPILED
-from mlp_xp.fast.on_cpu import CpuUpdate, first_compiled_step, plan_of
+from mlp_xp.fast.on_cpu import CpuStep, first_compiled_step, plan_of
 from mlp_xp.fast.rule_numbers import rule_numbers
+from mlp_xp.history import History
 from mlp_xp.losses import LOSSES
 from mlp_xp.machine import blas
 from mlp_xp.network import Network
@@ -24,7 +25,9 @@ from mlp_xp.objective import Objective
 from mlp_xp.optimizers import LBFGS, OPTIMIZERS, SGD, Adam, Optimizer
 from mlp_xp.regularizers import ElasticNet
 from mlp_xp.rows.loader import Loader
-from mlp_xp.training_loop import train
+from mlp_xp.run.rates import Rates
+from mlp_xp.schedules import Constant
+from mlp_xp.training import train
 
 pytestmark = pytest.mark.needs("numba", "scipy")
 
@@ -43,18 +46,21 @@ def compiled_from_the_first_step(monkeypatch):
 @pytest.fixture
 def calls(monkeypatch):
     """How many steps each compiled call made."""
-    made, make_steps = [], CpuUpdate._make_steps
+    made, make_steps = [], CpuStep._make_steps
 
     def counting(self, *arguments):
         made.append(make_steps(self, *arguments))
         return made[-1]
 
-    monkeypatch.setattr(CpuUpdate, "_make_steps", counting)
+    monkeypatch.setattr(CpuStep, "_make_steps", counting)
     return made
 
 
 class EveryStep:
     """Checkpoints that are looked at after every step, and write nothing."""
+
+    def asks_in(self, training):
+        return 1
 
     def after_step(self, training):
         pass
@@ -200,8 +206,7 @@ def test_every_option(penalty, clip, weighted, schedule, calls):
 @pytest.mark.parametrize("read_every", [3, 4, 7])
 @pytest.mark.parametrize("penalty", [None, ElasticNet(0.01, 0.02)])
 def test_values_are_stored_where_there_is_room(read_every, penalty, monkeypatch, calls):
-    monkeypatch.setattr(objective_room, "READ_EVERY", read_every)
-    monkeypatch.setattr(on_cpu, "READ_EVERY", read_every)
+    monkeypatch.setattr(epoch_losses, "READ_EVERY", read_every)
     check_close(regularizer=penalty)
     assert calls == [5] * 3
 
@@ -230,8 +235,7 @@ def test_weights_that_sum_to_zero_change_nothing():
 
 @pytest.mark.parametrize("activation", ["identity", "relu", "tanh", "gelu"])
 def test_a_loss_that_is_not_finite_ends_the_epoch(activation, monkeypatch):
-    monkeypatch.setattr(objective_room, "READ_EVERY", 4)
-    monkeypatch.setattr(on_cpu, "READ_EVERY", 4)
+    monkeypatch.setattr(epoch_losses, "READ_EVERY", 4)
     x, y, _ = rows("squared_error")
     network = Network((4, 3, 1), activation=activation, dtype="float64")
     before = host(network.parameters.flat)
@@ -261,13 +265,13 @@ WIDE = {"hidden": (300, 200), "n_features": 40, "batch": 180, "n_rows": 400, "ma
 @pytest.fixture
 def parts(monkeypatch):
     """Over how many threads each compiled call was shared out."""
-    found, share_out = [], CpuUpdate._share_out
+    found, share_out = [], CpuStep._share_out
 
     def noting(self, n_parts, *arguments):
         found.append(n_parts)
         share_out(self, n_parts, *arguments)
 
-    monkeypatch.setattr(CpuUpdate, "_share_out", noting)
+    monkeypatch.setattr(CpuStep, "_share_out", noting)
     return found
 
 
@@ -317,7 +321,7 @@ def test_ctrl_c_leaves_no_thread_waiting(monkeypatch):
 
 def test_a_fork_gets_threads_of_its_own(monkeypatch):
     network = Network((4, 3, 1))
-    update = CpuUpdate(Objective(network, LOSSES["squared_error"]()), Optimizer(SGD(), network.parameters))
+    update = CpuStep(Objective(network, LOSSES["squared_error"]()), Optimizer(SGD(), network.parameters))
     update.n_threads = 2
     parents = update._pool()
     assert update._pool() is parents
@@ -421,7 +425,7 @@ def test_a_run_turns_at_a_step_and_not_before(from_step_7, calls):
     np.testing.assert_array_equal(turned[1], plain[1])
     assert not calls
     check_close(max_epochs=4)
-    assert calls == [1, 1, 1, 5, 5]  # the rest of the second epoch, then whole groups
+    assert calls == [3, 5, 5]  # the rest of the second epoch, then whole blocks
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3])
@@ -455,10 +459,10 @@ def test_a_rolled_back_run_goes_on(calls):
 
 def test_buffers_are_let_go(calls):
     network = Network((4, 3, 1))
-    update = CpuUpdate(Objective(network, LOSSES["squared_error"]()), Optimizer(SGD(), network.parameters))
+    update = CpuStep(Objective(network, LOSSES["squared_error"]()), Optimizer(SGD(), network.parameters))
     x, y, _ = rows("squared_error")
-    for step in Loader(x, y).steps(0, network.backend):
-        update(step, 0, 0.1)
+    for block in Loader(x, y).blocks(0, network.backend):
+        assert update.at_once(block, 0, 1, Rates(0.1, Constant(), History())) == 1
     assert update._memory.size > 0
     update.forget_buffers()
     assert update._memory.size == 0

@@ -9,20 +9,19 @@ import pytest
 from arrays import host, readonly
 from stand_ins.stand_in_kit import StandInKit
 
-from mlp_xp import objective as objective_room
-from mlp_xp import training_loop
+from mlp_xp import epoch_losses, training_loop
 from mlp_xp.activations import ACTIVATIONS
 from mlp_xp.fast import WAYS, ways
-from mlp_xp.fast.on_cpu import CpuUpdate
-from mlp_xp.fast.on_cuda import EAGER_STEPS, CudaUpdate
+from mlp_xp.fast.on_cpu import CpuStep
+from mlp_xp.fast.on_cuda import EAGER_STEPS, CudaStep
 from mlp_xp.fast.rule_numbers import rule_numbers
 from mlp_xp.losses import LOSSES, GroupedCrossEntropy, Pinball
 from mlp_xp.network import Network
 from mlp_xp.optimizers import LBFGS, OPTIMIZERS, SGD
 from mlp_xp.regularizers import ElasticNet
 from mlp_xp.rows.loader import Loader
-from mlp_xp.training_loop import train
-from mlp_xp.update import Update
+from mlp_xp.step import Step
+from mlp_xp.training import train
 
 N_ROWS, BATCH, EPOCHS = 46, 10, 3  # four whole steps an epoch, and a ragged one
 RULES = [name for name, rule in OPTIMIZERS.items() if rule is not LBFGS]
@@ -67,8 +66,8 @@ def with_kit(monkeypatch):
     """`with_kit(kit)`: trainings take that kit, as they take a GPU's."""
 
     def use(kit, **named):
-        make = functools.partial(CudaUpdate, kit=kit, **named)
-        monkeypatch.setattr(training_loop, "ways", lambda name, way, **_: Update if way == "plain" else make)
+        make = functools.partial(CudaStep, kit=kit, **named)
+        monkeypatch.setattr(training_loop, "ways", lambda name, way, **_: Step if way == "plain" else make)
         return kit
 
     return use
@@ -81,13 +80,13 @@ def check_equal(kit, *arguments, **named):
 
 
 def test_which_way():
-    assert ways("cpu", "plain") is Update
-    assert ways("cpu").func is CpuUpdate
-    assert ways("strict") is Update
-    assert ways("cuda:0", "plain") is Update
+    assert ways("cpu", "plain") is Step
+    assert ways("cpu").func is CpuStep
+    assert ways("strict") is Step
+    assert ways("cuda:0", "plain") is Step
     for name, captures in (("fast", True), ("fused", False)):
         way = ways("cuda:1", name)
-        assert (way.func, way.keywords) == (CudaUpdate, {"captures": captures, "schedules_more": False})
+        assert (way.func, way.keywords) == (CudaStep, {"captures": captures, "schedules_more": False})
     assert set(WAYS) == {"fast", "fused", "plain"}
     loader = Loader(np.ones((3, 4)), np.ones(3))
     with pytest.raises(ValueError, match="unknown way 'fats'; did you mean 'fast'"):
@@ -211,7 +210,7 @@ def test_a_failed_capture_is_logged_once_and_training_goes_on(with_kit, caplog):
 @pytest.mark.parametrize("read_every", [3, 4, 5])
 @pytest.mark.parametrize("penalty", [None, ElasticNet(0.01, 0.02)])
 def test_values_are_stored_where_there_is_room(read_every, penalty, with_kit, monkeypatch):
-    monkeypatch.setattr(objective_room, "READ_EVERY", read_every)
+    monkeypatch.setattr(epoch_losses, "READ_EVERY", read_every)
     check_equal(with_kit(StandInKit()), regularizer=penalty)
 
 
@@ -228,7 +227,7 @@ def test_weights_that_sum_to_zero_change_nothing(with_kit):
 
 
 def test_a_loss_that_is_not_finite_ends_the_epoch(with_kit, monkeypatch):
-    monkeypatch.setattr(objective_room, "READ_EVERY", 4)
+    monkeypatch.setattr(epoch_losses, "READ_EVERY", 4)
     with_kit(StandInKit())
     x, y, _ = rows("squared_error")
     network = Network((4, 3, 1), activation="identity", dtype="float64")

@@ -13,7 +13,7 @@ import numpy as np
 from stand_ins.stand_in_kit import StandInKit
 
 from mlp_xp import Loader, Network, train, training_loop
-from mlp_xp.fast.on_cuda import CudaUpdate
+from mlp_xp.fast.on_cuda import CudaStep
 from mlp_xp.losses import SquaredError
 from mlp_xp.machine.array_api import backend
 from mlp_xp.machine.data_parallel import world
@@ -100,7 +100,7 @@ def run(name, ranks=None):
     device = backend("cpu", "float64")
     ways = training_loop.ways
     if options.pop("kit", False):
-        training_loop.ways = lambda name, way, **_: functools.partial(CudaUpdate, kit=StandInKit())
+        training_loop.ways = lambda name, way, **_: functools.partial(CudaStep, kit=StandInKit())
     if options.pop("device", False):
         device = dataclasses.replace(device, runtime=SumsByItself())
     network = Network((4, 9, 7, 1), device=device, dtype="float64", seed=ranks.rank if ranks else 0)

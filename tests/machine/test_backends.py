@@ -15,7 +15,7 @@ from mlp_xp.machine.array_api import backend as find_backend
 from mlp_xp.network import Network
 from mlp_xp.optimizers import LBFGS, OPTIMIZERS
 from mlp_xp.rows.loader import Loader
-from mlp_xp.training_loop import train
+from mlp_xp.training import train
 
 CPU = find_backend("cpu", "float64")
 

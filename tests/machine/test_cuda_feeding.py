@@ -41,7 +41,7 @@ def epoch(streams, loader, number, *, leave_after=None):
     read = []
     with streams.working():
         compute = streams.compute
-        steps = loader.steps(number, backend_of(streams), labels=True)
+        steps = loader.batches(number, backend_of(streams), labels=True)
         for count, step in enumerate(steps):
             if count == leave_after:
                 break

@@ -18,7 +18,7 @@ from mpi import check_ended, environment, mpiexec
 from mlp_xp import Loader
 from mlp_xp.machine import data_parallel
 from mlp_xp.machine.array_api import backend
-from mlp_xp.rows.loader import Share
+from mlp_xp.rows.batch import Share
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_every_row_is_seen_once_by_one_rank(n_rows, batch_size, chunk_rows, n_ra
     seen = [[] for _ in range(n_steps)]
     for rank in range(n_ranks):
         loader = Loader(x, x, batch_size=min(batch_size, n_rows), chunk_rows=chunk_rows, seed=3)
-        steps = loader.steps(epoch, host, share=(rank, n_ranks))
+        steps = loader.batches(epoch, host, share=(rank, n_ranks))
         for number, step in enumerate(steps):
             rows = [row for chunk in step for row in chunk.x[:, 0].tolist()]
             seen[number] += zip(itertools.count(step.first_row), rows, strict=False)

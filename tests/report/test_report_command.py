@@ -12,7 +12,7 @@ from command_line import runner
 
 from mlp_xp.cli.outputs import Outputs
 from mlp_xp.report.epochs import Log
-from mlp_xp.training_loop import Epoch
+from mlp_xp.run.epoch import Epoch
 
 run = pytest.fixture(runner)
 

@@ -53,7 +53,7 @@ def test_they_travel_with_a_stream_of_batches(rows):
     x, y, _ = rows
     stream = BatchSource([(x[:40], y[:40]), (x[40:], y[40:])], buffer_rows=16)
     loader = Loader(stream, class_weight={1: 3.0}, batch_size=20)
-    for step in loader.steps(0, backend("cpu", "float64"), labels=True):
+    for step in loader.batches(0, backend("cpu", "float64"), labels=True):
         for chunk in step:
             np.testing.assert_array_equal(chunk.weight, np.where(chunk.y == 1, 3.0, 1.0))
 

@@ -12,7 +12,7 @@ from mlp_xp.network import Network
 from mlp_xp.rows import device_arrays
 from mlp_xp.rows.device_arrays import ResidentSource, is_elsewhere
 from mlp_xp.rows.loader import Loader
-from mlp_xp.training_loop import train
+from mlp_xp.training import train
 
 X = np.arange(36.0).reshape(12, 3)
 Y, WEIGHT = np.arange(12) % 3, np.arange(12) + 1.0
@@ -44,7 +44,7 @@ def test_rows_come_from_the_device(options, labels, prefetch, elsewhere):
         there = backend.with_dtype(dtype)
         loader.source.rows = None  # the host has no part in it
         for step, expected in zip(
-            loader.steps(1, there, labels=labels), on_host.steps(1, there, labels=labels), strict=True
+            loader.batches(1, there, labels=labels), on_host.batches(1, there, labels=labels), strict=True
         ):
             assert (step.n_rows, step.divisor) == (expected.n_rows, expected.divisor)
             for chunk, known in zip(step, expected, strict=True):
@@ -57,15 +57,15 @@ def test_steps_read_nothing(elsewhere):
     backend, x, y, weight = elsewhere
     loader = Loader(x, y, weight, batch_size=5)
     with no_device_reads(backend):
-        for step in loader.steps(0, backend, labels=True):
+        for step in loader.batches(0, backend, labels=True):
             list(step)
 
 
 def test_for_another_device_rows_go_through_the_host(elsewhere):
     _, x, y, weight = elsewhere
     cpu = find_backend("cpu", "float32")
-    found = read(Loader(x, y, weight, batch_size=5, seed=3).steps(0, cpu))
-    expected = read(Loader(X, Y, WEIGHT, batch_size=5, seed=3).steps(0, cpu))
+    found = read(Loader(x, y, weight, batch_size=5, seed=3).batches(0, cpu))
+    expected = read(Loader(X, Y, WEIGHT, batch_size=5, seed=3).batches(0, cpu))
     for part, known in zip(found, expected, strict=True):
         assert part.dtype == np.float32
         np.testing.assert_array_equal(part, known)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mlp_xp.machine.array_api import backend as find_backend
 from mlp_xp.network import Network
 from mlp_xp.rows.loader import Loader
-from mlp_xp.training_loop import train
+from mlp_xp.training import train
 
 CPU = find_backend("cpu", "float64")
 
@@ -90,7 +90,7 @@ def test_every_row_exactly_once(n_rows, batch, chunk_rows, order, weighted, as_s
     given = (Rows(n_rows, weighted),) if as_source else (x, y, weight if weighted else None)
     sizes = {"batch_size": batch, "chunk_rows": chunk_rows}
     loader = quiet_loader(*given, **sizes, order=order, prefetch=prefetch)
-    found = read(loader.steps(epoch, CPU))
+    found = read(loader.batches(epoch, CPU))
     batch_rows = min({"full": n_rows, "auto": max(1, n_rows // 32)}.get(batch, batch), n_rows)
     assert loader.batch_size == batch_rows
     assert loader.steps_per_epoch == len(found) == -(-n_rows // batch_rows)
@@ -126,9 +126,9 @@ def test_a_later_step_is_reached_without_the_earlier_ones(
 ):
     source = Rows(n_rows, weighted)
     loader = quiet_loader(source, batch_size=batch, chunk_rows=chunk_rows, seed=3, prefetch=prefetch)
-    whole = read(loader.steps(2, CPU))
+    whole = read(loader.batches(2, CPU))
     source.asked.clear()
-    rest = read(loader.steps(2, CPU, first_step=first))
+    rest = read(loader.batches(2, CPU, first_step=first))
     assert len(rest) == max(0, len(whole) - first)
     for found, expected in zip(rest, whole[first:], strict=True):
         assert found[0] == expected[0]
@@ -141,7 +141,7 @@ def test_chunks_are_on_the_backend_in_its_dtype(backend):
     x, y, weight = rows(10)
     for labels, y_dtype in ((False, backend.dtype), (True, backend.xp.int32)):
         loader = Loader(x, y, weight, batch_size=4)
-        for step in loader.steps(0, backend, labels=labels):
+        for step in loader.batches(0, backend, labels=labels):
             for chunk in step:
                 assert chunk.x.dtype == chunk.weight.dtype == backend.dtype
                 assert chunk.y.dtype == y_dtype
@@ -155,7 +155,7 @@ def test_chunks_are_on_the_backend_in_its_dtype(backend):
 def test_the_same_rows_on_every_backend(backend, options):
     x, y, weight = rows(10)
     loader = Loader(x, y, weight, seed=5, **options)
-    here, on_cpu = read(loader.steps(1, backend)), read(loader.steps(1, CPU))
+    here, on_cpu = read(loader.batches(1, backend)), read(loader.batches(1, CPU))
     for found, expected in zip(here, on_cpu, strict=True):
         assert found[0] == expected[0]
         for part, expected_part in zip(found[1:4], expected[1:4], strict=True):
@@ -164,16 +164,16 @@ def test_the_same_rows_on_every_backend(backend, options):
 
 def test_many_small_steps_are_gathered_together():
     source = Rows(4096)
-    read(Loader(source, batch_size=1).steps(0, CPU))
+    read(Loader(source, batch_size=1).batches(0, CPU))
     assert len(source.asked) == 1
     source = Rows(4096)
-    read(Loader(source, batch_size=1, chunk_rows=64).steps(0, CPU))
+    read(Loader(source, batch_size=1, chunk_rows=64).batches(0, CPU))
     assert max(map(len, source.asked)) == 64  # no more on the device than that
 
 
 def test_full_is_all_rows_in_chunks():
     x, y, _ = rows(10)
-    found = read(Loader(x, y, batch_size="full", chunk_rows=4).steps(0, CPU))
+    found = read(Loader(x, y, batch_size="full", chunk_rows=4).batches(0, CPU))
     assert [step[0] for step in found] == [[4, 4, 2]]
     np.testing.assert_array_equal(found[0][1], x)
 
@@ -190,7 +190,7 @@ def test_epochs_and_seeds_have_orders_of_their_own():
     x, y, _ = rows(50)
 
     def order(seed, epoch):
-        return numbers(read(Loader(x, y, batch_size=8, seed=seed).steps(epoch, CPU))).tolist()
+        return numbers(read(Loader(x, y, batch_size=8, seed=seed).batches(epoch, CPU))).tolist()
 
     assert order(0, 0) == order(0, 0)
     assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
@@ -200,7 +200,7 @@ def test_every_position_holds_every_row_equally_often():
     # 4! orders of four rows, 2,400 epochs: chi-square with 23 degrees of freedom.
     x, y, _ = rows(4)
     loader = Loader(x, y, batch_size=2)
-    drawn = [tuple(numbers(read(loader.steps(epoch, CPU)))) for epoch in range(2400)]
+    drawn = [tuple(numbers(read(loader.batches(epoch, CPU)))) for epoch in range(2400)]
     counts = np.unique(drawn, axis=0, return_counts=True)[1]
     assert len(counts) == 24
     assert abs(((counts - 100) ** 2 / 100).sum() - 23) < 5 * np.sqrt(46)
@@ -208,7 +208,7 @@ def test_every_position_holds_every_row_equally_often():
 
 def test_with_replacement_draws_rows_again():
     x, y, _ = rows(1000)
-    drawn = numbers(read(Loader(x, y, batch_size=64, order="with_replacement").steps(0, CPU)))
+    drawn = numbers(read(Loader(x, y, batch_size=64, order="with_replacement").batches(0, CPU)))
     assert drawn.size == 1000
     missing = 1000 - np.unique(drawn).size
     assert abs(missing - 1000 / np.e) < 5 * np.sqrt(1000 * 0.097)  # variance of the number of empty boxes
@@ -222,7 +222,7 @@ def test_an_order_of_ones_own():
         calls.append((n_rows, seed, epoch))
         return [4, 3, 2, 1, 0]
 
-    found = read(Loader(x, y, batch_size=2, order=backwards, seed=8).steps(3, CPU))
+    found = read(Loader(x, y, batch_size=2, order=backwards, seed=8).batches(3, CPU))
     assert numbers(found).tolist() == [4, 3, 2, 1, 0]
     assert calls == [(5, 8, 3)]
 
@@ -232,14 +232,14 @@ def test_an_order_that_names_no_rows_is_refused(order):
     x, y, _ = rows(5)
     loader = Loader(x, y, batch_size=5, order=lambda n_rows, seed, epoch: order)
     with pytest.raises(ValueError, match="order"):
-        read(loader.steps(0, CPU))
+        read(loader.batches(0, CPU))
 
 
 @pytest.mark.parametrize(("prefetch", "buffers"), [("never", 1), ("always", 3)])
 def test_steps_reuse_their_buffers(prefetch, buffers):
     x, y, weight = rows(36)
     loader = Loader(x, y, weight, batch_size=6, chunk_rows=3, prefetch=prefetch)
-    chunks = [chunk for step in loader.steps(0, CPU) for chunk in step]
+    chunks = [chunk for step in loader.batches(0, CPU) for chunk in step]
     assert len(chunks) == 12
     for part in range(3):
         assert len({chunk[part].__array_interface__["data"][0] for chunk in chunks}) == buffers
@@ -254,7 +254,7 @@ def test_an_error_of_the_source_reaches_who_iterates(prefetch):
             super().rows(index, x, y, weight)
 
     loader = Loader(Broken(10), batch_size=4, chunk_rows=2, prefetch=prefetch)
-    steps = loader.steps(0, CPU)
+    steps = loader.batches(0, CPU)
     assert len(list(next(steps))) == 2
     with pytest.raises(OSError, match="the disk is gone"):
         list(next(steps))
@@ -267,13 +267,13 @@ def test_the_thread_ends_with_the_epoch_or_a_break():
     x, y, _ = rows(40)
     loader = Loader(x, y, batch_size=2, chunk_rows=2, prefetch="always")
     for n_steps in (1, 5, 15):
-        steps = loader.steps(0, CPU)
+        steps = loader.batches(0, CPU)
         for _ in range(n_steps):
             next(steps)
         assert gathering()
         steps.close()
         assert not gathering()
-    read(loader.steps(0, CPU))
+    read(loader.batches(0, CPU))
     assert not gathering()
 
 
@@ -297,7 +297,7 @@ def test_iterating_again_is_the_next_epoch():
     x, y, _ = rows(20)
     loader, same = Loader(x, y, batch_size=4, seed=2), Loader(x, y, batch_size=4, seed=2)
     for epoch in range(3):
-        np.testing.assert_array_equal(numbers(read(loader)), numbers(read(same.steps(epoch, CPU))))
+        np.testing.assert_array_equal(numbers(read(loader)), numbers(read(same.batches(epoch, CPU))))
 
 
 def test_class_numbers_stay_integers_and_other_targets_become_floats():

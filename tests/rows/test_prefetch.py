@@ -38,7 +38,7 @@ class Numbered:
 
 
 def passed(loader, epoch):
-    steps = loader.steps(epoch, backend("cpu", "float64"))
+    steps = loader.batches(epoch, backend("cpu", "float64"))
     return np.concatenate([host(x)[:, 0] for step in steps for x, _, _ in step])
 
 
@@ -79,7 +79,7 @@ def test_an_error_in_the_thread_arrives_and_the_thread_ends():
 
 def test_leaving_in_the_middle_ends_the_thread():
     loader = Loader(Numbered(500), batch_size=4, chunk_rows=8, prefetch="always")
-    steps = loader.steps(0, backend("cpu", "float64"))
+    steps = loader.batches(0, backend("cpu", "float64"))
     next(steps)
     assert threads() != []
     steps.close()
@@ -261,7 +261,7 @@ def test_slow_and_failing_sources_leave_no_thread_and_no_growth(mode):
 def test_leaving_at_any_step_ends_the_thread():
     loader = Loader(Numbered(40), batch_size=2, chunk_rows=4, prefetch="always")
     for n_steps in range(21):
-        steps = loader.steps(0, backend("cpu", "float64"))
+        steps = loader.batches(0, backend("cpu", "float64"))
         for _ in range(n_steps):
             next(steps)
         within(20, steps.close)

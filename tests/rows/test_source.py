@@ -138,7 +138,7 @@ def test_class_weights_of_rows_on_a_device_stay_there(weighted, backend, given):
     )
     loader.source.source.rows = None  # the host has no part in it
     with no_device_reads(backend):
-        chunks = [(step.divisor, chunk) for step in loader.steps(0, backend, labels=True) for chunk in step]
+        chunks = [(step.divisor, chunk) for step in loader.batches(0, backend, labels=True) for chunk in step]
     own = np.ones(20) if weight is None else weight
     rows = Shuffled()(20, 0, 0)[0:20]
     expected = (own * np.where(Y == 1, 3.0, 1.0))[rows]
@@ -201,4 +201,4 @@ def test_wide_rows_are_read_few_at_a_time():
 def test_the_loader_is_where_an_object_is_asked_for_what_it_has():
     loader = Loader(object_source(), batch_size=20)
     assert isinstance(loader.source, Source)
-    list(loader.steps(0, find_backend("cpu", "float64")))
+    list(loader.batches(0, find_backend("cpu", "float64")))

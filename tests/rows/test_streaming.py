@@ -160,9 +160,9 @@ def test_steps_allocate_nothing_once_they_run(prefetch, is_mapped, tmp_path):
         x = np.load(tmp_path / "x.npy", mmap_mode="r")
     loader, float32 = Loader(x, y, batch_size=1024, prefetch=prefetch), backend("cpu", "float32")
     for epoch in range(8):  # buffers are made, and "auto" has made up its mind
-        for step in loader.steps(epoch, float32):
+        for step in loader.batches(epoch, float32):
             list(step)
-    steps = loader.steps(8, float32)
+    steps = loader.batches(8, float32)
     list(next(steps))  # the row numbers of the epoch are there
     tracemalloc.start()
     try:
@@ -197,7 +197,7 @@ def test_a_file_that_is_cut_in_the_middle_of_an_epoch_is_noticed(prefetch, tmp_p
     np.save(tmp_path / "x.npy", np.zeros((400, 2)))
     x = np.load(tmp_path / "x.npy", mmap_mode="r")
     loader = Loader(x, np.zeros(400), batch_size=8, chunk_rows=8, prefetch=prefetch)
-    steps = loader.steps(0, CPU)
+    steps = loader.batches(0, CPU)
     for _ in range(3):
         list(next(steps))
     with (tmp_path / "x.npy").open("r+b") as file:
@@ -249,11 +249,11 @@ def test_an_epoch_keeps_24_bytes_a_step():
     try:
         before = tracemalloc.get_traced_memory()[0]
         for _ in range(50):
-            objective.values.place(2048)
-            objective.record_stored(1, *[1.0] * 2048)
+            objective.losses.room(2048)
+            objective.losses.filled(*[1.0] * 2048)
             n_steps += 2048
         kept = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    assert len(objective.step_terms()) == n_steps
+    assert len(objective.losses.steps()) == n_steps
     assert kept < 30 * n_steps

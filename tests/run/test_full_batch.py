@@ -15,7 +15,7 @@ from mlp_xp.optimizers import LBFGS
 from mlp_xp.regularizers import L2
 from mlp_xp.rows.loader import Loader
 from mlp_xp.run.full_batch import value_and_gradient
-from mlp_xp.training_loop import train
+from mlp_xp.training import train
 
 pytestmark = pytest.mark.needs("scipy")
 

@@ -10,13 +10,14 @@ from mlp_xp import forward
 from mlp_xp.losses import SquaredError
 from mlp_xp.machine import staging
 from mlp_xp.network import Network
-from mlp_xp.objective import Objective, mean_loss
+from mlp_xp.objective import Objective
 from mlp_xp.optimizers import SGD
 from mlp_xp.regularizers import L2
 from mlp_xp.rows.loader import Loader
 from mlp_xp.run.full_batch import value_and_gradient
 from mlp_xp.run.micro_batches import halve_chunks
-from mlp_xp.training_loop import train
+from mlp_xp.run.validation import mean_loss
+from mlp_xp.training import train
 
 N_ROWS = 40
 

@@ -38,14 +38,17 @@ FLOORS = (
     ("activations", "dropout", "initializers", "parameters", "regularizers", "schedules"),
     ("averaging", "losses", "optimizers", "stopping"),
     ("own",),
-    ("network",),
     ("forward",),
+    ("network",),
     ("backprop",),
+    ("epoch_losses",),
+    ("objective",),
     ("derivatives",),
-    ("objective", "run"),
-    ("update",),
+    ("run",),
+    ("step",),
     ("fast",),
     ("training_loop",),
+    ("training",),
     ("tables",),
     ("saved",),
     ("estimators", "report"),
@@ -55,14 +58,10 @@ FLOORS = (
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
-# Arrows that point upwards: (inside a function, from, to). Network.predict and gradient run the passes,
-# which is built on networks; a model file may hold an estimator; the command line asks the package
-# for its version.
+# Arrows that point upwards: (inside a function, from, to). Network.gradient runs the passes, which are built
+# on networks; a model file may hold an estimator.
 UPWARDS = {
     (False, "machine", "fast"),
-    (False, "objective", "run"),
-    (False, "run", "objective"),
-    (True, "network", "forward"),
     (True, "network", "derivatives"),
     (True, "saved", "estimators"),
 }
@@ -97,6 +96,8 @@ def imports(tree):
                 assert child.level == 0, f"line {child.lineno}: write imports in full"
                 for alias in child.names:
                     yield f"{child.module}.{alias.name}", child.lineno, inside
+            elif isinstance(child, ast.If) and getattr(child.test, "id", None) == "TYPE_CHECKING":
+                continue  # annotations wait for nothing
             else:
                 function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
                 yield from walk(child, inside or function)

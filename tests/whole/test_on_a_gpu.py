@@ -22,7 +22,7 @@ from mlp_xp.objective import Objective
 from mlp_xp.optimizers import LBFGS, OPTIMIZERS, Adam, Optimizer
 from mlp_xp.regularizers import ElasticNet
 from mlp_xp.rows.loader import Loader
-from mlp_xp.training_loop import train
+from mlp_xp.training import train
 
 RULES = [name for name, rule in OPTIMIZERS.items() if rule is not LBFGS]
 TOLERANCE = {"float64": 1e-9, "float32": 2e-3}  # the rounding of some thirty steps
@@ -192,10 +192,10 @@ def test_steps_do_not_wait_for_the_gpu(gpu):
     loader = Loader(x, y, weight, batch_size=32)
     with backend.runtime.working(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # CuPy deprecates what it has no other word for
-        for number, step in enumerate(loader.steps(0, backend, **objective.targets)):
+        for number, step in enumerate(loader.batches(0, backend, **objective.targets)):
             with cupyx.allow_synchronize(False):
                 update(step, number, 1e-3)
-        assert np.isfinite(objective.epoch_loss())
+        assert np.isfinite(objective.losses.objective())
 
 
 @pytest.mark.parametrize("slow", [False, True])
@@ -213,7 +213,7 @@ def test_every_step_reads_its_own_rows(options, slow, gpu):
     for epoch in range(3):
         sums, lengths = [], []
         with backend.runtime.working():
-            for step in loader.steps(epoch, backend):
+            for step in loader.batches(epoch, backend):
                 for chunk in step:
                     if slow and len(sums) % 7 == 0:
                         large @ large

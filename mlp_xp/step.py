@@ -1,13 +1,12 @@
 """One update of the weights: w_new = w_old − η ∂J/∂w."""
 
-from typing import Any
-
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import Optimizer, clip_by_global_norm
-from mlp_xp.rows.loader import Group, Step
+from mlp_xp.rows.batch import Batch, Block
+from mlp_xp.run.rates import Rates
 
 
-class Update:
+class Step:
     """Differentiate the objective, clip the gradient, apply the rule.
 
     Parameters
@@ -23,43 +22,50 @@ class Update:
     def __init__(self, objective: Objective, optimizer: Optimizer, clip_norm: float | None = None) -> None:
         self.objective, self.optimizer, self.clip_norm = objective, optimizer, clip_norm
 
-    def __call__(self, step: Step, number: int, rate: float) -> None:
-        """Make one; a step whose weights sum to zero, or whose loss is seen to be infinite, changes nothing.
+    def __call__(self, batch: Batch, number: int, rate: float) -> None:
+        """Make one; a batch whose weights sum to zero, or whose loss is seen to be infinite, changes nothing.
 
         Parameters
         ----------
-        step : Step
+        batch : Batch
             Its chunks are consumed.
         number : int
             The update's number, from 0.
         rate : float
             η.
         """
-        self.objective.differentiate(step, number)
-        if not self.objective.values.broken and step.divisor:
+        self.objective.differentiate(batch, number)
+        if not self.objective.losses.broken and batch.divisor:
             self.apply(rate)
 
-    def at_once(self, group: Group, rates: Any) -> int:
-        """Make the updates of the first steps of a group by one call, and return how many; here none.
+    def at_once(self, block: Block, first: int, most: int, rates: Rates) -> int:
+        """Make the updates of some of a block's batches by one call, and return how many; here none.
 
         Parameters
         ----------
-        group : Group
-            Its steps are not consumed.
+        block : Block
+            Its batches are not consumed.
+        first, most : int
+            The batch to begin with, and how many to take at most.
         rates : Rates
             ``ahead(n)`` gives η of the coming n steps.
         """
         return 0
 
     def apply(self, rate: float) -> None:
-        """Move the weights along the gradient of the step last differentiated."""
+        """Move the weights along the gradient of the batch last differentiated."""
         self.clip()
         self.optimizer.step(self.objective.gradient, rate)
 
     def clip(self) -> None:
-        """Clip the gradient of the step last differentiated."""
+        """Clip the gradient of the batch last differentiated."""
         if self.clip_norm is not None:
             clip_by_global_norm(self.objective.gradient, self.clip_norm)
+
+    def forget(self) -> None:
+        """Forget a step that was not completed, and let go of memory that depends on the number of rows."""
+        self.objective.losses.forget_step()
+        self.forget_buffers()
 
     def forget_buffers(self) -> None:
         """Let go of all memory that depends on the number of rows."""

@@ -1,0 +1,99 @@
+"""Rows in an epoch's order, from their source to buffers that are used again, and on to the device."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mlp_xp.rows.batch import Chunk, Gathered
+from mlp_xp.rows.order import RowNumbers
+from mlp_xp.rows.source import Source, Taken
+
+
+class Gatherer:
+    """Fills reused host buffers with rows in an epoch's order, and sends them to the device.
+
+    Parameters
+    ----------
+    source : source
+        Where rows come from.
+    order : sliceable
+        Row numbers of positions start … stop of the epoch.
+    staging : staging
+        The buffers (`staging.HostStaging`, `cuda.feeding.PinnedStaging`).
+    runtime : object
+        How host and device work together (`staging.InStep`).
+    check : callable, optional
+        Refuses targets.
+    take : callable, optional
+        Gives the rows of an index where they are on the device already.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        order: RowNumbers,
+        staging: Any,
+        runtime: Any,
+        check: Callable[[np.ndarray], None] | None = None,
+        take: Callable[[np.ndarray], Taken] | None = None,
+    ) -> None:
+        self.source, self.order, self.staging, self.check = source, order, staging, check
+        self.runtime, self.take = runtime, take
+        self.weighted = source.has_weights
+        self.n_gathered = 0
+
+    def _index(self, start: int, stop: int) -> np.ndarray:
+        """The row numbers that the order gives; a source takes those out of range for the nearest row."""
+        index = np.asarray(self.order[start:stop], dtype=np.int64)
+        if start == stop:
+            return index
+        last = self.source.n_rows - 1
+        # Without its sign a negative number is too large: one pass, not two.
+        if index.shape != (stop - start,) or index.view(np.uint64).max() > last:
+            within = f" from {index.min()} to {index.max()}" if index.size else ""
+            raise ValueError(
+                f"the order gives numbers{within} of shape {index.shape} for positions {start} ... "
+                f"{stop - 1}: needed are {stop - start} row numbers from 0 to {last}."
+            )
+        return index
+
+    def __call__(self, ranges: list[tuple[int, int]], slot: int) -> Gathered:
+        """The rows of some ranges of positions, one after the other; valid until the slot is filled again."""
+        parts = [self._index(start, stop) for start, stop in ranges]
+        index = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        self.n_gathered += len(index)
+        if self.take is not None:
+            *rows, host_weight = self.take(index)
+            return Gathered(Chunk(*rows), host_weight, slot)
+        x, y, column = self.staging.host(slot, len(index))
+        weight = None if column is None else column[:, 0]
+
+        def fill(part: slice) -> None:
+            self.source.rows(index[part], x[part], y[part], None if weight is None else weight[part])
+
+        if self.source.threads_may_share:
+            self.runtime.in_parts(fill, len(index), x.nbytes)
+        else:
+            fill(slice(None))
+        if self.check is not None:
+            check_rows(self.check, y, index)
+        on_device = self.staging.send(slot, len(index))
+        return Gathered(Chunk(*on_device), weight, slot)
+
+
+CHECKED_ROWS = 65_536
+"""Rows whose targets are looked at together before the first step."""
+
+
+def check_rows(check: Callable[[np.ndarray], None], y: np.ndarray, index: np.ndarray) -> None:
+    """Refuse targets, and name the row by its number in the source."""
+    try:
+        check(y)
+    except ValueError:
+        for position, row in enumerate(index.tolist()):
+            try:
+                check(y[position : position + 1])
+            except ValueError as error:
+                raise ValueError(str(error).replace("row 0", f"row {row}")) from None
+        raise

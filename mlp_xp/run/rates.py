@@ -1,0 +1,65 @@
+"""The learning rate of each step, and what else changes with it: pure functions of the history."""
+
+import dataclasses
+from typing import Any
+
+from mlp_xp.dropout import Dropout
+from mlp_xp.history import History
+from mlp_xp.objective import Objective
+from mlp_xp.optimizers import Optimizer
+from mlp_xp.schedules import Constant
+
+
+@dataclasses.dataclass
+class Rates:
+    """The learning rate of each step: base rate × schedule. And the dropout and decay, times theirs."""
+
+    base: float
+    schedule: Any
+    history: History
+    decay_schedule: Any = None
+    dropout_schedule: Any = None
+    dropout: Dropout | None = None
+
+    def __post_init__(self) -> None:
+        """The first step's rate."""
+        self.last = self.now()
+        decays, drops = (
+            each is not None and not isinstance(each, Constant)
+            for each in (self.decay_schedule, self.dropout_schedule)
+        )
+        self.schedules_more = decays or (drops and self.dropout is not None)
+
+    def set_more(self, objective: Objective, optimizer: Optimizer) -> None:
+        """Set dropout and decay for the coming step, where they have schedules."""
+        if not self.schedules_more:
+            return
+        if self.decay_schedule is not None:
+            optimizer.decay_factor = float(self.decay_schedule(self.history))
+        if self.dropout is not None and self.dropout_schedule is not None:
+            objective.dropout = self.dropout.times(float(self.dropout_schedule(self.history)))
+
+    def now(self) -> float:
+        """The rate that the history asks for; half of it for every time that it was rolled back."""
+        return self._at(self.history)
+
+    def _at(self, history: History) -> float:
+        return self.base * float(self.schedule(history)) * 0.5**history.rollbacks
+
+    def ahead(self, n_steps: int) -> list[float]:
+        """The rates of the coming steps, all of one epoch."""
+        rates = [self.for_step()]
+        if self.schedule.once_an_epoch:
+            return rates * n_steps
+        later = dataclasses.replace(self.history)  # the same past, seen from steps that are still to come
+        for later.step in range(self.history.step + 1, self.history.step + n_steps):
+            rates.append(self._at(later))
+        self.last = rates[-1]
+        return rates
+
+    def for_step(self) -> float:
+        """The rate of the coming step."""
+        history = self.history
+        if not self.schedule.once_an_epoch or history.step % history.steps_per_epoch == 0:
+            self.last = self.now()
+        return self.last

@@ -1,0 +1,266 @@
+"""A run between two steps: all that changes, and how it is kept and gone on with."""
+
+import dataclasses
+import math
+import sys
+import warnings
+from collections.abc import Generator
+from typing import Any, Protocol
+
+import numpy as np
+
+from mlp_xp.averaging import Average
+from mlp_xp.history import History
+from mlp_xp.machine.array_api import Array, to_host
+from mlp_xp.objective import Objective
+from mlp_xp.optimizers import Optimizer
+from mlp_xp.rows.loader import Loader
+from mlp_xp.run.rates import Rates
+
+Pass = tuple[float, str | None]
+"""One pass over the data: its loss and, where the method has come to an end with it, why."""
+
+
+class Attended(Protocol):
+    """Whoever looks at a run between two steps, where weights, optimizer and history agree."""
+
+    def asks_in(self) -> int:
+        """After how many steps, at most, `after_steps` is to be called; 1 at least."""
+
+    def after_steps(self) -> None:
+        """Look; an exception ends the run there."""
+
+
+class Unattended:
+    """Nobody looks."""
+
+    def asks_in(self) -> int:
+        """Never."""
+        return sys.maxsize
+
+    def after_steps(self) -> None:
+        """Nothing to do."""
+
+
+class Method(Protocol):
+    """What makes the passes over the data: steps (`training_loop.Descent`) or a search (`run.full_batch`).
+
+    Attributes
+    ----------
+    forgets : str or None
+        What it does not go on with from a state, to be said to the user; None if it goes on bit for bit.
+    """
+
+    forgets: str | None
+
+    def passes(self, training: "Training") -> Generator[Pass]:
+        """Make one after the other, for ever or until it has come to an end."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainingState:
+    """A run at one moment, on the host: with it, `train` goes on to the very same result.
+
+    Attributes
+    ----------
+    arrays : dict of str to array
+        Parameters, those of the last good and of the best epoch, the optimizer's vectors, and the values of
+        the epoch under way.
+    numbers : dict of str to number or list
+        The history and the optimizer's step count.
+    where : str
+        Device and number of processes, on which the bits of a result depend.
+    """
+
+    arrays: dict[str, np.ndarray]
+    numbers: dict[str, Any]
+    where: str = ""
+
+
+class Training:
+    """One run: everything that changes between two steps.
+
+    Parameters
+    ----------
+    objective : Objective
+        Owns network, loss, memo and gradient.
+    loader : Loader
+        The training rows.
+    optimizer : Optimizer
+        The rule and its state.
+    rates : Rates
+        Learning rates, and the history that they are a function of.
+    method : Method
+        Makes the passes over the data.
+    checkpoints : object, optional
+        Its ``after_step(training)`` is called between two steps, at the latest after ``asks_in(training)`` of
+        them, and its ``after_epoch(training)`` after every epoch.
+    average : float
+        The part of the steps over which weights are averaged; 0 for none.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        loader: Loader,
+        optimizer: Optimizer,
+        rates: Rates,
+        method: Method,
+        checkpoints: Any = None,
+        *,
+        average: float = 0.0,
+    ) -> None:
+        self.objective, self.loader, self.optimizer = objective, loader, optimizer
+        self.rates, self.history, self.method = rates, rates.history, method
+        self.parameters = objective.network.parameters
+        n_steps = self.history.max_epochs * self.history.steps_per_epoch
+        self.average = Average(self.parameters, average, n_steps) if average else None
+        self.last_good, self.best = self._copy(), self._copy()
+        self.goes_on_inside_an_epoch = False
+        self.checkpoints = checkpoints
+
+    def _copy(self) -> Array:
+        return self.parameters.backend.xp.asarray(self.parameters.flat, copy=True)
+
+    def passes(self) -> Generator[Pass]:
+        """Yield after each epoch its loss and, where the method itself has come to an end, why."""
+        return self.method.passes(self)
+
+    @property
+    def next_step(self) -> tuple[int, int]:
+        """The epoch and the step in it, both from 0, that a run which makes steps goes on with."""
+        epoch = len(self.history.train_losses)
+        if not self.goes_on_inside_an_epoch:
+            return epoch, 0
+        return epoch, self.history.step - epoch * self.history.steps_per_epoch
+
+    def asks_in(self) -> int:
+        """After how many steps, at most, `after_steps` is to be called."""
+        if self.average is not None:
+            return 1
+        return sys.maxsize if self.checkpoints is None else int(self.checkpoints.asks_in(self))
+
+    def after_steps(self) -> None:
+        """Let those who asked see the run, between two steps."""
+        if self.average is not None:
+            self.average.take(self.history.step)
+        if self.checkpoints is not None:
+            self.checkpoints.after_step(self)
+
+    def after_epoch(self) -> None:
+        """Let those who asked see the run, after an epoch."""
+        if self.checkpoints is not None:
+            self.checkpoints.after_epoch(self)
+
+    def agreed(self, seconds: float) -> float:
+        """The first rank's: the one thing for a decision that is not the same on all ranks by itself."""
+        ranks = self.objective.ranks
+        return seconds if ranks is None else ranks.from_first(seconds)
+
+    def go_on(self) -> None:
+        """Prepare for the next epoch, whichever thread the caller is in now."""
+        self.parameters.backend.runtime.select()
+        if self.average is not None:
+            self.average.go_on()
+
+    def is_finite(self, train_loss: float) -> bool:
+        """Whether an epoch's loss and the weights are."""
+        return math.isfinite(train_loss) and self.parameters.are_finite()
+
+    def keep_good(self) -> None:
+        """Keep the weights of an epoch that was finite; where weights are averaged, their average."""
+        if self.average is not None:
+            self.average.use()
+        self.last_good[...] = self.parameters.flat
+
+    def keep_best(self) -> bool:
+        """Keep them also where the watched loss is the lowest so far, and say so."""
+        history = self.history
+        if not history.watched[-1] < history.best_loss:
+            return False
+        history.best_loss, history.best_epoch = history.watched[-1], len(history.train_losses)
+        self.best = self._copy()
+        return True
+
+    def state(self) -> TrainingState:
+        """Everything that the run needs to go on from here, as host arrays and numbers, copied."""
+        objective, history = self.objective, self.history
+        self.parameters.backend.runtime.select()
+        arrays = {
+            **self._trained(),
+            "last_good": to_host(self.last_good).copy(),
+            "best": to_host(self.best).copy(),
+            **{f"optimizer.{name}": vector for name, vector in self.optimizer.to_host().items()},
+            **objective.losses.to_host(),
+        }
+        numbers = dataclasses.asdict(history) | {"t": self.optimizer.t, "last_rate": self.rates.last}
+        return TrainingState(arrays, numbers, self._where())
+
+    def _trained(self) -> dict[str, np.ndarray]:
+        """The weights, and their average."""
+        if self.average is None:
+            return {"parameters": self.parameters.to_host()}
+        trained, mean = to_host(self.average.trained).copy(), to_host(self.average.mean).copy()
+        return {"parameters": trained, "average": mean}
+
+    def _where(self) -> str:
+        ranks = self.objective.ranks
+        n_processes = 1 if ranks is None else ranks.size
+        return f"{self.parameters.backend.name}, {n_processes} process{'es' * (n_processes > 1)}"
+
+    def say_what_differs(self, state: TrainingState) -> None:
+        """Warn where a run that goes on from a state ends otherwise than if it had not stopped."""
+        ranks = self.objective.ranks
+        if ranks is not None and ranks.rank:
+            return
+        if self.method.forgets is not None:
+            warnings.warn(self.method.forgets, stacklevel=3)
+        if state.where != self._where():
+            warnings.warn(
+                f"a run on {state.where} goes on with {self._where()}: its result is that of an undisturbed "
+                "run up to rounding.",
+                stacklevel=3,
+            )
+
+    def restore(self, state: TrainingState) -> None:
+        """Go on from a state; the network's parameters become those of the state.
+
+        Raises
+        ------
+        ValueError
+            The state is that of another network or optimizer.
+        """
+        own = {name: array.shape for name, array in self.state().arrays.items() if array.ndim}
+        vectors = {
+            *self._trained(),
+            "last_good",
+            "best",
+            *(f"optimizer.{name}" for name in self.optimizer.state),
+        }
+        found = {name: state.arrays[name].shape for name in state.arrays if name in own}
+        if any(found.get(name) != own[name] for name in vectors):
+            raise ValueError(
+                f"the state has arrays of shapes {found}, but this network and optimizer need "
+                f"{ {name: own[name] for name in sorted(vectors)} }: go on with the same ones."
+            )
+        on_device = self.parameters.backend.asarray
+        self.parameters.flat[...] = on_device(state.arrays["parameters"])
+        if self.average is not None:
+            self.average.is_in_use = False
+            self.average.flat[...] = on_device(state.arrays["average"])
+        self.last_good, self.best = on_device(state.arrays["last_good"]), on_device(state.arrays["best"])
+        for name, vector in self.optimizer.state.items():
+            vector[...] = on_device(state.arrays[f"optimizer.{name}"])
+        self.optimizer.t, self.rates.last = state.numbers["t"], state.numbers["last_rate"]
+        kept = (self.history.steps_per_epoch, self.history.max_epochs)
+        for field in dataclasses.fields(History):
+            value = state.numbers[field.name]
+            setattr(self.history, field.name, list(value) if isinstance(value, list) else value)
+        same_steps = self.history.steps_per_epoch == kept[0]
+        self.history.steps_per_epoch, self.history.max_epochs = kept
+        steps_done = len(self.history.train_losses) * self.history.steps_per_epoch
+        if same_steps:
+            self.objective.losses.restore(state.arrays)
+        else:  # other batches: the epoch under way begins anew
+            self.history.step = steps_done
+        self.goes_on_inside_an_epoch = self.method.forgets is None and self.history.step > steps_done

@@ -1,0 +1,346 @@
+"""`train`: what a user gives, checked, becomes a run.
+
+It is a generator of epochs. The caller's loop logs, plots, checkpoints and breaks; there are no callbacks.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import numpy as np
+
+from mlp_xp.dropout import resolve_dropout
+from mlp_xp.fast import WAYS
+from mlp_xp.forward import Memo
+from mlp_xp.history import History
+from mlp_xp.losses import LOSSES
+from mlp_xp.machine.data_parallel import Ranks
+from mlp_xp.network import Network
+from mlp_xp.objective import Objective
+from mlp_xp.optimizers import LBFGS, OPTIMIZERS, Optimizer, RateFactors
+from mlp_xp.own import find
+from mlp_xp.regularizers import REGULARIZERS
+from mlp_xp.rows.gather import CHECKED_ROWS, check_rows
+from mlp_xp.rows.loader import Loader
+from mlp_xp.rows.source import refuse_weights
+from mlp_xp.run.epoch import Epoch
+from mlp_xp.run.full_batch import Search
+from mlp_xp.run.rates import Rates
+from mlp_xp.run.state import Method, Training, TrainingState
+from mlp_xp.run.validation import mean_loss
+from mlp_xp.schedules import SCHEDULES
+from mlp_xp.settings import checks, fields
+from mlp_xp.stopping import Stopping
+from mlp_xp.training_loop import Descent, run
+
+
+def train(
+    network: Network,
+    loader: Loader,
+    *,
+    loss: Any = "squared_error",
+    optimizer: Any = "adam",
+    learning_rate: float = 1e-3,
+    schedule: Any = "constant",
+    rate_factors: RateFactors | None = None,
+    decay_schedule: Any = "constant",
+    regularizer: Any = None,
+    dropout: float | Sequence[float] = 0.0,
+    dropout_schedule: Any = "constant",
+    clip_norm: float | None = None,
+    reduction: str = "mean",
+    validation: Loader | None = None,
+    watched_loss: Any = None,
+    max_epochs: int = 1000,
+    patience: int | None = None,
+    tolerance: float = 0.0,
+    loss_below: float | None = None,
+    time_budget: float | None = None,
+    keep: str = "last",
+    average: float = 0.0,
+    on_divergence: str = "stop",
+    checkpoints: Any = None,
+    ranks: Ranks | None = None,
+    way: str = "fast",
+    seed: int = 0,
+    state: TrainingState | None = None,
+) -> Generator[Epoch]:
+    """Train a network, and yield after every epoch.
+
+    Everything is checked before the first epoch; a mistake changes nothing.
+
+    Parameters
+    ----------
+    network : Network
+        Its parameters are updated in place; its `output` becomes the link of the loss.
+    loader : Loader
+        The training rows. Its batch size makes this SGD, mini-batch SGD or gradient descent.
+    loss : str, loss or pair of functions
+        A name of `losses.LOSSES`, also with parameters ("huber:delta=2"), or an instance; or one's own, as
+        all pieces may be (`mlp_xp.own`): here a pair (value, derivative) of functions of (z, y).
+    optimizer : str or rule
+        A name of `optimizers.OPTIMIZERS` or an instance. "lbfgs" needs a full batch.
+    learning_rate : float
+        η, the base of the schedule.
+    schedule : str, schedule or function
+        A name of `schedules.SCHEDULES`, an instance, or a function of the history: the factor on η.
+    rate_factors : RateFactors, optional
+        Further factors on η, by group of parameters.
+    decay_schedule : str or schedule
+        The factor on the decay of a rule that has one (`AdamW`), which falls with η too.
+    regularizer : str or regularizer, optional
+        A name of `regularizers.REGULARIZERS` or an instance.
+    dropout : float or sequence of float
+        Probability that a hidden unit is left out of a step: for all hidden layers, or for each.
+    dropout_schedule : str or schedule
+        The factor on that probability.
+    clip_norm : float, optional
+        The largest Euclidean norm of a step's gradient.
+    reduction : "mean" or "sum"
+        J = (Σ s_i L_i + λ R) / Σ s_i, or without the division.
+    validation : Loader, optional
+        Rows held out: their loss is watched instead of the training loss.
+    watched_loss : str or loss, optional
+        That of the rows held out, where it is another one: without the smoothing of labels, say.
+    max_epochs : int
+        Epochs at most.
+    patience, tolerance : int or None, float
+        Stop after `patience` epochs in which the watched loss did not fall by more than `tolerance`.
+    loss_below : float, optional
+        Stop when the watched loss is below it.
+    time_budget : float, optional
+        Seconds, looked at after every epoch.
+    keep : "last" or "best"
+        Which weights the network has when the run ends by itself. After a `break` it has those of the epoch
+        yielded; the best ones are `epoch.best_parameters`.
+    average : float in [0, 1)
+        α > 0: the network has, whenever an epoch is yielded and in the end, not the weights of the last step
+        but an average over the last part α of all steps (`averaging.Average`); it is what validation judges.
+    on_divergence : "stop" or "rollback"
+        What a loss or weights that are not finite lead to: an error, or going on from the best epoch so far
+        with half the learning rate, ten times at most. (The last finite epoch is no place to go on from: its
+        weights are on their way to infinity.)
+    checkpoints : Checkpoints, optional
+        Where and how often the run's state is written to disk.
+    ranks : Ranks, optional
+        The processes that train together (`data_parallel.world`), all with the same arguments; the loader's
+        batch is the global one, of which each has its share.
+    way : "fast", "fused" or "plain"
+        How updates are made: with all that the device has, the same without launching a step as one (a CUDA
+        graph), or by the rules as they are written. The result is the same up to rounding.
+    seed : int
+        Of dropout. (The loader has the seed of the order, the network that of its starting weights.)
+    state : TrainingState, optional
+        Go on from here (`Epoch.state`), with the same other arguments. L-BFGS goes on from its weights with
+        an empty memory of gradients. With other batches the epoch under way begins anew.
+
+    Yields
+    ------
+    Epoch
+
+    Raises
+    ------
+    ValueError, TypeError
+        An argument is refused.
+    FloatingPointError
+        The loss or the weights became infinite or nan. The message names epoch and step; the network has the
+        weights of the last good epoch.
+
+    Notes
+    -----
+    The same seeds and arguments give the same bits again: in another process, gone on with from any step,
+    with any prefetching. What a result depends on beside them, by rounding alone, is the machine and what is
+    installed:
+
+    - the matrix products: NumPy's BLAS, its version, the kernels that it has for the processor
+      (`OPENBLAS_CORETYPE` pins them) and its number of threads (`OPENBLAS_NUM_THREADS`);
+    - exp, tanh and log: NumPy's version and the processor's vector instructions;
+    - the device, and on GPUs CuPy, cuBLAS and TF32; the number of `ranks`;
+    - `way`: compiled steps, which long trainings turn to where Numba is installed, sum in another order;
+    - memory that runs out, which makes chunks smaller (`loader.ran_out_of_memory`);
+    - time, where `time_budget` ends the run.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.linspace(-1, 1, 64).reshape(-1, 1)
+    >>> network = Network((1, 16, 1), activation="tanh", seed=1)
+    >>> loader = Loader(x, np.sin(3 * x), batch_size=16)
+    >>> for epoch in train(network, loader, learning_rate=0.01, max_epochs=200):
+    ...     pass
+    >>> epoch.train_loss < 0.01
+    True
+    """
+    _check_kinds(network, loader, validation)
+    network.backend.runtime.select()
+    given = Settings(
+        loss=loss,
+        watched_loss=watched_loss,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        schedule=schedule,
+        decay_schedule=decay_schedule,
+        regularizer=regularizer,
+        dropout_schedule=dropout_schedule,
+        clip_norm=clip_norm,
+        reduction=reduction,
+        max_epochs=max_epochs,
+        patience=patience,
+        tolerance=tolerance,
+        loss_below=loss_below,
+        time_budget=time_budget,
+        keep=keep,
+        average=average,
+        on_divergence=on_divergence,
+        way=way,
+        seed=seed,
+    )
+    masks = resolve_dropout(dropout, network.n_layers - 1, seed)
+    for part in (loader, validation):
+        if part is not None:
+            _check_fit(network, part, given.loss)
+    method = _method(given, loader, has_dropout=masks is not None)
+    _fit_memory(network, loader, given, ranks)
+    objective = Objective(network, given.loss, given.regularizer, masks, reduction, ranks)
+    history = History(steps_per_epoch=loader.steps_per_epoch, max_epochs=max_epochs)
+    rates = Rates(
+        float(learning_rate), given.schedule, history, given.decay_schedule, given.dropout_schedule, masks
+    )
+    optimizer = Optimizer(given.optimizer, network.parameters, rate_factors)
+    training = Training(objective, loader, optimizer, rates, method, checkpoints, average=average)
+    stopping = Stopping(max_epochs, patience, tolerance, loss_below, time_budget)
+    if state is not None:
+        training.restore(state)
+        if not (history.train_losses and stopping.reason(history)):
+            training.say_what_differs(state)
+    if ranks is not None:
+        ranks.broadcast(network.parameters.flat, network.backend)
+    network.output = given.loss.link
+    validate = None
+    if validation is not None:
+        judge = given.loss if given.watched_loss is None else given.watched_loss
+        # The objective's network, which may compute with kernels of its own.
+        validate = functools.partial(_validate, objective, validation, judge)
+    return run(training, validate, stopping, keep=keep, rolls_back=on_divergence == "rollback")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What `train` is told beside its data, resolved and checked; all that is wrong is said at once.
+
+    `train` says what each of them means, and has the defaults.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A name, an instance or a number is refused.
+    """
+
+    loss: Any
+    watched_loss: Any = None
+    optimizer: Any
+    schedule: Any
+    decay_schedule: Any
+    dropout_schedule: Any
+    regularizer: Any = None
+    learning_rate: float = fields.number(above=0)
+    reduction: str = fields.one_of(("mean", "sum"))
+    keep: str = fields.one_of(("last", "best"))
+    on_divergence: str = fields.one_of(("stop", "rollback"))
+    way: str = fields.one_of(WAYS)
+    max_epochs: int = fields.whole(unit="epochs")
+    tolerance: float = fields.number(least=0, unit="units of the loss")
+    average: float = fields.number(least=0, below=1)
+    seed: int = fields.whole(least=0)
+    clip_norm: float | None = fields.number(None, above=0)
+    patience: int | None = fields.whole(None, unit="epochs")
+    loss_below: float | None = fields.number(None)
+    time_budget: float | None = fields.number(None, above=0, unit="seconds")
+
+    def __post_init__(self) -> None:
+        """Find what names stand for; refuse what is wrong."""
+        problems: list[str | None] = []
+        for name, catalogue in CATALOGUES.items():
+            given = getattr(self, name)
+            is_given = isinstance(given, str) if name == "watched_loss" else given is not None
+            if is_given or name not in ("watched_loss", "regularizer"):
+                object.__setattr__(self, name, find(problems, name, catalogue, given))
+        checks.refuse([*problems, *fields.problems(self)])
+
+
+CATALOGUES = {
+    "loss": LOSSES,
+    "watched_loss": LOSSES,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "decay_schedule": SCHEDULES,
+    "dropout_schedule": SCHEDULES,
+    "regularizer": REGULARIZERS,
+}
+"""Settings that are named."""
+
+
+def _method(given: Settings, loader: Loader, *, has_dropout: bool) -> Method:
+    """What makes the passes."""
+    if not isinstance(given.optimizer, LBFGS):
+        return Descent(given.way, given.clip_norm)
+    if loader.steps_per_epoch > 1 or has_dropout or given.clip_norm or given.average:
+        raise ValueError(
+            "L-BFGS works on the objective over all rows: give the loader batch_size='full', no dropout, no "
+            "clip_norm and no average."
+        )
+    return Search(given.optimizer)
+
+
+def _fit_memory(network: Network, loader: Loader, given: Settings, ranks: Ranks | None) -> None:
+    """Let an "auto" batch fit beside the vectors of the parameters' size."""
+    # parameters, gradient, last good and best, the optimizer's, and the average
+    vectors = 5 + len(given.optimizer.state) + bool(given.average)
+    number = network.backend.xp.finfo(network.backend.dtype).bits // 8
+    runtime = network.backend.runtime
+    loader.fit_memory(
+        Memo.bytes_per_row(network),
+        vectors * network.parameters.size * number,
+        # What a CPU has free differs from run to run, and what GPUs have from rank to rank.
+        runtime.available() if runtime.overlaps and ranks is None else None,
+    )
+
+
+def _validate(objective: Objective, validation: Loader, loss: Any) -> float:
+    return mean_loss(objective.network, validation, loss, objective.ranks)
+
+
+def _check_kinds(network: Any, loader: Any, validation: Any) -> None:
+    """Refuse what is no network or no loader, data itself above all."""
+    if not isinstance(network, Network):
+        raise TypeError(
+            f"network is a {type(network).__name__}; it must be a Network, such as Network((10, 64, 1))."
+        )
+    for name, given in (("loader", loader), ("validation", validation)):
+        if not hasattr(given, "batches") and (given is not None or name == "loader"):
+            raise TypeError(f"{name} is a {type(given).__name__}; it must be a Loader, such as Loader(x, y).")
+
+
+def _check_fit(network: Network, loader: Loader, loss: Any) -> None:
+    """Refuse a loader whose rows do not fit the network or the loss."""
+    loader.backend_for(network.backend)
+    source, n_inputs = loader.source, network.layer_sizes[0]
+    if source.n_features != n_inputs:
+        raise ValueError(
+            f"x has {source.n_features} columns, but this network was built for {n_inputs} "
+            f"(layer_sizes={network.layer_sizes})."
+        )
+    if source.n_targets == 0:
+        raise ValueError("there are no targets to learn: give the loader y.")
+    if loader.sample_weight is not None:
+        refuse_weights(loader.sample_weight)
+    targets = source.y
+    if targets is not None:
+        for start in range(0, len(targets), CHECKED_ROWS):
+            part = targets[start : start + CHECKED_ROWS]
+            check_rows(
+                lambda y: loss.check_targets(y, network.layer_sizes[-1]),
+                part,
+                np.arange(start, start + len(part)),
+            )
