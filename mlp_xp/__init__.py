@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mlp_xp.run.epoch import Epoch
     from mlp_xp.saved.model_file import load, save
     from mlp_xp.saved.onnx_file import export_onnx
+    from mlp_xp.tables.fit_table import fit_table
     from mlp_xp.training import train
 
 __version__ = VERSION
@@ -28,6 +29,7 @@ __all__ = [
     "Network",
     "data_parallel",
     "export_onnx",
+    "fit_table",
     "load",
     "save",
     "train",
@@ -41,6 +43,7 @@ _PLACES = {
     "Network": "network",
     "data_parallel": "machine",
     "export_onnx": "saved.onnx_file",
+    "fit_table": "tables.fit_table",
     "load": "saved.model_file",
     "save": "saved.model_file",
     "train": "training",

@@ -1,0 +1,99 @@
+"""A model of a table in one call: what `mlp-xp train` does, in Python."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mlp_xp.settings import checks
+from mlp_xp.tables.calibration import calibrate
+from mlp_xp.tables.evaluation import evaluate
+from mlp_xp.tables.fitting import fit, loader_for, new_model, read_data, training_notes
+from mlp_xp.tables.model import TableModel
+from mlp_xp.tables.options import TrainingOptions
+
+
+def fit_table(data: Any, target: Any, **options: Any) -> TableModel:
+    """Train a model on a table, as `mlp-xp train` does: the same options give the same model.
+
+    Parameters
+    ----------
+    data : path, table or mapping
+        A file that `mlp-xp train` reads (CSV, Parquet, Arrow, a folder or glob of them), or a table in
+        memory: pandas, polars, Arrow, or any with `__arrow_c_stream__`; or columns by name. A table in memory
+        needs pyarrow, the extra mlp-xp[files].
+    target : str or sequence of str
+        The column to predict, or several.
+    **options
+        Options of `mlp-xp train` with underscores in their names: ``epochs=50``, ``hidden=(64, 64)``,
+        ``recipe="plain"``. `mlp-xp train --help` explains each.
+
+    Returns
+    -------
+    TableModel
+        Its `training` holds the metrics, and on which rows they were measured.
+
+    Raises
+    ------
+    ValueError, TypeError, OSError
+        An option or the data cannot be used; the message says why.
+    ModuleNotFoundError
+        The data needs an extra that is not installed.
+    FloatingPointError
+        The training diverged.
+
+    Examples
+    --------
+    >>> x = [number / 50 for number in range(200)]
+    >>> table = {"x": x, "y": [3 * each + 1 for each in x]}
+    >>> model = fit_table(table, "y", epochs=40)
+    >>> model.training["metrics_on"], model.training["metrics"]["r2"] > 0.95
+    ('held-out', True)
+    """
+    with _at_a_path(data) as path:
+        settings = TrainingOptions.of({"data": path, "target": target, **options})
+        checks.refuse(settings.problems())
+        rows = read_data(settings)
+        model = new_model(rows)
+        loader = loader_for(rows.options, rows.parts.training)
+        for epoch in fit(rows, model.network, loader):
+            last = epoch
+        calibrate(model, rows)
+        held_out = rows.parts.raw_held_out
+        model.training |= {
+            "metrics": evaluate(model, held_out or rows.parts.raw_training),
+            "metrics_on": "held-out" if held_out else "training",
+            "epochs": last.number,
+            "stopped": last.stopped,
+            **training_notes(rows, loader.batch_size),
+        }
+    return model
+
+
+@contextlib.contextmanager
+def _at_a_path(data: Any) -> Iterator[str]:
+    """The path of a table; one in memory is written to a file first, and read as any other."""
+    if isinstance(data, str | os.PathLike):
+        yield os.fspath(data)
+        return
+    try:
+        import pyarrow as pa
+        from pyarrow import feather
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            "a table in memory is read by pyarrow, which is not installed: pip install 'mlp-xp[files]'.",
+            name="pyarrow",
+        ) from error
+    try:
+        table = pa.table(data)
+    except (TypeError, ValueError, pa.ArrowException) as error:
+        raise TypeError(
+            f"data is a {type(data).__name__} that is no table ({error}): give a path, a table of pandas, "
+            "polars or Arrow, or a mapping of columns."
+        ) from error
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "table.arrow"
+        feather.write_feather(table, str(path))
+        yield str(path)

@@ -1,0 +1,66 @@
+"""`fit_table`: the model of `mlp-xp train`, from a path or a table in memory, in one call."""
+
+import csv
+
+import numpy as np
+import pytest
+from command_line import runner
+
+from mlp_xp import fit_table, load
+
+pytestmark = pytest.mark.needs("pyarrow")
+
+
+def columns(n_rows=160):
+    rng = np.random.default_rng(3)
+    size, kind = rng.normal(size=n_rows), rng.choice(["flat", "house"], n_rows)
+    price = 3 * size + np.where(kind == "house", 2.0, -1.0) + 0.1 * rng.normal(size=n_rows)
+    return {"size": size.tolist(), "kind": kind.tolist(), "price": price.tolist()}
+
+
+@pytest.fixture
+def path(tmp_path):
+    table = columns()
+    with (tmp_path / "t.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(table)
+        writer.writerows(zip(*table.values(), strict=True))
+    return tmp_path / "t.csv"
+
+
+@pytest.mark.parametrize("options", [{}, {"recipe": "plain", "hidden": (9, 4), "seed": 2}])
+def test_the_same_bits_as_the_command_line(path, tmp_path, capsys, options):
+    words = [
+        word
+        for name, value in {"recipe": "tables", **options}.items()
+        for word in (f"--{name}", ",".join(map(str, value)) if isinstance(value, tuple) else value)
+    ]
+    out = tmp_path / "m.safetensors"
+    done = runner(capsys)("train", path, "--target", "price", "--epochs", 5, *words, "--out", out)
+    assert done.status == 0, done.err
+    model = fit_table(path, "price", epochs=5, **options)
+    by_command = load(out)
+    assert model.network.parameters.to_host().tobytes() == by_command.network.parameters.to_host().tobytes()
+    assert model.predict(columns()).tobytes() == by_command.predict(columns()).tobytes()
+    assert model.training["metrics"] == by_command.training["metrics"]
+
+
+@pytest.mark.parametrize("kind", ["mapping", "arrow", "pandas", "polars"])
+def test_tables_in_memory_are_read_as_files(path, kind, need):
+    table = columns()
+    if kind == "arrow":
+        table = pytest.importorskip("pyarrow").table(table)
+    elif kind != "mapping":
+        need(kind)
+        table = pytest.importorskip(kind).DataFrame(table)
+    of_path, of_table = (fit_table(each, "price", epochs=3).predict(columns()) for each in (path, table))
+    np.testing.assert_allclose(of_table, of_path, rtol=1e-6)
+
+
+def test_what_is_refused(path):
+    with pytest.raises(ValueError, match="unknown setting 'epoch'; did you mean 'epochs'"):
+        fit_table(path, "price", epoch=3)
+    with pytest.raises(ValueError, match="'prise'"):
+        fit_table(path, "prise")
+    with pytest.raises(TypeError, match="data is a int that is no table"):
+        fit_table(3, "price")
