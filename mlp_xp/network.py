@@ -124,6 +124,10 @@ class Network:
         biases = self.parameters.biases or [None] * self.n_layers
         return list(zip(self.parameters.weights, biases, self.activations, strict=True))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy is made of: the layers are views of the vector, and follow from it."""
+        return {name: value for name, value in vars(self).items() if name != "layers"}
+
     @functools.cached_property
     def output_is_linear(self) -> bool:
         """Whether the last layer's activation is the identity, as it is unless given."""

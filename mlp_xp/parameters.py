@@ -12,6 +12,7 @@ library that copies (JAX) is refused here, by name.
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -125,6 +126,21 @@ class Parameters:
         xp = self.backend.xp
         return bool(xp.all(xp.isfinite(self.flat)))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy has a vector of its own, and views of that one."""
+        extra, has_scale = self.vector.shape[0] - self.size, self.input_scale is not None
+        arguments = (self.backend, self.layer_sizes, self.bias, extra, has_scale)
+        return _with_vector, (*arguments, to_host(self.vector).copy())
+
     def to_host(self) -> np.ndarray:
         """The vector as a host array of its own."""
         return to_host(self.flat).copy()
+
+
+def _with_vector(
+    backend: Backend, layer_sizes: Sequence[int], bias: bool, extra: int, has_scale: bool, vector: np.ndarray
+) -> Parameters:
+    """Parameters that are copied."""
+    made = Parameters(backend, layer_sizes, bias, extra, input_scale=has_scale)
+    made.vector[...] = backend.asarray(vector)
+    return made

@@ -59,6 +59,15 @@ class Backend:
     runtime: Any = IN_STEP
     write: Callable[..., Array] | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What has a name is found by it again; another library's namespace cannot be copied."""
+        if self.name != "cpu" and not self.name.startswith("cuda:"):
+            raise TypeError(
+                f"a network on {self.name} cannot be copied this way: use mlp_xp.save, and mlp_xp.load with "
+                "a device."
+            )
+        return backend, (self.name, self.dtype_name)
+
     @functools.cached_property
     def dtype(self) -> Any:
         """The namespace's dtype object."""

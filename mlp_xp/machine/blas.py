@@ -21,8 +21,14 @@ from typing import Any
 from mlp_xp.machine import open_blas
 
 WORK_PER_THREAD = 2**25
-"""Multiplications of one product for each thread of a BLAS, some 2 ms of a core in float32. Fewer would be
-faster on a machine that has nothing else to do, and many times slower beside two busy processes."""
+"""Multiplications of one product for each thread of a BLAS, about 1 ms of a core in float32. Fewer would be
+faster on a machine that has nothing else to do. On two cores beside other busy processes, two threads took 4
+to 100 times as long as one for 1 to 4 million multiplications, 1.4 to 4.5 times for 16 to 64 million, and 1.4
+to 2.7 times from 512 million on: no size is safe, and small ones are lost."""
+
+SMALL = 9216
+"""Multiplications that OpenBLAS never shares out (interface/gemv.c: 2304 × GEMM_MULTITHREAD_THRESHOLD). With
+fewer nothing needs to be said to it, which takes some 10 µs."""
 
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -86,7 +92,7 @@ class Threads:
                     self.n_waiting -= 1
             if not self.n_users:
                 self.before, self.now = self._counts(), n_threads
-                self._set([n_threads] * len(self.libraries))
+                self._change(self.before, n_threads)
             self.n_users += 1
 
     def give_back(self) -> None:
@@ -94,13 +100,16 @@ class Threads:
         with self.changed:
             self.n_users -= 1
             if not self.n_users:
-                self._set(self.before)
+                for library, count in zip(self.libraries, self.before, strict=True):
+                    if count != self.now:
+                        library.set_num_threads(count)
                 self.changed.notify_all()
 
-    def _set(self, counts: list[int]) -> None:
+    def _change(self, counts: list[int], n_threads: int) -> None:
+        """Have so many where they have others; asking a library takes as long as telling it."""
         for library, count in zip(self.libraries, counts, strict=True):
-            if library.num_threads != count:
-                library.set_num_threads(count)
+            if count != n_threads:
+                library.set_num_threads(n_threads)
 
     def let_use(self, n_threads: int) -> None:
         """Let them use so many from now on."""
@@ -108,7 +117,7 @@ class Threads:
             if self.n_users:
                 self.before = [n_threads] * len(self.libraries)
             else:
-                self._set([n_threads] * len(self.libraries))
+                self._change(self._counts(), n_threads)
 
 
 def _loaded() -> list[tuple[str, Any]]:
@@ -188,8 +197,30 @@ def n_threads() -> int:
     return min(cores(), _both()[0].usual(), _own.most)
 
 
-@contextlib.contextmanager
-def computing(work: int) -> Iterator[None]:
+class Computing:
+    """What `computing` gives; a class, since it is entered once a step, and a generator takes longer."""
+
+    def __init__(self, work: int) -> None:
+        self.work = work
+        self.taken: tuple[Threads, ...] = ()
+
+    def __enter__(self) -> None:
+        if _own.computes or 1 < self.work < SMALL:
+            return
+        several = self.work >= 2 * WORK_PER_THREAD
+        numpys, scipys = self.taken = _both()
+        numpys.take(min(n_threads(), self.work // WORK_PER_THREAD) if several else 1)
+        scipys.take(1)
+        _own.computes = True
+
+    def __exit__(self, *_: object) -> None:
+        if self.taken:
+            _own.computes = False
+            for each in self.taken:
+                each.give_back()
+
+
+def computing(work: int) -> Computing:
     """Compute inside, with the threads that suit the size of the products: the same, whatever else goes on.
 
     SciPy's own BLAS has one thread meanwhile: where two libraries take turns, the threads of one wait on the
@@ -200,20 +231,7 @@ def computing(work: int) -> Iterator[None]:
     work : int
         Multiplications of the largest product. With less than that for two threads, one computes.
     """
-    if _own.computes:
-        yield
-        return
-    several = work >= 2 * WORK_PER_THREAD
-    numpys, scipys = _both()
-    numpys.take(min(n_threads(), work // WORK_PER_THREAD) if several else 1)
-    scipys.take(1)
-    _own.computes = True
-    try:
-        yield
-    finally:
-        _own.computes = False
-        scipys.give_back()
-        numpys.give_back()
+    return Computing(work)
 
 
 @contextlib.contextmanager

@@ -100,6 +100,10 @@ class Number:
         if self.gaps:
             x[:, 1] = is_gap
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy is made of: the fields, from which all else follows."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
     @functools.cached_property
     def _fill_encoded(self) -> "Fill":
         return _filling_encoded([self])
@@ -338,6 +342,10 @@ class Inputs:
         """Fill x (m, n_features) from values (m, n_columns), float64; both in the order of the columns."""
         for fill, columns, features in self._fills:
             fill(values[:, columns], x[:, features])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy is made of: the fields, from which all else follows."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @functools.cached_property
     def _fills(self) -> list[tuple[Fill, int | slice, slice]]:

@@ -1,5 +1,7 @@
 """The network: sizes, activations, starting state, predictions, refusals."""
 
+import copy
+import pickle
 import threading
 
 import numpy as np
@@ -214,3 +216,17 @@ def test_what_a_network_refuses(arguments, error, message):
 def test_what_predict_refuses(x, options, message):
     with pytest.raises(ValueError, match=message):
         Network((10, 64, 3)).predict(x, **options)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
+@pytest.mark.parametrize("input_scale", [False, True])
+def test_a_copy_is_a_network_of_its_own(device, copied, input_scale):
+    network = Network((2, 3, 1), activation="mish", input_scale=input_scale, device=device, seed=3)
+    x = np.array([[0.5, -1.0], [2.0, 0.25]], dtype="float32")
+    before = network.predict(x)
+    other = copied(network)
+    assert other.predict(x).tobytes() == before.tobytes()
+    other.parameters.flat[...] = 0.0
+    assert not other.predict(x).any()
+    assert network.predict(x).tobytes() == before.tobytes()
+    assert other.backend.device == network.backend.device

@@ -1,6 +1,8 @@
 """`fit_table`: the model of `mlp-xp train`, from a path or a table in memory, in one call."""
 
+import copy
 import csv
+import pickle
 
 import numpy as np
 import pytest
@@ -64,3 +66,10 @@ def test_what_is_refused(path):
         fit_table(path, "prise")
     with pytest.raises(TypeError, match="data is a int that is no table"):
         fit_table(3, "price")
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_model_can_be_copied(path, copied):
+    model = fit_table(path, "price", epochs=2)
+    before = model.predict(columns())
+    assert copied(model).predict(columns()).tobytes() == before.tobytes()

@@ -57,11 +57,12 @@ class Captured:
 
         # Temporaries come from a pool of the graph's own: in the stream's pool their addresses would be given
         # to later arrays, which each launch would then overwrite.
-        self._pool = cupy.cuda.MemoryPool()
+        pool = cupy.cuda.MemoryPool()
         self._graph: Any = None
         self._stream = stream
-        with _CAPTURING, _without_garbage_collection(), cupy.cuda.using_allocator(self._pool.malloc):
+        with _CAPTURING, _without_garbage_collection(), cupy.cuda.using_allocator(pool.malloc):
             stream.begin_capture()
+            self._pool = pool  # from here on there may be something to give back
             try:
                 self._kept = run()
             except BaseException as error:
