@@ -16,7 +16,8 @@ from mlp_xp import load
 pytestmark = pytest.mark.needs("mpi4py")
 
 COMMAND = ("-m", "mlp_xp")
-TRAIN = (*COMMAND, "train", "--patience", "0", "--hidden", "8", "--batch-size", "50", "--dtype", "float64")
+PLAIN = ("--recipe", "plain", "--patience", "0", "--hidden", "8", "--batch-size", "50", "--dtype", "float64")
+TRAIN = (*COMMAND, "train", *PLAIN)
 
 
 def parameters(path):
@@ -73,15 +74,15 @@ def test_an_interruption_before_the_first_epoch_is_over_is_said_once(tmp_path):
 import os, signal, sys
 from mlp_xp.rows.loader import Loader
 from mlp_xp.cli import main
-groups, seen = Loader.groups, []
+blocks, seen = Loader.blocks, []
 
 def signal_in_the_first_epoch(*arguments, **named):
     if not seen and os.environ["PMI_RANK"] == "1":
         os.kill(os.getpid(), signal.SIGINT)
     seen.append(1)
-    return groups(*arguments, **named)
+    return blocks(*arguments, **named)
 
-Loader.groups = signal_in_the_first_epoch
+Loader.blocks = signal_in_the_first_epoch
 main(sys.argv[1:])
 """
     done = mpiexec(2, "-c", signalling, *TRAIN[2:], "--quiet", "--epochs", "3")

@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 
 import mlp_xp
-from mlp_xp.cli import REFUSED
+from mlp_xp.cli.application import REFUSED
 
 from .kinds import Kind
 

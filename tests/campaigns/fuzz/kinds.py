@@ -12,7 +12,8 @@ import numpy as np
 import safetensors.numpy
 
 from mlp_xp import Loader, Network, load, save, train
-from mlp_xp.cli import main, stages
+from mlp_xp.cli import main
+from mlp_xp.cli import train as command
 from mlp_xp.losses import Pinball
 from mlp_xp.saved.checkpoint import Checkpoints
 from mlp_xp.saved.model_file import METADATA_KEY, checksum, sealed
@@ -294,11 +295,11 @@ def _say(arguments: list[str]) -> tuple[Any, list[str]]:
 
 def _use_configuration(path: Path) -> str:
     """Read the options, and stop before the data is read; "refused" if they were."""
-    read_data, stages.read_data = stages.read_data, _all_options_are_read
+    read_data, command.read_data = command.read_data, _all_options_are_read
     try:
         status, lines = _say(["train", "--config", str(path)])
     finally:
-        stages.read_data = read_data
+        command.read_data = read_data
     mark = "mlp-xp: error: "
     assert status == 2, (status, lines[-3:])
     assert all(line.startswith(mark) for line in lines), lines[-3:]
