@@ -309,7 +309,7 @@ def _use_configuration(path: Path) -> str:
 READ = "all options are read."
 
 
-def _all_options_are_read(*_: Any) -> None:
+def _all_options_are_read(*_: Any, **__: Any) -> None:
     raise ValueError(READ)
 
 
