@@ -117,7 +117,7 @@ def minimise(
 
 
 class Search:
-    """The method that searches over the objective of all rows: each iteration counts as an epoch.
+    """The method that searches over the objective of all rows: each iteration counts as an epoch of one step.
 
     Parameters
     ----------
@@ -137,76 +137,70 @@ class Search:
         self.rule = rule
 
     def passes(self, training: Training) -> Generator[Pass]:
-        """One iteration after the other, until SciPy or the run's number of epochs ends them."""
-        history = training.history
+        """Yield the objective after each iteration, with the network's parameters at that iterate.
+
+        With the last one comes why SciPy stopped: each is held back until the next one is there. Between two
+        evaluations the weights are those of the last one that was yielded: there a run can be left.
+
+        SciPy calls back; a generator is called. So SciPy runs in a thread of its own that only ever waits: it
+        asks for values and gradients, and all of them are computed here, in the caller's thread.
+        """
+        objective, loader, history = training.objective, training.loader, training.history
+        parameters = objective.network.parameters
+        start = parameters.to_host().astype(np.float64)
+        asked: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         n_left = history.max_epochs - len(history.train_losses)
-        return lbfgs(training.objective, training.loader, self.rule, n_left)
 
+        def ask(what: str, content: Any) -> Any:
+            asked.put((what, content))
+            answer = answers.get()
+            if answer is None:
+                raise StopIteration
+            return answer
 
-def lbfgs(objective: Objective, loader: Loader, rule: LBFGS, max_iterations: int) -> Generator[Pass]:
-    """Yield the objective after each iteration, with the network's parameters at that iterate.
+        def work() -> None:
+            try:
+                why = minimise(
+                    lambda vector: ask("evaluate", vector.copy()),
+                    start,
+                    self.rule,
+                    n_left,
+                    lambda vector, value: ask("iterate", (vector.copy(), value)),
+                )
+                asked.put(("done", why))
+            except BaseException as error:  # whatever it is, it belongs to the caller's thread
+                asked.put(("failed", error))
 
-    With the last one comes why SciPy stopped: each is held back until the next one is there.
+        thread = threading.Thread(target=work, name="mlp_xp L-BFGS", daemon=True)
+        thread.start()
+        at, found = start, None
 
-    SciPy calls back; a generator is called. So SciPy runs in a thread of its own that only ever waits: it
-    asks for values and gradients, and all of them are computed here, in the caller's thread.
+        def iteration(stopped: str | None) -> Pass:
+            nonlocal at
+            at, value = (start, value_and_gradient(objective, loader, start)[0]) if found is None else found
+            parameters.flat[...] = parameters.backend.asarray(at)
+            history.step = len(history.train_losses) + 1
+            return value, stopped
 
-    Raises
-    ------
-    ModuleNotFoundError
-        SciPy is not installed.
-    """
-    scipy_minimize()
-    asked: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    start = objective.network.parameters.to_host().astype(np.float64)
-
-    def ask(what: str, content: Any) -> Any:
-        asked.put((what, content))
-        answer = answers.get()
-        if answer is None:
-            raise StopIteration
-        return answer
-
-    def work() -> None:
         try:
-            why = minimise(
-                lambda vector: ask("evaluate", vector.copy()),
-                start,
-                rule,
-                max_iterations,
-                lambda vector, value: ask("iterate", (vector.copy(), value)),
-            )
-            asked.put(("done", why))
-        except BaseException as error:  # whatever it is, it belongs to the caller's thread
-            asked.put(("failed", error))
-
-    thread = threading.Thread(target=work, name="mlp_xp L-BFGS", daemon=True)
-    thread.start()
-    parameters = objective.network.parameters
-
-    def at(iterate: tuple[np.ndarray, float], stopped: str | None) -> tuple[float, str | None]:
-        parameters.flat[...] = parameters.backend.asarray(iterate[0])
-        return iterate[1], stopped
-
-    latest: tuple[np.ndarray, float] | None = None
-    try:
-        while True:
-            what, content = asked.get()
-            if what == "evaluate":
-                answers.put(value_and_gradient(objective, loader, content))
-            elif what == "iterate":
-                if latest is not None:
-                    yield at(latest, None)
-                latest = content
-                answers.put(True)
-            elif what == "failed":
-                raise content
-            else:
-                if latest is None:
-                    latest = start, value_and_gradient(objective, loader, start)[0]
-                yield at(latest, f"L-BFGS ended: {content}")
-                return
-    finally:
-        answers.put(None)
-        thread.join()
+            while True:
+                what, content = asked.get()
+                if what == "evaluate":
+                    answers.put(value_and_gradient(objective, loader, content))
+                    parameters.flat[...] = parameters.backend.asarray(at)
+                    training.after_steps()
+                elif what == "iterate":
+                    if found is not None:
+                        yield iteration(None)
+                        training.after_steps()
+                    found = content
+                    answers.put(True)
+                elif what == "failed":
+                    raise content
+                else:
+                    yield iteration(f"L-BFGS ended: {content}")
+                    return
+        finally:
+            answers.put(None)
+            thread.join()

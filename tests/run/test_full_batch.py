@@ -1,6 +1,8 @@
 """L-BFGS on the objective over all rows: known optima, and a thread that always ends."""
 
 import gc
+import itertools
+import signal
 import sys
 import threading
 
@@ -15,6 +17,7 @@ from mlp_xp.optimizers import LBFGS
 from mlp_xp.regularizers import L2
 from mlp_xp.rows.loader import Loader
 from mlp_xp.run.full_batch import value_and_gradient
+from mlp_xp.saved.checkpoint import Checkpoints, decode
 from mlp_xp.training import train
 
 pytestmark = pytest.mark.needs("scipy")
@@ -208,6 +211,40 @@ def test_closing_or_never_starting_leaves_no_thread(data, device):
     next(epochs)
     epochs.close()
     assert not threads()
+
+
+def test_an_interruption_leaves_the_last_iteration_in_a_checkpoint_and_no_thread(data, device, tmp_path):
+    x, y, _ = data
+    network = deep(device)
+    with Checkpoints(tmp_path, "1h") as checkpoints:
+        epochs = train(network, full(x, y), optimizer="lbfgs", checkpoints=checkpoints)
+        for epoch in epochs:
+            if epoch.number == 4:
+                checkpoints.interrupt(signal.SIGINT)
+                with pytest.raises(KeyboardInterrupt):
+                    next(epochs)
+        del epoch
+        state = checkpoints.latest()
+    first_four = deep(device)
+    to_the_end(train(first_four, full(x, y), optimizer="lbfgs", max_epochs=4))
+    np.testing.assert_array_equal(host(network.parameters.flat), host(first_four.parameters.flat))
+    np.testing.assert_array_equal(state.arrays["parameters"], host(first_four.parameters.flat))
+    assert (len(state.numbers["train_losses"]), state.numbers["step"]) == (4, 4)
+    with pytest.warns(UserWarning, match="empty memory of gradients"):
+        epochs = train(deep(device), full(x, y), optimizer="lbfgs", max_epochs=6, state=state)
+    assert [epoch.number for epoch in epochs] == [5, 6]
+
+
+@pytest.mark.parametrize(("every", "at"), [("2steps", {2, 4, 6}), ("3epochs", {3, 6}), ("1s", {4, 5, 6})])
+def test_checkpoints_by_iterations_and_by_time(data, device, tmp_path, monkeypatch, every, at):
+    x, y, _ = data
+    seconds = itertools.count()
+    monkeypatch.setattr("mlp_xp.saved.checkpoint.time.monotonic", lambda: float(next(seconds)))
+    with Checkpoints(tmp_path, every) as checkpoints:
+        to_the_end(train(deep(device), full(x, y), optimizer="lbfgs", max_epochs=7, checkpoints=checkpoints))
+        kept = [decode(path.read_bytes())[0].numbers for path in checkpoints.paths()]
+    assert {numbers["step"] for numbers in kept} == at
+    assert all(len(numbers["train_losses"]) == numbers["step"] for numbers in kept)
 
 
 def test_an_error_in_the_data_reaches_the_caller_and_ends_the_thread(data, device):
