@@ -1,12 +1,18 @@
 """Memoised backpropagation: all derivatives by the chain rule, from the end of the network to the start."""
 
+from typing import TYPE_CHECKING
+
 from mlp_xp.forward import Memo
 from mlp_xp.machine.array_api import Array, Backend
-from mlp_xp.network import Network
 from mlp_xp.parameters import Parameters
 
+if TYPE_CHECKING:
+    from mlp_xp.network import Network
 
-def backprop(network: Network, memo: Memo, delta: Array, gradient: Parameters, *, add: bool = False) -> Array:
+
+def backprop(
+    network: "Network", memo: Memo, delta: Array, gradient: Parameters, *, add: bool = False
+) -> Array:
     """Compute the derivative of the loss with respect to every weight and bias.
 
         ∂L/∂W_l = a_{l−1}ᵀ δ_l        ∂L/∂b_l = Σ_i δ_l        δ_{l−1} = (δ_l W_lᵀ) ⊙ f'_{l−1}
@@ -59,7 +65,7 @@ def backprop(network: Network, memo: Memo, delta: Array, gradient: Parameters, *
     return delta
 
 
-def _through_scale(network: Network, memo: Memo, delta: Array, gradient: Parameters, add: bool) -> None:
+def _through_scale(network: "Network", memo: Memo, delta: Array, gradient: Parameters, add: bool) -> None:
     """From one product U = xᵀ δ_1 the derivatives with respect to s and to W_1."""
     xp, into, parameters = network.backend.xp, network.backend.into, network.parameters
     u = into(memo.products, xp.matmul, memo.inputs[0].mT, delta)

@@ -1,6 +1,6 @@
 """What a network's derivatives and hidden activations are for some rows, all at once, without training it."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -8,18 +8,20 @@ from mlp_xp.backprop import backprop
 from mlp_xp.forward import Memo, forward
 from mlp_xp.losses import LOSSES, Loss
 from mlp_xp.machine.array_api import Array, on_host, to_host
-from mlp_xp.network import Network
 from mlp_xp.own import resolve
 from mlp_xp.parameters import Parameters
 
+if TYPE_CHECKING:
+    from mlp_xp.network import Network
 
-def gradient(network: Network, x: Any, y: Any, loss: Any, sample_weight: Any) -> tuple[float, Parameters]:
+
+def gradient(network: "Network", x: Any, y: Any, loss: Any, sample_weight: Any) -> tuple[float, Parameters]:
     """See `Network.gradient`."""
     value, _, found = _there_and_back(network, x, y, loss, sample_weight)
     return value, found
 
 
-def input_gradient(network: Network, x: Any, y: Any, loss: Any, sample_weight: Any) -> Any:
+def input_gradient(network: "Network", x: Any, y: Any, loss: Any, sample_weight: Any) -> np.ndarray:
     """See `Network.input_gradient`."""
     _, delta, _ = _there_and_back(network, x, y, loss, sample_weight)
     of_inputs = delta @ network.parameters.weights[0].mT
@@ -28,7 +30,7 @@ def input_gradient(network: Network, x: Any, y: Any, loss: Any, sample_weight: A
     return to_host(of_inputs)
 
 
-def hidden(network: Network, x: Any) -> list[np.ndarray]:
+def hidden(network: "Network", x: Any) -> list[np.ndarray]:
     """See `Network.hidden`."""
     rows = _rows(network, x)
     memo = Memo(network, rows.shape[0])
@@ -38,7 +40,7 @@ def hidden(network: Network, x: Any) -> list[np.ndarray]:
     return [to_host(a).copy() for a in memo.z[:-1]]
 
 
-def _rows(network: Network, x: Any) -> Array:
+def _rows(network: "Network", x: Any) -> Array:
     rows = on_host(x)
     if rows.ndim != 2 or rows.shape[1] != network.layer_sizes[0] or not rows.shape[0]:
         raise ValueError(
@@ -49,7 +51,7 @@ def _rows(network: Network, x: Any) -> Array:
 
 
 def _there_and_back(
-    network: Network, x: Any, y: Any, loss: Any, sample_weight: Any
+    network: "Network", x: Any, y: Any, loss: Any, sample_weight: Any
 ) -> tuple[float, Array, Parameters]:
     """J, δ_1 and ∂J/∂w over all rows, with J = Σ s_i L_i / Σ s_i."""
     backend, rows = network.backend, _rows(network, x)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mlp_xp import derivatives
 from mlp_xp.activations import ACTIVATIONS, Custom, Identity, resolve_activation
 from mlp_xp.forward import predict
 from mlp_xp.initializers import INITIALIZERS, SUITED
@@ -204,9 +205,7 @@ class Network:
         >>> gradient.weights[0].shape
         (2, 3)
         """
-        from mlp_xp.derivatives import gradient
-
-        return gradient(self, x, y, loss, sample_weight)
+        return derivatives.gradient(self, x, y, loss, sample_weight)
 
     def input_gradient(
         self, x: Any, y: Any, *, loss: Any = "squared_error", sample_weight: Any = None
@@ -217,9 +216,7 @@ class Network:
         -------
         array (n_rows, n_features)
         """
-        from mlp_xp.derivatives import input_gradient
-
-        return np.asarray(input_gradient(self, x, y, loss, sample_weight))
+        return derivatives.input_gradient(self, x, y, loss, sample_weight)
 
     def hidden(self, x: Any) -> list[np.ndarray]:
         """a_1 … a_{L−1}, the activations of each hidden layer, for some rows, all at once.
@@ -228,9 +225,7 @@ class Network:
         -------
         list of array (n_rows, n_units)
         """
-        from mlp_xp.derivatives import hidden
-
-        return hidden(self, x)
+        return derivatives.hidden(self, x)
 
     def __repr__(self) -> str:
         """Sizes, activations and device on one line."""

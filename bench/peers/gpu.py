@@ -50,11 +50,12 @@ def mlp_xp(task: Task, way: str = "fast") -> tuple[Run, Weights]:
 
 def products(task: Task) -> tuple[Run, Weights]:
     """The matrix products of a step and nothing else, captured as a graph: a bound from below."""
+    from mlp_xp.fast.cuda.kit import kit_of
     from mlp_xp.machine.array_api import backend as find_backend
 
     backend = find_backend("cuda", "float32")
     batch, sizes, runtime = task.training.batch, task.training.sizes, backend.runtime
-    kit = runtime.kit(backend.dtype)
+    kit = kit_of(runtime, backend.dtype)
     weights, last = [backend.asarray(w) for w in task.weights], len(task.weights) - 1
     x = backend.ones((batch, sizes[0]))
     z = [backend.ones((batch, n)) for n in sizes[1:]]

@@ -14,6 +14,7 @@ from typing import Any
 from mlp_xp.activations import ACTIVATIONS, Activation
 from mlp_xp.dropout import Dropout
 from mlp_xp.fast.cuda.kernels import RULES
+from mlp_xp.fast.cuda.kit import kit_of
 from mlp_xp.fast.rule_numbers import rule_numbers
 from mlp_xp.losses import GroupedCrossEntropy, Pinball, SoftmaxCrossEntropy
 from mlp_xp.machine.array_api import Array, Backend
@@ -153,7 +154,7 @@ class CudaStep(Step):
     ) -> None:
         super().__init__(objective, optimizer, clip_norm)
         backend = objective.network.backend
-        self.kit = backend.runtime.kit(backend.dtype) if kit is None else kit
+        self.kit = kit_of(backend.runtime, backend.dtype) if kit is None else kit
         self.captures = captures
         is_whole_rule = optimizer.groups is None and not schedules_more
         name = known_name(OPTIMIZERS, optimizer.rule)

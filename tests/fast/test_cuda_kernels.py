@@ -4,6 +4,7 @@ import contextlib
 import functools
 import itertools
 import sys
+import threading
 import typing
 from types import SimpleNamespace
 
@@ -19,7 +20,7 @@ from mlp_xp.dropout import Dropout
 from mlp_xp.fast.cuda import kernels
 from mlp_xp.fast.cuda import kit as kit_room
 from mlp_xp.fast.cuda.graph import Captured, NotCapturedError
-from mlp_xp.fast.cuda.kit import Kit
+from mlp_xp.fast.cuda.kit import Kit, kit_of
 from mlp_xp.fast.on_cuda import CudaStep
 from mlp_xp.fast.rule_numbers import rule_numbers
 from mlp_xp.losses import GroupedCrossEntropy, Pinball, SoftmaxCrossEntropy
@@ -416,3 +417,14 @@ def test_the_whole_way_of_a_row(options, dtype, rng, backend_of_a_machine, monke
 
 def _refuse(captured, stream, run):
     raise NotCapturedError("a reason")
+
+
+def test_a_thread_has_one_kit_for_each_device_and_dtype(monkeypatch):
+    monkeypatch.setattr(kit_room, "Kit", lambda streams, dtype: [streams, dtype])
+    streams, others = object(), []
+    thread = threading.Thread(target=lambda: others.append(kit_of(streams, "float32")))
+    thread.start()
+    thread.join()
+    assert kit_of(streams, "float32") is kit_of(streams, "float32")
+    assert kit_of(streams, "float64") == [streams, "float64"]
+    assert others[0] is not kit_of(streams, "float32")

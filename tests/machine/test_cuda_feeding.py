@@ -245,17 +245,6 @@ def test_large_blocks_are_gathered_by_several_threads(n_threads, machine, monkey
         streams.in_parts(lambda part: 1 / 0, 100, 100)
 
 
-def test_a_thread_has_one_kit_for_each_dtype(machine, monkeypatch):
-    monkeypatch.setattr(feeding, "Kit", lambda streams, dtype: [dtype])
-    streams, others = feeding.Streams(0), []
-    thread = threading.Thread(target=lambda: others.append(streams.kit("float32")))
-    thread.start()
-    thread.join()
-    assert streams.kit("float32") is streams.kit("float32")
-    assert streams.kit("float64") == ["float64"]
-    assert others[0] is not streams.kit("float32")
-
-
 def test_a_thread_can_select_the_device(machine):
     feeding.Streams(0).select()
     assert machine.used_by == {threading.get_ident()}

@@ -39,32 +39,24 @@ FLOORS = (
     ("averaging", "losses", "optimizers", "stopping"),
     ("own",),
     ("forward",),
-    ("network",),
     ("backprop",),
+    ("derivatives",),
+    ("network",),
     ("epoch_losses",),
     ("objective",),
-    ("derivatives",),
     ("run",),
     ("step",),
     ("fast",),
     ("training_loop",),
     ("training",),
     ("tables",),
-    ("saved",),
     ("estimators", "report"),
+    ("saved",),
     ("cli",),
     ("__init__",),
     ("__main__",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-
-# Arrows that point upwards: (inside a function, from, to). Network.gradient runs the passes, which are built
-# on networks; a model file may hold an estimator.
-UPWARDS = {
-    (False, "machine", "fast"),
-    (True, "network", "derivatives"),
-    (True, "saved", "estimators"),
-}
 
 # Optional libraries that a room is about, and may import where it is imported itself.
 ALLOWED = {"cli": {"rich", "typer"}, "estimators": {"scipy", "sklearn"}}
@@ -106,14 +98,14 @@ def imports(tree):
 
 
 def own_imports(tree):
-    """Yield (module of the package, line, inside a function)."""
-    for name, line, inside in imports(tree):
+    """Yield (module of the package, line)."""
+    for name, line, _ in imports(tree):
         package, _, rest = name.partition(".")
         if package == "mlp_xp":
             parts = rest.split(".")
             while parts and ".".join(parts) not in MODULES:
                 parts.pop()
-            yield ".".join(parts) or "__init__", line, inside
+            yield ".".join(parts) or "__init__", line
 
 
 def test_every_room_has_a_floor():
@@ -123,36 +115,23 @@ def test_every_room_has_a_floor():
 
 @pytest.mark.parametrize("module", MODULES)
 def test_arrows_point_down(module):
+    """Those inside functions too: a late import hides an arrow, and does not turn it."""
     room = room_of(module)
     wrong = [
         f"line {line}: {room} imports {room_of(target)}"
-        for target, line, inside in own_imports(TREES[module])
-        if room_of(target) != room
-        and FLOOR[room_of(target)] >= FLOOR[room]
-        and (inside, room, room_of(target)) not in UPWARDS
+        for target, line in own_imports(TREES[module])
+        if room_of(target) != room and FLOOR[room_of(target)] >= FLOOR[room]
     ]
     assert wrong == []
 
 
-def test_the_upward_arrows_are_still_needed():
-    drawn = {
-        (inside, room_of(module), room_of(target))
-        for module, tree in TREES.items()
-        for target, _, inside in own_imports(tree)
-    }
-    assert drawn >= UPWARDS
-
-
-def test_no_file_waits_for_itself():
-    """Module-level imports have no cycle, inside folders too."""
-    waits_for = {
-        module: {target for target, _, inside in own_imports(tree) if not inside} - {module}
-        for module, tree in TREES.items()
-    }
+def test_no_file_needs_itself():
+    """Imports have no cycle, inside folders and inside functions too."""
+    needs = {module: {target for target, _ in own_imports(tree)} - {module} for module, tree in TREES.items()}
     done = set()
-    while ready := {m for m, needed in waits_for.items() if m not in done and needed <= done}:
+    while ready := {m for m, needed in needs.items() if m not in done and needed <= done}:
         done |= ready
-    assert set(waits_for) - done == set()
+    assert set(needs) - done == set()
 
 
 @pytest.mark.parametrize("module", MODULES)

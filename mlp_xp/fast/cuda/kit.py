@@ -1,12 +1,15 @@
 """What a training step on the GPU is made of, for one thread that trains: kernels, products, capture."""
 
 import math
+import threading
 from collections.abc import Callable
 from typing import Any
 
 from mlp_xp.fast.cuda import kernels
 from mlp_xp.fast.cuda.gemm import Gemm
 from mlp_xp.fast.cuda.graph import Captured, NotCapturedError
+
+_of_thread = threading.local()
 
 
 class Kit:
@@ -124,3 +127,11 @@ class Kit:
     def capture(self, run: Callable[[], Any]) -> Captured:
         """Record what `run` launches."""
         return Captured(self.stream, run)
+
+
+def kit_of(streams: Any, dtype: Any) -> Kit:
+    """What a training in the calling thread computes with: made once for each device and dtype."""
+    kits: dict[Any, Kit] = vars(_of_thread).setdefault("kits", {})
+    if (streams, dtype) not in kits:
+        kits[streams, dtype] = Kit(streams, dtype)
+    return kits[streams, dtype]

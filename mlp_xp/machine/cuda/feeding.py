@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.fast.cuda.kit import Kit
 from mlp_xp.machine.cuda import all_reduce, memory
 
 PART_BYTES = 2**20
@@ -79,13 +78,6 @@ class Streams:
     def select(self) -> None:
         """Make the device the calling thread's: a thread starts on device 0, and may use several."""
         self.device.use()
-
-    def kit(self, dtype: Any) -> Kit:
-        """What a training in the calling thread computes with: made once for each dtype."""
-        kits = vars(self._of_thread).setdefault("kits", {})
-        if dtype not in kits:
-            kits[dtype] = Kit(self, dtype)
-        return kits[dtype]
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
