@@ -13,8 +13,11 @@ from mlp_xp.rows.source import PASS_BYTES, Source, passes, rows_in
 from mlp_xp.settings import checks
 from mlp_xp.settings.catalogue import describe, resolve
 from mlp_xp.tables.files.columns import meant
+from mlp_xp.tables.interpretation import Interpretation
+from mlp_xp.tables.options import TableOptions
 from mlp_xp.tables.own_tables import columns_of
 from mlp_xp.tables.preparation import Inputs, Targets
+from mlp_xp.tables.reading import open_inputs
 from mlp_xp.tables.values import raw_values
 from mlp_xp.tables.written import Written
 
@@ -22,7 +25,7 @@ PREDICT_ROWS = 8192
 """Rows that are prepared and predicted at a time."""
 
 
-class TableModel:
+class TableModel(Interpretation):
     """A network with what its columns mean: predicts from raw rows, in the user's units.
 
     Parameters
@@ -58,11 +61,10 @@ class TableModel:
         training: Mapping[str, Any] | None = None,
         written: Written | None = None,
     ) -> None:
-        self.network, self.inputs, self.targets = network, inputs, targets
-        self.levels = None if levels is None else tuple(levels)
-        self.loss = loss_behind(network.output) if loss is None else resolve("loss", LOSSES, loss)
-        self.training = dict(training or {})
-        self.written = written or Written()
+        known = loss_behind(network.output) if loss is None else resolve("loss", LOSSES, loss)
+        named = None if levels is None else tuple(levels)
+        super().__init__(inputs, targets, named, known, written or Written())
+        self.network, self.training = network, dict(training or {})
         checks.refuse(self._problems())
 
     def _problems(self) -> Iterator[str]:
@@ -220,9 +222,6 @@ class TableModel:
             A column is missing or holds something else than it did in training, or their number is wrong.
         """
         if isinstance(x, str | os.PathLike):
-            from mlp_xp.tables.options import TableOptions
-            from mlp_xp.tables.reading import open_inputs
-
             table = open_inputs(TableOptions(data=os.fspath(x)), self)
             outputs = np.vstack(list(self.predict_parts(table.source)))
         else:

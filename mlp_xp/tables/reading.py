@@ -28,7 +28,7 @@ from mlp_xp.tables.files.one_value import (
     resembles_time,
 )
 from mlp_xp.tables.files.text_values import READINGS
-from mlp_xp.tables.model import TableModel
+from mlp_xp.tables.interpretation import Interpretation
 from mlp_xp.tables.options import TASKS, TableOptions
 from mlp_xp.tables.preparation import Category, Constant, Inputs
 from mlp_xp.tables.prepared import Coded, Recoded, Selected
@@ -202,7 +202,7 @@ def _split_by(table: Table, name: str, is_input: bool) -> Table:
     )
 
 
-def open_inputs(options: TableOptions, model: TableModel, *, progress: Any = None) -> Table:
+def open_inputs(options: TableOptions, model: Interpretation, *, progress: Any = None) -> Table:
     """Open the columns that a model predicts from, in its order and with its codes.
 
     Raises
@@ -213,13 +213,13 @@ def open_inputs(options: TableOptions, model: TableModel, *, progress: Any = Non
     return open_for(options, model, targets_needed=False, progress=progress)
 
 
-def open_for(options: TableOptions, model: TableModel, **more: Any) -> Table:
+def open_for(options: TableOptions, model: Interpretation, **more: Any) -> Table:
     """Open the columns that a model was trained on, with its codes; and targets, where they are named.
 
     Parameters
     ----------
     options : TableOptions
-    model : TableModel
+    model : Interpretation
     **more
         As for `open_table`.
 
@@ -273,7 +273,7 @@ def _knows_none(column: Category, levels: Sequence[str]) -> bool:
     return bool((column.codes(levels) == len(column.levels)).all())
 
 
-def _form_for(model: TableModel, options: TableOptions) -> CsvForm:
+def _form_for(model: Interpretation, options: TableOptions) -> CsvForm:
     """How a file is written that a model is to read."""
     form = model.written.form(options.csv_form)
     if not model.written.readings:
@@ -283,7 +283,7 @@ def _form_for(model: TableModel, options: TableOptions) -> CsvForm:
     return form
 
 
-def _kinds_of_targets(model: TableModel, options: TableOptions) -> dict[str, str]:
+def _kinds_of_targets(model: Interpretation, options: TableOptions) -> dict[str, str]:
     """What a model knows its targets to be, where they are columns of a file."""
     targets = options.read("target")
     if not options.has_names or options.data is None or len(targets) != len(model.targets.names):
@@ -529,7 +529,7 @@ def check_targets(table: Table, loss: Any) -> None:
             )
 
 
-def for_model(table: Table, model: TableModel) -> Table:
+def for_model(table: Table, model: Interpretation) -> Table:
     """A table whose classes have the numbers that a model knows them by, for its evaluation.
 
     Raises
