@@ -46,7 +46,7 @@ LONG_ROW = 32
 """Units from which NumPy combines a matrix with a row faster than with a number."""
 
 
-class Activation:
+class Activation(fields.Checked):
     """A layer's nonlinearity as the forward pass and backprop use it; a fused kernel is one of these, too.
 
     Attributes
@@ -186,10 +186,6 @@ class LeakyRelu(Activation):
     slope: float = fields.number(0.01, above=0, below=1)
     keeps_output = True
 
-    def __post_init__(self) -> None:
-        """Check the slope."""
-        fields.check(self)
-
     @property
     def parameter(self) -> float:
         """The slope."""
@@ -223,10 +219,6 @@ class Elu(Activation):
 
     alpha: float = fields.number(1.0, above=0)
     keeps_output = True
-
-    def __post_init__(self) -> None:
-        """Check α."""
-        fields.check(self)
 
     @property
     def parameter(self) -> float:

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mlp_xp.settings import checks
+from mlp_xp.settings import checks, fields
 
 
 @dataclasses.dataclass(frozen=True)
-class Random:
+class Random(fields.Checked):
     """What the random initializers share: biases.
 
     Parameters
@@ -23,11 +23,7 @@ class Random:
         Standard deviation of the biases, which are normal with mean 0; zeros if it is 0.
     """
 
-    bias_deviation: float = dataclasses.field(default=0.0, kw_only=True)
-
-    def __post_init__(self) -> None:
-        """Check the deviation."""
-        checks.refuse([checks.number("bias_deviation", self.bias_deviation, least=0)])
+    bias_deviation: float = fields.number(0.0, least=0, kw_only=True)
 
     def biases(self, generator: np.random.Generator, layer: int, n_in: int, n_out: int) -> np.ndarray:
         """Zeros, or normal; nothing is drawn for zeros."""
@@ -131,12 +127,7 @@ class Orthogonal(Random):
     Saxe, McClelland and Ganguli, Exact solutions to the nonlinear dynamics of learning, ICLR 2014.
     """
 
-    gain: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Check the gain."""
-        super().__post_init__()
-        checks.refuse([checks.number("gain", self.gain, above=0)])
+    gain: float = fields.number(1.0, above=0)
 
     def weights(self, generator: np.random.Generator, layer: int, n_in: int, n_out: int) -> np.ndarray:
         """The Q of a normal matrix; signs fixed by R's diagonal, so that Q is uniform."""
@@ -155,13 +146,12 @@ class Uniform(Random):
         The bounds, low < high.
     """
 
-    low: float = -0.05
-    high: float = 0.05
+    low: float = fields.number(-0.05)
+    high: float = fields.number(0.05)
 
     def __post_init__(self) -> None:
-        """Check the bounds."""
+        """Check the bounds, and that they are in order."""
         super().__post_init__()
-        checks.refuse([checks.number("low", self.low), checks.number("high", self.high)])
         checks.refuse([checks.number("high", self.high, above=self.low)])
 
     def weights(self, generator: np.random.Generator, layer: int, n_in: int, n_out: int) -> np.ndarray:
@@ -179,13 +169,8 @@ class Normal(Random):
         Mean and standard deviation (> 0).
     """
 
-    mean: float = 0.0
-    deviation: float = 0.05
-
-    def __post_init__(self) -> None:
-        """Check both."""
-        super().__post_init__()
-        checks.refuse([checks.number("mean", self.mean), checks.number("deviation", self.deviation, above=0)])
+    mean: float = fields.number(0.0)
+    deviation: float = fields.number(0.05, above=0)
 
     def weights(self, generator: np.random.Generator, layer: int, n_in: int, n_out: int) -> np.ndarray:
         """Normal."""

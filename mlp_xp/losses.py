@@ -21,7 +21,7 @@ from mlp_xp.machine.array_api import Array, Backend
 from mlp_xp.settings import checks, fields
 
 
-class Link:
+class Link(fields.Checked):
     """What makes predictions of the last z, and what they are.
 
     Attributes
@@ -106,10 +106,6 @@ class SortedLink(Link):
     """
 
     n_quantiles: int = fields.whole(1)
-
-    def __post_init__(self) -> None:
-        """Check the number."""
-        fields.check(self)
 
     def misfit(self, n_outputs: int) -> str | None:
         """Every target has all quantiles."""
@@ -201,7 +197,7 @@ def _bounded(backend: Backend, eps: float, *minus_log_p: Array) -> tuple[Array, 
     return tuple(xp.minimum(xp.maximum(each, least), most) for each in minus_log_p)
 
 
-class Loss:
+class Loss(fields.Checked):
     """What a loss is asked, and what most of them answer: targets are numbers, one output each.
 
     Attributes
@@ -338,10 +334,6 @@ class Huber(Pointwise):
 
     delta: float = fields.number(1.0, above=0)
 
-    def __post_init__(self) -> None:
-        """Check d."""
-        fields.check(self)
-
     def one_pass(self) -> tuple[float, float]:
         """d."""
         return float(self.delta), 0.0
@@ -462,10 +454,6 @@ class BinaryCrossEntropy(Pointwise):
     most: ClassVar[float] = 1.0
     needs: ClassVar[str] = "binary_cross_entropy needs two classes, or targets in [0, 1]"
 
-    def __post_init__(self) -> None:
-        """Check ε."""
-        fields.check(self)
-
     def one_pass(self) -> tuple[float, float]:
         """ε."""
         return 0.0, float(self.eps)
@@ -506,10 +494,6 @@ class SoftmaxCrossEntropy(Loss):
     link: Link = dataclasses.field(default=SoftmaxLink(), init=False)
     labels: ClassVar[bool] = True
     standardises_target: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        """Check both."""
-        fields.check(self)
 
     def one_pass(self) -> tuple[float, float]:
         """Smoothing and ε."""

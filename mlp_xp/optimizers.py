@@ -22,7 +22,7 @@ from mlp_xp.parameters import Parameters
 from mlp_xp.settings import fields
 
 
-class Rule:
+class Rule(fields.Checked):
     """What an update rule is asked.
 
     Attributes
@@ -82,10 +82,6 @@ class Momentum(Rule):
     momentum: float = fields.number(0.9, least=0, most=1)
     state = ("v",)
 
-    def __post_init__(self) -> None:
-        """Check μ."""
-        fields.check(self)
-
     def numbers(self, t: int, rate: float) -> tuple[float, ...]:
         """v ← h₁ v − h₀ g, p ← p + v."""
         return rate, self.momentum
@@ -114,10 +110,6 @@ class Nesterov(Rule):
 
     momentum: float = fields.number(0.9, least=0, most=1)
     state = ("v",)
-
-    def __post_init__(self) -> None:
-        """Check μ."""
-        fields.check(self)
 
     def numbers(self, t: int, rate: float) -> tuple[float, ...]:
         """v ← h₁ v − h₀ g, p ← p + h₁ v − h₀ g."""
@@ -149,10 +141,6 @@ class RMSprop(Rule):
     decay: float = fields.number(0.99, least=0, below=1)
     eps: float = fields.number(1e-8, above=0)
     state = ("v",)
-
-    def __post_init__(self) -> None:
-        """Check ρ and ε."""
-        fields.check(self)
 
     def numbers(self, t: int, rate: float) -> tuple[float, ...]:
         """v ← h₁ v + h₂ g², p ← p − h₀ g / (√v + h₃)."""
@@ -197,10 +185,6 @@ class Adam(Rule):
     eps_on: str = fields.one_of(("corrected", "raw"), "corrected")
     state = ("m", "v")
 
-    def __post_init__(self) -> None:
-        """Check β₁, β₂ and ε."""
-        fields.check(self)
-
     def numbers(self, t: int, rate: float) -> tuple[float, ...]:
         """m ← h₁ m + g, v ← h₂ v + g², p ← p − h₀ m / (√v + h₃)."""
         scale, eps = self.scales(t)
@@ -243,10 +227,6 @@ class AdamW(Rule):
     eps: float = fields.number(1e-8, above=0)
     weight_decay: float = fields.number(0.01, least=0)
     state = ("m", "v")
-
-    def __post_init__(self) -> None:
-        """Check β₁, β₂, ε and λ."""
-        fields.check(self)
 
     @property
     def adam(self) -> Adam:
@@ -295,10 +275,6 @@ class Nadam(Rule):
     eps: float = fields.number(1e-8, above=0)
     momentum_decay: float = fields.number(0.004, least=0)
     state = ("m", "v")
-
-    def __post_init__(self) -> None:
-        """Check β₁, β₂, ε and ψ."""
-        fields.check(self)
 
     def mu(self, t: int) -> float:
         """μ_t."""
@@ -368,10 +344,6 @@ class LBFGS(Rule):
     max_evaluations: int = fields.whole(2**31 - 1)
     state = ()
 
-    def __post_init__(self) -> None:
-        """Check all."""
-        fields.check(self)
-
 
 OPTIMIZERS: dict[str, type] = {
     "sgd": SGD,
@@ -386,7 +358,7 @@ OPTIMIZERS: dict[str, type] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class RateFactors:
+class RateFactors(fields.Checked):
     """Factors on the learning rate by group of parameters.
 
     With a rule that takes steps of a size whatever the gradient's (Adam and its kin), `by_fan_in` is what the
@@ -408,10 +380,6 @@ class RateFactors:
     by_fan_in: bool = True
     biases: float = fields.number(0.1, above=0)
     input_scale: float = fields.number(6.0, above=0)
-
-    def __post_init__(self) -> None:
-        """Check both."""
-        fields.check(self)
 
     def groups(self, parameters: Parameters) -> list[tuple[slice, float]]:
         """Which slices of the vectors have which factor."""

@@ -12,7 +12,7 @@ from mlp_xp.machine.array_api import Array, Backend
 from mlp_xp.settings import fields
 
 
-class Regularizer:
+class Regularizer(fields.Checked):
     """What a penalty is asked."""
 
     def value(self, backend: Backend, w: Array) -> Array:
@@ -69,10 +69,6 @@ class ElasticNet(Norms):
     l1: float = fields.number(0.0, least=0)
     l2: float = fields.number(0.0, least=0)
 
-    def __post_init__(self) -> None:
-        """Check both strengths."""
-        fields.check(self)
-
     @property
     def strengths(self) -> tuple[float, float]:
         """l1 and l2."""
@@ -91,10 +87,6 @@ class L1(Norms):
 
     strength: float = fields.number(1e-4, least=0)
 
-    def __post_init__(self) -> None:
-        """Check λ."""
-        fields.check(self)
-
     @property
     def strengths(self) -> tuple[float, float]:
         """λ and 0."""
@@ -112,10 +104,6 @@ class L2(Norms):
     """
 
     strength: float = fields.number(1e-4, least=0)
-
-    def __post_init__(self) -> None:
-        """Check λ."""
-        fields.check(self)
 
     @property
     def strengths(self) -> tuple[float, float]:

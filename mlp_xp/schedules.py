@@ -10,11 +10,11 @@ import math
 from typing import Any
 
 from mlp_xp.history import History
-from mlp_xp.settings import checks
+from mlp_xp.settings import fields
 from mlp_xp.settings.catalogue import resolve
 
 
-class Schedule:
+class Schedule(fields.Checked):
     """What a schedule is asked.
 
     Attributes
@@ -53,15 +53,9 @@ class Step(Schedule):
         The cut.
     """
 
-    every: int = 30
-    factor: float = 0.1
+    every: int = fields.whole(30)
+    factor: float = fields.number(0.1, above=0, most=1)
     once_an_epoch = True
-
-    def __post_init__(self) -> None:
-        """Check both."""
-        checks.refuse(
-            [checks.whole("every", self.every), checks.number("factor", self.factor, above=0, most=1)]
-        )
 
     def __call__(self, history: History) -> float:
         """The factor now."""
@@ -78,12 +72,8 @@ class Exponential(Schedule):
         The factor per epoch.
     """
 
-    decay: float = 0.95
+    decay: float = fields.number(0.95, above=0, most=1)
     once_an_epoch = False
-
-    def __post_init__(self) -> None:
-        """Check the decay."""
-        checks.refuse([checks.number("decay", self.decay, above=0, most=1)])
 
     def __call__(self, history: History) -> float:
         """The factor now."""
@@ -96,16 +86,12 @@ class InverseScaling(Schedule):
 
     Parameters
     ----------
-    power : float > 0
+    power : float >= 0
         The exponent.
     """
 
-    power: float = 0.5
+    power: float = fields.number(0.5, least=0)
     once_an_epoch = True
-
-    def __post_init__(self) -> None:
-        """Check the exponent."""
-        checks.refuse([checks.number("power", self.power, least=0)])
 
     def __call__(self, history: History) -> float:
         """The factor now."""
@@ -128,18 +114,9 @@ class Cosine(Schedule):
     Loshchilov and Hutter, SGDR, ICLR 2017, equation 5 without restarts.
     """
 
-    n_epochs: int | None = None
-    final: float = 0.0
+    n_epochs: int | None = fields.whole(None)
+    final: float = fields.number(0.0, least=0, most=1)
     once_an_epoch = False
-
-    def __post_init__(self) -> None:
-        """Check both."""
-        checks.refuse(
-            [
-                None if self.n_epochs is None else checks.whole("n_epochs", self.n_epochs),
-                checks.number("final", self.final, least=0, most=1),
-            ]
-        )
 
     def __call__(self, history: History) -> float:
         """The factor now."""
@@ -168,18 +145,9 @@ class FlatCosine(Schedule):
     Holzmüller, Grinsztajn and Steinwart, Better by default, NeurIPS 2024 ("flat_cos").
     """
 
-    n_epochs: int | None = None
-    flat: float = 0.5
+    n_epochs: int | None = fields.whole(None)
+    flat: float = fields.number(0.5, least=0, below=1)
     once_an_epoch = False
-
-    def __post_init__(self) -> None:
-        """Check both."""
-        checks.refuse(
-            [
-                None if self.n_epochs is None else checks.whole("n_epochs", self.n_epochs),
-                checks.number("flat", self.flat, least=0, below=1),
-            ]
-        )
 
     def __call__(self, history: History) -> float:
         """The factor now."""
@@ -203,13 +171,13 @@ class WarmUp(Schedule):
     Goyal et al., Accurate, large minibatch SGD, 2017, section 2.2.
     """
 
-    n_steps: int = 100
+    n_steps: int = fields.whole(100)
     after: Any = "constant"
     once_an_epoch = False
 
     def __post_init__(self) -> None:
         """Check the steps and resolve the other schedule."""
-        checks.refuse([checks.whole("n_steps", self.n_steps)])
+        super().__post_init__()
         object.__setattr__(self, "after", resolve("schedule", SCHEDULES, self.after))
 
     def __call__(self, history: History) -> float:
@@ -235,22 +203,11 @@ class OneCycle(Schedule):
     Smith and Topin, Super-convergence, 2018. Their two linear pieces are half cosines here, as in PyTorch.
     """
 
-    n_epochs: int | None = None
-    rise: float = 0.3
-    start: float = 0.04
-    final: float = 4e-6
+    n_epochs: int | None = fields.whole(None)
+    rise: float = fields.number(0.3, above=0, below=1)
+    start: float = fields.number(0.04, least=0, most=1)
+    final: float = fields.number(4e-6, least=0, most=1)
     once_an_epoch = False
-
-    def __post_init__(self) -> None:
-        """Check all."""
-        checks.refuse(
-            [
-                None if self.n_epochs is None else checks.whole("n_epochs", self.n_epochs),
-                checks.number("rise", self.rise, above=0, below=1),
-                checks.number("start", self.start, least=0, most=1),
-                checks.number("final", self.final, least=0, most=1),
-            ]
-        )
 
     def __call__(self, history: History) -> float:
         """The factor now."""
@@ -278,22 +235,11 @@ class ReduceOnPlateau(Schedule):
         The factor never falls below it.
     """
 
-    factor: float = 0.5
-    patience: int = 10
-    tolerance: float = 1e-4
-    floor: float = 0.0
+    factor: float = fields.number(0.5, above=0, below=1)
+    patience: int = fields.whole(10)
+    tolerance: float = fields.number(1e-4, least=0)
+    floor: float = fields.number(0.0, least=0, most=1)
     once_an_epoch = True
-
-    def __post_init__(self) -> None:
-        """Check all."""
-        checks.refuse(
-            [
-                checks.number("factor", self.factor, above=0, below=1),
-                checks.whole("patience", self.patience),
-                checks.number("tolerance", self.tolerance, least=0),
-                checks.number("floor", self.floor, least=0, most=1),
-            ]
-        )
 
     def __call__(self, history: History) -> float:
         """The factor now."""

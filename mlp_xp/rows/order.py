@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mlp_xp.settings import checks
+from mlp_xp.settings import fields
 
 Integers = npt.NDArray[np.int64]
 
@@ -181,7 +181,7 @@ class Sequential:
 
 
 @dataclasses.dataclass(frozen=True)
-class Blocks:
+class Blocks(fields.Checked):
     """Blocks of consecutive rows shuffled, then rows shuffled inside a window of blocks.
 
     For disks that hate random reads: a window reads `window_blocks` runs of `block_rows` rows, and
@@ -200,16 +200,12 @@ class Blocks:
         Blocks whose rows are mixed. block_rows × window_blocks is at most 1,048,576 rows.
     """
 
-    block_rows: int = 4096
-    window_blocks: int = 16
+    block_rows: int = fields.whole(4096)
+    window_blocks: int = fields.whole(16)
 
     def __post_init__(self) -> None:
         """Check both, and the window they make."""
-        problems = [
-            checks.whole("block_rows", self.block_rows),
-            checks.whole("window_blocks", self.window_blocks),
-        ]
-        checks.refuse(problems)
+        super().__post_init__()
         if self.block_rows * self.window_blocks > 1 << 20:
             raise ValueError(
                 f"block_rows={self.block_rows!r} times window_blocks={self.window_blocks!r} is a "

@@ -1,11 +1,8 @@
 """Fields of a dataclass that know their bounds, unit and meaning: each is declared once, where it is written.
 
     @dataclass(frozen=True)
-    class Momentum:
+    class Momentum(fields.Checked):
         momentum: float = fields.number(0.9, least=0, most=1, about="the part of the velocity that survives")
-
-        def __post_init__(self):
-            fields.check(self)
 
 A field whose default is None may be None. Whoever offers these fields elsewhere (options of a command, TOML,
 documents) reads the same declaration with `of`.
@@ -93,9 +90,10 @@ def number(
     most: float | None = None,
     unit: str = "",
     about: str = "",
+    kw_only: bool = False,
 ) -> Any:
     """Declare a field that is a finite number within bounds (`above` and `below` are exclusive)."""
-    return declare(Number(above, least, below, most), default, unit=unit, about=about)
+    return declare(Number(above, least, below, most), default, unit=unit, about=about, kw_only=kw_only)
 
 
 def whole(default: Any = dataclasses.MISSING, *, least: int = 1, unit: str = "", about: str = "") -> Any:
@@ -108,10 +106,17 @@ def one_of(words: Sequence[str], default: Any = dataclasses.MISSING, *, about: s
     return declare(OneOf(tuple(words)), default, about=about)
 
 
-def declare(bound: Bound, default: Any = dataclasses.MISSING, *, unit: str = "", about: str = "") -> Any:
+def declare(
+    bound: Bound,
+    default: Any = dataclasses.MISSING,
+    *,
+    unit: str = "",
+    about: str = "",
+    kw_only: bool = False,
+) -> Any:
     """Declare a field with a bound of its own."""
     declared = Declared(bound, default is None, unit, about)
-    return dataclasses.field(default=default, metadata={Declared: declared})
+    return dataclasses.field(default=default, metadata={Declared: declared}, kw_only=kw_only)
 
 
 def of(thing: Any) -> dict[str, Declared]:
@@ -133,5 +138,13 @@ def problems(instance: Any) -> list[str | None]:
 
 
 def check(instance: Any) -> None:
-    """Raise one ValueError that lists every problem; for `__post_init__`."""
+    """Raise one ValueError that lists every problem."""
     checks.refuse(problems(instance))
+
+
+class Checked:
+    """A dataclass whose declared fields are checked when an instance is made."""
+
+    def __post_init__(self) -> None:
+        """Raise one ValueError that lists every problem."""
+        check(self)

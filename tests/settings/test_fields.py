@@ -8,15 +8,12 @@ from mlp_xp.settings import fields
 
 
 @dataclasses.dataclass(frozen=True)
-class Descent:
+class Descent(fields.Checked):
     rate: float = fields.number(0.1, above=0, most=1, unit="per step", about="the step size")
     epochs: int = fields.whole(10, unit="epochs")
     budget: float | None = fields.number(None, above=0, unit="seconds")
     keep: str = fields.one_of(("last", "best"), "last")
     label: str = "not declared"
-
-    def __post_init__(self):
-        fields.check(self)
 
 
 def test_good_values_pass():
