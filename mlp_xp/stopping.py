@@ -53,8 +53,9 @@ class Stopping:
         before, lately = min(losses[: -self.patience]), min(losses[-self.patience :])
         if lately < before - self.tolerance:
             return None
-        which = "validation" if history.validation_losses else "training"
-        return f"no improvement of the {which} loss by {self.tolerance:g} in {self.patience} epochs"
+        which = "held-out" if history.validation_losses else "training"
+        by = f" by more than {self.tolerance:g}" if self.tolerance else ""
+        return f"the {which} loss did not fall{by} for {self.patience} epoch{'s' * (self.patience > 1)}"
 
     def good_enough(self, history: History) -> str | None:
         """The watched loss is low enough."""

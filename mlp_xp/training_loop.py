@@ -66,6 +66,7 @@ def run(
             if is_best := training.keep_best():
                 divergence.remember()
             stopped = stopped or stopping.reason(history)
+            training.is_over = stopped is not None
             training.after_epoch()
             with clock.stopped():
                 yield epoch_now(training, is_best=is_best, stopped=stopped)

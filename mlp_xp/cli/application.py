@@ -9,11 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from mlp_xp.cli.commands import COMMANDS
+from mlp_xp.cli.commands import COMMANDS, flags
 from mlp_xp.cli.printing import printable
 from mlp_xp.cli.signals import Signals
 from mlp_xp.cli.streams import to_nowhere
 from mlp_xp.cli.surface import Spelling, function_of, unwrapped
+from mlp_xp.settings.checks import nearest
 from mlp_xp.settings.options import Options
 from mlp_xp.settings.spelling import speaking
 from mlp_xp.version import VERSION
@@ -114,8 +115,9 @@ def _explain(error: BaseException, given: Sequence[str]) -> tuple[str, int]:
     """An error in our words, and its exit status."""
     message = getattr(error, "format_message", None)  # an error of typer's own
     if message is not None:
-        command = next((f"{argument} " for argument in given[:1] if argument in COMMANDS), "")
-        return f"{message()} See mlp-xp {command}--help.", 2
+        command = next((argument for argument in given[:1] if argument in COMMANDS), "")
+        see = " ".join(["mlp-xp", *[command] * bool(command), "--help"])
+        return f"{_unknown_option(error, command) or message()} See {see}.", 2
     if isinstance(error, FloatingPointError):
         return str(error), 1
     if isinstance(error, OSError) and error.filename is not None:
@@ -130,6 +132,16 @@ def _explain(error: BaseException, given: Sequence[str]) -> tuple[str, int]:
         "--debug shows."
     )
     return text, 3
+
+
+def _unknown_option(error: BaseException, command: str) -> str | None:
+    """What is said of an option that there is not, where its name is near that of one; else None."""
+    asked = getattr(error, "option_name", None) if hasattr(error, "possibilities") else None
+    if not asked or not command:
+        return None
+    known = {flag for field, option in COMMANDS[command].described().items() for flag in flags(field, option)}
+    near = nearest(asked.lstrip("-"), sorted(flag.lstrip("-") for flag in known))
+    return None if near is None else f"No such option: {asked}; did you mean --{near}?"
 
 
 def _end(message: str, status: int, given: Sequence[str], *, interrupted: bool = False) -> int:

@@ -9,7 +9,15 @@ from mlp_xp.cli.printing import say as say_line
 from mlp_xp.history import History
 from mlp_xp.machine.data_parallel import Ranks, world
 from mlp_xp.run.state import TrainingState
-from mlp_xp.saved.checkpoint import Checkpoints, Interruption, decode, encode, fingerprint, interruptible
+from mlp_xp.saved.checkpoint import (
+    Checkpoints,
+    Interruption,
+    configuration_in,
+    decode,
+    encode,
+    fingerprint,
+    interruptible,
+)
 from mlp_xp.settings.spelling import given, spelled
 
 
@@ -27,6 +35,17 @@ def find_ranks(*, alone: bool, all_reduce: str = "auto") -> Ranks | None:
     if ranks is not None:
         ranks.all_reduce = all_reduce
     return ranks
+
+
+def seed_of_split(asked: Train, ranks: Ranks | None) -> int:
+    """The seed that rows are held out by: that of the run that is gone on with, whatever it is now.
+
+    Rows that were trained on are not measured on later, and the columns' statistics stay as they were.
+    """
+    seed = asked.seed
+    if asked.resume and asked.checkpoint_dir is not None and (ranks is None or ranks.rank == 0):
+        seed = int(configuration_in(asked.checkpoint_dir).get("seed", seed))
+    return seed if ranks is None else int(ranks.from_first(seed))
 
 
 def lowest_first(ranks: Ranks | None) -> contextlib.AbstractContextManager[None]:
@@ -107,11 +126,15 @@ def _say_where(run: Checkpoints) -> None:
 def _say_how(asked: Train, state: TrainingState | None) -> None:
     """Say where the number of epochs changes what the steps to come do."""
     before = asked.epochs if state is None else state.numbers["max_epochs"]
-    schedule = asked.read("schedule")
-    if before != asked.epochs and getattr(schedule, "n_epochs", asked.epochs) is None:
+    stretched = [
+        given(name, getattr(asked, name))
+        for name in ("schedule", "dropout_schedule", "decay_schedule")
+        if getattr(asked.read(name), "n_epochs", 0) is None
+    ] + ([given("average", asked.average)] if asked.average else [])
+    if before != asked.epochs and stretched:
         say_line(
-            f"{given('schedule', asked.schedule)} is stretched over {asked.epochs} epochs from here on, and "
-            f"was over {before}: the result is not that of one run"
+            f"{', '.join(stretched)}: over {asked.epochs} epochs from here on, and over {before} before, so "
+            "that the result is not that of one run"
         )
 
 

@@ -11,7 +11,7 @@ from mlp_xp.cli.commands import Train
 from mlp_xp.cli.files import collected, explained, given_data, output_problems, suffix_problem
 from mlp_xp.cli.outputs import Outputs, command_line
 from mlp_xp.cli.progress import reading
-from mlp_xp.cli.run_control import controlled, find_ranks, lowest_first
+from mlp_xp.cli.run_control import controlled, find_ranks, lowest_first, seed_of_split
 from mlp_xp.machine import cuda
 from mlp_xp.machine.data_parallel import Ranks
 from mlp_xp.report.plot import plot_problem
@@ -39,11 +39,12 @@ def train(asked: Train) -> int:
     if asked.device_memory_limit is not None and device.startswith("cuda"):
         cuda.limit_memory(asked.device_memory_limit, int(device.partition(":")[2] or 0))
     start = None if asked.init is None else check_start(asked, load(asked.init, device))
+    split_seed = seed_of_split(asked, ranks)
     with contextlib.ExitStack() as stack:
         data = stack.enter_context(given_data(asked.data))
         here = dataclasses.replace(asked, data=data)
         with lowest_first(ranks), reading(asked.data, quiet=asked.quiet) as progress:
-            rows = read_data(here, start, progress=progress)
+            rows = read_data(here, start, progress=progress, split_seed=split_seed)
         model = start or new_model(rows)
         # Until the end of the process: a signal between the last epoch and the model's file waits too.
         settled = dataclasses.replace(named, **{name: getattr(rows.options, name) for name in PLAIN})

@@ -116,7 +116,7 @@ class Training:
         n_steps = self.history.max_epochs * self.history.steps_per_epoch
         self.average = Average(self.parameters, average, n_steps) if average else None
         self.last_good, self.best = self._copy(), self._copy()
-        self.goes_on_inside_an_epoch = False
+        self.goes_on_inside_an_epoch, self.is_over = False, False
         self.checkpoints = checkpoints
 
     def _copy(self) -> Array:

@@ -105,7 +105,7 @@ class Checkpoints(Interruption):
     folder : path
         Made if it is not there.
     every : str
-        "5min", "1epoch", "500steps". Another one is written when the run is interrupted.
+        "5min", "1epoch", "500steps". Another one is written when the run ends, also by an interruption.
     configuration : mapping, optional
         Options that must be the same when the run goes on; JSON values.
     defaults : mapping, optional
@@ -194,8 +194,10 @@ class Checkpoints(Interruption):
             self.write(training)
 
     def after_epoch(self, training: Training) -> None:
-        """Write if it is time."""
-        if self.every.unit == "epochs":
+        """Write if it is time, and when the run is over: it may go on with more epochs."""
+        if training.is_over:
+            self.write(training)
+        elif self.every.unit == "epochs":
             self._write_if_due(training, len(training.history.train_losses))
 
     def _write_if_due(self, training: Training, count: int) -> None:
@@ -267,8 +269,7 @@ class Checkpoints(Interruption):
 
     def paths(self) -> list[Path]:
         """Files of checkpoints, the latest first."""
-        found = [path for path in self.folder.iterdir() if NAME.fullmatch(path.name) and path.is_file()]
-        return sorted(found, key=lambda path: path.name, reverse=True)
+        return checkpoints_in(self.folder)
 
     def latest(self, *, override: bool = False) -> TrainingState | None:
         """The state of the last good checkpoint; None where there is none.
@@ -322,6 +323,20 @@ class Checkpoints(Interruption):
             f"the run in {path.parent} was another one ({'; '.join(changed)}). Give the same options and "
             f"data, another folder, or {spelled('override')} to go on with what is given now."
         )
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Files of checkpoints in a folder, the latest first."""
+    found = [path for path in folder.iterdir() if NAME.fullmatch(path.name) and path.is_file()]
+    return sorted(found, key=lambda path: path.name, reverse=True)
+
+
+def configuration_in(folder: Path) -> dict[str, Any]:
+    """What the run in a folder was configured with, by its latest good checkpoint; nothing without one."""
+    for path in checkpoints_in(folder) if folder.is_dir() else []:
+        with contextlib.suppress(ValueError, OSError, MemoryError):
+            return decode(read_plain(path, MOST_BYTES, follow=False))[1]
+    return {}
 
 
 def encode(state: TrainingState, configuration: Mapping[str, Any], data: str | None) -> bytes:

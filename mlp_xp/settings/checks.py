@@ -6,6 +6,7 @@ import numbers
 import operator
 from collections.abc import Callable, Iterable, Sequence
 
+from mlp_xp.settings.other_names import OTHER_NAMES
 from mlp_xp.settings.spelling import spelled
 
 
@@ -18,9 +19,20 @@ def refuse(problems: Iterable[str | None]) -> None:
 
 def did_you_mean(given: str, known: Sequence[str]) -> str:
     """The sentence that follows `unknown ...`: the nearest name, then all of them."""
-    near = difflib.get_close_matches(given, known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    near = nearest(given, known)
+    hint = f"did you mean {near!r}? " if near else ""
     return f"{hint}Known: {', '.join(map(str, known))}"
+
+
+def nearest(given: str, known: Sequence[str]) -> str | None:
+    """The known name that is meant by a usual one, or by one that is written nearly so; else None."""
+    plain = {str(name).lower().replace("-", "_"): str(name) for name in known}
+    asked = given.lower().replace("-", "_")
+    for usual in (asked, OTHER_NAMES.get(asked)):
+        if usual in plain:
+            return plain[usual]
+    near = difflib.get_close_matches(asked, plain, n=1)
+    return plain[near[0]] if near else None
 
 
 def _as_number(value: object) -> float:

@@ -21,7 +21,7 @@ from mlp_xp.settings.options import written
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.bounded import Bounded
 from mlp_xp.tables.model import TableModel
-from mlp_xp.tables.options import TrainingOptions
+from mlp_xp.tables.options import HoldOut, TrainingOptions
 from mlp_xp.tables.reading import Table, check_targets, for_model, for_task, open_for, open_table
 from mlp_xp.tables.recipe import NEW_IN_RECIPES, initializers, loss_for, settled, uses_tables
 from mlp_xp.tables.split import Split, split, split_for
@@ -74,7 +74,13 @@ def check_start(options: TrainingOptions, model: Any) -> TableModel:
     return model
 
 
-def read_data(options: TrainingOptions, start: TableModel | None = None, *, progress: Any = None) -> Data:
+def read_data(
+    options: TrainingOptions,
+    start: TableModel | None = None,
+    *,
+    progress: Any = None,
+    split_seed: int | None = None,
+) -> Data:
     """Open the table, settle task and loss, hold rows out and measure the others.
 
     Parameters
@@ -84,6 +90,8 @@ def read_data(options: TrainingOptions, start: TableModel | None = None, *, prog
         The model to go on from, which has measured its columns already.
     progress : callable (str, float), optional
         As for `open_table`.
+    split_seed : int, optional
+        What rows are held out by, if not by the seed of the options.
 
     Raises
     ------
@@ -100,7 +108,7 @@ def read_data(options: TrainingOptions, start: TableModel | None = None, *, prog
             options = dataclasses.replace(options, target=written(start.targets.names))
         table = for_model(open_for(options, start, **more), start)
         options = settled(options, n_rows=table.source.n_rows, has_classes=table.levels is not None)
-        parts = split_for(table, start, options.hold_out, class_weight=options.class_weight)
+        parts = split_for(table, start, _hold_out(options, split_seed), class_weight=options.class_weight)
         return Data(table, "goes on from a model", options, start.loss, parts)
     kinds = dict.fromkeys(options.read("text"), "text")
     opened = open_table(options, columns=options.read("columns"), kinds=kinds, **more)
@@ -112,7 +120,7 @@ def read_data(options: TrainingOptions, start: TableModel | None = None, *, prog
     check_targets(table, loss)
     parts = split(
         table,
-        options.hold_out,
+        _hold_out(options, split_seed),
         scaling=options.read("scaling"),
         max_levels=options.max_levels,
         standardise_targets=loss.standardises_target,
@@ -120,6 +128,11 @@ def read_data(options: TrainingOptions, start: TableModel | None = None, *, prog
         class_weight=options.class_weight,
     )
     return Data(table, about_task, options, loss, parts)
+
+
+def _hold_out(options: TrainingOptions, seed: int | None) -> HoldOut:
+    hold_out = options.hold_out
+    return hold_out if seed is None else dataclasses.replace(hold_out, seed=seed)
 
 
 def new_model(data: Data) -> TableModel:

@@ -39,20 +39,20 @@ def test_nothing_else_stops_unless_asked_for():
 )
 def test_no_improvement_in_two_epochs(losses, stops):
     reason = Stopping(max_epochs=100, patience=2, tolerance=0.1).reason(after(*losses))
-    assert reason == ("no improvement of the training loss by 0.1 in 2 epochs" if stops else None)
+    assert reason == ("the training loss did not fall by more than 0.1 for 2 epochs" if stops else None)
 
 
 def test_the_smallest_improvement_counts_without_a_tolerance():
     rule = Stopping(max_epochs=100, patience=1)
     assert rule.reason(after(1.0, math.nextafter(1.0, 0.0))) is None
-    assert rule.reason(after(1.0, 1.0)) == "no improvement of the training loss by 0 in 1 epochs"
+    assert rule.reason(after(1.0, 1.0)) == "the training loss did not fall for 1 epoch"
 
 
 def test_the_validation_loss_decides_where_there_is_one():
     rule = Stopping(max_epochs=100, patience=1, loss_below=0.1)
     falling, rising = (3.0, 2.0, 1.0), (1.0, 2.0, 3.0)
     assert rule.reason(after(*rising, validation=falling)) is None
-    assert "validation loss" in rule.reason(after(*falling, validation=rising))
+    assert "held-out loss" in rule.reason(after(*falling, validation=rising))
     assert rule.reason(after(0.01, validation=(0.5,))) is None
     assert rule.reason(after(0.5, validation=(0.01,))) == "loss below 0.1"
 

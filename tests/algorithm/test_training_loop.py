@@ -407,7 +407,7 @@ def test_it_stops_where_the_loss_no_longer_improves(data, device):
     x, y, _ = data
     run = train(make(device), full(x, y), optimizer="sgd", learning_rate=0.1, patience=3, tolerance=1e-3)
     epochs = list(run)
-    assert epochs[-1].stopped == "no improvement of the training loss by 0.001 in 3 epochs"
+    assert epochs[-1].stopped == "the training loss did not fall by more than 0.001 for 3 epochs"
     losses = [epoch.train_loss for epoch in epochs]
     for n in range(4, len(losses) + 1):
         stalled = min(losses[n - 3 : n]) >= min(losses[: n - 3]) - 1e-3

@@ -92,7 +92,9 @@ def test_version(run):
     ("arguments", "said"),
     [
         (["tran"], "No such command 'tran'."),
-        (["train", "--epoch", "3"], "No such option: --epoch"),
+        (["train", "--epoch", "3"], "No such option: --epoch; did you mean --epochs?"),
+        (["train", "--lr", "1"], "No such option: --lr; did you mean --learning-rate?"),
+        (["train", "--zzzz", "1"], "No such option: --zzzz"),
         (["train", "--epochs", "three"], "'three' is not a whole number."),
         (
             ["train", "--learning-rate", "fast"],

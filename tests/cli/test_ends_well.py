@@ -122,7 +122,17 @@ def test_a_schedule_over_all_epochs_is_said_to_change(run, folder):
     train = ("train", "--hidden", "4", "--patience", "0", "--schedule", "cosine")
     train += ("--checkpoint-dir", "c", "--checkpoint-every", "1epoch")
     assert run(*train, "--epochs", "3").status == 0
-    assert "--schedule cosine is stretched over 5 epochs" in run(*train, "--epochs", "5", "--resume").err
+    said = run(*train, "--epochs", "5", "--resume").err
+    assert "--schedule cosine: over 5 epochs from here on, and over 3 before" in said
+
+
+@pytest.mark.parametrize("recipe", ["plain", "tables"])
+def test_a_run_that_ended_goes_on_also_with_another_seed(run, recipe, folder):
+    train = ("train", "--recipe", recipe, "--hidden", "4", "--json", "--quiet", "--checkpoint-dir", "c")
+    assert run(*train, "--epochs", "3").status == 0
+    outcome = run(*train, "--epochs", "5", "--resume", "--override", "--seed", "3")
+    assert json.loads(outcome.out)["resumed_from"]["epoch"] == 3  # written as the run ended
+    assert json.loads(outcome.out)["epochs"] == 5
 
 
 def training_of(folder, seed):

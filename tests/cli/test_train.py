@@ -47,7 +47,7 @@ def test_without_data_it_trains_to_convergence(run, folder, device):
         "time",
         "device",
     ]
-    assert "no improvement of the validation loss" in lines[4]
+    assert "the held-out loss did not fall for" in lines[4]
     assert float(lines[0].split()[-1]) > 0.3
     introduction, network, *epochs = outcome.err.splitlines()
     assert introduction == (
@@ -313,8 +313,11 @@ def test_lbfgs(run):
     ("arguments", "reason"),
     [
         ("--epochs 2", "reached 2 epochs"),
-        ("--patience 3", "no improvement of the validation loss by 0 in 3 epochs"),
-        ("--patience 3 --validation 0 --tolerance 9", "no improvement of the training loss by 9 in 3 epochs"),
+        ("--patience 3", "the held-out loss did not fall for 3 epochs"),
+        (
+            "--patience 3 --validation 0 --tolerance 9",
+            "the training loss did not fall by more than 9 for 3 epochs",
+        ),
         ("--loss-below 100", "loss below 100"),
         ("--time-budget 1e-9", "time budget of 1e-09 seconds used"),
     ],

@@ -6,7 +6,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from mlp_xp.cli.commands import Train
 from mlp_xp.settings import checks
+from mlp_xp.settings.other_names import OTHER_NAMES
+from mlp_xp.tables.options import catalogue
 
 
 def test_nothing_wrong_raises_nothing():
@@ -68,3 +71,26 @@ def test_the_nearest_name_comes_first():
     known = ["adam", "adamw", "nadam", "sgd"]
     assert checks.did_you_mean("adamm", known).startswith("did you mean 'adam'? Known: ")
     assert "did you mean" not in checks.did_you_mean("xyz", known)
+
+
+@pytest.mark.parametrize(
+    ("given", "known", "meant"),
+    [
+        ("mse", ["huber", "squared_error"], "squared_error"),
+        ("L-BFGS", ["adam", "lbfgs"], "lbfgs"),
+        ("lr", ["learning-rate", "log"], "learning-rate"),
+        ("swish", ["mish", "silu"], "silu"),
+        ("price", ["Price", "prince"], "Price"),
+        ("lr", ["a", "b"], None),
+    ],
+)
+def test_usual_names_are_suggested(given, known, meant):
+    assert checks.nearest(given, known) == meant
+
+
+def test_other_names_are_of_things_that_there_are():
+    settings = {name.replace("-", "_") for name in Train.described()}
+    kinds = ("activation", "initializer", "loss", "optimizer", "schedule")
+    things = settings.union(*(catalogue(kind) for kind in kinds))
+    assert {*OTHER_NAMES.values()} - {"test"} <= things
+    assert not OTHER_NAMES.keys() & things
