@@ -29,9 +29,12 @@ class Rule(fields.Checked):
     ----------
     state : tuple of str
         The names of the vectors that it remembers from step to step.
+    takes_all_rows : bool
+        Whether it is no update rule, but a search over the objective of all rows (`run.full_batch`).
     """
 
     state: tuple[str, ...] = ()
+    takes_all_rows: bool = False
 
     def shrink(self, weights: Array, rate: float) -> None:
         """Decoupled decay of the weights, before the update; most rules have none."""
@@ -343,6 +346,7 @@ class LBFGS(Rule):
     loss_tolerance: float = fields.number(64 * sys.float_info.epsilon, least=0)
     max_evaluations: int = fields.whole(2**31 - 1)
     state = ()
+    takes_all_rows = True
 
 
 OPTIMIZERS: dict[str, type] = {

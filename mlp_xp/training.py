@@ -18,7 +18,7 @@ from mlp_xp.losses import LOSSES
 from mlp_xp.machine.data_parallel import Ranks
 from mlp_xp.network import Network
 from mlp_xp.objective import Objective
-from mlp_xp.optimizers import LBFGS, OPTIMIZERS, Optimizer, RateFactors
+from mlp_xp.optimizers import OPTIMIZERS, Optimizer, RateFactors
 from mlp_xp.own import find
 from mlp_xp.regularizers import REGULARIZERS
 from mlp_xp.rows.gather import CHECKED_ROWS, check_rows
@@ -121,8 +121,11 @@ def train(
         What a loss or weights that are not finite lead to: an error, or going on from the best epoch so far
         with half the learning rate, ten times at most. (The last finite epoch is no place to go on from: its
         weights are on their way to infinity.)
-    checkpoints : Checkpoints, optional
-        Where and how often the run's state is written to disk.
+    checkpoints : Checkpoints or object, optional
+        Where and how often the run's state is written to disk. Of an object of your own
+        ``after_step(training)`` is called after every step and ``after_epoch(training)`` after every epoch.
+        Steps are made many at a time, which is faster, if its ``asks_in(training)`` says after how many it is
+        to be called at the latest (``sys.maxsize``: it need not be).
     ranks : Ranks, optional
         The processes that train together (`data_parallel.world`), all with the same arguments; the loader's
         batch is the global one, of which each has its share.
@@ -283,7 +286,7 @@ CATALOGUES = {
 
 def _method(given: Settings, loader: Loader, *, has_dropout: bool) -> Method:
     """What makes the passes."""
-    if not isinstance(given.optimizer, LBFGS):
+    if not given.optimizer.takes_all_rows:
         return Descent(given.way, given.clip_norm)
     if loader.steps_per_epoch > 1 or has_dropout or given.clip_norm or given.average:
         raise ValueError(

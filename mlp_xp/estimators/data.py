@@ -152,8 +152,8 @@ def is_table(path: str | os.PathLike[str]) -> bool:
 
 def label_dtype(source: Source) -> np.dtype[Any]:
     """What keeps the targets of a source as they are: integers and truth values are not made floats."""
-    y = getattr(source, "y", None)
-    return y.dtype if isinstance(y, np.ndarray) and y.dtype.kind in "biu" else np.dtype(float)
+    y = source.y
+    return y.dtype if y is not None and y.dtype.kind in "biu" else np.dtype(float)
 
 
 def source_given(X: Any, y: Any, dtype: str | None, *, labels: bool = False) -> Source | None:

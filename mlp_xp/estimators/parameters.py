@@ -184,7 +184,7 @@ def rule_of(e: Any) -> Any:
 
 def is_stochastic(e: Any) -> bool:
     """Whether the solver makes steps, rather than L-BFGS's iterations over all rows."""
-    return not isinstance(rule_of(e), LBFGS)
+    return not rule_of(e).takes_all_rows
 
 
 def is_adaptive(e: Any) -> bool:

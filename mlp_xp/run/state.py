@@ -94,7 +94,7 @@ class Training:
         Makes the passes over the data.
     checkpoints : object, optional
         Its ``after_step(training)`` is called between two steps, at the latest after ``asks_in(training)`` of
-        them, and its ``after_epoch(training)`` after every epoch.
+        them (1 without such a method), and its ``after_epoch(training)`` after every epoch.
     average : float
         The part of the steps over which weights are averaged; 0 for none.
     """
@@ -138,7 +138,10 @@ class Training:
         """After how many steps, at most, `after_steps` is to be called."""
         if self.average is not None:
             return 1
-        return sys.maxsize if self.checkpoints is None else int(self.checkpoints.asks_in(self))
+        if self.checkpoints is None:
+            return sys.maxsize
+        asks_in = getattr(self.checkpoints, "asks_in", None)  # a user's own object may have none
+        return 1 if asks_in is None else int(asks_in(self))
 
     def after_steps(self) -> None:
         """Let those who asked see the run, between two steps."""

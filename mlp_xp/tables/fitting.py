@@ -8,7 +8,7 @@ from typing import Any
 from mlp_xp.losses import SoftmaxCrossEntropy
 from mlp_xp.machine.data_parallel import Ranks
 from mlp_xp.network import Network
-from mlp_xp.optimizers import LBFGS, OPTIMIZERS
+from mlp_xp.optimizers import OPTIMIZERS
 from mlp_xp.regularizers import ElasticNet
 from mlp_xp.rows.loader import Loader
 from mlp_xp.rows.order import Shuffled
@@ -157,7 +157,7 @@ def new_model(data: Data) -> TableModel:
 
 def takes_all_rows(options: TrainingOptions) -> bool:
     """Whether a step is one over all rows, whatever the batch size."""
-    return isinstance(options.read("optimizer"), LBFGS)
+    return bool(options.read("optimizer").takes_all_rows)
 
 
 def batch_is_too_large(options: TrainingOptions, n_rows: int) -> bool:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import sys
 import warnings
 
 import numpy as np
@@ -601,6 +602,32 @@ class StateAfter:
 
     def after_epoch(self, training):
         pass
+
+
+def test_ones_own_checkpoints_see_every_step_unless_they_say_otherwise(data):
+    class Own:
+        def __init__(self):
+            self.steps = []
+
+        def after_step(self, training):
+            self.steps.append(training.history.step)
+
+        def after_epoch(self, training):
+            pass
+
+    class Patient(Own):
+        def asks_in(self, training):
+            return sys.maxsize
+
+    x, y, s = data
+    seen = []
+    for own in (Own(), Patient()):
+        network = Network((x.shape[1], 3, y.shape[1]), dtype="float64")
+        to_the_end(train(network, Loader(x, y, s, **BATCHES), max_epochs=60, checkpoints=own))
+        seen.append((own.steps, flat(network)))
+    assert seen[0][0] == list(range(1, 301))
+    assert seen[1][0][-1] == 300
+    np.testing.assert_allclose(seen[0][1], seen[1][1])
 
 
 @pytest.mark.parametrize("step", [1, 7, 10, 11])
