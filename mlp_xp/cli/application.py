@@ -3,6 +3,7 @@
 import functools
 import importlib
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from mlp_xp.cli.commands import COMMANDS, flags
-from mlp_xp.cli.printing import printable
+from mlp_xp.cli.printing import say, show
 from mlp_xp.cli.signals import Signals
 from mlp_xp.cli.streams import to_nowhere
 from mlp_xp.cli.surface import Spelling, function_of, unwrapped
@@ -33,7 +34,7 @@ def common(
 ) -> None:
     """Multilayer perceptrons trained by memoised backpropagation, on a CPU or a CUDA GPU."""
     if version:
-        print(f"mlp-xp {VERSION}")
+        show(f"mlp-xp {VERSION}")
     elif context.invoked_subcommand is None:
         print(context.get_help())
 
@@ -97,9 +98,9 @@ def run(given: Sequence[str]) -> int:
             ):  # the reader of our output has gone: nobody is left to tell
                 to_nowhere(sys.stdout)
                 return 0
-            if debug:
-                raise
             _flush()
+            if debug:
+                _say_lines("".join(traceback.format_exception(found)).rstrip())
             return _end(*_explain(found, given), given)
 
 
@@ -155,16 +156,17 @@ def _end(message: str, status: int, given: Sequence[str], *, interrupted: bool =
         if under_mpi() and not (interrupted and not world.cache_info().currsize):
             ranks = world()
     mark = f" (rank {ranks.rank})" if ranks is not None and ranks.rank else ""
-    lines = [f"mlp-xp: error: {printable(line)}{mark}" for line in message.splitlines()]
-
-    def say() -> None:
-        print("\n".join(lines), file=sys.stderr)
-
+    text = "\n".join(f"mlp-xp: error: {line}{mark}" for line in message.rstrip("\n").split("\n"))
     if ranks is not None:
-        ranks.end_all(say, status)
-    say()
+        ranks.end_all(lambda: _say_lines(text), status)
+    _say_lines(text)
     return status
 
 
+def _say_lines(text: str) -> None:
+    for line in text.split("\n"):
+        say(line, broken=False)
+
+
 def _show_warning(message: Any, *_: Any, **__: Any) -> None:
-    print(f"mlp-xp: {printable(str(message))}", file=sys.stderr)
+    say(f"mlp-xp: {message}", broken=False)

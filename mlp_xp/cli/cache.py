@@ -3,7 +3,7 @@
 import json
 
 from mlp_xp.cli.commands import Cache
-from mlp_xp.cli.printing import printable
+from mlp_xp.cli.printing import printable, show
 from mlp_xp.tables.files import cache_folder, cached, clear_cache
 
 
@@ -13,10 +13,10 @@ def cache(asked: Cache) -> None:
     folder = cache_folder(asked.cache_dir)
     if asked.as_json:
         tables = [{"path": str(file.path), "bytes": file.size, "made_from": file.made_from} for file in files]
-        print(json.dumps({"folder": str(folder), "deleted": asked.clear, "tables": tables}))
+        show(json.dumps({"folder": str(folder), "deleted": asked.clear, "tables": tables}))
         return
     for file in files:
-        print(printable(f"{file.size / 2**20:10.1f} MiB  {file.made_from}"))
+        show(printable(f"{file.size / 2**20:10.1f} MiB  {file.made_from}"))
     total = sum(file.size for file in files) / 2**20
     done = "deleted from" if asked.clear else "in"
-    print(printable(f"{len(files)} table{'s' * (len(files) != 1)}, {total:,.1f} MiB, {done} {folder}"))
+    show(printable(f"{len(files)} table{'s' * (len(files) != 1)}, {total:,.1f} MiB, {done} {folder}"))

@@ -7,6 +7,7 @@ from typing import Any
 
 from mlp_xp import fast
 from mlp_xp.cli.commands import Devices
+from mlp_xp.cli.printing import show
 from mlp_xp.machine import cuda, data_parallel
 
 
@@ -17,12 +18,12 @@ def devices(asked: Devices) -> None:
         return
     found, mpi = list(_found()), data_parallel.describe()
     if asked.as_json:
-        print(json.dumps({"devices": found, "mpi": mpi}))
+        show(json.dumps({"devices": found, "mpi": mpi}))
         return
     for each in found:
         state = "ready" if each["problem"] is None else f"not usable: {each['problem']}"
-        print(f"{each['device']:7} {state}{': ' * bool(each['about'])}{each['about']}")
-    print(f"mpi     {mpi}")
+        show(f"{each['device']:7} {state}{': ' * bool(each['about'])}{each['about']}")
+    show(f"mpi     {mpi}")
 
 
 def _found() -> Iterator[dict[str, Any]]:

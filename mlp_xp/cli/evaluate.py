@@ -7,7 +7,7 @@ import math
 from mlp_xp.cli.commands import Evaluate
 from mlp_xp.cli.files import given_data
 from mlp_xp.cli.predict import known_names, no_data, with_names
-from mlp_xp.cli.printing import aligned, say
+from mlp_xp.cli.printing import aligned, say, show
 from mlp_xp.cli.progress import reading
 from mlp_xp.saved.model_file import load
 from mlp_xp.settings.options import Problems, written
@@ -41,10 +41,10 @@ def evaluate(asked: Evaluate) -> None:
         }
     if asked.as_json:
         found = {"metrics": metrics, "rows_measured": table.source.n_rows, "model": str(asked.model)}
-        print(json.dumps(found))
+        show(json.dumps(found))
         return
     rows = [(name, "undefined" if value is None else f"{value:.4g}") for name, value in metrics.items()]
-    print(aligned([*rows, ("rows", f"{table.source.n_rows:,}")]))
+    show(aligned([*rows, ("rows", f"{table.source.n_rows:,}")]))
 
 
 def _with_targets(options: TableOptions, model: TableModel) -> TableOptions:

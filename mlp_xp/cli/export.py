@@ -8,7 +8,7 @@ from typing import Any
 
 from mlp_xp.cli.commands import Export
 from mlp_xp.cli.files import output_problems
-from mlp_xp.cli.printing import say
+from mlp_xp.cli.printing import say, show
 from mlp_xp.machine.whole_file import write_whole
 from mlp_xp.saved.model_file import load
 from mlp_xp.saved.onnx_file import onnx_bytes, signature
@@ -34,7 +34,7 @@ def export(asked: Export) -> None:
     write_whole(path, content)
     found = signature(content)
     if asked.as_json:
-        print(json.dumps({"model": str(asked.model), "out": str(path), **found}))
+        show(json.dumps({"model": str(asked.model), "out": str(path), **found}))
     elif not asked.quiet:
         outputs = ", ".join(value["name"] for value in found["outputs"])
         say(f"{path}: {len(found['inputs'])} inputs ({_names(found['inputs'])}) to {outputs}")

@@ -13,7 +13,7 @@ from typing import Any
 
 from mlp_xp.cli.commands import Predict
 from mlp_xp.cli.files import given_data, output_problems
-from mlp_xp.cli.printing import say
+from mlp_xp.cli.printing import Shown, say, show
 from mlp_xp.cli.progress import reading
 from mlp_xp.machine.whole_file import whole_file
 from mlp_xp.network import Network
@@ -56,7 +56,7 @@ def predict(asked: Predict) -> None:
         n_rows = written.write_json() if to_output else written.write_csv(asked.out)
     if asked.as_json and asked.out != "-":
         found = {"predictions": n_rows, "columns": written.columns, "out": asked.out}
-        print(json.dumps(found | {"model": str(asked.model)}))
+        show(json.dumps(found | {"model": str(asked.model)}))
     elif not asked.quiet and asked.out != "-":
         say(f"{asked.out}: {n_rows:,} predictions")
 
@@ -177,12 +177,12 @@ class Predictions:
 
     def write_json(self) -> int:
         """Write them to standard output as one document: names of columns, and rows; how many."""
-        print(f'{{"columns": {json.dumps(self.columns)}, "rows": [', end="")
+        show(f'{{"columns": {json.dumps(self.columns)}, "rows": [', end="")
         n_rows = 0
         for kept, row in self._rows():
-            print(", " * (n_rows > 0) + json.dumps([*kept, *row]), end="")
+            show(", " * (n_rows > 0) + json.dumps([*kept, *row]), end="")
             n_rows += 1
-        print("]}")
+        show("]}")
         return n_rows
 
 
@@ -190,7 +190,7 @@ class Predictions:
 def _text(out: str) -> Iterator[Any]:
     """Standard output, or a file that is there when it is whole."""
     if out == "-":
-        yield sys.stdout
+        yield Shown()
         sys.stdout.flush()
         return
     with whole_file(out) as file:

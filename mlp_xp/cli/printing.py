@@ -1,4 +1,4 @@
-"""What commands print: lines on standard error, aligned tables, and nothing that steers a terminal."""
+"""The one door for what commands print: nothing that comes from a file or a name steers a terminal."""
 
 import shutil
 import sys
@@ -6,12 +6,50 @@ import textwrap
 from collections.abc import Iterable
 
 
-def say(text: str) -> None:
-    """Print a line on standard error; in a terminal, broken between words."""
+def say(text: str, *, broken: bool = True) -> None:
+    """Print a line on standard error.
+
+    Parameters
+    ----------
+    text : str
+        Line breaks in it are written out.
+    broken : bool
+        Whether it is broken between words in a terminal.
+    """
     text = printable(text)
-    if sys.stderr.isatty():
+    if broken and sys.stderr.isatty():
         text = textwrap.fill(text, shutil.get_terminal_size().columns, break_on_hyphens=False)
-    print(text, file=sys.stderr)
+    print(text, file=sys.stderr, flush=True)
+
+
+def show(text: str, end: str = "\n") -> None:
+    """Print lines on standard output."""
+    print("\n".join(map(printable, text.split("\n"))), end=end)
+
+
+def say_over(text: str, n_before: int) -> None:
+    """Write over the last characters of a line on standard error, without ending it.
+
+    Parameters
+    ----------
+    text : str
+        What is to be seen now.
+    n_before : int
+        Characters that were to be seen.
+    """
+    print(f"\r{printable(text).ljust(n_before)}", end="" if text else "\r", file=sys.stderr, flush=True)
+
+
+class Shown:
+    """A text stream to standard output: byte for byte into a file or a pipe, `printable` in a terminal."""
+
+    def write(self, text: str) -> int:
+        """Write lines."""
+        if sys.stdout.isatty():
+            show(text, end="")
+        else:
+            sys.stdout.write(text)
+        return len(text)
 
 
 def aligned(rows: Iterable[tuple[str, str]]) -> str:
@@ -23,4 +61,6 @@ def aligned(rows: Iterable[tuple[str, str]]) -> str:
 
 def printable(text: str) -> str:
     """A text from a file in which what could steer a terminal is written out."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,7 +1,6 @@
 """What a command shows while it works: live in a terminal, plain lines elsewhere, on standard error."""
 
 import mmap
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from mlp_xp.cli.printing import printable, say, say_over
 from mlp_xp.machine import cuda
 from mlp_xp.rows.source import Source, Wrapped
 from mlp_xp.run.epoch import Epoch
@@ -204,7 +204,7 @@ class PlainLines(Silence):
 
     def _print(self) -> None:
         self._last = time.monotonic()
-        print("  ".join([self.count(), *self.facts()]), file=sys.stderr, flush=True)
+        say("  ".join([self.count(), *self.facts()]), broken=False)
 
 
 class LiveBar(Silence):
@@ -282,15 +282,13 @@ class Reading:
     ----------
     name : str
         What is read.
-    stream : text stream
-        Where to say it.
     quiet : bool
         Not at all.
     """
 
-    def __init__(self, name: str, stream: Any, *, quiet: bool) -> None:
-        self.name, self._stream, self._quiet = name, stream, quiet
-        console = Console(file=stream)
+    def __init__(self, name: str, *, quiet: bool) -> None:
+        self.name, self._quiet = printable(name), quiet
+        console = Console(stderr=True)
         self._live = console.is_terminal and not console.is_dumb_terminal
         self._columns = console.width
         self._last = time.monotonic()
@@ -305,7 +303,7 @@ class Reading:
     ) -> None:
         """Take the line away."""
         if self._shown:
-            print(f"\r{' ' * self._shown}\r", end="", file=self._stream, flush=True)
+            say_over("", self._shown)
 
     def __call__(self, what: str, share: float) -> None:
         """Show it if it is time."""
@@ -316,10 +314,10 @@ class Reading:
         text = f"{self.name}: {what}, {share:.0%}"
         if self._live:
             text = text[: self._columns - 1]
-            print(f"\r{text.ljust(self._shown)}", end="", file=self._stream, flush=True)
+            say_over(text, self._shown)
             self._shown = len(text)
         else:
-            print(text, file=self._stream, flush=True)
+            say(text)
 
     @property
     def _pause(self) -> float:
@@ -331,4 +329,4 @@ class Reading:
 
 def reading(data: str | None, *, quiet: bool) -> Reading:
     """What shows how far the reading of the data is."""
-    return Reading(data or "", sys.stderr, quiet=quiet)
+    return Reading(data or "", quiet=quiet)

@@ -7,6 +7,7 @@ from typing import Any
 
 from mlp_xp.cli.commands import Show
 from mlp_xp.cli.printing import aligned
+from mlp_xp.cli.printing import show as write
 from mlp_xp.losses import LINKS
 from mlp_xp.saved.model_file import Contents, read
 from mlp_xp.settings.catalogue import name_of
@@ -29,12 +30,12 @@ def show(asked: Show) -> None:
     contents = read(asked.model)
     found = sections(contents)
     if asked.as_json:
-        print(json.dumps(contents.document, sort_keys=True))
+        write(json.dumps(contents.document, sort_keys=True))
         return
     for title, rows in found:
-        print(title)
+        write(title)
         for line in aligned(rows).splitlines():
-            print(f"  {line}")
+            write(f"  {line}")
 
 
 def sections(contents: Contents) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -194,7 +194,7 @@ def _follow(run: Iterator[Epoch], bar: Silence, control: Interruption, *, speaks
         except KeyboardInterrupt:
             if bar.epoch is None:
                 if speaks:
-                    say("mlp-xp: error: interrupted.")
+                    say("mlp-xp: error: interrupted.", broken=False)
                 raise SystemExit(128 + (control.interrupted_by or 2)) from None
             return True
     return False

@@ -10,6 +10,7 @@ from mlp_xp.cli import configuration, stages
 from mlp_xp.cli.commands import Train
 from mlp_xp.cli.files import collected, explained, given_data, output_problems, suffix_problem
 from mlp_xp.cli.outputs import Outputs, command_line
+from mlp_xp.cli.printing import show
 from mlp_xp.cli.progress import reading
 from mlp_xp.cli.run_control import controlled, find_ranks, lowest_first, seed_of_split
 from mlp_xp.machine import cuda
@@ -88,9 +89,9 @@ def finish(
             seed=asked.seed,
         )
     if asked.as_json:
-        print(json.dumps(result))
+        show(json.dumps(result))
     elif not asked.quiet:
-        print(stages.report(result))
+        show(stages.report(result))
     if failed:
         raise OSError("\n".join(map(explained, failed)))
 

@@ -145,12 +145,12 @@ def test_each_line_of_an_error_is_marked(run, broken):
 
 
 @pytest.mark.parametrize("arguments", [["--debug", "devices"], ["devices", "--debug"]])
-def test_debug_shows_the_traceback(broken, arguments):
-    from mlp_xp.cli import main
-
-    broken(ZeroDivisionError("by zero"))
-    with pytest.raises(ZeroDivisionError):
-        main(arguments)
+def test_debug_shows_the_traceback(run, broken, arguments):
+    broken(ZeroDivisionError("by \x1b[2Jzero"))
+    outcome = run(*arguments)
+    assert outcome.status == 3
+    assert outcome.err.startswith("Traceback")
+    assert "ZeroDivisionError: by \\x1b[2Jzero\nmlp-xp: error: " in outcome.err
 
 
 def test_no_traceback_without_debug_in_a_process_of_its_own(tmp_path):
@@ -158,7 +158,7 @@ def test_no_traceback_without_debug_in_a_process_of_its_own(tmp_path):
     assert (plain.status, plain.out) == (2, "")
     assert plain.errors == ["--epochs=0 must be a whole number >= 1."]
     debug = run_process("train", "--epochs", "0", "--debug", folder=tmp_path)
-    assert debug.status == 1
+    assert debug.status == 2
     assert "Traceback" in debug.err
 
 

@@ -254,7 +254,8 @@ def test_reading_says_how_far_it_is(monkeypatch, clock, is_terminal):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "40")
     stream = Terminal(is_terminal)
-    with live.Reading("a" * 30 + ".csv", stream, quiet=False) as reading:
+    monkeypatch.setattr(sys, "stderr", stream)
+    with live.Reading("a" * 30 + ".csv", quiet=False) as reading:
         for part in range(100):
             clock(0.1)
             reading("looking at the columns", part / 100)
@@ -270,10 +271,11 @@ def test_reading_says_how_far_it_is(monkeypatch, clock, is_terminal):
         assert len(stream.text.splitlines()) == 2
 
 
-def test_reading_that_is_short_or_quiet_says_nothing(clock):
+def test_reading_that_is_short_or_quiet_says_nothing(monkeypatch, clock):
     for quiet, seconds in ((False, 0.01), (True, 10.0)):
         stream = Terminal(True)
-        with live.Reading("a.csv", stream, quiet=quiet) as reading:
+        monkeypatch.setattr(sys, "stderr", stream)
+        with live.Reading("a.csv", quiet=quiet) as reading:
             clock(seconds)
             reading("converting", 0.5)
         assert stream.text == ""
