@@ -155,6 +155,12 @@ class Predict(OfModel, Talking, PredictionOptions):
     """
 
     out: str = option("-", GENERAL, "CSV file to write; '-' for standard output.", metavar="FILE")
+    safe_csv: bool = option(
+        False,
+        GENERAL,
+        "Write a ' before texts that a spreadsheet would compute (=1+1); numbers stay as they are.",
+        shown="off",
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import itertools
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,11 @@ from mlp_xp.tables.files import written_rows
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TableOptions
 from mlp_xp.tables.reading import Table, open_inputs, open_table
+
+FORMULA = frozenset("=+-@\t\r\n＝＋－＠")
+"""How a text begins that a spreadsheet takes for a formula, unless it is a number."""
+
+NUMBER = re.compile(r"[+-]?\d[\d., ]*(e[+-]?\d+)?%?", re.IGNORECASE | re.ASCII)
 
 OTHER_FORMATS = (".parquet", ".arrow", ".feather", ".npy", ".npz", ".safetensors")
 
@@ -51,7 +57,9 @@ def predict(asked: Predict) -> None:
             fitted, table = with_inputs(loaded, here, progress)
         for line in table.unseen:
             say(line)
-        written = Predictions(fitted, table, proba=asked.proba, kept=kept, kept_rows=rows)
+        written = Predictions(
+            fitted, table, proba=asked.proba, kept=kept, kept_rows=rows, safe=asked.safe_csv
+        )
         to_output = asked.as_json and asked.out == "-"
         n_rows = written.write_json() if to_output else written.write_csv(asked.out)
     if asked.as_json and asked.out != "-":
@@ -59,6 +67,11 @@ def predict(asked: Predict) -> None:
         show(json.dumps(found | {"model": str(asked.model)}))
     elif not asked.quiet and asked.out != "-":
         say(f"{asked.out}: {n_rows:,} predictions")
+    if written.n_formulas and not asked.safe_csv and not asked.quiet:
+        say(
+            f"{written.n_formulas:,} text{'s' * (written.n_formulas > 1)} would be computed by a spreadsheet "
+            f"(=1+1): {spelled('safe_csv')} writes a ' before each"
+        )
 
 
 def no_data(asked: TableOptions) -> str | None:
@@ -126,6 +139,13 @@ class Predictions:
         Names of columns that are copied from the data.
     kept_rows : iterator of list of str, optional
         Their values, row by row.
+    safe : bool
+        Whether texts that a spreadsheet would compute get a ' before them in CSV.
+
+    Attributes
+    ----------
+    n_formulas : int
+        How many such texts were met.
     """
 
     def __init__(
@@ -136,8 +156,10 @@ class Predictions:
         proba: bool = True,
         kept: Sequence[str] = (),
         kept_rows: Iterator[list[str]] | None = None,
+        safe: bool = False,
     ) -> None:
         self.model, self.table = model, table
+        self._safe, self.n_formulas = safe, 0
         self._proba, self._kept, self._kept_rows = proba, kept, kept_rows
 
     @property
@@ -167,13 +189,20 @@ class Predictions:
         n_rows = 0
         with _text(out) as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(self.columns)
+            writer.writerow(map(self._text, self.columns))
             for kept, row in self._rows():
                 n_rows += 1
                 writer.writerow(
-                    [*kept, *(one if isinstance(one, str) else format(one, digits) for one in row)]
+                    self._text(one) if isinstance(one, str) else format(one, digits) for one in (*kept, *row)
                 )
         return n_rows
+
+    def _text(self, text: str) -> str:
+        """A text as it is written to CSV."""
+        if text[:1] not in FORMULA or len(text) == 1 or NUMBER.fullmatch(text):
+            return text
+        self.n_formulas += 1
+        return f"'{text}" if self._safe else text
 
     def write_json(self) -> int:
         """Write them to standard output as one document: names of columns, and rows; how many."""

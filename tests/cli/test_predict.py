@@ -71,6 +71,30 @@ def test_a_missing_column_is_an_error(run, model):
     assert not Path("p.csv").exists()
 
 
+FORMULAS = ["=1+1", "+1+1", "-1+1", "@SUM(1)", "\t=1", "＝1", "-2+3+cmd|' /C calc'!A0"]
+HARMLESS = ["-5", "+1.5e-3", "-1.234,5", "+49 30 1", "-", "a=1", "'=1", "1-1", ""]
+
+
+@pytest.mark.needs("pyarrow")
+@pytest.mark.parametrize("safe", [True, False])
+def test_texts_that_a_spreadsheet_would_compute(run, model, safe):
+    texts = [*FORMULAS, *HARMLESS]
+    with Path("d.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["a", "b", "=n"], *([0, 0, text] for text in texts)])
+    predict = ("predict", "m.safetensors", "d.csv", "--keep", "=n", "--out", "p.csv")
+    outcome = run(*predict, *["--safe-csv"] * safe)
+    good(outcome)
+    with Path("p.csv").open(newline="", encoding="utf-8") as file:
+        (first, _), *rows = csv.reader(file)
+    mark = "'" * safe
+    assert [first, *(text for text, _ in rows)] == [
+        f"{mark}=n",
+        *(mark + text for text in FORMULAS),
+        *HARMLESS,
+    ]
+    assert ("8 texts would be computed by a spreadsheet" in outcome.err) is not safe
+
+
 def test_array_files_by_position(run, model):
     x = np.array([[1.0, 5.0], [2.0, 6.0]])
     np.save("x.npy", x)
