@@ -14,11 +14,17 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from mlp_xp.machine.staging import IN_STEP
+from mlp_xp.machine.staging import IN_STEP, Runtime
 from mlp_xp.settings import checks
 
 Array = Any
 """An array of any Array API library."""
+
+ArrayLike = Any
+"""What a user gives as an array: one of any library, or nested sequences."""
+
+Namespace = Any
+"""The functions of an Array API library."""
 
 DTYPES = ("float32", "float64")
 
@@ -45,18 +51,18 @@ class Backend:
         What people call it: "cpu", "cuda:0".
     block : int
         Elements that an elementwise pass over a long vector handles at a time.
-    runtime : object
-        How host and device work together (`staging.InStep`).
+    runtime : Runtime
+        How host and device work together.
     write : callable (out, f, *args) -> array, optional
         What `into` is, where the library's ``out=`` is not the best there is.
     """
 
-    xp: Any
-    device: Any
+    xp: Namespace
+    device: object
     dtype_name: str
     name: str
     block: int = 2**62
-    runtime: Any = IN_STEP
+    runtime: Runtime = IN_STEP
     write: Callable[..., Array] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -102,14 +108,14 @@ class Backend:
         out[...] = self.xp.astype(f(*args), out.dtype)
         return out
 
-    def asarray(self, host: Any, dtype: Any = None) -> Array:
+    def asarray(self, host: ArrayLike, dtype: str | None = None) -> Array:
         """Copy a host array to the device, as `dtype` (default: the backend's)."""
         name = self.dtype_name if dtype is None else dtype
         return self.xp.asarray(
             np.asarray(host, dtype=name), dtype=getattr(self.xp, name), device=self.device, copy=True
         )
 
-    def owns(self, x: Any) -> bool:
+    def owns(self, x: object) -> bool:
         """Whether x is an array of this library on this device."""
         own = self._sample
         return isinstance(x, type(own)) and bool(x.device == own.device)
@@ -157,7 +163,7 @@ def to_host(a: Array) -> np.ndarray:
     return np.from_dlpack(a)
 
 
-def on_host(given: Any) -> np.ndarray:
+def on_host(given: ArrayLike) -> np.ndarray:
     """What a user gave as a NumPy array: also from a device that NumPy itself cannot read."""
     return to_host(given) if hasattr(given, "__dlpack_device__") else np.asarray(given)
 

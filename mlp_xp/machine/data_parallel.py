@@ -25,12 +25,16 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from mlp_xp.machine import blas
 from mlp_xp.machine.array_api import Array, Backend, to_host
+from mlp_xp.machine.staging import AllReduce, Runtime
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Comm
 
 SIZES_OF_MPI = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
 """Variables in which a launcher says how many processes it has started."""
@@ -137,7 +141,7 @@ class Ranks:
         Some process wanted it in the last step; every rank knows.
     """
 
-    def __init__(self, communicator: Any) -> None:
+    def __init__(self, communicator: "Comm") -> None:
         from mpi4py import MPI
 
         self._communicator, self._mpi = communicator, MPI
@@ -146,7 +150,7 @@ class Ranks:
         self.local_rank, self.local_size = self._machine.Get_rank(), self._machine.Get_size()
         self.all_reduce = "auto"
         self.stop_asked = self.stop_agreed = False
-        self._on_device: dict[Any, Any] = {}
+        self._on_device: dict[tuple[Runtime, str], AllReduce | None] = {}
 
     @property
     def share(self) -> tuple[int, int]:
@@ -224,14 +228,14 @@ class Ranks:
             vector[...] = backend.asarray(host)
         return host[len(host) - len(numbers) :].tolist()
 
-    def _summing_on(self, runtime: Any) -> Callable[[Array, Sequence[float]], list[float]] | None:
+    def _summing_on(self, runtime: Runtime) -> AllReduce | None:
         """A device's own way to do what `sum` does, if it has one: found by all ranks together."""
         key = (runtime, self.all_reduce)
         if key not in self._on_device:
             self._on_device[key] = runtime.all_reduce(self)
         return self._on_device[key]
 
-    def add_up(self, buffer: Any) -> None:
+    def add_up(self, buffer: Array) -> None:
         """Replace a buffer that MPI can read by its sum over all ranks."""
         self._communicator.Allreduce(self._mpi.IN_PLACE, buffer)
 

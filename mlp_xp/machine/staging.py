@@ -1,23 +1,57 @@
 """How the host and a device work together: where rows are gathered, and how they get to the device.
 
 On a CPU, and on any library's device that nothing more is known about, both work in step: this file. A device
-that works beside the host (`cuda.feeding`) brings its own object with the same methods.
+that works beside the host (`cuda.feeding`) says what is otherwise there.
 """
 
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mlp_xp.machine import blas
 
-Column = tuple[int, str]
+if TYPE_CHECKING:
+    from mlp_xp.machine.array_api import Array, Backend
+    from mlp_xp.machine.data_parallel import Ranks
+
+Width = tuple[int, str]
 """A part of a row: how many numbers, and their dtype."""
 
+AllReduce = Callable[[Any, Sequence[float]], list[float]]
+"""`f(vector, numbers)` replaces all but the last len(numbers) elements of a vector on the device by their
+sums over all processes, in the current stream's order; it returns the sums of the numbers, the host's."""
 
-class InStep:
+
+class Staging:
+    """Buffers in slots; `host` and `send` belong to the thread that gathers, the rest to the one that trains.
+
+    Attributes
+    ----------
+    n_rows : int
+        Rows that a slot can hold.
+    """
+
+    n_rows: int
+
+    def host(self, slot: int, n_rows: int) -> "list[Array]":
+        """The slot's host arrays, to be filled; None for a part that is not there."""
+        raise NotImplementedError
+
+    def send(self, slot: int, n_rows: int) -> "list[Array]":
+        """The rows on the device, from what was filled."""
+        raise NotImplementedError
+
+    def receive(self, slot: int) -> None:
+        """Make what `send` gave safe to read; it is complete unless the device has something under way."""
+
+    def release(self, slot: int) -> None:
+        """What `send` gave is no longer read."""
+
+
+class Runtime:
     """The device computes while the host waits, or says nothing about it.
 
     Attributes
@@ -44,8 +78,8 @@ class InStep:
         return blas.computing(work)
 
     def staging(
-        self, backend: Any, columns: Sequence[Column | None], n_rows: int, n_slots: int
-    ) -> "HostStaging":
+        self, backend: "Backend", columns: Sequence[Width | None], n_rows: int, n_slots: int
+    ) -> Staging:
         """Make buffers for blocks of up to `n_rows` rows, in so many slots."""
         return HostStaging(backend, columns, n_rows)
 
@@ -53,8 +87,9 @@ class InStep:
         """Fill rows, in one part: the cores have other work."""
         fill(slice(0, n_rows))
 
-    def all_reduce(self, ranks: Any) -> None:
-        """How vectors are summed over processes: not here, but through the host's memory."""
+    def all_reduce(self, ranks: "Ranks") -> AllReduce | None:
+        """How vectors are summed over processes, which ask together; None: through the host's memory."""
+        return None
 
     def available(self) -> int | None:
         """Bytes of memory that are free; None where the system does not say."""
@@ -64,10 +99,10 @@ class InStep:
             return None
 
 
-IN_STEP = InStep()
+IN_STEP = Runtime()
 
 
-class Resident:
+class Resident(Staging):
     """Rows that are on the device already need no buffers.
 
     Parameters
@@ -79,14 +114,8 @@ class Resident:
     def __init__(self, n_rows: int) -> None:
         self.n_rows = n_rows
 
-    def receive(self, slot: int) -> None:
-        """Nothing is under way."""
 
-    def release(self, slot: int) -> None:
-        """Nothing waits."""
-
-
-class HostStaging:
+class HostStaging(Staging):
     """Host buffers, slot by slot: themselves the rows on the CPU, else copied.
 
     Parameters
@@ -99,11 +128,11 @@ class HostStaging:
         Rows a slot can hold.
     """
 
-    def __init__(self, backend: Any, columns: Sequence[Column | None], n_rows: int) -> None:
+    def __init__(self, backend: "Backend", columns: Sequence[Width | None], n_rows: int) -> None:
         self.backend, self.columns, self.n_rows = backend, columns, n_rows
         self._slots: dict[int, list[np.ndarray | None]] = {}
 
-    def host(self, slot: int, n_rows: int) -> list[Any]:
+    def host(self, slot: int, n_rows: int) -> "list[Array]":
         """The slot's host arrays, to be filled."""
         if slot not in self._slots:
             self._slots[slot] = [
@@ -112,15 +141,9 @@ class HostStaging:
             ]
         return [None if each is None else each[:n_rows] for each in self._slots[slot]]
 
-    def send(self, slot: int, n_rows: int) -> list[Any]:
+    def send(self, slot: int, n_rows: int) -> "list[Array]":
         """The rows on the device, from what was filled."""
         arrays = self.host(slot, n_rows)
         if self.backend.xp is np:
             return arrays
         return [None if each is None else self.backend.asarray(each, each.dtype.name) for each in arrays]
-
-    def receive(self, slot: int) -> None:
-        """What `send` gave is complete."""
-
-    def release(self, slot: int) -> None:
-        """What `send` gave is no longer read."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlp_xp.machine.array_api import ArrayLike
 from mlp_xp.rows.files import File, local_file
 from mlp_xp.rows.source import Source
 from mlp_xp.settings import checks
@@ -75,7 +76,7 @@ def gather(array: Array, index: Array, out: Array) -> None:
             np.copyto(out[part], take(array, index[part]), casting="unsafe")
 
 
-def as_real(name: str, given: Any) -> Array:
+def as_real(name: str, given: ArrayLike) -> Array:
     """`given` as an array of real numbers: itself where it is one, never written."""
     if hasattr(given, "tocsr"):
         raise TypeError(f"{name} is sparse ({type(given).__name__}); pass {name}.toarray().")
@@ -177,7 +178,9 @@ class ArraySource(Source):
 
     threads_may_share = True
 
-    def __init__(self, x: Any, y: Any = None, sample_weight: Any = None, *, check: bool = True) -> None:
+    def __init__(
+        self, x: ArrayLike, y: ArrayLike = None, sample_weight: ArrayLike = None, *, check: bool = True
+    ) -> None:
         self.x = as_real("x", x)
         given_y = None if y is None else as_real("y", y)
         self.sample_weight = None if sample_weight is None else as_real("sample_weight", sample_weight)
@@ -275,7 +278,7 @@ def _check_finite(name: str, array: Array) -> None:
     _refuse_value(name, place, array[place])
 
 
-def _refuse_value(name: str, place: tuple[int, ...], value: Any) -> None:
+def _refuse_value(name: str, place: tuple[int, ...], value: float) -> None:
     column = f", column {place[1]}" if len(place) == 2 else ""
     at = ", ".join(map(str, place))
     raise ValueError(

@@ -7,7 +7,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from mlp_xp.machine.array_api import Backend, to_host
+from mlp_xp.machine.array_api import Array, ArrayLike, Backend, Namespace, to_host
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.source import Source, Taken
 from mlp_xp.settings import checks
@@ -15,7 +15,7 @@ from mlp_xp.settings import checks
 CPU = 1  # kDLCPU in DLPack's header
 
 
-def is_elsewhere(x: Any) -> bool:
+def is_elsewhere(x: object) -> bool:
     """Whether x is an array of an Array API library other than NumPy."""
     is_array = array_api_compat.is_array_api_obj(x) and hasattr(x, "__dlpack_device__")
     return is_array and not isinstance(x, np.ndarray)
@@ -42,7 +42,7 @@ class ResidentSource(Source):
         As for `ArraySource`.
     """
 
-    def __init__(self, x: Any, y: Any = None, sample_weight: Any = None) -> None:
+    def __init__(self, x: Array, y: ArrayLike = None, sample_weight: ArrayLike = None) -> None:
         self.x = x
         self._on_host = x.__dlpack_device__()[0] == CPU
         # Where the host cannot read x itself, an array without memory stands for it: its shape is checked.
@@ -86,7 +86,7 @@ class ResidentSource(Source):
         return take
 
 
-def take_rows(array: Any, index: np.ndarray) -> Any:
+def take_rows(array: Array, index: np.ndarray) -> Array:
     """array[index] for row numbers on the host, where the array is."""
     xp = array_api_compat.array_namespace(array)
     with _on_device_of(array):
@@ -95,18 +95,18 @@ def take_rows(array: Any, index: np.ndarray) -> Any:
         return xp.take(array, rows, axis=0)
 
 
-def _on_device_of(array: Any) -> contextlib.AbstractContextManager[Any]:
+def _on_device_of(array: Array) -> contextlib.AbstractContextManager[Any]:
     """Computes where an array is: a library with a current device (CuPy) computes there and nowhere else."""
     device = array_api_compat.device(array)
     return device if hasattr(device, "__enter__") else contextlib.nullcontext()
 
 
-def host_values(given: Any) -> Any:
+def host_values(given: ArrayLike) -> ArrayLike:
     """An array of any library as NumPy's; anything else as it is."""
     return to_host(given) if given is not None and is_elsewhere(given) else given
 
 
-def _not_finite(x: Any, xp: Any) -> str | None:
+def _not_finite(x: Array, xp: Namespace) -> str | None:
     """Where the first number that is infinite or nan is, in words; None if there is none."""
     if not xp.isdtype(x.dtype, "real floating") or bool(xp.all(xp.isfinite(x))):
         return None

@@ -1,10 +1,10 @@
 """Rows in an epoch's order, from their source to buffers that are used again, and on to the device."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from mlp_xp.machine.staging import Runtime, Staging
 from mlp_xp.rows.batch import Chunk, Gathered
 from mlp_xp.rows.order import RowNumbers
 from mlp_xp.rows.source import Source, Taken
@@ -19,10 +19,10 @@ class Gatherer:
         Where rows come from.
     order : sliceable
         Row numbers of positions start … stop of the epoch.
-    staging : staging
-        The buffers (`staging.HostStaging`, `cuda.feeding.PinnedStaging`).
-    runtime : object
-        How host and device work together (`staging.InStep`).
+    staging : Staging
+        The buffers.
+    runtime : Runtime
+        How host and device work together.
     check : callable, optional
         Refuses targets.
     take : callable, optional
@@ -33,8 +33,8 @@ class Gatherer:
         self,
         source: Source,
         order: RowNumbers,
-        staging: Any,
-        runtime: Any,
+        staging: Staging,
+        runtime: Runtime,
         check: Callable[[np.ndarray], None] | None = None,
         take: Callable[[np.ndarray], Taken] | None = None,
     ) -> None:

@@ -7,14 +7,13 @@ several, whose gradients add up: memory depends on the chunk and not on the data
 
 import contextlib
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
 import numpy as np
 
-from mlp_xp.machine.array_api import Backend
+from mlp_xp.machine.array_api import ArrayLike, Backend
 from mlp_xp.machine.array_api import backend as find_backend
-from mlp_xp.machine.staging import Resident
+from mlp_xp.machine.staging import Resident, Staging
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.batch import Batch, Block, Chunk, Gathered, LargeBatch, Share
 from mlp_xp.rows.class_weights import ClassWeighted
@@ -89,13 +88,13 @@ class Loader:
 
     def __init__(
         self,
-        x: Any,
-        y: Any = None,
-        sample_weight: Any = None,
+        x: ArrayLike | Source,
+        y: ArrayLike = None,
+        sample_weight: ArrayLike = None,
         *,
         batch_size: int | str | None = None,
-        class_weight: Any = None,
-        order: Any = None,
+        class_weight: Mapping[int, float] | str | None = None,
+        order: str | Order | None = None,
         seed: int = 0,
         chunk_rows: int = 4096,
         memory_limit: int | None = None,
@@ -133,7 +132,7 @@ class Loader:
         self.prefetch = prefetch
         self._pace = Pace()
         self._next_epoch = 0
-        self._idle: dict[Any, list[Any]] = {}
+        self._idle: dict[tuple[object, ...], list[Staging]] = {}
         self.ran_out_of_memory = False
 
     def _batch_rows(self, batch_size: int | str | None) -> int:
@@ -177,7 +176,7 @@ class Loader:
         if fits < self.batch_size:
             self.batch_size, self.batch_bound = fits, "memory"
 
-    def _order(self, order: Any) -> Order:
+    def _order(self, order: str | Order) -> Order:
         known: Order = (
             order if callable(order) and not isinstance(order, type) else resolve("order", ORDERS, order)
         )
@@ -283,7 +282,7 @@ class Loader:
         return batch * max(1, min(block_bytes // (row_bytes * batch), self.chunk_rows // batch))
 
     @contextlib.contextmanager
-    def _staging(self, backend: Backend, labels: bool, resident: bool) -> Iterator[Any]:
+    def _staging(self, backend: Backend, labels: bool, resident: bool) -> Iterator[Staging]:
         """Buffers for an epoch: those of an earlier one where they are not in use, else new ones."""
         runtime, source, dtype = backend.runtime, self.source, backend.dtype_name
         if resident:

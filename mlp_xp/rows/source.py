@@ -8,7 +8,7 @@ is made of another source is `Wrapped`, which passes on what it does not change.
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -155,17 +155,27 @@ class Wrapped(Source):
         self.source.check_unchanged()
 
 
+class Index(Protocol):
+    """Row numbers, by their position: an array of them, or what makes them when it is asked."""
+
+    def __len__(self) -> int:
+        """How many."""
+
+    def __getitem__(self, positions: np.ndarray, /) -> np.ndarray:
+        """Those at some positions."""
+
+
 class Subset(Wrapped):
     """Some rows of a source.
 
     Parameters
     ----------
     source : source
-    index : int64 array (n_rows,), or what is indexed by one (`tables.strata`)
+    index : int64 array (n_rows,), or an Index (`tables.strata`)
         Which rows.
     """
 
-    def __init__(self, source: Source, index: Any) -> None:
+    def __init__(self, source: Source, index: Index) -> None:
         super().__init__(source)
         self.index, self.n_rows = index, len(index)
 
@@ -217,12 +227,12 @@ class Adapted(Source):
         return self if inner is self.given else as_source(inner)
 
 
-def is_source(given: Any) -> bool:
+def is_source(given: object) -> bool:
     """Whether something gives rows by number, rather than being data."""
     return isinstance(given, Source) or (hasattr(given, "rows") and hasattr(given, "n_rows"))
 
 
-def as_source(given: Any) -> Source:
+def as_source(given: object) -> Source:
     """A source, or a user's own object as one."""
     return given if isinstance(given, Source) else Adapted(given)
 

@@ -7,14 +7,16 @@ by name, reading parameters, and describing a thing again for files and for peop
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from mlp_xp.settings.checks import did_you_mean
 
+Thing = TypeVar("Thing")
 
-def resolve(kind: str, catalogue: Mapping[str, type], given: Any) -> Any:
+
+def resolve(kind: str, catalogue: Mapping[str, type[Thing]], given: object) -> Thing:
     """Return the instance that `given` names.
 
     Parameters
@@ -50,22 +52,20 @@ def resolve(kind: str, catalogue: Mapping[str, type], given: Any) -> Any:
         )
     if name not in catalogue:
         raise ValueError(f"unknown {kind} {name!r}; {did_you_mean(str(name), sorted(catalogue))}.")
-    fields = [field.name for field in dataclasses.fields(catalogue[name]) if field.init]
+    fields = _parameters_of(catalogue[name])
     for parameter in parameters:
         if parameter not in fields:
-            known = did_you_mean(parameter, fields) if fields else "it has no parameters"
+            known = did_you_mean(parameter, [*fields]) if fields else "it has no parameters"
             raise ValueError(f"{kind} {name!r} has no parameter {parameter!r}; {known}.")
-    missing = [
-        field.name
-        for field in dataclasses.fields(catalogue[name])
-        if field.init and field.name not in parameters and _has_no_default(field)
-    ]
+    missing = [each for each, is_needed in fields.items() if is_needed and each not in parameters]
     if missing:
         raise ValueError(f"{kind} {name!r} needs {', '.join(missing)}: it has no default.")
     return _with_python_numbers(catalogue[name](**parameters))
 
 
-def find(problems: list[str | None], kind: str, catalogue: Mapping[str, type], given: Any) -> Any:
+def find(
+    problems: list[str | None], kind: str, catalogue: Mapping[str, type[Thing]], given: object
+) -> Thing | None:
     """`resolve`, but a ValueError is added to `problems`, to be raised with others; the result is None."""
     try:
         return resolve(kind, catalogue, given)
@@ -74,8 +74,14 @@ def find(problems: list[str | None], kind: str, catalogue: Mapping[str, type], g
         return None
 
 
-def _has_no_default(field: "dataclasses.Field[Any]") -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+def _parameters_of(kind: type) -> dict[str, bool]:
+    """Names of what a class takes, and whether it has no default."""
+    missing = dataclasses.MISSING
+    return {
+        field.name: field.default is missing and field.default_factory is missing
+        for field in dataclasses.fields(kind)
+        if field.init
+    }
 
 
 def _with_python_numbers(thing: Any) -> Any:
@@ -112,13 +118,13 @@ def _value(text: str) -> Any:
     return text
 
 
-def name_of(catalogue: Mapping[str, type], thing: Any) -> str:
+def name_of(catalogue: Mapping[str, type], thing: object) -> str:
     """The name of a thing or of its class in its catalogue."""
     kind = thing if isinstance(thing, type) else type(thing)
     return next(name for name, known in catalogue.items() if known is kind)
 
 
-def known_name(catalogue: Mapping[str, type], thing: Any) -> str | None:
+def known_name(catalogue: Mapping[str, type], thing: object) -> str | None:
     """The name of a thing; None where its class is not itself in the catalogue, as a subclass is not."""
     return next((name for name, known in catalogue.items() if known is type(thing)), None)
 

@@ -10,9 +10,15 @@ documents) reads the same declaration with `of`.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from mlp_xp.settings import checks
+
+
+class Dataclass(Protocol):
+    """An instance of any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
 
 class Bound(Protocol):
@@ -119,7 +125,7 @@ def declare(
     return dataclasses.field(default=default, metadata={Declared: declared}, kw_only=kw_only)
 
 
-def of(thing: Any) -> dict[str, Declared]:
+def of(thing: Dataclass | type[Dataclass]) -> dict[str, Declared]:
     """The declarations of a dataclass or of an instance of it, by the fields' names, in their order."""
     return {
         field.name: field.metadata[Declared]
@@ -128,7 +134,7 @@ def of(thing: Any) -> dict[str, Declared]:
     }
 
 
-def problems(instance: Any) -> list[str | None]:
+def problems(instance: Dataclass) -> list[str | None]:
     """What is wrong with an instance's declared fields: a message or None for each."""
     values = {name: getattr(instance, name) for name in of(instance)}
     return [
@@ -137,7 +143,7 @@ def problems(instance: Any) -> list[str | None]:
     ]
 
 
-def check(instance: Any) -> None:
+def check(instance: Dataclass) -> None:
     """Raise one ValueError that lists every problem."""
     checks.refuse(problems(instance))
 

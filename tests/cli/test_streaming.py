@@ -143,8 +143,8 @@ def test_an_automatic_batch_fits_the_memory_of_a_device(monkeypatch):
     x = np.zeros((6400, 3))
     loaders = []
     for overlaps in (False, True):
-        monkeypatch.setattr(staging.InStep, "overlaps", overlaps)
-        monkeypatch.setattr(staging.InStep, "available", lambda self: 200_000)
+        monkeypatch.setattr(staging.Runtime, "overlaps", overlaps)
+        monkeypatch.setattr(staging.Runtime, "available", lambda self: 200_000)
         loaders.append(Loader(x, x[:, :1], batch_size="auto"))
         train(Network((3, 256, 1)), loaders[-1])
     assert [(each.batch_bound, each.batch_size) for each in loaders] == [("rows / 32", 128), ("memory", 32)]

@@ -17,7 +17,7 @@ from mlp_xp.fast.on_cuda import CudaStep
 from mlp_xp.losses import SquaredError
 from mlp_xp.machine.array_api import backend
 from mlp_xp.machine.data_parallel import world
-from mlp_xp.machine.staging import InStep
+from mlp_xp.machine.staging import Runtime
 from mlp_xp.objective import Objective
 from mlp_xp.regularizers import L2
 from mlp_xp.rows.streams import BatchSource
@@ -64,7 +64,7 @@ RUNS = {
 }
 
 
-class SumsByItself(InStep):
+class SumsByItself(Runtime):
     """A device that sums vectors in its own way, and leaves the numbers of the host to MPI."""
 
     def all_reduce(self, ranks):

@@ -9,21 +9,23 @@ What no machine with fewer than two GPUs can confirm: that NCCL's sums are right
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mlp_xp.machine.staging import AllReduce
+
+if TYPE_CHECKING:
+    from mlp_xp.machine.array_api import Array
+    from mlp_xp.machine.data_parallel import Ranks
 
 ALL_REDUCES = ("auto", "nccl", "host", "mpi")
 """Ways: NCCL where it can be used and else through the host; NCCL; through the host; by an MPI that takes
 GPU memory."""
 
-AllReduce = Callable[[Any, Sequence[float]], list[float]]
-"""`f(vector, numbers)` replaces all but the last len(numbers) elements of a vector on the device by their
-sums over all processes, in the current stream's order; it returns the sums of the numbers, the host's."""
-
 log = logging.getLogger(__name__)
 
 
-def choose(ranks: Any, index: int) -> AllReduce:
+def choose(ranks: "Ranks", index: int) -> AllReduce:
     """The way that all processes can go; they must ask together.
 
     Parameters
@@ -52,7 +54,7 @@ def choose(ranks: Any, index: int) -> AllReduce:
     return ThroughHost(ranks)
 
 
-def nccl_problem(ranks: Any, index: int) -> str | None:
+def nccl_problem(ranks: "Ranks", index: int) -> str | None:
     """Why NCCL cannot be used, the same on all processes; None if it can."""
     own = _library_problem() or _sharing_problem(ranks, index)
     (n_problems,) = ranks.sum_numbers([float(own is not None)])
@@ -69,7 +71,7 @@ def _library_problem() -> str | None:
     return f'the library is not installed (pip install "nvidia-nccl-cu{major}").'
 
 
-def _sharing_problem(ranks: Any, index: int) -> str | None:
+def _sharing_problem(ranks: "Ranks", index: int) -> str | None:
     """NCCL refuses two processes on one card, which a number does not tell: each may see other cards."""
     import cupy
 
@@ -89,7 +91,7 @@ class ByNccl:
         N of this process's ``cuda:N``.
     """
 
-    def __init__(self, ranks: Any, index: int) -> None:
+    def __init__(self, ranks: "Ranks", index: int) -> None:
         import cupy
         from cupy.cuda import nccl
 
@@ -100,7 +102,7 @@ class ByNccl:
         self._types = {"float32": nccl.NCCL_FLOAT32, "float64": nccl.NCCL_FLOAT64}
         self._add = nccl.NCCL_SUM
 
-    def __call__(self, vector: Any, numbers: Sequence[float]) -> list[float]:
+    def __call__(self, vector: "Array", numbers: Sequence[float]) -> list[float]:
         """Enqueue the sum of a vector; return the sums of the numbers."""
         import cupy
 
@@ -120,11 +122,11 @@ class ThroughHost:
         The processes.
     """
 
-    def __init__(self, ranks: Any) -> None:
+    def __init__(self, ranks: "Ranks") -> None:
         self.ranks = ranks
         self._buffers: dict[Any, tuple[Any, Any]] = {}
 
-    def __call__(self, vector: Any, numbers: Sequence[float]) -> list[float]:
+    def __call__(self, vector: "Array", numbers: Sequence[float]) -> list[float]:
         """Wait for the vector, sum it, and enqueue its way back; return the sums of the numbers."""
         import cupy
 
@@ -140,7 +142,7 @@ class ThroughHost:
         sent.record(stream)
         return sums
 
-    def _buffer(self, vector: Any) -> tuple[Any, Any]:
+    def _buffer(self, vector: "Array") -> tuple[Any, Any]:
         """Pinned memory for such a vector, and the event after which its content has been sent."""
         import cupy
         import cupyx
@@ -161,10 +163,10 @@ class ByMpi:
         The processes.
     """
 
-    def __init__(self, ranks: Any) -> None:
+    def __init__(self, ranks: "Ranks") -> None:
         self.ranks = ranks
 
-    def __call__(self, vector: Any, numbers: Sequence[float]) -> list[float]:
+    def __call__(self, vector: "Array", numbers: Sequence[float]) -> list[float]:
         """Wait for the vector, and sum it; return the sums of the numbers."""
         import cupy
 

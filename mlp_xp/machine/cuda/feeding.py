@@ -21,11 +21,16 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mlp_xp.machine.cuda import all_reduce, memory
+from mlp_xp.machine.staging import AllReduce, Runtime, Staging, Width
+
+if TYPE_CHECKING:
+    from mlp_xp.machine.array_api import Array, Backend
+    from mlp_xp.machine.data_parallel import Ranks
 
 PART_BYTES = 2**20
 """The least that is worth handing to a thread that gathers."""
@@ -35,11 +40,8 @@ MOST_THREADS = 8
 
 OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
 
-Column = tuple[int, str]
-"""A buffer's width and dtype; the width is the number of numbers a row."""
 
-
-class Streams:
+class Streams(Runtime):
     """How the host and one GPU work side by side.
 
     A thread that trains has a compute stream of its own, all share the copy stream. Both kinds are
@@ -102,8 +104,8 @@ class Streams:
         return contextlib.nullcontext()
 
     def staging(
-        self, backend: Any, columns: Sequence[Column | None], n_rows: int, n_slots: int
-    ) -> "PinnedStaging":
+        self, backend: "Backend", columns: Sequence[Width | None], n_rows: int, n_slots: int
+    ) -> Staging:
         """Make buffers for blocks of up to `n_rows` rows, in so many slots."""
         return PinnedStaging(self, columns, n_rows, n_slots)
 
@@ -119,7 +121,7 @@ class Streams:
         for _ in self._pool.map(fill, map(slice, bounds[:-1], bounds[1:])):
             pass
 
-    def all_reduce(self, ranks: Any) -> all_reduce.AllReduce:
+    def all_reduce(self, ranks: "Ranks") -> AllReduce:
         """How vectors on this device are summed over processes; all of them ask together."""
         return all_reduce.choose(ranks, self.index)
 
@@ -131,7 +133,7 @@ class Streams:
 class _Slot:
     """One set of buffers: pinned ones on the host, their copies on the device, and what orders them."""
 
-    def __init__(self, columns: Sequence[Column | None], n_rows: int) -> None:
+    def __init__(self, columns: Sequence[Width | None], n_rows: int) -> None:
         import cupy
         import cupyx
 
@@ -145,8 +147,8 @@ class _Slot:
         self.consumed = cupy.cuda.Event(disable_timing=True)
 
 
-class PinnedStaging:
-    """Buffers in slots; `host` and `send` belong to the thread that gathers, the rest to the one that trains.
+class PinnedStaging(Staging):
+    """Buffers that the GPU copies from by itself.
 
     CuPy pins memory in powers of two, so that a buffer may take up to twice its size of the host's memory.
 
@@ -162,7 +164,7 @@ class PinnedStaging:
         Sets of buffers.
     """
 
-    def __init__(self, streams: Streams, columns: Sequence[Column | None], n_rows: int, n_slots: int) -> None:
+    def __init__(self, streams: Streams, columns: Sequence[Width | None], n_rows: int, n_slots: int) -> None:
         self.device, self.copy = streams.device, streams.copy
         self.n_rows = n_rows
         import cupy
@@ -176,13 +178,13 @@ class PinnedStaging:
                     raise
                 raise MemoryError(f"no more of the host's memory can be pinned: {error}") from error
 
-    def host(self, slot: int, n_rows: int) -> list[Any]:
+    def host(self, slot: int, n_rows: int) -> "list[Array]":
         """The slot's host arrays, to be filled: the last copy out of them is over."""
         self.device.use()  # a thread starts on device 0
         self.slots[slot].copied.synchronize()
         return [None if each is None else each[:n_rows] for each in self.slots[slot].host]
 
-    def send(self, slot: int, n_rows: int) -> list[Any]:
+    def send(self, slot: int, n_rows: int) -> "list[Array]":
         """Begin to copy what was filled; the slot's device arrays, which `receive` makes safe to read."""
         each = self.slots[slot]
         self.copy.wait_event(each.consumed)

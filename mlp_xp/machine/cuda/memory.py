@@ -84,7 +84,7 @@ def allocations() -> Any:
         def __init__(self) -> None:
             self.n_blocks = self.n_bytes = 0
 
-        def malloc_preprocess(self, **about: Any) -> None:
+        def malloc_preprocess(self, **about: int) -> None:
             self.n_blocks += 1
             self.n_bytes += about["mem_size"]
 
