@@ -14,7 +14,7 @@ Every activation has two methods, three lines apart:
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -466,7 +466,7 @@ def check_derivative(
         )
 
 
-ACTIVATIONS: dict[str, type] = {
+ACTIVATIONS: dict[str, type[Activation]] = {
     "identity": Identity,
     "logistic": Logistic,
     "tanh": Tanh,
@@ -481,7 +481,7 @@ ACTIVATIONS: dict[str, type] = {
 }
 
 
-def resolve_activation(given: Any) -> Any:
+def resolve_activation(given: object) -> Activation:
     """An activation from its name, from an instance, or from a user's pair (value, derivative)."""
     if isinstance(given, Custom):
         return given

@@ -1,13 +1,13 @@
 """What a network's derivatives and hidden activations are for some rows, all at once, without training it."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mlp_xp.backprop import backprop
 from mlp_xp.forward import Memo, forward
-from mlp_xp.losses import LOSSES, Loss
-from mlp_xp.machine.array_api import Array, on_host, to_host
+from mlp_xp.losses import LOSSES
+from mlp_xp.machine.array_api import Array, ArrayLike, on_host, to_host
 from mlp_xp.own import resolve
 from mlp_xp.parameters import Parameters
 
@@ -15,13 +15,17 @@ if TYPE_CHECKING:
     from mlp_xp.network import Network
 
 
-def gradient(network: "Network", x: Any, y: Any, loss: Any, sample_weight: Any) -> tuple[float, Parameters]:
+def gradient(
+    network: "Network", x: ArrayLike, y: ArrayLike, loss: object, sample_weight: ArrayLike
+) -> tuple[float, Parameters]:
     """See `Network.gradient`."""
     value, _, found = _there_and_back(network, x, y, loss, sample_weight)
     return value, found
 
 
-def input_gradient(network: "Network", x: Any, y: Any, loss: Any, sample_weight: Any) -> np.ndarray:
+def input_gradient(
+    network: "Network", x: ArrayLike, y: ArrayLike, loss: object, sample_weight: ArrayLike
+) -> np.ndarray:
     """See `Network.input_gradient`."""
     _, delta, _ = _there_and_back(network, x, y, loss, sample_weight)
     of_inputs = delta @ network.parameters.weights[0].mT
@@ -30,7 +34,7 @@ def input_gradient(network: "Network", x: Any, y: Any, loss: Any, sample_weight:
     return to_host(of_inputs)
 
 
-def hidden(network: "Network", x: Any) -> list[np.ndarray]:
+def hidden(network: "Network", x: ArrayLike) -> list[np.ndarray]:
     """See `Network.hidden`."""
     rows = _rows(network, x)
     memo = Memo(network, rows.shape[0])
@@ -40,7 +44,7 @@ def hidden(network: "Network", x: Any) -> list[np.ndarray]:
     return [to_host(a).copy() for a in memo.z[:-1]]
 
 
-def _rows(network: "Network", x: Any) -> Array:
+def _rows(network: "Network", x: ArrayLike) -> Array:
     rows = on_host(x)
     if rows.ndim != 2 or rows.shape[1] != network.layer_sizes[0] or not rows.shape[0]:
         raise ValueError(
@@ -51,11 +55,11 @@ def _rows(network: "Network", x: Any) -> Array:
 
 
 def _there_and_back(
-    network: "Network", x: Any, y: Any, loss: Any, sample_weight: Any
+    network: "Network", x: ArrayLike, y: ArrayLike, loss: object, sample_weight: ArrayLike
 ) -> tuple[float, Array, Parameters]:
     """J, δ_1 and ∂J/∂w over all rows, with J = Σ s_i L_i / Σ s_i."""
     backend, rows = network.backend, _rows(network, x)
-    resolved: Loss = resolve("loss", LOSSES, loss)
+    resolved = resolve("loss", LOSSES, loss)
     targets, weight = _column(y, "y", rows.shape[0]), None
     resolved.check_targets(targets, network.layer_sizes[-1])
     divisor = float(rows.shape[0])
@@ -76,7 +80,7 @@ def _there_and_back(
         return float(value) / divisor, delta, found
 
 
-def _column(given: Any, name: str, n_rows: int) -> np.ndarray:
+def _column(given: ArrayLike, name: str, n_rows: int) -> np.ndarray:
     found = on_host(given)
     found = found[:, None] if found.ndim == 1 else found
     if found.ndim != 2 or found.shape[0] != n_rows:

@@ -7,7 +7,6 @@ backend has.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 from mlp_xp.machine.array_api import Array, Backend
 from mlp_xp.settings import checks
@@ -101,12 +100,12 @@ class Dropout:
         return _signed(min(round(rate * 2**32), 2**32 - 1) - 2**31), 1.0 / (1.0 - rate)
 
 
-def resolve_dropout(given: Any, n_hidden: int, seed: int) -> Dropout | None:
+def resolve_dropout(given: float | Sequence[float], n_hidden: int, seed: int) -> Dropout | None:
     """Dropout from a rate for all hidden layers or one for each; None where all are zero."""
     rates = (
         tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,) * n_hidden
     )
-    checks.refuse(checks.number("dropout", rate, least=0, below=1) for rate in rates or [given])
+    checks.refuse(checks.number("dropout", rate, least=0, below=1) for rate in rates or (given,))
     if given and not n_hidden:
         raise ValueError(
             f"dropout={given!r}: this network has no hidden layer whose units could be left out."

@@ -1,12 +1,12 @@
 """The forward pass, and what it remembers for the way back."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mlp_xp.dropout import Dropout
-from mlp_xp.losses import IdentityLink
-from mlp_xp.machine.array_api import Array, on_host, to_host
+from mlp_xp.losses import IdentityLink, Link
+from mlp_xp.machine.array_api import Array, ArrayLike, on_host, to_host
 from mlp_xp.settings import checks
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def _chunk_rows(network: "Network", n_rows: int) -> int:
     return min(MOST_ROWS, max(FEWEST_ROWS, fitting if n_rows <= MANY_ROWS else 8 * fitting))
 
 
-def predict(network: "Network", x: Any, *, output: str, chunk_rows: int | None) -> Any:
+def predict(network: "Network", x: ArrayLike, *, output: str, chunk_rows: int | None) -> Array:
     """See `Network.predict`."""
     backend, n_features = network.backend, network.layer_sizes[0]
     checks.refuse(
@@ -220,7 +220,7 @@ def predict(network: "Network", x: Any, *, output: str, chunk_rows: int | None) 
 
 
 def _fill(
-    predictions: Array, network: "Network", x: Array, link: Any, chunk_rows: int, on_device: bool
+    predictions: Array, network: "Network", x: Array, link: Link, chunk_rows: int, on_device: bool
 ) -> None:
     """Predict chunk by chunk."""
     backend = network.backend

@@ -6,11 +6,23 @@ An initializer is asked for each layer in turn: `weights(generator, layer, n_in,
 
 import dataclasses
 import math
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar, Protocol
 
 import numpy as np
 
+from mlp_xp.machine.array_api import ArrayLike
 from mlp_xp.settings import checks, fields
+
+
+class Initializer(Protocol):
+    """What an initializer is asked, for each layer in turn."""
+
+    def weights(self, generator: np.random.Generator, layer: int, n_in: int, n_out: int) -> np.ndarray:
+        """Weights (n_in, n_out)."""
+
+    def biases(self, generator: np.random.Generator, layer: int, n_in: int, n_out: int) -> np.ndarray:
+        """Biases (n_out,)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,10 +201,12 @@ class Given:
         One vector a layer; zeros if not given.
     """
 
-    layer_weights: Any
-    layer_biases: Any = None
+    layer_weights: Sequence[ArrayLike]
+    layer_biases: Sequence[ArrayLike] | None = None
 
-    def _layer(self, what: str, arrays: Any, layer: int, shape: tuple[int, ...]) -> np.ndarray:
+    def _layer(
+        self, what: str, arrays: Sequence[ArrayLike], layer: int, shape: tuple[int, ...]
+    ) -> np.ndarray:
         found = np.array(arrays[layer], dtype=float) if layer < len(arrays) else None
         if found is None or found.shape != shape or not np.isfinite(found).all():
             raise ValueError(
@@ -212,7 +226,7 @@ class Given:
         return self._layer("biases", self.layer_biases, layer, (n_out,))
 
 
-INITIALIZERS: dict[str, type] = {
+INITIALIZERS: dict[str, type[Initializer]] = {
     "glorot_uniform": GlorotUniform,
     "glorot_normal": GlorotNormal,
     "he_uniform": HeUniform,

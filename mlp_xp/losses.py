@@ -157,7 +157,7 @@ def group_columns(groups: tuple[int, ...]) -> list[slice]:
     return [slice(stop - size, stop) for size, stop in zip(groups, stops, strict=True)]
 
 
-LINKS: dict[str, type] = {
+LINKS: dict[str, type[Link]] = {
     "identity": IdentityLink,
     "logistic": LogisticLink,
     "softmax": SoftmaxLink,

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from mlp_xp import derivatives
-from mlp_xp.activations import ACTIVATIONS, Custom, Identity, resolve_activation
+from mlp_xp.activations import ACTIVATIONS, Activation, Custom, Identity, resolve_activation
 from mlp_xp.forward import predict
-from mlp_xp.initializers import INITIALIZERS, SUITED
-from mlp_xp.losses import LINKS, IdentityLink
-from mlp_xp.machine.array_api import Array, Backend
+from mlp_xp.initializers import INITIALIZERS, SUITED, Initializer
+from mlp_xp.losses import LINKS, IdentityLink, Link
+from mlp_xp.machine.array_api import Array, ArrayLike, Backend
 from mlp_xp.machine.array_api import backend as find_backend
 from mlp_xp.own import resolve as resolve_own
 from mlp_xp.parameters import Parameters
@@ -77,10 +77,10 @@ class Network:
         self,
         layer_sizes: Sequence[int],
         *,
-        activation: Any = "relu",
+        activation: object = "relu",
         bias: bool = True,
         input_scale: bool = False,
-        initializer: Any = None,
+        initializer: object = None,
         device: str | Backend = "cpu",
         dtype: str | None = None,
         seed: int = 0,
@@ -89,13 +89,13 @@ class Network:
         checks.refuse([checks.whole("seed", seed, least=0)])
         self.activations = _one_a_layer(activation, len(self.layer_sizes) - 1)
         self.backend = find_backend(device, dtype)
-        self.output: Any = IdentityLink()
+        self.output: Link = IdentityLink()
         self.parameters = Parameters(
             self.backend, self.layer_sizes, bool(bias), input_scale=bool(input_scale)
         )
         self._initialise(self._initializers(initializer), seed)
 
-    def _initializers(self, given: Any) -> list[Any]:
+    def _initializers(self, given: object) -> list[Initializer]:
         """One a layer."""
         a_layer = given if isinstance(given, list | tuple) else [given] * self.n_layers
         if len(a_layer) != self.n_layers:
@@ -108,7 +108,7 @@ class Network:
             for one, f in zip(a_layer, self.activations, strict=True)
         ]
 
-    def _initialise(self, initializers: Sequence[Any], seed: int) -> None:
+    def _initialise(self, initializers: Sequence[Initializer], seed: int) -> None:
         """Draw all layers from one generator, from the first layer to the last."""
         generator = np.random.default_rng(seed)
         sizes = itertools.pairwise(self.layer_sizes)
@@ -120,7 +120,7 @@ class Network:
             self.parameters.input_scale[...] = 1.0
 
     @functools.cached_property
-    def layers(self) -> list[tuple[Array, Array | None, Any]]:
+    def layers(self) -> list[tuple[Array, Array | None, Activation]]:
         """W_l, b_l (or None) and f_l of each layer, from the first to the last."""
         biases = self.parameters.biases or [None] * self.n_layers
         return list(zip(self.parameters.weights, biases, self.activations, strict=True))
@@ -144,7 +144,7 @@ class Network:
         """The number of weights w_ij^k, biases not counted."""
         return self.parameters.n_weights
 
-    def predict(self, x: Any, *, output: str = "link", chunk_rows: int | None = None) -> Any:
+    def predict(self, x: ArrayLike, *, output: str = "link", chunk_rows: int | None = None) -> Array:
         """Predictions for rows of x, a chunk at a time: memory does not grow with the number of rows.
 
         Safe to call from several threads at once.
@@ -173,7 +173,7 @@ class Network:
         return predict(self, x, output=output, chunk_rows=chunk_rows)
 
     def gradient(
-        self, x: Any, y: Any, *, loss: Any = "squared_error", sample_weight: Any = None
+        self, x: ArrayLike, y: ArrayLike, *, loss: object = "squared_error", sample_weight: ArrayLike = None
     ) -> tuple[float, Parameters]:
         """The loss over some rows, J = Σ_i s_i L_i / Σ_i s_i, and its gradient; nothing is changed.
 
@@ -208,7 +208,7 @@ class Network:
         return derivatives.gradient(self, x, y, loss, sample_weight)
 
     def input_gradient(
-        self, x: Any, y: Any, *, loss: Any = "squared_error", sample_weight: Any = None
+        self, x: ArrayLike, y: ArrayLike, *, loss: object = "squared_error", sample_weight: ArrayLike = None
     ) -> np.ndarray:
         """∂J/∂x of the J of `gradient`: which way each input of each row moves the loss.
 
@@ -218,7 +218,7 @@ class Network:
         """
         return derivatives.input_gradient(self, x, y, loss, sample_weight)
 
-    def hidden(self, x: Any) -> list[np.ndarray]:
+    def hidden(self, x: ArrayLike) -> list[np.ndarray]:
         """a_1 … a_{L−1}, the activations of each hidden layer, for some rows, all at once.
 
         Returns
@@ -250,7 +250,7 @@ def _checked_sizes(layer_sizes: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(size) for size in sizes)
 
 
-def _one_a_layer(activation: Any, n_layers: int) -> list[Any]:
+def _one_a_layer(activation: object, n_layers: int) -> list[Activation]:
     """One for all hidden layers, or one each; the last layer's is the identity unless given."""
     is_pair = isinstance(activation, tuple) and len(activation) == 2 and any(map(callable, activation))
     if isinstance(activation, list | tuple) and not is_pair:
@@ -266,18 +266,18 @@ def _one_a_layer(activation: Any, n_layers: int) -> list[Any]:
     return [resolve_activation(activation)] * (n_layers - 1) + [Identity()]
 
 
-def activation_name(activation: Any) -> str:
+def activation_name(activation: Activation) -> str:
     """Its name in the catalogue, or that of a user's own function."""
     if isinstance(activation, Custom):
         return activation.name
     return name_of(ACTIVATIONS, activation)
 
 
-def suited_initializer(activation: Any) -> str:
+def suited_initializer(activation: Activation) -> str:
     """The name of the initializer for layers with this activation."""
     return SUITED.get(activation_name(activation), "glorot_uniform")
 
 
-def resolve_link(given: Any) -> Any:
+def resolve_link(given: object) -> Link:
     """A link from what `describe` wrote of it."""
     return resolve("output", LINKS, given)

@@ -12,9 +12,11 @@ from mlp_xp.backprop import backprop
 from mlp_xp.dropout import Dropout
 from mlp_xp.epoch_losses import EpochLosses
 from mlp_xp.forward import Memo, forward
+from mlp_xp.losses import Loss
 from mlp_xp.machine.array_api import Array
 from mlp_xp.machine.data_parallel import Ranks
 from mlp_xp.network import Network
+from mlp_xp.regularizers import Regularizer
 from mlp_xp.rows.batch import Batch
 
 
@@ -47,8 +49,8 @@ class Objective:
     def __init__(
         self,
         network: Network,
-        loss: Any,
-        regularizer: Any = None,
+        loss: Loss,
+        regularizer: Regularizer | None = None,
         dropout: Dropout | None = None,
         reduction: str = "mean",
         ranks: Ranks | None = None,
@@ -98,8 +100,8 @@ class Objective:
         scale = 1.0 if self.reduction == "sum" else 1.0 / divisor if divisor else 0.0
         if not known and scale != 1.0:
             gradient.flat *= scale
-        if self.regularizer is not None and divisor:
-            self.losses.add(self.add_penalty(scale))
+        if divisor and (penalty := self.add_penalty(scale)) is not None:
+            self.losses.add(penalty)
         self.losses.end_step(divisor)
 
     def add_chunk(
@@ -107,7 +109,7 @@ class Objective:
         x: Array,
         y: Array,
         weight: Array | None,
-        factor: Any,
+        factor: float | Array | None,
         number: int,
         first_row: int,
         *,
@@ -134,13 +136,17 @@ class Objective:
         backprop(self.network, memo, z, self.gradient, add=add)
         return value
 
-    def add_penalty(self, scale: Any) -> Array:
-        """Add scale · λ ∂R/∂w to `gradient`; return λ R."""
+    def add_penalty(self, scale: float | Array) -> Array | None:
+        """Add scale · λ ∂R/∂w to `gradient`; return λ R, or None without a penalty."""
+        if self.regularizer is None:
+            return None
         backend, weights = self.network.backend, self.network.parameters.flat_weights
         self.regularizer.add_gradient(backend, weights, self.gradient.flat_weights, scale)
         return self.regularizer.value(backend, weights)
 
-    def compute_with(self, network: Network, loss: Any, regularizer: Any, dropout: Any) -> None:
+    def compute_with(
+        self, network: Network, loss: Loss, regularizer: Regularizer | None, dropout: Dropout | None
+    ) -> None:
         """Use other objects that compute the same: fused kernels, say. The parameters stay where they are."""
         self.network, self.loss, self.regularizer, self.dropout = network, loss, regularizer, dropout
         self.forget_buffers()
@@ -149,7 +155,7 @@ class Objective:
         """Let go of the memory that depends on the number of rows; the next chunk makes it again."""
         self._memo = None
 
-    def _add_up(self, ranks: Ranks, own_value: Any, batch: Batch, n_rows: int) -> None:
+    def _add_up(self, ranks: Ranks, own_value: float | Array, batch: Batch, n_rows: int) -> None:
         """Sum the gradient, Σ s_i L_i, Σ s_i and wishes to stop over all ranks, in one message."""
         gradient, size = self.gradient, self.gradient.size
         if not n_rows:
@@ -163,7 +169,7 @@ class Objective:
             batch.divisor = weight
 
 
-def targets_of(network: Network, loss: Any, ranks: Ranks | None = None) -> dict[str, Any]:
+def targets_of(network: Network, loss: Loss, ranks: Ranks | None = None) -> dict[str, Any]:
     """What a loader is told: which targets a loss takes, and which rows are this rank's."""
     n_outputs = network.layer_sizes[-1]
     return {

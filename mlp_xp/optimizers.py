@@ -15,9 +15,11 @@ import dataclasses
 import functools
 import math
 import sys
-from typing import Any
+from collections.abc import Callable
 
-from mlp_xp.machine.array_api import Array, to_host
+import numpy as np
+
+from mlp_xp.machine.array_api import Array, Namespace, to_host
 from mlp_xp.parameters import Parameters
 from mlp_xp.settings import fields
 
@@ -31,10 +33,13 @@ class Rule(fields.Checked):
         The names of the vectors that it remembers from step to step.
     takes_all_rows : bool
         Whether it is no update rule, but a search over the objective of all rows (`run.full_batch`).
+    update : callable (xp, t, rate, p, g, *state)
+        Moves the parameters p along the gradient g at step t (from 1) and rate η, and the state with them.
     """
 
     state: tuple[str, ...] = ()
     takes_all_rows: bool = False
+    update: Callable[..., None]
 
     def shrink(self, weights: Array, rate: float) -> None:
         """Decoupled decay of the weights, before the update; most rules have none."""
@@ -61,7 +66,7 @@ class SGD(Rule):
         """p ← p − h₀ g."""
         return (rate,)
 
-    def update(self, xp: Any, t: int, rate: float, p: Array, g: Array) -> None:
+    def update(self, xp: Namespace, t: int, rate: float, p: Array, g: Array) -> None:
         """One step."""
         p -= rate * g
 
@@ -89,7 +94,7 @@ class Momentum(Rule):
         """v ← h₁ v − h₀ g, p ← p + v."""
         return rate, self.momentum
 
-    def update(self, xp: Any, t: int, rate: float, p: Array, g: Array, v: Array) -> None:
+    def update(self, xp: Namespace, t: int, rate: float, p: Array, g: Array, v: Array) -> None:
         """One step."""
         v *= self.momentum
         v -= rate * g
@@ -118,7 +123,7 @@ class Nesterov(Rule):
         """v ← h₁ v − h₀ g, p ← p + h₁ v − h₀ g."""
         return rate, self.momentum
 
-    def update(self, xp: Any, t: int, rate: float, p: Array, g: Array, v: Array) -> None:
+    def update(self, xp: Namespace, t: int, rate: float, p: Array, g: Array, v: Array) -> None:
         """One step."""
         v *= self.momentum
         v -= rate * g
@@ -149,7 +154,7 @@ class RMSprop(Rule):
         """v ← h₁ v + h₂ g², p ← p − h₀ g / (√v + h₃)."""
         return rate, self.decay, 1.0 - self.decay, self.eps
 
-    def update(self, xp: Any, t: int, rate: float, p: Array, g: Array, v: Array) -> None:
+    def update(self, xp: Namespace, t: int, rate: float, p: Array, g: Array, v: Array) -> None:
         """One step."""
         v *= self.decay
         v += (1.0 - self.decay) * (g * g)
@@ -193,7 +198,7 @@ class Adam(Rule):
         scale, eps = self.scales(t)
         return rate * scale, self.beta1, self.beta2, eps
 
-    def update(self, xp: Any, t: int, rate: float, p: Array, g: Array, m: Array, v: Array) -> None:
+    def update(self, xp: Namespace, t: int, rate: float, p: Array, g: Array, m: Array, v: Array) -> None:
         """One step."""
         m *= self.beta1
         m += g
@@ -245,7 +250,7 @@ class AdamW(Rule):
         """W ← h₄ W, then Adam's."""
         return *self.adam.numbers(t, rate), 1.0 - rate * self.weight_decay
 
-    def update(self, xp: Any, t: int, rate: float, p: Array, g: Array, m: Array, v: Array) -> None:
+    def update(self, xp: Namespace, t: int, rate: float, p: Array, g: Array, m: Array, v: Array) -> None:
         """Adam's step."""
         self.adam.update(xp, t, rate, p, g, m, v)
 
@@ -288,7 +293,7 @@ class Nadam(Rule):
         look_ahead, now, root = self.scales(t)
         return rate / root, self.beta1, self.beta2, self.eps / root, look_ahead, now
 
-    def update(self, xp: Any, t: int, rate: float, p: Array, g: Array, m: Array, v: Array) -> None:
+    def update(self, xp: Namespace, t: int, rate: float, p: Array, g: Array, m: Array, v: Array) -> None:
         """One step."""
         m *= self.beta1
         m += g
@@ -349,7 +354,7 @@ class LBFGS(Rule):
     takes_all_rows = True
 
 
-OPTIMIZERS: dict[str, type] = {
+OPTIMIZERS: dict[str, type[Rule]] = {
     "sgd": SGD,
     "momentum": Momentum,
     "nesterov": Nesterov,
@@ -430,7 +435,7 @@ class Optimizer:
         What the rule remembers, in the layout of the parameters.
     """
 
-    def __init__(self, rule: Any, parameters: Parameters, factors: RateFactors | None = None) -> None:
+    def __init__(self, rule: Rule, parameters: Parameters, factors: RateFactors | None = None) -> None:
         self.rule = rule
         self.parameters = parameters
         self.groups = None if factors is None else factors.groups(parameters)
@@ -476,7 +481,7 @@ class Optimizer:
             for block in backend.blocks(self.parameters.size):
                 vector[block] *= xp.astype(xp.abs(vector[block]) >= tiny, backend.dtype)
 
-    def to_host(self) -> dict[str, Any]:
+    def to_host(self) -> dict[str, np.ndarray]:
         """The state as host arrays, copied."""
         return {name: to_host(vector).copy() for name, vector in self.state.items()}
 

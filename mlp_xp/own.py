@@ -14,22 +14,25 @@ They run as they are written: compiled steps and fused kernels know the catalogu
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 
 from mlp_xp.activations import check_derivative
 from mlp_xp.history import History
+from mlp_xp.initializers import Initializer
 from mlp_xp.losses import Loss, Pointwise
-from mlp_xp.machine.array_api import Array, Backend
+from mlp_xp.machine.array_api import Array, Backend, Namespace
 from mlp_xp.machine.array_api import backend as find_backend
 from mlp_xp.optimizers import Rule
 from mlp_xp.regularizers import Regularizer
 from mlp_xp.schedules import Schedule
 from mlp_xp.settings import catalogue
 
+Thing = TypeVar("Thing")
 
-def resolve(kind: str, names: Mapping[str, type], given: Any) -> Any:
+
+def resolve(kind: str, names: Mapping[str, type[Thing]], given: object) -> Thing:
     """The thing that `given` names, as `catalogue.resolve`; or the user's own, checked.
 
     Raises
@@ -45,7 +48,9 @@ def resolve(kind: str, names: Mapping[str, type], given: Any) -> Any:
     return catalogue.resolve(kind, names, given) if own is None else own
 
 
-def find(problems: list[str | None], kind: str, names: Mapping[str, type], given: Any) -> Any:
+def find(
+    problems: list[str | None], kind: str, names: Mapping[str, type[Thing]], given: object
+) -> Thing | None:
     """`resolve`, but a ValueError is added to `problems`, to be raised with others; the result is None."""
     try:
         return resolve(kind, names, given)
@@ -54,12 +59,12 @@ def find(problems: list[str | None], kind: str, names: Mapping[str, type], given
         return None
 
 
-def name_of(thing: Any) -> str:
+def name_of(thing: object) -> str:
     """What a message calls it."""
     return str(getattr(thing, "__name__", type(thing).__name__))
 
 
-def _is_pair(given: Any) -> bool:
+def _is_pair(given: object) -> TypeGuard[tuple[Callable[..., Any], Callable[..., Any]]]:
     return isinstance(given, tuple) and len(given) == 2 and all(map(callable, given))
 
 
@@ -83,7 +88,7 @@ class OwnRule(Rule):
     def __init__(self, given: Any) -> None:
         self.given, self.state = given, given.state
 
-    def update(self, xp: Any, t: int, rate: float, p: Array, g: Array, **state: Array) -> None:
+    def update(self, xp: Namespace, t: int, rate: float, p: Array, g: Array, **state: Array) -> None:
         """One step."""
         self.given.update(xp, t, rate, p, g, **state)
 
@@ -130,7 +135,7 @@ class OwnInitializer:
         return np.zeros(n_out)
 
 
-def _loss(given: Any) -> Loss | None:
+def _loss(given: object) -> Loss | None:
     if _is_pair(given):
         given = OwnLoss(*given)
     if not isinstance(given, Loss):
@@ -196,7 +201,7 @@ def _rule(given: Any) -> Rule | None:
     return rule
 
 
-def check_rule(rule: Any, name: str) -> None:
+def check_rule(rule: Rule, name: str) -> None:
     """Refuse an update rule that does not come closer to the least of a small quadratic at any rate.
 
     200 steps in float64 on ½ Σ c_i p_i², at rates of 0.1, 0.01 and 0.001; at a rate of 0 nothing may move.
@@ -230,7 +235,7 @@ def check_rule(rule: Any, name: str) -> None:
         )
 
 
-def _schedule(given: Any) -> Schedule | None:
+def _schedule(given: object) -> Schedule | None:
     if not callable(given):
         return None
     schedule = given if isinstance(given, Schedule) else OwnSchedule(given)
@@ -247,7 +252,7 @@ def _schedule(given: Any) -> Schedule | None:
     return schedule
 
 
-def _regularizer(given: Any) -> Any:
+def _regularizer(given: Any) -> Regularizer | None:
     if _is_pair(given):
         check_derivative(given[0], given[1], "a regularizer", "w")
         return OwnPenalty(*given)
@@ -267,7 +272,7 @@ def _regularizer(given: Any) -> Any:
     return given
 
 
-def _initializer(given: Any) -> Any:
+def _initializer(given: Any) -> Initializer | None:
     has_both = all(callable(getattr(given, each, None)) for each in ("weights", "biases"))
     if not has_both and not callable(given):
         return None

@@ -111,4 +111,4 @@ class L2(Norms):
         return 0.0, self.strength
 
 
-REGULARIZERS: dict[str, type] = {"l1": L1, "l2": L2, "elastic_net": ElasticNet}
+REGULARIZERS: dict[str, type[Regularizer]] = {"l1": L1, "l2": L2, "elastic_net": ElasticNet}

@@ -254,7 +254,7 @@ class ReduceOnPlateau(Schedule):
         return max(scale, self.floor)
 
 
-SCHEDULES: dict[str, type] = {
+SCHEDULES: dict[str, type[Schedule]] = {
     "constant": Constant,
     "step": Step,
     "exponential": Exponential,

@@ -5,7 +5,7 @@ It is a generator of epochs. The caller's loop logs, plots, checkpoints and brea
 
 import dataclasses
 import functools
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,22 +14,22 @@ from mlp_xp.dropout import resolve_dropout
 from mlp_xp.fast import WAYS
 from mlp_xp.forward import Memo
 from mlp_xp.history import History
-from mlp_xp.losses import LOSSES
+from mlp_xp.losses import LOSSES, Loss
 from mlp_xp.machine.data_parallel import Ranks
 from mlp_xp.network import Network
 from mlp_xp.objective import Objective
-from mlp_xp.optimizers import OPTIMIZERS, Optimizer, RateFactors
+from mlp_xp.optimizers import LBFGS, OPTIMIZERS, Optimizer, RateFactors, Rule
 from mlp_xp.own import find
-from mlp_xp.regularizers import REGULARIZERS
+from mlp_xp.regularizers import REGULARIZERS, Regularizer
 from mlp_xp.rows.gather import CHECKED_ROWS, check_rows
 from mlp_xp.rows.loader import Loader
 from mlp_xp.rows.source import refuse_weights
 from mlp_xp.run.epoch import Epoch
 from mlp_xp.run.full_batch import Search
 from mlp_xp.run.rates import Rates
-from mlp_xp.run.state import Method, Training, TrainingState
+from mlp_xp.run.state import Method, Observer, Training, TrainingState
 from mlp_xp.run.validation import mean_loss
-from mlp_xp.schedules import SCHEDULES
+from mlp_xp.schedules import SCHEDULES, Schedule
 from mlp_xp.settings import checks, fields
 from mlp_xp.stopping import Stopping
 from mlp_xp.training_loop import Descent, run
@@ -39,19 +39,19 @@ def train(
     network: Network,
     loader: Loader,
     *,
-    loss: Any = "squared_error",
-    optimizer: Any = "adam",
+    loss: object = "squared_error",
+    optimizer: object = "adam",
     learning_rate: float = 1e-3,
-    schedule: Any = "constant",
+    schedule: object = "constant",
     rate_factors: RateFactors | None = None,
-    decay_schedule: Any = "constant",
-    regularizer: Any = None,
+    decay_schedule: object = "constant",
+    regularizer: object = None,
     dropout: float | Sequence[float] = 0.0,
-    dropout_schedule: Any = "constant",
+    dropout_schedule: object = "constant",
     clip_norm: float | None = None,
     reduction: str = "mean",
     validation: Loader | None = None,
-    watched_loss: Any = None,
+    watched_loss: object = None,
     max_epochs: int = 1000,
     patience: int | None = None,
     tolerance: float = 0.0,
@@ -60,7 +60,7 @@ def train(
     keep: str = "last",
     average: float = 0.0,
     on_divergence: str = "stop",
-    checkpoints: Any = None,
+    checkpoints: Observer | None = None,
     ranks: Ranks | None = None,
     way: str = "fast",
     seed: int = 0,
@@ -177,15 +177,21 @@ def train(
     """
     _check_kinds(network, loader, validation)
     network.backend.runtime.select()
-    given = Settings(
+    problems: list[str | None] = []
+    pieces = _found(
+        problems,
         loss=loss,
         watched_loss=watched_loss,
         optimizer=optimizer,
-        learning_rate=learning_rate,
         schedule=schedule,
         decay_schedule=decay_schedule,
         regularizer=regularizer,
         dropout_schedule=dropout_schedule,
+    )
+    given = Settings(
+        **pieces,
+        problems=problems,
+        learning_rate=learning_rate,
         clip_norm=clip_norm,
         reduction=reduction,
         max_epochs=max_epochs,
@@ -230,9 +236,9 @@ def train(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What `train` is told beside its data, resolved and checked; all that is wrong is said at once.
+    """What `train` is told beside its data, checked; all that is wrong is said at once.
 
-    `train` says what each of them means, and has the defaults.
+    `train` says what each of them means, and has the defaults. `problems` are those of names.
 
     Raises
     ------
@@ -240,13 +246,13 @@ class Settings:
         A name, an instance or a number is refused.
     """
 
-    loss: Any
-    watched_loss: Any = None
-    optimizer: Any
-    schedule: Any
-    decay_schedule: Any
-    dropout_schedule: Any
-    regularizer: Any = None
+    loss: Loss
+    watched_loss: Loss | None
+    optimizer: Rule
+    schedule: Schedule
+    decay_schedule: Schedule
+    dropout_schedule: Schedule
+    regularizer: Regularizer | None
     learning_rate: float = fields.number(above=0)
     reduction: str = fields.one_of(("mean", "sum"))
     keep: str = fields.one_of(("last", "best"))
@@ -261,18 +267,14 @@ class Settings:
     loss_below: float | None = fields.number(None)
     time_budget: float | None = fields.number(None, above=0, unit="seconds")
 
-    def __post_init__(self) -> None:
-        """Find what names stand for; refuse what is wrong."""
-        problems: list[str | None] = []
-        for name, catalogue in CATALOGUES.items():
-            given = getattr(self, name)
-            is_given = isinstance(given, str) if name == "watched_loss" else given is not None
-            if is_given or name not in ("watched_loss", "regularizer"):
-                object.__setattr__(self, name, find(problems, name, catalogue, given))
+    problems: dataclasses.InitVar[Sequence[str | None]] = ()
+
+    def __post_init__(self, problems: Sequence[str | None]) -> None:
+        """Refuse what is wrong."""
         checks.refuse([*problems, *fields.problems(self)])
 
 
-CATALOGUES = {
+CATALOGUES: dict[str, Mapping[str, type]] = {
     "loss": LOSSES,
     "watched_loss": LOSSES,
     "optimizer": OPTIMIZERS,
@@ -284,9 +286,23 @@ CATALOGUES = {
 """Settings that are named."""
 
 
+def _found(problems: list[str | None], **given: object) -> dict[str, Any]:
+    """What names stand for; with None for those that stand for nothing, and a note of why."""
+    as_it_is: dict[str, tuple[type, ...]] = {
+        "regularizer": (type(None),),
+        "watched_loss": (type(None), Loss),
+    }
+    return {
+        name: value
+        if isinstance(value, as_it_is.get(name, ()))
+        else find(problems, name, CATALOGUES[name], value)
+        for name, value in given.items()
+    }
+
+
 def _method(given: Settings, loader: Loader, *, has_dropout: bool) -> Method:
     """What makes the passes."""
-    if not given.optimizer.takes_all_rows:
+    if not isinstance(given.optimizer, LBFGS):
         return Descent(given.way, given.clip_norm)
     if loader.steps_per_epoch > 1 or has_dropout or given.clip_norm or given.average:
         raise ValueError(
@@ -310,11 +326,11 @@ def _fit_memory(network: Network, loader: Loader, given: Settings, ranks: Ranks 
     )
 
 
-def _validate(objective: Objective, validation: Loader, loss: Any) -> float:
+def _validate(objective: Objective, validation: Loader, loss: Loss) -> float:
     return mean_loss(objective.network, validation, loss, objective.ranks)
 
 
-def _check_kinds(network: Any, loader: Any, validation: Any) -> None:
+def _check_kinds(network: object, loader: object, validation: object) -> None:
     """Refuse what is no network or no loader, data itself above all."""
     if not isinstance(network, Network):
         raise TypeError(
@@ -325,7 +341,7 @@ def _check_kinds(network: Any, loader: Any, validation: Any) -> None:
             raise TypeError(f"{name} is a {type(given).__name__}; it must be a Loader, such as Loader(x, y).")
 
 
-def _check_fit(network: Network, loader: Loader, loss: Any) -> None:
+def _check_fit(network: Network, loader: Loader, loss: Loss) -> None:
     """Refuse a loader whose rows do not fit the network or the loss."""
     loader.backend_for(network.backend)
     source, n_inputs = loader.source, network.layer_sizes[0]

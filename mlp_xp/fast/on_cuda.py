@@ -233,7 +233,7 @@ class CudaStep(Step):
         objective, optimizer, kit = self.objective, self.optimizer, self.kit
         x, y, weight = rows
         value = objective.add_chunk(x, y, weight, kit.inverse, number, 0, add=False)
-        penalty = None if objective.regularizer is None else objective.add_penalty(kit.inverse)
+        penalty = objective.add_penalty(kit.inverse)
         kit.record(value, penalty, waiting)
         gradient, parameters = objective.gradient, optimizer.parameters
         if self.clip_norm is not None:

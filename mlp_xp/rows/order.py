@@ -265,7 +265,7 @@ class WithReplacement:
         return Rows(n_rows, make)
 
 
-ORDERS: dict[str, type] = {
+ORDERS: dict[str, type[Order]] = {
     "sequential": Sequential,
     "blocks": Blocks,
     "shuffled": Shuffled,

@@ -1,13 +1,12 @@
 """The learning rate of each step, and what else changes with it: pure functions of the history."""
 
 import dataclasses
-from typing import Any
 
 from mlp_xp.dropout import Dropout
 from mlp_xp.history import History
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import Optimizer
-from mlp_xp.schedules import Constant
+from mlp_xp.schedules import Constant, Schedule
 
 
 @dataclasses.dataclass
@@ -15,10 +14,10 @@ class Rates:
     """The learning rate of each step: base rate × schedule. And the dropout and decay, times theirs."""
 
     base: float
-    schedule: Any
+    schedule: Schedule
     history: History
-    decay_schedule: Any = None
-    dropout_schedule: Any = None
+    decay_schedule: Schedule | None = None
+    dropout_schedule: Schedule | None = None
     dropout: Dropout | None = None
 
     def __post_init__(self) -> None:

@@ -42,6 +42,16 @@ class Unattended:
         """Nothing to do."""
 
 
+class Observer(Protocol):
+    """Whoever a run is shown to by `train`: what writes checkpoints, say."""
+
+    def after_step(self, training: "Training", /) -> None:
+        """Look, between two steps; an exception ends the run there."""
+
+    def after_epoch(self, training: "Training", /) -> None:
+        """Look, after an epoch."""
+
+
 class Method(Protocol):
     """What makes the passes over the data: steps (`training_loop.Descent`) or a search (`run.full_batch`).
 
@@ -92,9 +102,9 @@ class Training:
         Learning rates, and the history that they are a function of.
     method : Method
         Makes the passes over the data.
-    checkpoints : object, optional
-        Its ``after_step(training)`` is called between two steps, at the latest after ``asks_in(training)`` of
-        them (1 without such a method), and its ``after_epoch(training)`` after every epoch.
+    checkpoints : Observer, optional
+        Is shown the run between two steps, at the latest after ``asks_in(training)`` of them, 1 without such
+        a method.
     average : float
         The part of the steps over which weights are averaged; 0 for none.
     """
@@ -106,7 +116,7 @@ class Training:
         optimizer: Optimizer,
         rates: Rates,
         method: Method,
-        checkpoints: Any = None,
+        checkpoints: Observer | None = None,
         *,
         average: float = 0.0,
     ) -> None:

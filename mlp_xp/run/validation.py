@@ -1,10 +1,10 @@
 """The loss over rows that are only looked at: held out, or all of them."""
 
 import math
-from typing import Any
 
 from mlp_xp.epoch_losses import Values
 from mlp_xp.forward import Memo, forward
+from mlp_xp.losses import Loss
 from mlp_xp.machine.data_parallel import Ranks
 from mlp_xp.network import Network
 from mlp_xp.objective import targets_of
@@ -12,7 +12,7 @@ from mlp_xp.rows.loader import Loader
 from mlp_xp.run.micro_batches import within_memory
 
 
-def mean_loss(network: Network, loader: Loader, loss: Any, ranks: Ranks | None = None) -> float:
+def mean_loss(network: Network, loader: Loader, loss: Loss, ranks: Ranks | None = None) -> float:
     """The loss over all rows of a loader, without penalty and dropout: Σ s_i L_i / Σ s_i.
 
     In chunks, on the device, shared out over ranks; the host reads once.

@@ -151,6 +151,8 @@ def check(instance: Dataclass) -> None:
 class Checked:
     """A dataclass whose declared fields are checked when an instance is made."""
 
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
     def __post_init__(self) -> None:
         """Raise one ValueError that lists every problem."""
         check(self)

@@ -1,13 +1,15 @@
 """A loss of predictions that go no further out than the targets that were trained on."""
 
 import dataclasses
-from typing import Any
 
+import numpy as np
+
+from mlp_xp.losses import Loss
 from mlp_xp.machine.array_api import Array, Backend
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Bounded:
+class Bounded(Loss):
     """Another loss, at z that is clipped: what a held-out row costs when predictions are.
 
     One row far outside, whose prediction would be anything, then decides nothing. Its value alone is used;
@@ -15,30 +17,26 @@ class Bounded:
 
     Parameters
     ----------
-    loss : loss
-    least, most : sequence of float
+    loss : Loss
+        Of numbers.
+    lower, upper : sequence of float
         Of each target, standardised.
     """
 
-    loss: Any
-    least: tuple[float, ...]
-    most: tuple[float, ...]
+    loss: Loss
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
 
-    @property
-    def labels(self) -> bool:
-        """As the loss itself."""
-        return bool(self.loss.labels)
-
-    def check_targets(self, y: Any, n_outputs: int) -> None:
+    def check_targets(self, y: np.ndarray, n_outputs: int) -> None:
         """As the loss itself."""
         self.loss.check_targets(y, n_outputs)
 
     def __call__(self, backend: Backend, z: Array, y: Array, weight: Array | None) -> Array:
         """Σ s_i L_i; z is consumed."""
-        repeat = z.shape[1] // len(self.least)
+        repeat = z.shape[1] // len(self.lower)
         xp = backend.xp
         least, most = (
             backend.asarray([bound for bound in bounds for _ in range(repeat)])
-            for bounds in (self.least, self.most)
+            for bounds in (self.lower, self.upper)
         )
         return self.loss(backend, xp.minimum(xp.maximum(z, least), most), y, weight)

@@ -1,11 +1,9 @@
 """Which rows are held out: at random, whole groups, or the latest."""
 
-from typing import Any
-
 import numpy as np
 
 from mlp_xp.rows.order import STORED_ROWS
-from mlp_xp.rows.source import Source, passes
+from mlp_xp.rows.source import Index, Source, passes
 from mlp_xp.settings.spelling import given
 from mlp_xp.tables.files.records import NO_TEXT
 from mlp_xp.tables.strata import parted
@@ -29,10 +27,10 @@ def n_held_out(n_rows: int, part: float) -> int:
     return n_held
 
 
-def at_random(n_rows: int, part: float, seed: int) -> tuple[Any, Any]:
+def at_random(n_rows: int, part: float, seed: int) -> tuple[Index, Index]:
     """Row numbers of the training part and of the held-out part, drawn at random; each in file order.
 
-    They are arrays, or beyond 3,000,000 rows what is sliced like one and takes no memory.
+    They are arrays, or beyond 3,000,000 rows what is indexed like one and takes no memory.
 
     Raises
     ------
@@ -46,7 +44,7 @@ def at_random(n_rows: int, part: float, seed: int) -> tuple[Any, Any]:
     return np.sort(permutation[n_held:]), np.sort(permutation[:n_held])
 
 
-def stratified(labels: np.ndarray, part: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def stratified(labels: np.ndarray, part: float, seed: int) -> tuple[Index, Index]:
     """Row numbers of the training part and of the held-out part, each class with its share in both.
 
     Rows are drawn at random within a class. A class of a single row is trained on.

@@ -52,7 +52,7 @@ MAX_LEVELS = 256
 PARAMETERS = "with parameters as NAME:PARAMETER=VALUE,... (a list is written 0.1/0.5/0.9)"
 
 
-def catalogue(kind: str) -> Mapping[str, Any]:
+def catalogue(kind: str) -> Mapping[str, type]:
     """What there is of a kind, by name."""
     from mlp_xp.activations import ACTIVATIONS
     from mlp_xp.initializers import INITIALIZERS
@@ -61,14 +61,15 @@ def catalogue(kind: str) -> Mapping[str, Any]:
     from mlp_xp.rows.order import ORDERS
     from mlp_xp.schedules import SCHEDULES
 
-    return {
+    catalogues: dict[str, Mapping[str, type]] = {
         "activation": ACTIVATIONS,
         "initializer": INITIALIZERS,
         "loss": LOSSES,
         "optimizer": OPTIMIZERS,
         "order": ORDERS,
         "schedule": SCHEDULES,
-    }[kind]
+    }
+    return catalogues[kind]
 
 
 def _names_of(kind: str) -> Words:

@@ -2,13 +2,12 @@
 
 import dataclasses
 import itertools
-from typing import Any
 
 import numpy as np
 
 from mlp_xp.rows.class_weights import ClassWeighted
 from mlp_xp.rows.order import STORED_ROWS
-from mlp_xp.rows.source import Source, Subset, check_weights, passes
+from mlp_xp.rows.source import Index, Source, Subset, check_weights, passes
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.holding_out import at_random, latest, stratified, values_of, whole_groups
 from mlp_xp.tables.model import TableModel
@@ -155,7 +154,7 @@ def _has_few_classes(table: Table) -> bool:
     return table.levels is not None and table.source.n_rows <= STORED_ROWS
 
 
-def _divide_by(table: Table, hold_out: HoldOut) -> tuple[Any, Any]:
+def _divide_by(table: Table, hold_out: HoldOut) -> tuple[Index, Index]:
     if table.split_column is None or hold_out.column is None:
         raise ValueError(f"{spelled(hold_out.by)}: {table.name} has no column to split by.")
     source, column, kind = table.split_column

@@ -9,6 +9,7 @@ a row. Both parts are in file order. A list of row numbers would take 8 bytes a 
 (`order.computed_permutation`) takes no memory either, but a pass over a part would read the file at random.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -49,60 +50,38 @@ class _Strata:
         mixed ^= mixed >> np.uint64(31)
         return begin + ((mixed >> np.uint64(32)) * length >> np.uint64(32)).astype(np.int64)
 
-
-class Drawn:
-    """The rows drawn, as an array of row numbers: its length, and its elements by an index array."""
-
-    def __init__(self, strata: _Strata) -> None:
-        self._strata = strata
-
-    def __len__(self) -> int:
-        """How many."""
-        return self._strata.n_drawn
-
-    def __getitem__(self, index: Integers) -> Integers:
-        """Row numbers, int64, at positions from 0."""
-        return self._strata.drawn(np.asarray(index, dtype=np.int64))
-
-
-class Others:
-    """The rows not drawn, in the same way."""
-
-    def __init__(self, strata: _Strata) -> None:
-        self._strata = strata
-
-    def __len__(self) -> int:
-        """How many."""
-        return self._strata.n_rows - self._strata.n_drawn
-
-    def __getitem__(self, index: Integers) -> Integers:
-        """Row numbers, int64, at positions from 0."""
-        index, n_drawn = np.asarray(index, dtype=np.int64), self._strata.n_drawn
-        stratum = ((index + 1) * n_drawn - 1) // len(self)
-        row = index + stratum  # one row was drawn from each stratum before
-        row += row >= self._strata.drawn(stratum)
+    def others(self, position: Integers) -> Integers:
+        """The rows that are not drawn, by their positions."""
+        stratum = ((position + 1) * self.n_drawn - 1) // (self.n_rows - self.n_drawn)
+        row = position + stratum  # one row was drawn from each stratum before
+        row += row >= self.drawn(stratum)
         return row
 
 
-class All:
-    """All rows, in the same way."""
+class Computed:
+    """Row numbers that are made where they are asked for, by their positions.
 
-    def __init__(self, n_rows: int) -> None:
-        self._n_rows = n_rows
+    Parameters
+    ----------
+    n_rows : int
+        How many.
+    make : callable (positions) -> row numbers
+        Both int64 arrays.
+    """
+
+    def __init__(self, n_rows: int, make: Callable[[Integers], Integers]) -> None:
+        self._n_rows, self._make = n_rows, make
 
     def __len__(self) -> int:
         """How many."""
         return self._n_rows
 
-    def __getitem__(self, index: Integers) -> Integers:
-        """Row numbers, int64, at positions from 0."""
-        return np.asarray(index, dtype=np.int64)
+    def __getitem__(self, positions: Integers) -> Integers:
+        """Row numbers at positions from 0."""
+        return self._make(np.asarray(positions, dtype=np.int64))
 
 
-Part = Drawn | Others | All
-
-
-def parted(n_rows: int, n_held: int, seed: int) -> tuple[Part, Part]:
+def parted(n_rows: int, n_held: int, seed: int) -> tuple[Computed, Computed]:
     """Row numbers to train on and row numbers held out, both in file order and in no memory.
 
     Parameters
@@ -129,7 +108,8 @@ def parted(n_rows: int, n_held: int, seed: int) -> tuple[Part, Part]:
             "held out."
         )
     if not n_held:
-        return All(n_rows), All(0)
+        return Computed(n_rows, lambda positions: positions), Computed(0, lambda positions: positions)
     strata = _Strata(n_rows, min(n_held, n_rows - n_held), seed)
-    drawn, others = Drawn(strata), Others(strata)
+    drawn = Computed(strata.n_drawn, strata.drawn)
+    others = Computed(n_rows - strata.n_drawn, strata.others)
     return (others, drawn) if 2 * n_held <= n_rows else (drawn, others)
