@@ -41,9 +41,9 @@ class Average:
     def take(self, t: int) -> None:
         """Take note of the weights after step t."""
         share = 1.0 / max(1.0, min(t, self.span))
-        for block in self.parameters.backend.blocks(self.parameters.size):
-            mean = self.flat[block]
-            mean += share * (self.parameters.flat[block] - mean)
+        for block in self.parameters.backend.blocks(*self.flat.shape):
+            mean = self.flat[..., block]
+            mean += share * (self.parameters.flat[..., block] - mean)
 
     def use(self) -> None:
         """Let the network have the average, until `go_on`."""

@@ -31,7 +31,7 @@ def backprop(
         Read.
     memo : Memo
         What the forward pass of the same chunk left; consumed.
-    delta : array (n_rows, n_outputs)
+    delta : array (n_rows, n_outputs), or (members, n_rows, n_outputs)
         ∂L/∂z of the loss with respect to what `forward` returned; consumed.
     gradient : Parameters
         Filled, or added to.
@@ -40,7 +40,7 @@ def backprop(
 
     Returns
     -------
-    array (n_rows, n_units)
+    array (n_rows, n_units), or (members, n_rows, n_units)
         δ_1, with which δ_1 W_1ᵀ (⊙ s) is the derivative with respect to x.
     """
     backend, activations = network.backend, network.activations
@@ -57,7 +57,7 @@ def backprop(
             _write_or_add(backend, gradient.biases[layer], memo.ones, delta, add)
         if layer > 0:
             # One output: a column times a row, twice as fast by `multiply` (200 × 100: 11, not 24 µs).
-            product = matmul if delta.shape[1] > 1 else backend.xp.multiply
+            product = matmul if delta.shape[-1] > 1 else backend.xp.multiply
             delta = into(memo.deltas[layer - 1], product, delta, weights.mT)
             activations[layer - 1].chain(backend, delta, memo.kept[layer - 1])
             if memo.masks[layer - 1] is not None:
@@ -69,7 +69,7 @@ def _through_scale(network: "Network", memo: Memo, delta: Array, gradient: Param
     """From one product U = xᵀ δ_1 the derivatives with respect to s and to W_1."""
     xp, into, parameters = network.backend.xp, network.backend.into, network.parameters
     u = into(memo.products, xp.matmul, memo.inputs[0].mT, delta)
-    of_scale = xp.sum(into(memo.scaled, xp.multiply, parameters.weights[0], u), axis=1, keepdims=True)
+    of_scale = xp.sum(into(memo.scaled, xp.multiply, parameters.weights[0], u), axis=-1, keepdims=True)
     of_weights = into(memo.scaled, xp.multiply, u, parameters.input_scale)
     if add:
         gradient.input_scale += of_scale

@@ -67,7 +67,7 @@ class Dropout:
         """The same with all probabilities times a factor in [0, 1]."""
         return dataclasses.replace(self, rates=tuple(factor * rate for rate in self.rates))
 
-    def mask(self, backend: Backend, shape: tuple[int, int], step: int, layer: int, first_row: int) -> Array:
+    def mask(self, backend: Backend, shape: tuple[int, ...], step: int, layer: int, first_row: int) -> Array:
         """Factors 0 or 1 / (1 − p), of shape (n_rows, n_units), for one hidden layer (0-based).
 
         Parameters
@@ -75,7 +75,7 @@ class Dropout:
         backend : Backend
             Where to compute.
         shape : tuple of int
-            (n_rows, n_units) of this chunk.
+            (…, n_rows, n_units) of this chunk; all members have the same mask.
         step : int
             The number of the update, from 0.
         layer : int
@@ -83,7 +83,7 @@ class Dropout:
         first_row : int
             Position of the chunk's first row in the step's global batch.
         """
-        xp, (n_rows, n_units) = backend.xp, shape
+        xp, (n_rows, n_units) = backend.xp, shape[-2:]
         key = 0
         for part in (self.seed & 0xFFFFFFFF, self.seed >> 32, step & 0xFFFFFFFF, step >> 32, layer):
             key = _mix_host(key ^ part) + 0x9E3779B9

@@ -1,11 +1,12 @@
 """The forward pass, and what it remembers for the way back."""
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mlp_xp.dropout import Dropout
-from mlp_xp.losses import IdentityLink, Link
+from mlp_xp.losses import IdentityLink, Link, MeanOverMembers
 from mlp_xp.machine.array_api import Array, ArrayLike, on_host, to_host
 from mlp_xp.settings import checks
 
@@ -20,6 +21,8 @@ class Memo:
     number of paths through the network, the product of its widths (bench/memoisation.py).
 
     Buffers are made once and reused in every step.
+
+    Those of members have an axis for them before the others.
 
     Parameters
     ----------
@@ -40,7 +43,7 @@ class Memo:
         Of each layer, the dropout mask on its output.
     deltas : list of arrays (n_rows, n_units)
         Where δ of each layer goes on the way back; two buffers take turns.
-    ones : array (n_rows,)
+    ones : array (n_rows,), or (1, n_rows) with members
         Its product with δ is the bias gradient Σ_i δ_i.
     scaled : array (n_inputs, n_units) or None
         s ⊙ W_1, where inputs have a scale.
@@ -53,30 +56,32 @@ class Memo:
         self.n_rows = 0
         self.way_back = way_back
         self._of_size: dict[int, Memo] = {}
-        has_scale, shape = network.parameters.input_scale is not None, network.layer_sizes[:2]
+        has_scale, shape = network.parameters.input_scale is not None, network.parameters.weights[0].shape
         self.scaled = network.backend.empty(shape) if has_scale else None
         self.products = network.backend.empty(shape) if has_scale and way_back else None
         self._make(n_rows)
 
     def _make(self, n_rows: int) -> None:
         backend, sizes = self.network.backend, self.network.layer_sizes[1:]
-        self.n_rows = n_rows
-        turns = [backend.empty((n_rows * max(sizes[turn::2], default=0),)) for turn in range(2)]
+        self.n_rows, members = n_rows, self.network.members
+        shape = (n_rows,) if members is None else (members, n_rows)
+        n_all = math.prod(shape)
+        turns = [backend.empty((n_all * max(sizes[turn::2], default=0),)) for turn in range(2)]
 
         def in_turn(layer: int) -> Array:
-            flat = turns[layer % 2][: n_rows * sizes[layer]]
-            return backend.xp.reshape(flat, (n_rows, sizes[layer]), copy=False)
+            flat = turns[layer % 2][: n_all * sizes[layer]]
+            return backend.xp.reshape(flat, (*shape, sizes[layer]), copy=False)
 
         shared = [in_turn(layer) for layer in range(len(sizes))]
         self.masks: list[Array | None] = [None] * len(sizes)
         if self.way_back:
-            self.z = [backend.empty((n_rows, size)) for size in sizes]
+            self.z = [backend.empty((*shape, size)) for size in sizes]
             self.kept = [
                 z if f.keeps_output else backend.empty(z.shape)
                 for z, f in zip(self.z, self.network.activations, strict=True)
             ]
             self.deltas = shared
-            self.ones = backend.ones((n_rows,))
+            self.ones = backend.ones((n_rows,) if members is None else (1, n_rows))
         else:
             self.z, self.kept = shared, [None] * len(sizes)
         self.inputs: list[Array] = [None, *self.z[:-1]]
@@ -87,7 +92,7 @@ class Memo:
         sizes = network.layer_sizes
         kept = sum(size for size, f in zip(sizes[1:], network.activations, strict=True) if not f.keeps_output)
         numbers = sum(sizes) + kept + 2 * max(sizes[1:]) + 1
-        return numbers * network.backend.xp.finfo(network.backend.dtype).bits // 8
+        return numbers * (network.members or 1) * network.backend.xp.finfo(network.backend.dtype).bits // 8
 
     def of(self, n_rows: int) -> "Memo":
         """The memo for a chunk of `n_rows` rows: itself, or views of its first rows."""
@@ -107,12 +112,12 @@ class Memo:
         memo = object.__new__(Memo)
         memo.network, memo.n_rows, memo.way_back, memo._of_size = self.network, n_rows, self.way_back, {}
         memo.scaled, memo.products = self.scaled, self.products
-        memo.z = [z[:n_rows, ...] for z in self.z]
-        memo.kept = [None if kept is None else kept[:n_rows, ...] for kept in self.kept]
+        memo.z = [z[..., :n_rows, :] for z in self.z]
+        memo.kept = [None if kept is None else kept[..., :n_rows, :] for kept in self.kept]
         memo.masks = [None] * len(self.masks)
         if self.way_back:
-            memo.deltas = [delta[:n_rows, ...] for delta in self.deltas]
-            memo.ones = self.ones[:n_rows]
+            memo.deltas = [delta[..., :n_rows, :] for delta in self.deltas]
+            memo.ones = self.ones[..., :n_rows]
         memo.inputs = [None, *memo.z[:-1]]
         return memo
 
@@ -136,7 +141,7 @@ def forward(
     network : Network
         Read.
     x : array (n_rows, n_features)
-        On the network's device, of its dtype; read.
+        On the network's device, of its dtype; read. All members share it, unless it has an axis of members.
     memo : Memo
         Of n_rows rows (`memo.of`); filled.
     dropout : Dropout, optional
@@ -146,7 +151,7 @@ def forward(
 
     Returns
     -------
-    array (n_rows, n_outputs)
+    array (n_rows, n_outputs), or (members, n_rows, n_outputs)
         The last layer's output, before the loss's link; the caller may overwrite it.
     """
     backend, last = network.backend, network.n_layers - 1
@@ -183,16 +188,17 @@ def _chunk_rows(network: "Network", n_rows: int) -> int:
     filled with zeros by it, which may take longer than the prediction (1,000 rows of 32-100-1: 285 instead of
     155 µs).
     """
-    fitting = network.backend.block // max(network.layer_sizes[1:])
+    fitting = network.backend.block // (max(network.layer_sizes[1:]) * (network.members or 1))
     return min(MOST_ROWS, max(FEWEST_ROWS, fitting if n_rows <= MANY_ROWS else 8 * fitting))
 
 
-def predict(network: "Network", x: ArrayLike, *, output: str, chunk_rows: int | None) -> Array:
+def predict(network: "Network", x: ArrayLike, *, output: str, members: str, chunk_rows: int | None) -> Array:
     """See `Network.predict`."""
     backend, n_features = network.backend, network.layer_sizes[0]
     checks.refuse(
         [
             checks.one_of("output", output, ("link", "raw")),
+            checks.one_of("members", members, ("mean", "all")),
             None if chunk_rows is None else checks.whole("chunk_rows", chunk_rows),
         ]
     )
@@ -205,9 +211,12 @@ def predict(network: "Network", x: ArrayLike, *, output: str, chunk_rows: int | 
             f"x has shape {tuple(x.shape)}, but this network was built for (n_rows, {n_features}) "
             f"(layer_sizes={network.layer_sizes})."
         )
-    shape = (x.shape[0], network.layer_sizes[-1])
+    lead = (network.members or 1,) if members == "all" else ()
+    shape = (*lead, x.shape[0], network.layer_sizes[-1])
     predictions = backend.empty(shape) if on_device else np.empty(shape, dtype=backend.dtype_name)
     link = network.output if output == "link" else IdentityLink()
+    if network.members is not None and members == "mean":
+        link = MeanOverMembers(link)
     chunk_rows = chunk_rows or _chunk_rows(network, x.shape[0])
     while True:
         try:
@@ -233,4 +242,4 @@ def _fill(
             given = backend.xp.astype(rows, backend.dtype, copy=False) if is_here else backend.asarray(rows)
             with backend.runtime.computing((stop - start) * network.parameters.most_weights):
                 found = link(backend, forward(network, given, memo.of(stop - start)))
-            predictions[start:stop, ...] = found if on_device else to_host(found)
+            predictions[..., start:stop, :] = found if on_device else to_host(found)

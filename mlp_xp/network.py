@@ -44,8 +44,13 @@ class Network:
         "cpu", "cuda", "cuda:N".
     dtype : str, optional
         "float32" (if not given, unless `device` is a Backend with a dtype of its own) or "float64".
-    seed : int
-        Of the starting weights, drawn on the host: the same on every device.
+    seed : int or sequence of int
+        Of the starting weights, drawn on the host: the same on every device. Members have seeds of their own:
+        seed, seed + 1, …, if they are not given one by one.
+    members : int, optional
+        k networks of one shape, trained and asked together: an axis of members before those of every weight
+        (k, n_in, n_out), activation (k, n_rows, n_units) and output. Each is what it would be alone, bit for
+        bit where updates are plain (`train`'s `way`).
 
     Attributes
     ----------
@@ -83,17 +88,21 @@ class Network:
         initializer: object = None,
         device: str | Backend = "cpu",
         dtype: str | None = None,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
+        members: int | None = None,
     ) -> None:
         self.layer_sizes = _checked_sizes(layer_sizes)
-        checks.refuse([checks.whole("seed", seed, least=0)])
+        checks.refuse([None if members is None else checks.whole("members", members)])
+        seeds = seeds_of(seed, members)
         self.activations = _one_a_layer(activation, len(self.layer_sizes) - 1)
         self.backend = find_backend(device, dtype)
         self.output: Link = IdentityLink()
         self.parameters = Parameters(
-            self.backend, self.layer_sizes, bool(bias), input_scale=bool(input_scale)
+            self.backend, self.layer_sizes, bool(bias), input_scale=bool(input_scale), members=members
         )
-        self._initialise(self._initializers(initializer), seed)
+        initializers = self._initializers(initializer)
+        for parameters, own_seed in zip(self.parameters.each(), seeds, strict=True):
+            self._initialise(parameters, initializers, own_seed)
 
     def _initializers(self, given: object) -> list[Initializer]:
         """One a layer."""
@@ -108,16 +117,16 @@ class Network:
             for one, f in zip(a_layer, self.activations, strict=True)
         ]
 
-    def _initialise(self, initializers: Sequence[Initializer], seed: int) -> None:
+    def _initialise(self, parameters: Parameters, initializers: Sequence[Initializer], seed: int) -> None:
         """Draw all layers from one generator, from the first layer to the last."""
         generator = np.random.default_rng(seed)
         sizes = itertools.pairwise(self.layer_sizes)
         for layer, (initializer, (n_in, n_out)) in enumerate(zip(initializers, sizes, strict=True)):
             weights = initializer.weights(generator, layer, n_in, n_out)
             biases = initializer.biases(generator, layer, n_in, n_out)
-            self.parameters.set_layer(layer, weights, biases)
-        if self.parameters.input_scale is not None:
-            self.parameters.input_scale[...] = 1.0
+            parameters.set_layer(layer, weights, biases)
+        if parameters.input_scale is not None:
+            parameters.input_scale[...] = 1.0
 
     @functools.cached_property
     def layers(self) -> list[tuple[Array, Array | None, Activation]]:
@@ -135,16 +144,35 @@ class Network:
         return isinstance(self.activations[-1], Identity)
 
     @property
+    def members(self) -> int | None:
+        """How many networks; None where there is one, without an axis of its own."""
+        return self.parameters.members
+
+    def each(self) -> "list[Network]":
+        """Each member as a network of its own, which shares its weights; itself alone without members."""
+        if self.members is None:
+            return [self]
+        return [self.with_parameters(parameters) for parameters in self.parameters.each()]
+
+    def with_parameters(self, parameters: Parameters) -> "Network":
+        """The same functions with other weights, which are not copied."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__getstate__(), parameters=parameters)
+        return other
+
+    @property
     def n_layers(self) -> int:
         """L, the number of weight matrices."""
         return len(self.layer_sizes) - 1
 
     @property
     def n_weights(self) -> int:
-        """The number of weights w_ij^k, biases not counted."""
+        """The number of weights w_ij^k, biases not counted; of one member."""
         return self.parameters.n_weights
 
-    def predict(self, x: ArrayLike, *, output: str = "link", chunk_rows: int | None = None) -> Array:
+    def predict(
+        self, x: ArrayLike, *, output: str = "link", members: str = "mean", chunk_rows: int | None = None
+    ) -> Array:
         """Predictions for rows of x, a chunk at a time: memory does not grow with the number of rows.
 
         Safe to call from several threads at once.
@@ -157,12 +185,14 @@ class Network:
         output : "link" or "raw"
             "link" applies the link of the loss that trained the network (probabilities, rates, quantiles in
             order); "raw" gives the last z.
+        members : "mean" or "all"
+            The mean of what the members predict (of probabilities, of means, of quantiles), or each of it.
         chunk_rows : int, optional
             Rows a chunk; by default 16,384 at most, and on a CPU no more than keep outputs in a cache.
 
         Returns
         -------
-        array (n_rows, n_outputs)
+        array (n_rows, n_outputs), or (members, n_rows, n_outputs) of all members
             NumPy's, or the library's of x.
 
         Raises
@@ -170,7 +200,7 @@ class Network:
         ValueError
             x has another number of columns than the network has inputs.
         """
-        return predict(self, x, output=output, chunk_rows=chunk_rows)
+        return predict(self, x, output=output, members=members, chunk_rows=chunk_rows)
 
     def gradient(
         self, x: ArrayLike, y: ArrayLike, *, loss: object = "squared_error", sample_weight: ArrayLike = None
@@ -233,6 +263,7 @@ class Network:
         return (
             f"Network({self.layer_sizes}, activation={names}, bias={self.parameters.bias}, "
             f"{'' if self.parameters.input_scale is None else 'input_scale=True, '}"
+            f"{'' if self.members is None else f'members={self.members}, '}"
             f"device={self.backend.name!r}, dtype={self.backend.dtype_name!r})"
         )
 
@@ -248,6 +279,19 @@ def _checked_sizes(layer_sizes: Sequence[int]) -> tuple[int, ...]:
         raise ValueError(f"layer_sizes={sizes!r} must name at least inputs and outputs, such as (10, 64, 1).")
     checks.refuse(checks.whole(f"layer_sizes[{i}]", size) for i, size in enumerate(sizes))
     return tuple(int(size) for size in sizes)
+
+
+def seeds_of(seed: int | Sequence[int], members: int | None) -> list[int]:
+    """A seed for each member: seed, seed + 1, … unless they are given one by one."""
+    n = members or 1
+    if isinstance(seed, Sequence) and not isinstance(seed, str):
+        checks.refuse(
+            [checks.whole("seed", each, least=0) for each in seed]
+            + [f"seed has {len(seed)} numbers for {n} members: give one, or {n}." if len(seed) != n else None]
+        )
+        return list(seed)
+    checks.refuse([checks.whole("seed", seed, least=0)])
+    return [seed + number for number in range(n)]
 
 
 def _one_a_layer(activation: object, n_layers: int) -> list[Activation]:

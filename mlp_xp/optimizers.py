@@ -7,7 +7,8 @@ learning rate η is an argument of every step: schedules never enter here.
     rule.shrink(weights, rate)                  decoupled decay, of all weights; most rules have none
     rule.update(xp, t, rate, p, g, **state)     p and the state vectors are updated in place; g is read
 
-with t the number of this step from 1, p a slice of the parameters, g the same slice of the gradient. Python
+with t the number of this step from 1, p a slice of the parameters (of all members', where there are some: the
+last axis is the vector), g the same slice of the gradient. Python
 floats only: a NumPy scalar would turn float32 into float64.
 """
 
@@ -393,7 +394,7 @@ class RateFactors(fields.Checked):
     def groups(self, parameters: Parameters) -> list[tuple[slice, float]]:
         """Which slices of the vectors have which factor."""
         sizes = [
-            (w.shape[0] * w.shape[1], 1.0 / math.sqrt(w.shape[0]) if self.by_fan_in else 1.0)
+            (w.shape[-2] * w.shape[-1], 1.0 / math.sqrt(w.shape[-2]) if self.by_fan_in else 1.0)
             for w in parameters.weights
         ]
         n_scales = 0 if parameters.input_scale is None else parameters.layer_sizes[0]
@@ -442,7 +443,7 @@ class Optimizer:
         self.decay_factor = 1.0
         self.t = 0
         self.is_moving = False
-        self.state = {name: parameters.backend.zeros((parameters.size,)) for name in rule.state}
+        self.state = {name: parameters.backend.zeros(parameters.flat.shape) for name in rule.state}
 
     def step(self, gradient: Parameters, rate: float) -> None:
         """Update the parameters in place; the gradient is read."""
@@ -450,7 +451,7 @@ class Optimizer:
         self.t += 1
         backend, p, g = self.parameters.backend, self.parameters.flat, gradient.flat
         self.shrink_weights(rate)
-        if self.parameters.size <= backend.block and self.groups is None:
+        if math.prod(p.shape) <= backend.block and self.groups is None:
             self.rule.update(backend.xp, self.t, rate, p, g, **self.state)
         else:
             self._update_in_blocks(p, g, rate)
@@ -460,10 +461,10 @@ class Optimizer:
         """Slices that stay in a core's cache, each group of parameters at its own rate."""
         backend = self.parameters.backend
         for group, factor in self.groups or [(slice(0, self.parameters.size), 1.0)]:
-            for part in backend.blocks(group.stop - group.start):
-                block = slice(group.start + part.start, group.start + part.stop)
-                state = {name: vector[block] for name, vector in self.state.items()}
-                self.rule.update(backend.xp, self.t, rate * factor, p[block], g[block], **state)
+            for part in backend.blocks(*p.shape[:-1], group.stop - group.start):
+                at = ..., slice(group.start + part.start, group.start + part.stop)
+                state = {name: vector[at] for name, vector in self.state.items()}
+                self.rule.update(backend.xp, self.t, rate * factor, p[at], g[at], **state)
 
     def shrink_weights(self, rate: float) -> None:
         """W ← W − η λ W, for a rule with decoupled decay."""
@@ -478,8 +479,8 @@ class Optimizer:
         backend = self.parameters.backend
         xp, tiny = backend.xp, float(backend.xp.finfo(backend.dtype).smallest_normal)
         for vector in self.state.values():
-            for block in backend.blocks(self.parameters.size):
-                vector[block] *= xp.astype(xp.abs(vector[block]) >= tiny, backend.dtype)
+            for part in backend.blocks(*vector.shape):
+                vector[..., part] *= xp.astype(xp.abs(vector[..., part]) >= tiny, backend.dtype)
 
     def to_host(self) -> dict[str, np.ndarray]:
         """The state as host arrays, copied."""
@@ -494,6 +495,6 @@ def clip_by_global_norm(gradient: Parameters, limit: float) -> None:
     Pascanu, Mikolov and Bengio, On the difficulty of training recurrent neural networks, 2013, section 3.2.
     """
     g, xp = gradient.flat, gradient.backend.xp
-    unit = xp.maximum(xp.max(xp.abs(g)), limit)  # squares of g / unit do not overflow
+    unit = xp.maximum(xp.max(xp.abs(g), axis=-1, keepdims=True), limit)  # (g / unit)² does not overflow
     share, scaled = limit / unit, g / unit
-    g *= share / xp.maximum(xp.sqrt(scaled @ scaled), share)
+    g *= share / xp.maximum(xp.sqrt(xp.vecdot(scaled, scaled))[..., None], share)

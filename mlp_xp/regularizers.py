@@ -1,9 +1,9 @@
 """Penalties on the weights (never on biases): the λ R(w) of the objective and its gradient.
 
-    value(backend, w)                          λ R(w), a 0-d array on the device
+    value(backend, w)                          λ R(w), a 0-d array on the device, or (members,)
     add_gradient(backend, w, gradient, scale)  gradient += scale · λ ∂R/∂w, in place; w is read
 
-w is the flat vector of all weights.
+w is the flat vector of all weights (n_weights,), or (members, n_weights).
 """
 
 import dataclasses
@@ -35,21 +35,22 @@ class Norms(Regularizer):
     def value(self, backend: Backend, w: Array) -> Array:
         """l1 Σ |w| + l2 Σ w²."""
         l1, l2 = self.strengths
-        value = l2 * (w @ w)
+        value = l2 * backend.xp.vecdot(w, w)
         if l1:
-            value = value + l1 * backend.xp.sum(backend.xp.abs(w))
+            value = value + l1 * backend.xp.sum(backend.xp.abs(w), axis=-1)
         return value
 
     def add_gradient(self, backend: Backend, w: Array, gradient: Array, scale: float) -> None:
         """Add scale · (l1 sign(w) + 2 l2 w); at w = 0 the l1 part is 0."""
         xp, dtype = backend.xp, backend.dtype
         l1, l2 = self.strengths
-        for block in backend.blocks(w.shape[0]):
+        for block in backend.blocks(*w.shape):
             if l2:
-                gradient[block] += (2.0 * l2 * scale) * w[block]
+                gradient[..., block] += (2.0 * l2 * scale) * w[..., block]
             if l1:
-                positive, negative = xp.astype(w[block] > 0.0, dtype), xp.astype(w[block] < 0.0, dtype)
-                gradient[block] += (l1 * scale) * (positive - negative)
+                positive, negative = w[..., block] > 0.0, w[..., block] < 0.0
+                sign = xp.astype(positive, dtype) - xp.astype(negative, dtype)
+                gradient[..., block] += (l1 * scale) * sign
 
 
 @dataclasses.dataclass(frozen=True)

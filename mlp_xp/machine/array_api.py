@@ -6,6 +6,7 @@ itself an Array API namespace; CuPy comes through array-api-compat.
 
 import dataclasses
 import functools
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -140,10 +141,11 @@ class Backend:
         """The int32 numbers 0 … stop − 1 on the device."""
         return self.xp.arange(stop, dtype=self.xp.int32, device=self.device)
 
-    def blocks(self, size: int) -> Iterator[slice]:
-        """Slices that cover a vector of `size` elements, each small enough for a core's cache."""
-        for start in range(0, size, self.block):
-            yield slice(start, min(start + self.block, size))
+    def blocks(self, *shape: int) -> Iterator[slice]:
+        """Slices that cover vectors of `shape[-1]` elements, each small enough for a core's cache."""
+        block = max(1, self.block // math.prod(shape[:-1]))
+        for start in range(0, shape[-1], block):
+            yield slice(start, min(start + block, shape[-1]))
 
     def with_dtype(self, dtype: str) -> "Backend":
         """The same namespace and device with another dtype."""
