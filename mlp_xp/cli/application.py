@@ -168,5 +168,5 @@ def _say_lines(text: str) -> None:
         say(line, broken=False)
 
 
-def _show_warning(message: Any, *_: Any, **__: Any) -> None:
+def _show_warning(message: object, *_: object, **__: object) -> None:
     say(f"mlp-xp: {message}", broken=False)

@@ -66,7 +66,7 @@ def read(path: Path, kind: type[Options]) -> dict[str, Any]:
     }
 
 
-def _value(path: Path, key: str, value: Any, *, is_flag: bool) -> Any:
+def _value(path: Path, key: str, value: object, *, is_flag: bool) -> Any:
     """A value of TOML as the command line would have it."""
     if isinstance(value, bool) != is_flag or not isinstance(value, bool | str | int | float | list):
         needed = "true or false" if is_flag else "a number, a text or a list of them"
@@ -100,7 +100,7 @@ def _lines(asked: Options) -> Iterator[str]:
             yield f"{key} = {_toml(value)}"
 
 
-def _toml(value: Any) -> str:
+def _toml(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):

@@ -15,6 +15,7 @@ from mlp_xp.machine.whole_file import write_whole
 from mlp_xp.report.epochs import Log, TensorBoardLog, numbers_of
 from mlp_xp.report.page import Account, page
 from mlp_xp.report.plot import draw_curves
+from mlp_xp.rows.source import Source
 from mlp_xp.run.epoch import Epoch
 from mlp_xp.settings.options import Options
 from mlp_xp.tables.model import TableModel
@@ -65,8 +66,8 @@ class Outputs:
         history: History,
         result: Mapping[str, Any],
         *,
-        training: Any,
-        held_out: Any | None,
+        training: Source,
+        held_out: Source | None,
         source: str,
         introduction: Sequence[str],
         command: str,

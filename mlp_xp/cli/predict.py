@@ -18,10 +18,11 @@ from mlp_xp.cli.printing import Shown, say, show
 from mlp_xp.cli.progress import reading
 from mlp_xp.machine.whole_file import whole_file
 from mlp_xp.network import Network
-from mlp_xp.saved.model_file import load
+from mlp_xp.saved.model_file import Model, load
 from mlp_xp.settings.options import Problems
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.files import written_rows
+from mlp_xp.tables.files.column_kinds import Progress
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TableOptions
 from mlp_xp.tables.reading import Table, open_inputs, open_table
@@ -81,7 +82,7 @@ def no_data(asked: TableOptions) -> str | None:
     return None
 
 
-def with_inputs(model: Any, options: TableOptions, progress: Any) -> tuple[TableModel, Table]:
+def with_inputs(model: Model, options: TableOptions, progress: Progress) -> tuple[TableModel, Table]:
     """A model and the table that it predicts from; a network alone takes the columns as they come."""
     if isinstance(model, TableModel):
         return model, open_inputs(options, model, progress=progress)
@@ -96,13 +97,13 @@ def with_inputs(model: Any, options: TableOptions, progress: Any) -> tuple[Table
     return with_names(model, dataclasses.replace(table, target_names=())), table
 
 
-def known_names(model: Any, options: TableOptions) -> list[str]:
+def known_names(model: Model, options: TableOptions) -> list[str]:
     """The columns that an estimator was fitted with by name, where the data has names too."""
     names = getattr(model, "feature_names_in_", ())
     return [str(name) for name in names] if options.has_names else []
 
 
-def with_names(model: Any, table: Table) -> TableModel:
+def with_names(model: Model, table: Table) -> TableModel:
     """A network or an estimator with the names of a table's columns.
 
     Raises

@@ -2,12 +2,12 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 from mlp_xp.cli.commands import Train
 from mlp_xp.cli.printing import say as say_line
 from mlp_xp.history import History
 from mlp_xp.machine.data_parallel import Ranks, world
+from mlp_xp.rows.source import Source
 from mlp_xp.run.state import TrainingState
 from mlp_xp.saved.checkpoint import (
     Checkpoints,
@@ -55,7 +55,7 @@ def lowest_first(ranks: Ranks | None) -> contextlib.AbstractContextManager[None]
 
 @contextlib.contextmanager
 def controlled(
-    named: Train, asked: Train, source: Any, ranks: Ranks | None
+    named: Train, asked: Train, source: Source, ranks: Ranks | None
 ) -> Iterator[tuple[Interruption, TrainingState | None]]:
     """Handle signals, and give the run's checkpoints and the state that it goes on from.
 

@@ -3,13 +3,13 @@
 import itertools
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from mlp_xp.cli.commands import Show
 from mlp_xp.cli.printing import aligned
 from mlp_xp.cli.printing import show as write
 from mlp_xp.losses import LINKS
-from mlp_xp.saved.model_file import Contents, read
+from mlp_xp.network import Network
+from mlp_xp.saved.model_file import Contents, Estimator, read
 from mlp_xp.settings.catalogue import name_of
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TrainingOptions
@@ -54,14 +54,14 @@ def sections(contents: Contents) -> list[tuple[str, list[tuple[str, str]]]]:
     )
     output = name_of(LINKS, contents.output)
     title = f"network: {n_parameters:,} parameters, {biases}, {contents.dtype}, output {output}"
-    if contents.document["kind"] == "network":
-        return [(title, layers)]
     # Nothing is computed here, so that a user's own activations need not be given.
     model = contents.model("cpu", dict.fromkeys(contents.own_activations, "identity"))
+    if isinstance(model, Network):
+        return [(title, layers)]
     return [(title, layers), *(_of_table(model) if isinstance(model, TableModel) else _of_estimator(model))]
 
 
-def _of_estimator(model: Any) -> list[tuple[str, list[tuple[str, str]]]]:
+def _of_estimator(model: Estimator) -> list[tuple[str, list[tuple[str, str]]]]:
     """Its parameters that are not the defaults, and its classes and columns."""
     defaults = type(model)().get_params()
     changed = [(name, str(value)) for name, value in model.get_params().items() if value != defaults[name]]
@@ -144,7 +144,7 @@ def _shown(rows: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return [*rows[:COLUMNS_SHOWN], (f"... and {n_more} more", "")] if n_more > 0 else rows
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     """A JSON value in one short line."""
     text = value if isinstance(value, str) else json.dumps(value)
     if isinstance(value, float):

@@ -11,7 +11,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
 
 
 class Signals:
@@ -40,7 +39,7 @@ class Signals:
         """Let both signals raise KeyboardInterrupt inside the block, wherever it ends up."""
         hook = sys.unraisablehook
 
-        def again(unraisable: Any) -> None:
+        def again(unraisable: "sys.UnraisableHookArgs") -> None:
             """A KeyboardInterrupt that no caller can see is sent again, to where one can."""
             if issubclass(unraisable.exc_type, KeyboardInterrupt):
                 _thread.interrupt_main()

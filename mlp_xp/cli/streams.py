@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 
 class Patient:
@@ -16,7 +16,7 @@ class Patient:
     stream : text stream
     """
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def __getattr__(self, name: str) -> Any:
@@ -39,7 +39,7 @@ class Patient:
             to_nowhere(self._stream)
 
 
-def to_nowhere(stream: Any) -> None:
+def to_nowhere(stream: TextIO) -> None:
     """Let a stream that cannot be written to any more swallow what is left in it, and all that follows."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)

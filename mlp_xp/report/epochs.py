@@ -28,7 +28,7 @@ def numbers_of(epoch: Epoch) -> dict[str, Any]:
     return {name: _finite(value) for name, value in numbers.items()}
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -14,6 +14,7 @@ from mlp_xp.history import History
 from mlp_xp.report import drawing, findings
 from mlp_xp.report.drawing import escaped, number
 from mlp_xp.report.style import STYLE
+from mlp_xp.rows.source import Source
 from mlp_xp.tables.model import TableModel
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -80,7 +81,7 @@ class Account:
     seed: int = 0
 
 
-def page(account: Account, model: TableModel, training: Any, held_out: Any | None) -> str:
+def page(account: Account, model: TableModel, training: Source, held_out: Source | None) -> str:
     """The page as HTML.
 
     Parameters
@@ -321,7 +322,7 @@ def _facts(account: Account, model: TableModel) -> str:
     return _table(rows)
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     if isinstance(value, Mapping):
         inner = ", ".join(f"{name}={_value(each)}" for name, each in value.items() if name != "name")
         return f"{value['name']}: {inner}" if "name" in value else inner

@@ -16,7 +16,11 @@ from typing import Any
 EXTRA = 'pip install "mlp-xp[files]"'
 
 
-def pyarrow() -> Any:
+Arrow = Any
+"""An object of pyarrow's, whose types are not known to a type checker."""
+
+
+def pyarrow() -> Arrow:
     """The pyarrow module, which reads every table; imported when the first one is opened."""
     try:
         import pyarrow as pa
@@ -48,7 +52,7 @@ class File:
     path: str
     size: int
     mtime_ns: int
-    remote: tuple[Any, str] | None = dataclasses.field(default=None, compare=False, repr=False)
+    remote: tuple[Arrow, str] | None = dataclasses.field(default=None, compare=False, repr=False)
     folders: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
     @property
@@ -84,17 +88,17 @@ class File:
             raise FileNotFoundError(self.path)
         return found.size, found.mtime_ns or 0
 
-    def open(self) -> Any:
+    def open(self) -> Arrow:
         """The file as a pyarrow random-access file."""
         filesystem, path = self._filesystem()
         return filesystem.open_input_file(path)
 
-    def open_stream(self) -> Any:
+    def open_stream(self) -> Arrow:
         """The file as a pyarrow input stream, decompressed if its name ends in .gz, .bz2, .zst."""
         filesystem, path = self._filesystem()
         return filesystem.open_input_stream(path, compression="detect")
 
-    def _filesystem(self) -> tuple[Any, str]:
+    def _filesystem(self) -> tuple[Arrow, str]:
         if self.remote:
             return self.remote
         from pyarrow import fs
@@ -171,11 +175,11 @@ def _is_wanted(parts: Sequence[str], suffixes: Sequence[str]) -> bool:
     return not hidden and parts[-1].lower().endswith(tuple(suffixes))
 
 
-def file_system(address: str) -> tuple[Any, str]:
+def file_system(address: str) -> tuple[Arrow, str]:
     """The pyarrow file system that an address belongs to, and the path there."""
     from pyarrow import fs
 
-    found: tuple[Any, str] = fs.FileSystem.from_uri(address)
+    found: tuple[Arrow, str] = fs.FileSystem.from_uri(address)
     return found
 
 

@@ -388,7 +388,7 @@ def is_finite(state: TrainingState) -> bool:
     return all(np.isfinite(state.arrays[name]).all() for name in FINITE)
 
 
-def _problem(state: TrainingState, configuration: Any, data: Any) -> str | None:
+def _problem(state: TrainingState, configuration: object, data: object) -> str | None:
     """What in a state is not as `Training.state` gives it, whoever computed the checksum."""
     arrays, numbers = state.arrays, state.numbers
     if (
@@ -415,12 +415,12 @@ def _problem(state: TrainingState, configuration: Any, data: Any) -> str | None:
     return None if is_finite(state) else "it has weights or losses that are nan or infinite"
 
 
-def _whole(value: Any) -> bool:
+def _whole(value: object) -> bool:
     return type(value) is int and 0 <= value < 2**62
 
 
-def _real(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+def _real(value: object) -> bool:
+    return isinstance(value, int | float) and type(value) is not bool and abs(value) <= sys.float_info.max
 
 
 def _of_field(field: "dataclasses.Field[Any]") -> Callable[[Any], bool]:
@@ -518,7 +518,7 @@ def interruptible(run: Interruption) -> Iterator[None]:
     """Turn SIGINT and SIGTERM into a clean end after the step under way; a second one leaves at once."""
     import signal
 
-    def handle(number: int, _: Any) -> None:
+    def handle(number: int, _: object) -> None:
         if run.interrupted_by is not None:
             os._exit(128 + number)
         run.interrupt(number)

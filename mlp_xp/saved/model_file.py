@@ -11,15 +11,15 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
-from mlp_xp.activations import ACTIVATIONS, Custom, resolve_activation
+from mlp_xp.activations import ACTIVATIONS, Activation, Custom, resolve_activation
 from mlp_xp.initializers import Given
-from mlp_xp.losses import LINKS
+from mlp_xp.losses import LINKS, Link
 from mlp_xp.machine.array_api import DTYPES, to_host
 from mlp_xp.machine.whole_file import open_plain, write_whole
 from mlp_xp.network import Network, activation_name, resolve_link
@@ -38,7 +38,25 @@ METADATA_KEY = "mlp_xp"
 KINDS = ("network", "table", "estimator")
 
 
-def save(model: Any, path: str | os.PathLike[str]) -> None:
+class Estimator(Protocol):
+    """What is asked of a fitted estimator."""
+
+    @property
+    def network(self) -> Network:
+        """What it predicts with."""
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Its parameters, by name."""
+
+    def description(self) -> dict[str, Any]:
+        """Everything but the network, as JSON values."""
+
+
+Model = Network | TableModel | Estimator
+"""What a model file holds."""
+
+
+def save(model: Model, path: str | os.PathLike[str]) -> None:
     """Write a model file.
 
     Parameters
@@ -108,7 +126,7 @@ def load(
     device: str = "cpu",
     *,
     activations: Mapping[str, Any] | None = None,
-) -> Any:
+) -> Model:
     """Read a model file, whatever device it was trained on.
 
     Parameters
@@ -177,10 +195,10 @@ class Contents:
     """
 
     layer_sizes: tuple[int, ...]
-    activations: tuple[Any, ...]
+    activations: tuple[Activation | OwnActivation, ...]
     bias: bool
     dtype: str
-    output: Any
+    output: Link
     weights: list[np.ndarray]
     biases: list[np.ndarray]
     input_scale: np.ndarray | None
@@ -197,7 +215,7 @@ class Contents:
         """Names of the activations that the file's user must give again."""
         return sorted({f.name for f in self.activations if isinstance(f, OwnActivation)})
 
-    def model(self, device: str, own: Mapping[str, Any]) -> Any:
+    def model(self, device: str, own: Mapping[str, Any]) -> Model:
         """The network, or the table model or estimator around it."""
         activations = [own[f.name] if isinstance(f, OwnActivation) else f for f in self.activations]
         network = Network(
@@ -214,14 +232,14 @@ class Contents:
         network.output = self.output
         if self.document["kind"] == "network":
             return network
-        around = _estimator if self.document["kind"] == "estimator" else TableModel.of
+        model_of = _estimator if self.document["kind"] == "estimator" else TableModel.of
         try:
-            return around(self.document[self.document["kind"]], network)
+            return model_of(self.document[self.document["kind"]], network)
         except DAMAGE as error:
             raise _damaged(self.path, error) from None
 
 
-def _estimator(document: Mapping[str, Any], network: Network) -> Any:
+def _estimator(document: Mapping[str, Any], network: Network) -> Model:
     from mlp_xp.estimators import MLPClassifier, MLPRegressor
     from mlp_xp.estimators.saved import estimator_of
 
@@ -362,7 +380,7 @@ def _network_description(network: Network) -> dict[str, Any]:
     }
 
 
-def _activation(described: Any) -> Any:
+def _activation(described: object) -> Activation | OwnActivation:
     if isinstance(described, dict) and set(described) == {"custom"}:
         if not isinstance(described["custom"], str):
             raise TypeError("an activation's name is no text")

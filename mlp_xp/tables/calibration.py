@@ -10,13 +10,12 @@ References
 Guo, Pleiss, Sun and Weinberger, On calibration of modern neural networks, ICML 2017 (temperature scaling).
 """
 
-from typing import Any
-
 import numpy as np
 
 from mlp_xp.losses import SoftmaxCrossEntropy
 from mlp_xp.machine.array_api import to_host
-from mlp_xp.rows.source import passes
+from mlp_xp.network import Network
+from mlp_xp.rows.source import Source, passes
 from mlp_xp.tables.fitting import Data
 from mlp_xp.tables.model import PREDICT_ROWS, TableModel
 from mlp_xp.tables.recipe import uses_tables
@@ -44,7 +43,7 @@ def calibrate(model: TableModel, data: Data) -> None:
         network.parameters.biases[-1][...] = network.parameters.biases[-1] / divisor
 
 
-def _held_out(network: Any, source: Any) -> tuple[np.ndarray, np.ndarray]:
+def _held_out(network: Network, source: Source) -> tuple[np.ndarray, np.ndarray]:
     """The last z (n_rows, n_classes) and the labels of the first rows of a source."""
     z, labels, n_rows = [], [], 0
     for _, x, y, _ in passes(source, PREDICT_ROWS):

@@ -3,10 +3,11 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlp_xp.machine.array_api import ArrayLike
 from mlp_xp.settings import checks
 from mlp_xp.tables.calibration import calibrate
 from mlp_xp.tables.evaluation import evaluate
@@ -15,7 +16,7 @@ from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TrainingOptions
 
 
-def fit_table(data: Any, target: Any, **options: Any) -> TableModel:
+def fit_table(data: ArrayLike, target: str | Sequence[str], **options: Any) -> TableModel:
     """Train a model on a table, as `mlp-xp train` does: the same options give the same model.
 
     Parameters
@@ -73,7 +74,7 @@ def fit_table(data: Any, target: Any, **options: Any) -> TableModel:
 
 
 @contextlib.contextmanager
-def _at_a_path(data: Any) -> Iterator[str]:
+def _at_a_path(data: object) -> Iterator[str]:
     """The path of a table; one in memory is written to a file first, and read as any other."""
     if isinstance(data, str | os.PathLike):
         yield os.fspath(data)

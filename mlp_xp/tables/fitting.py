@@ -5,7 +5,7 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlp_xp.losses import SoftmaxCrossEntropy
+from mlp_xp.losses import Loss, SoftmaxCrossEntropy
 from mlp_xp.machine.data_parallel import Ranks
 from mlp_xp.network import Network
 from mlp_xp.optimizers import OPTIMIZERS
@@ -14,12 +14,13 @@ from mlp_xp.rows.loader import Loader
 from mlp_xp.rows.order import Shuffled
 from mlp_xp.rows.source import Source
 from mlp_xp.run.epoch import Epoch
-from mlp_xp.run.state import TrainingState
+from mlp_xp.run.state import Observer, TrainingState
 from mlp_xp.schedules import SCHEDULES
 from mlp_xp.settings.catalogue import describe
 from mlp_xp.settings.options import written
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.bounded import Bounded
+from mlp_xp.tables.files.column_kinds import Progress
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import HoldOut, TrainingOptions
 from mlp_xp.tables.reading import Table, check_targets, for_model, for_task, open_for, open_table
@@ -48,11 +49,11 @@ class Data:
     table: Table
     about_task: str
     options: TrainingOptions
-    loss: Any
+    loss: Loss
     parts: Split
 
 
-def check_start(options: TrainingOptions, model: Any) -> TableModel:
+def check_start(options: TrainingOptions, model: object) -> TableModel:
     """The model to go on from, once it is one that a training can go on from.
 
     Raises
@@ -78,7 +79,7 @@ def read_data(
     options: TrainingOptions,
     start: TableModel | None = None,
     *,
-    progress: Any = None,
+    progress: Progress | None = None,
     split_seed: int | None = None,
 ) -> Data:
     """Open the table, settle task and loss, hold rows out and measure the others.
@@ -98,12 +99,17 @@ def read_data(
     ValueError, TypeError, OSError
         The data cannot be used; the message says where and why.
     """
-    more = {
+    more: dict[str, Any] = {
         "split_column": options.split_column,
         "split_column_is_input": options.time is not None,
         "progress": progress,
     }
     if start is not None:
+        if start.loss is None:
+            raise ValueError(
+                f"{given('init', options.init)} does not say which quantiles it predicts: name a model that "
+                "mlp-xp train wrote."
+            )
         if not options.target and options.data is not None and Path(options.data).suffix != ".npz":
             options = dataclasses.replace(options, target=written(start.targets.names))
         table = for_model(open_for(options, start, **more), start)
@@ -169,7 +175,7 @@ def batch_is_too_large(options: TrainingOptions, n_rows: int) -> bool:
 def loader_for(options: TrainingOptions, source: Source) -> Loader:
     """What gives the rows of a source batch by batch."""
     takes_all = batch_is_too_large(options, source.n_rows) or takes_all_rows(options)
-    order: Any = options.read("order")
+    order = options.read("order")
     if source.order is not None:
         if not isinstance(order, Shuffled):
             raise ValueError(
@@ -205,7 +211,7 @@ def fit(
     network: Network,
     loader: Loader,
     *,
-    checkpoints: Any = None,
+    checkpoints: Observer | None = None,
     ranks: Ranks | None = None,
     state: TrainingState | None = None,
 ) -> Generator[Epoch]:
@@ -240,7 +246,7 @@ def fit(
     )
 
 
-def watched_loss(data: Data) -> Any:
+def watched_loss(data: Data) -> Loss | None:
     """What the held-out rows are judged by: the metric that is reported; None for the loss itself."""
     if not uses_tables(data.options):
         return None

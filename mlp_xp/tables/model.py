@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.losses import LOSSES, loss_behind
+from mlp_xp.losses import LOSSES, Loss, loss_behind
+from mlp_xp.machine.array_api import ArrayLike
 from mlp_xp.network import Network
 from mlp_xp.rows.source import PASS_BYTES, Source, passes, rows_in
 from mlp_xp.settings import checks
@@ -57,7 +58,7 @@ class TableModel(Interpretation):
         targets: Targets,
         levels: Sequence[str] | None = None,
         *,
-        loss: Any = None,
+        loss: Loss | str | Mapping[str, Any] | None = None,
         training: Mapping[str, Any] | None = None,
         written: Written | None = None,
     ) -> None:
@@ -120,7 +121,7 @@ class TableModel(Interpretation):
         }
 
     @classmethod
-    def of(cls, description: Any, network: Network) -> "TableModel":
+    def of(cls, description: Mapping[str, Any], network: Network) -> "TableModel":
         """What `description` describes, checked against its network.
 
         Raises
@@ -200,7 +201,7 @@ class TableModel(Interpretation):
         """The names of the likeliest classes (n_rows,)."""
         return np.asarray(self.levels, dtype=object)[np.argmax(probabilities, axis=1)]
 
-    def predict(self, x: Any) -> np.ndarray:
+    def predict(self, x: ArrayLike) -> np.ndarray:
         """Predict for raw rows.
 
         Parameters
@@ -229,7 +230,7 @@ class TableModel(Interpretation):
             outputs = self.predict_raw(self._rows(x) if columns is None else self._columns(columns))
         return outputs if self.levels is None else self.choose(outputs)
 
-    def _rows(self, x: Any) -> np.ndarray:
+    def _rows(self, x: ArrayLike) -> np.ndarray:
         """An array of rows, checked."""
         rows, columns = np.asarray(x), self.inputs.columns
         if rows.ndim != 2 or rows.shape[1] != len(columns):

@@ -136,7 +136,7 @@ def _units(name: str, text: str) -> tuple[int, ...]:
     return sizes
 
 
-def _batch_size(name: str, text: Any) -> int | str:
+def _batch_size(name: str, text: int | str) -> int | str:
     """Rows a step, or a word."""
     if text in ("full", "auto"):
         return str(text)

@@ -51,7 +51,7 @@ def _of_rows(rows: Sequence[Mapping[Any, Any]]) -> dict[str, Any]:
     return {str(name): [row[name] for row in rows] for name in names}
 
 
-def _through_arrow(x: Any) -> Any:
+def _through_arrow(x: object) -> Any:
     try:
         import pyarrow as pa
     except ImportError:

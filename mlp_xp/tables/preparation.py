@@ -260,7 +260,9 @@ TREATMENTS: Mapping[str, type[Column]] = {
 }
 
 
-def scaled(values: np.ndarray, centre: Any, scale: Any, clipped: bool) -> np.ndarray:
+def scaled(
+    values: np.ndarray, centre: float | np.ndarray, scale: float | np.ndarray, clipped: bool
+) -> np.ndarray:
     """(values − centre) / scale, smoothly clipped or not; centre and scale may be those of many columns."""
     z = values - centre
     z /= scale
@@ -269,7 +271,7 @@ def scaled(values: np.ndarray, centre: Any, scale: Any, clipped: bool) -> np.nda
     return z
 
 
-def _check_types(column: Any, **types: type) -> None:
+def _check_types(column: Column, **types: type) -> None:
     for field, needed in types.items():
         if not isinstance(getattr(column, field), needed):
             raise TypeError(f"{field}={getattr(column, field)!r} of a column is no {needed.__name__}")
@@ -324,7 +326,7 @@ class Inputs:
         return described
 
     @classmethod
-    def of(cls, description: Any) -> "Inputs":
+    def of(cls, description: Sequence[Mapping[str, Any]]) -> "Inputs":
         """What `description` describes.
 
         Raises
@@ -484,7 +486,7 @@ class Targets:
         return {key: value for key, value in dataclasses.asdict(self).items() if key != "limits" or value}
 
     @classmethod
-    def of(cls, description: Any) -> "Targets":
+    def of(cls, description: Mapping[str, Any]) -> "Targets":
         """What `description` describes.
 
         Raises

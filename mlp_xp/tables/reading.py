@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.losses import LOSSES
+from mlp_xp.losses import LOSSES, Loss
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.source import Source, passes
 from mlp_xp.settings import checks
@@ -15,6 +15,7 @@ from mlp_xp.settings.catalogue import name_of
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.datasets import load_dataset
 from mlp_xp.tables.files import MEMORY_LIMIT, open_source
+from mlp_xp.tables.files.column_kinds import Progress
 from mlp_xp.tables.files.columns import PLURAL, Column
 from mlp_xp.tables.files.csv_files import CsvForm
 from mlp_xp.tables.files.one_value import (
@@ -75,7 +76,7 @@ class Table:
     target_names: tuple[str, ...]
     levels: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
-    split_column: tuple[Any, int, str] | None = None
+    split_column: tuple[Source, int, str] | None = None
     written: Written = dataclasses.field(default_factory=Written)
     unseen: tuple[str, ...] = ()
 
@@ -105,7 +106,7 @@ def open_table(
     targets_needed: bool = True,
     numbers_alone: bool = False,
     form: CsvForm | None = None,
-    progress: Any = None,
+    progress: Progress | None = None,
 ) -> Table:
     """Open what options name.
 
@@ -202,7 +203,7 @@ def _split_by(table: Table, name: str, is_input: bool) -> Table:
     )
 
 
-def open_inputs(options: TableOptions, model: Interpretation, *, progress: Any = None) -> Table:
+def open_inputs(options: TableOptions, model: Interpretation, *, progress: Progress | None = None) -> Table:
     """Open the columns that a model predicts from, in its order and with its codes.
 
     Raises
@@ -370,7 +371,7 @@ def _levels(table: Table) -> tuple[str, ...] | None:
     return ("false", "true") if len(targets) == 1 and targets[0].kind == "bool" else None
 
 
-def for_task(table: Table, task: str, loss: Any) -> tuple[Table, str]:
+def for_task(table: Table, task: str, loss: Loss | None) -> tuple[Table, str]:
     """The table with class numbers for targets if its task is classification, and a sentence about it.
 
     Parameters
@@ -427,7 +428,7 @@ def _sentence(levels: Sequence[str]) -> str:
     return f"classification: {len(levels)} classes, {', '.join(levels[:5])}{' ...' * (len(levels) > 5)}"
 
 
-def _looks_like_classes(values: np.ndarray | None, n_rows: int, loss: Any) -> bool:
+def _looks_like_classes(values: np.ndarray | None, n_rows: int, loss: Loss | None) -> bool:
     """Whether a numeric target is taken for classes where nobody said so."""
     if values is None or len(values) < 2:
         return False
@@ -436,7 +437,7 @@ def _looks_like_classes(values: np.ndarray | None, n_rows: int, loss: Any) -> bo
     return n_rows >= ROWS_A_LEVEL * len(values) and bool((values == np.floor(values)).all())
 
 
-def _check_numbers(loss: Any) -> None:
+def _check_numbers(loss: Loss | None) -> None:
     if loss is not None and loss.labels:
         raise ValueError(
             f"{given('task', 'regression')} and {name_of(LOSSES, loss)}, which is for classes, contradict "
@@ -444,7 +445,7 @@ def _check_numbers(loss: Any) -> None:
         )
 
 
-def _check_classes(table: Table, task: str, loss: Any) -> None:
+def _check_classes(table: Table, task: str, loss: Loss | None) -> None:
     """Refuse classes that are none, or that the loss has no place for."""
     name, levels = table.target_names[0], table.levels or ()
     if task == "regression":
@@ -509,7 +510,7 @@ def _different_values(source: Source, most: int) -> np.ndarray | None:
     return values
 
 
-def check_targets(table: Table, loss: Any) -> None:
+def check_targets(table: Table, loss: Loss | None) -> None:
     """Refuse targets for which a loss has no meaning, in one pass.
 
     Raises

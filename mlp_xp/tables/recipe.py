@@ -19,12 +19,14 @@ data, NeurIPS 2024, from which most of it comes.
 
 import dataclasses
 import math
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from mlp_xp.settings.options import Options
+if TYPE_CHECKING:
+    from mlp_xp.initializers import Initializer
+    from mlp_xp.losses import Loss
+    from mlp_xp.tables.options import TrainingOptions
 
-Settings = TypeVar("Settings", bound=Options)
-"""The options of a training (`tables.options`, which takes what its help says from here)."""
+Settings = TypeVar("Settings", bound="TrainingOptions")
 
 RECIPES = ("tables", "plain")
 
@@ -117,7 +119,7 @@ def settled(options: Settings, *, n_rows: int, has_classes: bool) -> Settings:
     return dataclasses.replace(options, **_missing(options, n_rows, has_classes))
 
 
-def _missing(options: Any, n_rows: int, has_classes: bool) -> dict[str, Any]:
+def _missing(options: "TrainingOptions", n_rows: int, has_classes: bool) -> dict[str, Any]:
     asked = {name: getattr(options, name) for name in PLAIN}
     wanted = dict(TABLES if uses_tables(options) else PLAIN)
     if uses_tables(options):
@@ -138,12 +140,12 @@ def _missing(options: Any, n_rows: int, has_classes: bool) -> dict[str, Any]:
     return {name: value for name, value in wanted.items() if asked[name] is None}
 
 
-def uses_tables(options: Any) -> bool:
+def uses_tables(options: "TrainingOptions") -> bool:
     """Whether the recipe for tables decides; a model to go on from has been trained by it already."""
     return options.recipe == "tables" and options.init is None
 
 
-def initializers(options: Any) -> Any:
+def initializers(options: "TrainingOptions") -> "str | list[Initializer] | None":
     """How weights start: what is asked for, or the recipe's, one a layer."""
     from mlp_xp.initializers import LeCunNormal, Zeros
 
@@ -153,7 +155,7 @@ def initializers(options: Any) -> Any:
     return [hidden] * len(options.read("hidden")) + [Zeros() if options.read("hidden") else hidden]
 
 
-def loss_for(options: Any, *, has_classes: bool) -> Any:
+def loss_for(options: "TrainingOptions", *, has_classes: bool) -> "Loss":
     """The loss where none is named."""
     from mlp_xp.losses import SoftmaxCrossEntropy, SquaredError
 

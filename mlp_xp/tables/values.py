@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mlp_xp.machine.array_api import ArrayLike
 from mlp_xp.tables.files.columns import PLURAL
 from mlp_xp.tables.files.one_value import ANY, SECONDS, Gaps, are_names_of_numbers, meaning, seconds_of
 from mlp_xp.tables.preparation import Category, Column
@@ -29,7 +30,7 @@ _EXACT = 2**53
 _DAY = 86_400e6
 
 
-def raw_values(column: Column, given: Any, reading: str = "", gaps: Gaps | None = None) -> np.ndarray:
+def raw_values(column: Column, given: ArrayLike, reading: str = "", gaps: Gaps | None = None) -> np.ndarray:
     """A column's values as its `fill` takes them: float64; codes for texts, days for dates, nan for gaps.
 
     Parameters
@@ -69,7 +70,7 @@ def raw_values(column: Column, given: Any, reading: str = "", gaps: Gaps | None 
     return found
 
 
-def as_array(given: Any) -> np.ndarray:
+def as_array(given: ArrayLike) -> np.ndarray:
     """A column of any library as a NumPy array (n_rows,), of objects where values are of several types."""
     library = type(given).__module__.partition(".")[0]
     if library == "pyarrow":
@@ -81,7 +82,7 @@ def as_array(given: Any) -> np.ndarray:
     return values.astype(object).reshape(-1) if values.dtype.kind in "UT" else values.reshape(-1)
 
 
-def _of_arrow(given: Any) -> np.ndarray:
+def _of_arrow(given: ArrayLike) -> np.ndarray:
     import pyarrow as pa
 
     if pa.types.is_dictionary(given.type):
@@ -97,7 +98,7 @@ def _of_arrow(given: Any) -> np.ndarray:
     return np.array([*given.to_pylist(), None], dtype=object)[:-1]
 
 
-def _of_polars(given: Any) -> np.ndarray:
+def _of_polars(given: ArrayLike) -> np.ndarray:
     kind = given.dtype
     if kind.is_temporal() and str(kind) != "Time":
         return np.asarray(given.to_numpy())
@@ -106,7 +107,7 @@ def _of_polars(given: Any) -> np.ndarray:
     return np.array([*given.to_list(), None], dtype=object)[:-1]
 
 
-def is_gap(value: Any) -> bool:
+def is_gap(value: object) -> bool:
     """Whether a value of any kind but text stands for none."""
     return not isinstance(value, str) and str(value) in NO_VALUE
 
@@ -143,7 +144,7 @@ def _numbers(column: Column, values: np.ndarray, reading: str, gaps: Gaps) -> np
     def of_text(text: str) -> float:
         return np.nan if text.strip() in gaps.elsewhere else meaning(known, text)
 
-    def number(value: Any) -> float:
+    def number(value: object) -> float:
         if isinstance(value, str):
             return of_text(value)
         if isinstance(value, dt.time) and reading in ("", TIME_OF_DAY):
@@ -201,7 +202,7 @@ def _seconds(values: np.ndarray) -> np.ndarray:
     return np.where(np.isnat(values), np.nan, seconds)
 
 
-def _text_of(value: Any) -> str:
+def _text_of(value: object) -> str:
     """How a typed value is written."""
     if isinstance(value, bool | np.bool_):
         return str(bool(value)).lower()
@@ -216,7 +217,7 @@ def _codes(column: Category, values: np.ndarray, gaps: Gaps) -> np.ndarray:
     names = column.names
     takes_numbers = are_names_of_numbers(column.levels)
 
-    def code(value: Any) -> float:
+    def code(value: object) -> float:
         if isinstance(value, str):
             if value in gaps.in_text and value not in names.exact:
                 return -1.0
@@ -233,7 +234,7 @@ def _codes(column: Category, values: np.ndarray, gaps: Gaps) -> np.ndarray:
 def _dates(column: Column, values: np.ndarray, reading: str, gaps: Gaps) -> np.ndarray:
     known = reading or OLD["date"]
 
-    def moment(value: Any) -> float:
+    def moment(value: object) -> float:
         if isinstance(value, str):
             return np.nan if value.strip() in gaps.elsewhere else meaning(known, value)
         if isinstance(value, dt.datetime) and value.tzinfo is not None:

@@ -43,7 +43,7 @@ class Written:
         }
 
     @classmethod
-    def of(cls, description: Any) -> "Written":
+    def of(cls, description: Mapping[str, Any] | None) -> "Written":
         """What `description` describes; nothing is known of a model from before it was kept.
 
         Raises

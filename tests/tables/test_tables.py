@@ -29,8 +29,9 @@ from mlp_xp.rows.source import Subset, as_source
 from mlp_xp.tables import TableModel, prepared
 from mlp_xp.tables.datasets import load_dataset
 from mlp_xp.tables.files.columns import Column
+from mlp_xp.tables.fitting import read_data
 from mlp_xp.tables.holding_out import at_random, latest, whole_groups
-from mlp_xp.tables.options import HoldOut, TableOptions
+from mlp_xp.tables.options import HoldOut, TableOptions, TrainingOptions
 from mlp_xp.tables.preparation import Category, Inputs, Number, Targets
 from mlp_xp.tables.prepared import Coded, Prepared
 from mlp_xp.tables.reading import Table, check_targets, for_model, for_task, open_inputs, open_table
@@ -678,3 +679,11 @@ def test_an_npz_is_within_the_memory_limit(folder):
     np.savez("t.npz", x=np.zeros((1000, 4)), y=np.zeros(1000))
     with pytest.raises(ValueError, match="over the memory limit of 10,000"):
         open_table(TableOptions(data="t.npz", memory_limit="10kB"))
+
+
+def test_a_model_that_names_no_loss_is_nothing_to_go_on_from():
+    network = Network((10, 3))
+    network.output = SortedLink(3)
+    model = TableModel.of_network(network, load_dataset("diabetes").feature_names)
+    with pytest.raises(ValueError, match=r"m\.safetensors.* does not say which quantiles"):
+        read_data(TrainingOptions(dataset="diabetes", init=Path("m.safetensors")), model)

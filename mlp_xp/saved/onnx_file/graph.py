@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mlp_xp.machine.array_api import ArrayLike
 from mlp_xp.settings import checks
 
 OPSET = 19
@@ -44,17 +45,17 @@ class Graph:
             ) from None
         self._onnx: Any = onnx
         self._taken, self._numbers = set(taken), itertools.count()
-        self._nodes: list[Any] = []
-        self._constants: list[Any] = []
-        self._inputs: list[Any] = []
-        self._outputs: list[Any] = []
+        self._nodes: list[object] = []
+        self._constants: list[object] = []
+        self._inputs: list[object] = []
+        self._outputs: list[object] = []
 
     def _new_name(self, kind: str) -> str:
         return next(
             name for number in self._numbers if (name := f"{kind.lower()}_{number}") not in self._taken
         )
 
-    def _value(self, name: str, dtype: str, n_columns: int | None) -> Any:
+    def _value(self, name: str, dtype: str, n_columns: int | None) -> object:
         shape = [ROWS] if n_columns is None else [ROWS, n_columns]
         return self._onnx.helper.make_tensor_value_info(name, self._type(dtype), shape)
 
@@ -71,7 +72,7 @@ class Graph:
         self._nodes.append(self._onnx.helper.make_node("Identity", [value], [name]))
         self._outputs.append(self._value(name, dtype, n_columns))
 
-    def constant(self, values: Any, dtype: str | None = None) -> str:
+    def constant(self, values: ArrayLike, dtype: str | None = None) -> str:
         """A tensor that the file holds: numbers with a dtype of NumPy's, or texts."""
         name = self._new_name("constant")
         array = np.asarray(values, dtype=dtype)
@@ -83,7 +84,7 @@ class Graph:
         self._constants.append(made)
         return name
 
-    def op(self, kind: str, *inputs: str, n_outputs: int = 1, **attributes: Any) -> str:
+    def op(self, kind: str, *inputs: str, n_outputs: int = 1, **attributes: int) -> str:
         """A standard operator on values; the name of its first output."""
         names = [self._new_name(kind) for _ in range(n_outputs)]
         self._nodes.append(self._onnx.helper.make_node(kind, inputs, names, **attributes))

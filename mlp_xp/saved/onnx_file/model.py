@@ -3,12 +3,13 @@
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from mlp_xp.machine.array_api import ArrayLike
 from mlp_xp.machine.whole_file import write_whole
 from mlp_xp.network import Network
+from mlp_xp.saved.model_file import Model
 from mlp_xp.saved.onnx_file.columns import features, matrix_problem
 from mlp_xp.saved.onnx_file.graph import Graph
 from mlp_xp.saved.onnx_file.network import Layers, check_activations
@@ -24,7 +25,7 @@ MATRIX = "X"
 OUTPUTS = ("prediction", "label", "probabilities")
 
 
-def export_onnx(model: Any, path: str | os.PathLike[str], *, matrix_input: bool = False) -> None:
+def export_onnx(model: Model, path: str | os.PathLike[str], *, matrix_input: bool = False) -> None:
     """Write a model as an ONNX file: from raw columns to predictions, with standard operators alone.
 
     Inputs are float32 [N, 1] for numbers and booleans (NaN is a gap), text [N, 1] ("" is a gap) and int64
@@ -54,7 +55,7 @@ def export_onnx(model: Any, path: str | os.PathLike[str], *, matrix_input: bool 
     write_whole(path, onnx_bytes(model, matrix_input=matrix_input))
 
 
-def onnx_bytes(model: Any, *, matrix_input: bool = False) -> bytes:
+def onnx_bytes(model: Model, *, matrix_input: bool = False) -> bytes:
     """What `export_onnx` writes; the same model gives the same bytes."""
     parts = _parts(model)
     check_activations(parts.network)
@@ -101,12 +102,12 @@ class Parts:
     inputs: Inputs
     has_names: bool
     targets: Targets | None = None
-    classes: Sequence[Any] | None = None
+    classes: Sequence[ArrayLike] | None = None
     many_labels: bool = False
     gaps: Gaps | None = None
 
 
-def _parts(model: Any) -> Parts:
+def _parts(model: Model) -> Parts:
     if isinstance(model, TableModel):
         classes = None if model.levels is None else [np.array(model.levels, dtype=object)]
         return Parts(model.network, model.inputs, True, model.targets, classes, gaps=model.written.gaps)
@@ -159,7 +160,7 @@ def _restored(graph: Graph, z: str, targets: Targets, dtype: str, n_outputs: int
     return graph.cast(exact, dtype)
 
 
-def _give_classes(layers: Layers, p: str, parts: Parts, classes: Sequence[Any]) -> None:
+def _give_classes(layers: Layers, p: str, parts: Parts, classes: Sequence[ArrayLike]) -> None:
     """The outputs `label` and `probabilities` from what the network predicts."""
     graph, n_outputs = layers.graph, parts.network.layer_sizes[-1]
     if parts.many_labels:
@@ -185,7 +186,7 @@ def _give_classes(layers: Layers, p: str, parts: Parts, classes: Sequence[Any]) 
     graph.output("probabilities", p, layers.dtype, stops[-1])
 
 
-def _plain_labels(classes: Any) -> np.ndarray:
+def _plain_labels(classes: ArrayLike) -> np.ndarray:
     """Names of classes as int64, float64 or bool where that keeps them, else as texts."""
     labels = np.asarray(classes)
     plain = {"i": np.int64, "u": np.int64, "f": np.float64, "b": np.bool_}.get(labels.dtype.kind)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mlp_xp.activations import (
+    Activation,
     Custom,
     Elu,
     Gelu,
@@ -51,7 +52,7 @@ class Layers:
         """A constant of the dtype."""
         return self.graph.constant(value, self.dtype)
 
-    def op(self, kind: str, *values: str | float, **attributes: Any) -> str:
+    def op(self, kind: str, *values: str | float, **attributes: int) -> str:
         """An operator on values and numbers."""
         named = [self.number(value) if isinstance(value, float) else value for value in values]
         return self.graph.op(kind, *named, **attributes)
@@ -73,7 +74,7 @@ class Layers:
         inner = self.op("Mul", self.op("Mul", bounded, Gelu.c), self.op("Add", cubic, 1.0))
         return self.op("Mul", z, self.op("Mul", self.op("Add", self.op("Tanh", inner), 1.0), 0.5))
 
-    def activated(self, activation: Any, z: str) -> str:
+    def activated(self, activation: Activation, z: str) -> str:
         """a = f(z)."""
         return ACTIVATIONS[type(activation)](self, activation, z)
 

@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from mlp_xp.rows.files import File, reading
+from mlp_xp.rows.files import Arrow, File, reading
 from mlp_xp.settings.spelling import spelled
 from mlp_xp.tables.files.blocks import Block, Part
 from mlp_xp.tables.files.one_value import SECONDS, Gaps
@@ -20,7 +20,7 @@ _BUFFER_BYTES = 1 << 16
 BLOCK_ROWS = 65_536
 
 
-def kind_of(arrow_type: Any) -> str | None:
+def kind_of(arrow_type: Arrow) -> str | None:
     """The kind of column that an Arrow type is; "gap" if it holds nothing, None if it is no column.
 
     Times of day and durations are numbers of seconds.
@@ -45,7 +45,7 @@ def kind_of(arrow_type: Any) -> str | None:
     return None
 
 
-def reading_of(arrow_type: Any) -> str:
+def reading_of(arrow_type: Arrow) -> str:
     """The reading that gives the values of an Arrow type; "gap" if it holds nothing."""
     from pyarrow import types
 
@@ -97,7 +97,7 @@ class Format:
     batches: Callable[[Part, Sequence[str]], Iterator[Any]]
 
 
-def _parquet(stream: Any) -> Any:
+def _parquet(stream: Arrow) -> Any:
     from pyarrow import parquet
 
     # A buffer, and no pre_buffer: else the compressed bytes of a whole row group are held.

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from mlp_xp.rows.arrays import Array, find_in_batch
-from mlp_xp.rows.files import File, reading
+from mlp_xp.rows.files import Arrow, File, reading
 from mlp_xp.rows.source import Source
 from mlp_xp.tables.files.columns import Column
 from mlp_xp.tables.files.records import Schema
@@ -192,7 +192,7 @@ def _map(file: File, names: Sequence[str]) -> _MappedFile:
     return _MappedFile(file, np.cumsum([0, *counts])[:-1], sum(counts), maps, columns, starts)
 
 
-def _place(column: Any, whole: Any) -> tuple[str, int]:
+def _place(column: Arrow, whole: Arrow) -> tuple[str, int]:
     """The dtype of a column, and the element of the file at which it starts."""
     from pyarrow import types
 

@@ -2,9 +2,8 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
-from mlp_xp.rows.files import File
+from mlp_xp.rows.files import Arrow, File
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Block:
 
     file: File
     first_row: int
-    batch: Any
+    batch: Arrow
     share: float
     line_of: Callable[[int], int | None] | None = None
 

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from mlp_xp.rows.files import File
+from mlp_xp.rows.files import Arrow, File
 from mlp_xp.settings import checks
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.files.blocks import Block, Part
@@ -265,7 +265,7 @@ class OpenColumn:
         self._n_seen += len(strings)
         return bool(self.fits)
 
-    def _drop_misfits(self, strings: Any) -> None:
+    def _drop_misfits(self, strings: Arrow) -> None:
         import pyarrow as pa
 
         for reading in list(self.fits):
@@ -274,7 +274,7 @@ class OpenColumn:
             except pa.ArrowInvalid:
                 self.fits.remove(reading)
 
-    def _look_at_marks(self, strings: Any) -> None:
+    def _look_at_marks(self, strings: Arrow) -> None:
         import pyarrow.compute as pc
 
         for mark in self.has:
@@ -286,7 +286,7 @@ class OpenColumn:
                 fit = pc.all(pc.match_substring_regex(strings, pattern), min_count=0).as_py()
                 self.as_groups[mark] = fit
 
-    def _look_at_width(self, strings: Any) -> None:
+    def _look_at_width(self, strings: Arrow) -> None:
         import pyarrow.compute as pc
 
         lengths = pc.min_max(pc.utf8_length(strings)).as_py()
@@ -367,7 +367,7 @@ def _add_levels(levels: set[str], table: Table, block: Block, name: str) -> None
         )
 
 
-def strings_of(table: Table, column: Any, *, text: bool) -> Any:
+def strings_of(table: Table, column: Arrow, *, text: bool) -> Any:
     """A column as strings in which gaps are none, for a column of text or of anything else."""
     if not table.readings:
         return without_gaps(as_text(column), table.gaps.in_text if text else table.gaps.elsewhere)
@@ -375,7 +375,7 @@ def strings_of(table: Table, column: Any, *, text: bool) -> Any:
     return column if text or table.gaps.words else without_gaps(column, table.gaps.elsewhere)
 
 
-def as_text(column: Any) -> Any:
+def as_text(column: Arrow) -> Any:
     """A column of text, dictionary-encoded or not, as plain Arrow strings."""
     import pyarrow as pa
 

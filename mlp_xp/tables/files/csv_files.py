@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from mlp_xp.rows.files import File, reading
+from mlp_xp.rows.files import Arrow, File, reading
 from mlp_xp.settings import checks
 from mlp_xp.settings.spelling import given
 from mlp_xp.tables.files.blocks import Block, Part
@@ -203,7 +203,7 @@ class CsvTable:
         """What was recognised, for people."""
         return f"delimiter {self.form.delimiter!r}, encoding {self.form.encoding}"
 
-    def _open(self, stream: Any, names: Sequence[str] | None, known: Sequence[str] | None = None) -> Any:
+    def _open(self, stream: Arrow, names: Sequence[str] | None, known: Sequence[str] | None = None) -> Any:
         """A reader of the columns `names`; those of the stream are `known`, or are its first line."""
         from pyarrow import binary
         from pyarrow import csv as arrow_csv
@@ -350,7 +350,7 @@ class CsvTable:
             f"{text[:60]!r}. Mend that row, or name the delimiter."
         )
 
-    def _lines(self, stream: Any, *, strict: bool = False) -> Any:
+    def _lines(self, stream: Arrow, *, strict: bool = False) -> Any:
         """A reader of the standard library over the same text; slow, and it counts lines."""
         encoding = "utf-8-sig" if _same(self.form.encoding, "utf-8") else self.form.encoding
         text = io.TextIOWrapper(stream, encoding, errors="replace", newline="")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.rows.files import File
+from mlp_xp.rows.files import Arrow, File
 from mlp_xp.tables.files.blocks import Part
 
 _QUOTE, _END, _RETURN = (ord(character) for character in '"\n\r')
@@ -54,7 +54,7 @@ def _chunks(file: File, n_bytes: int) -> Iterator[Any]:
             yield np.frombuffer(chunk, np.uint8)
 
 
-def _n_lines(chunk: Any, ends: Any, open_line: int, last: int) -> int:
+def _n_lines(chunk: Arrow, ends: Arrow, open_line: int, last: int) -> int:
     """Lines not empty that end in a chunk; `open_line` bytes of the first, up to `last`, came before it."""
     lengths = np.diff(ends, prepend=-1) - 1
     lengths[0] += open_line

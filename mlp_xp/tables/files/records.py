@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlp_xp.rows.files import Arrow
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.files.blocks import Block
 from mlp_xp.tables.files.column_kinds import Settled, Table, strings_of
@@ -158,7 +159,7 @@ class Converter:
                 f"it, leave the row out{_remedy(column)}."
             ) from None
 
-    def _converted(self, values: Any, column: Column, block: Block, number: int) -> Array:
+    def _converted(self, values: Arrow, column: Column, block: Block, number: int) -> Array:
         if column.kind == "text":
             return _codes(values, column, block)
         if column.kind == "date":
@@ -169,7 +170,7 @@ class Converter:
         self._check(converted, values, column, block, number)
         return converted
 
-    def _check(self, converted: Array, values: Any, column: Column, block: Block, number: int) -> None:
+    def _check(self, converted: Array, values: Arrow, column: Column, block: Block, number: int) -> None:
         largest = np.finfo(self.schema.dtype).max
         with np.errstate(invalid="ignore"):
             problems = [
@@ -207,7 +208,7 @@ def schema_of(settled: Settled, selection: Selection, dtype: str) -> Schema:
     )
 
 
-def _codes(values: Any, column: Column, block: Block) -> Array:
+def _codes(values: Arrow, column: Column, block: Block) -> Array:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -221,7 +222,7 @@ def _codes(values: Any, column: Column, block: Block) -> Array:
     return filled
 
 
-def _moments(values: Any, block: Block, number: int) -> Array:
+def _moments(values: Arrow, block: Block, number: int) -> Array:
     import pyarrow as pa
 
     kind = values.type
@@ -238,7 +239,7 @@ def _moments(values: Any, block: Block, number: int) -> Array:
     return filled
 
 
-def _floor(nanoseconds: Any) -> Any:
+def _floor(nanoseconds: Arrow) -> Any:
     """Whole microseconds of an Arrow array of nanoseconds, as int64; what is finer is cut off."""
     import pyarrow as pa
 
@@ -246,7 +247,7 @@ def _floor(nanoseconds: Any) -> Any:
     return pa.array(whole, mask=nanoseconds.is_null().to_numpy(zero_copy_only=False))
 
 
-def _numbers(values: Any, block: Block, number: int) -> Array:
+def _numbers(values: Arrow, block: Block, number: int) -> Array:
     """As float64, gaps as NaN; ValueError for integers that float64 would change."""
     import pyarrow as pa
 
@@ -264,7 +265,7 @@ def _numbers(values: Any, block: Block, number: int) -> Array:
     return floats
 
 
-def _seconds(values: Any) -> Array:
+def _seconds(values: Arrow) -> Array:
     """Times of day and durations: the same float in whatever unit they are counted, as `seconds_of`."""
     import pyarrow as pa
 
@@ -281,7 +282,7 @@ def _seconds(values: Any) -> Array:
     return np.where(is_gap, np.nan, seconds)
 
 
-def is_text(kind: Any) -> bool:
+def is_text(kind: Arrow) -> bool:
     """Whether a column of an Arrow type holds strings."""
     from pyarrow import types
 
@@ -296,7 +297,7 @@ def _remedy(column: Column) -> str:
     return "" if said is None or column.reading in SECONDS else f", or say how it is written, e.g. {said}"
 
 
-def _check_exact(floats: Array, values: Any, block: Block, number: int) -> None:
+def _check_exact(floats: Array, values: Arrow, block: Block, number: int) -> None:
     """Refuse whole numbers, of an integer type or written in text, that float64 changes."""
     import pyarrow as pa
 
