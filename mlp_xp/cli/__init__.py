@@ -28,6 +28,9 @@ def main(arguments: "Sequence[str] | None" = None) -> None:
             signal.signal(signal.SIGINT, _leave)
     try:
         _main(arguments)
+    except MemoryError:  # not even an error could be said any more
+        os.write(2, b"mlp-xp: error: there is not enough memory.\n")
+        sys.exit(2)
     finally:
         with contextlib.suppress(ValueError):
             if signal.getsignal(signal.SIGINT) is _leave:

@@ -15,6 +15,7 @@ from mlp_xp.cli.printing import say, show
 from mlp_xp.cli.signals import Signals
 from mlp_xp.cli.streams import to_nowhere
 from mlp_xp.cli.surface import Spelling, function_of, unwrapped
+from mlp_xp.machine.main_memory import shortage
 from mlp_xp.settings.checks import nearest
 from mlp_xp.settings.options import Options
 from mlp_xp.settings.spelling import speaking
@@ -121,11 +122,16 @@ def _explain(error: BaseException, given: Sequence[str]) -> tuple[str, int]:
         return f"{_unknown_option(error, command) or message()} See {see}.", 2
     if isinstance(error, FloatingPointError):
         return str(error), 1
+    short = shortage(error)
+    if short is not None and not (type(error) is MemoryError and str(error)):  # not in our words yet
+        remedy = (
+            "Make the network or the batches smaller"
+            if isinstance(error, MemoryError)
+            else "Raise the limit (ulimit -v), or end other programs"
+        )
+        return f"there is not enough memory: {short}. {remedy}.", 2
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}.", 2
-    if isinstance(error, MemoryError) and (type(error) is not MemoryError or not str(error)):  # a library's
-        what = str(error).rstrip(".") or "no more can be had"
-        return f"there is not enough memory: {what}. Make the network or the batches smaller.", 2
     if isinstance(error, REFUSED):
         return str(error) or type(error).__name__, 2
     text = (

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from mlp_xp.machine import main_memory
+
 EXTRA = 'pip install "mlp-xp[files]"'
 
 
@@ -24,7 +26,7 @@ def pyarrow() -> Arrow:
     """The pyarrow module, which reads every table; imported when the first one is opened."""
     try:
         import pyarrow as pa
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ImportError(
             f"reading tables (CSV, Parquet, Arrow) needs pyarrow, which is not installed: {EXTRA}"
         ) from error
@@ -115,6 +117,10 @@ def reading(file: File) -> Iterator[None]:
     except (FileNotFoundError, PermissionError) as error:
         raise type(error)(f"{file.path} can not be opened: {error.strerror or error}.") from error
     except (arrow.ArrowException, OSError, MemoryError, UnicodeError) as error:
+        if short := main_memory.shortage(error):
+            raise MemoryError(
+                f"{file.path} can not be read to the end: there is not enough memory ({short})."
+            ) from error
         said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
             f"{file.path} can not be read to the end; it may be cut short, damaged or of another "

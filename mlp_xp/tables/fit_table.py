@@ -82,7 +82,7 @@ def _at_a_path(data: object) -> Iterator[str]:
     try:
         import pyarrow as pa
         from pyarrow import feather
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "a table in memory is read by pyarrow, which is not installed: pip install 'mlp-xp[files]'.",
             name="pyarrow",

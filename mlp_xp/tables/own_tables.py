@@ -54,7 +54,7 @@ def _of_rows(rows: Sequence[Mapping[Any, Any]]) -> dict[str, Any]:
 def _through_arrow(x: object) -> Any:
     try:
         import pyarrow as pa
-    except ImportError:
+    except ModuleNotFoundError:
         raise ImportError(
             f"a {type(x).__name__} is read through pyarrow, which is not installed: pip install "
             "'mlp-xp[files]', or give columns as a dict of lists."

@@ -234,6 +234,20 @@ def test_a_signal_after_the_last_epoch_waits_for_the_model(folder, number, statu
     assert load(folder / "m").training["epochs"] == 2
 
 
+@pytest.mark.needs("pyarrow")
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory")
+@pytest.mark.parametrize("most", [120_000, 200_000, 400_000])
+def test_too_little_memory_is_called_so(folder, most):
+    """In kilobytes: room for the imports, or not even that."""
+    command = f"ulimit -v {most}; {sys.executable} -m mlp_xp train data --target y --epochs 2 --out m"
+    done = subprocess.run(
+        command, shell=True, env=environment(), cwd=folder, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert "not enough memory" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize(
     "library", ["mlp_xp.cli.application", "typer", "mlp_xp.cli.train", "numpy", "rich.live"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mlp_xp.machine import main_memory
 from mlp_xp.rows.arrays import Array
 from mlp_xp.rows.files import File, find_files, pyarrow
 from mlp_xp.rows.numpy_files import open_npy, open_npz
@@ -32,6 +33,9 @@ from mlp_xp.tables.files.text_values import kind_of_reading
 
 MEMORY_LIMIT = 1 << 30
 """Bytes that a table may take in memory if nothing else is said: 1 GiB."""
+
+READERS_BYTES = 512 << 20
+"""Memory that must be there to read a table: with less, pyarrow's threads crash or wait for ever."""
 
 TABLE_SUFFIXES = (*CSV_SUFFIXES, *PARQUET_SUFFIXES, *ARROW_SUFFIXES)
 
@@ -135,6 +139,7 @@ def open_source(
             return open_npy(path, one, weight_column)
         return open_npz(path, one, weight_column, memory_limit)
 
+    main_memory.require(READERS_BYTES, "reading a table")
     pyarrow()
     files = find_files(path, TABLE_SUFFIXES)
     form, table = table_of(files, csv or CsvForm())

@@ -142,7 +142,7 @@ def serve() -> None:
             for n_bytes in itertools.accumulate(_sizes(request["form"], file, request["names"])):
                 if file.size > WHOLE_BYTES and n_bytes > WHOLE_BYTES:
                     break
-        except ValueError as error:
+        except (ValueError, MemoryError) as error:
             refused = str(error)
         sys.stdout.write(json.dumps({"refused": refused}) + "\n")
         sys.stdout.flush()
