@@ -134,11 +134,17 @@ def _values_of(classes: np.ndarray) -> list[Any]:
     return values
 
 
+WIDE_BYTES = 1 << 20
+"""Classes that are texts are as wide as the longest needs, whatever was said, where that takes more."""
+
+
 def _classes(column: Mapping[str, Any]) -> np.ndarray:
-    dtype = np.dtype(column["dtype"])
-    if dtype.kind not in "biufUOM":
+    dtype, values = np.dtype(column["dtype"]), column["values"]
+    if dtype.kind not in "biufUOM" or any(isinstance(value, list | dict) for value in values):
         raise ValueError(f"class labels of dtype {dtype} are none")
-    return np.array(column["values"], dtype=dtype)
+    if dtype.kind == "U" and dtype.itemsize * len(values) > WIDE_BYTES:
+        dtype = np.dtype("U")
+    return np.array(values, dtype=dtype)
 
 
 def to_json(value: Any) -> Any:

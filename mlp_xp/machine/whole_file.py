@@ -12,37 +12,38 @@ PART = ".mlp-xp-*.part"
 """Names of files that are being written."""
 
 
-def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file under a temporary name beside it, flush it to disk, and rename it.
+def write_whole(path: str | os.PathLike[str], content: bytes, *, follow: bool = True) -> None:
+    """Write a file under a temporary name beside it, flush it to disk, and rename it; see `whole_file`.
 
     Raises
     ------
     OSError
         Nothing is left of the attempt, and what was at `path` is untouched.
     """
-    with whole_file(path) as file:
+    with whole_file(path, follow=follow) as file:
         file.write(content)
 
 
 @contextlib.contextmanager
-def whole_file(path: str | os.PathLike[str], *, mode: int = 0o666) -> Iterator[BinaryIO]:
+def whole_file(path: str | os.PathLike[str], *, mode: int = 0o666, follow: bool = True) -> Iterator[BinaryIO]:
     """A new file to write to, which takes the place of the one at `path` when the block ends without error.
-
-    A link is followed. A device or a pipe cannot be replaced and is refused.
 
     Parameters
     ----------
     path : path
     mode : int
         Who may read and write it, less what the process's mask takes away.
+    follow : bool
+        The file that a link names is replaced, and a device or a pipe is refused: what a user names is meant.
+        Otherwise they are replaced themselves: where only our own names are, nothing else is wanted.
 
     Raises
     ------
     OSError
-        Nothing is left of the attempt, and what was at `path` is untouched.
+        With the name of the file. Nothing is left of the attempt, and what was at `path` is untouched.
     """
-    path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_file():
+    path = Path(os.path.realpath(path)) if follow else Path(path).absolute()
+    if path.is_dir() or (follow and path.exists() and not path.is_file()):
         raise OSError(f"{path} is a {'folder' if path.is_dir() else 'device or pipe'}: name a file.")
     temporary = path.with_name(PART.replace("*", secrets.token_hex(8)))
     try:
@@ -55,8 +56,10 @@ def whole_file(path: str | os.PathLike[str], *, mode: int = 0o666) -> Iterator[B
             os.fsync(file.fileno())
         temporary.replace(path)
         flush_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None and error.errno is not None:
+            error.filename = str(path)  # a write that fails does not say where
         raise
 
 

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from mlp_xp.machine.main_memory import require
 from mlp_xp.rows.arrays import Array, ArraySource
 from mlp_xp.rows.files import local_file
 from mlp_xp.settings.checks import did_you_mean
@@ -166,6 +167,7 @@ def open_npz(
                     f"{file.path} unpacks to {needed:,} bytes, over the memory limit of "
                     f"{memory_limit:,}. Save its arrays as .npy files, which are read in place."
                 )
+            require(needed, file.path)
             arrays = [
                 _read_member(archive, members[name], headers[name], f"{file.path} [{name}]") if name else None
                 for name in chosen

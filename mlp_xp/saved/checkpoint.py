@@ -25,7 +25,8 @@ import safetensors
 import safetensors.numpy
 
 from mlp_xp.history import History
-from mlp_xp.machine.whole_file import PART, read_plain, write_whole
+from mlp_xp.machine.main_memory import require
+from mlp_xp.machine.whole_file import PART, open_plain, write_whole
 from mlp_xp.rows.source import Source, passes, read
 from mlp_xp.run.state import Training, TrainingState
 from mlp_xp.saved.model_file import checksum
@@ -44,9 +45,6 @@ FINGERPRINT_BYTES = 64 << 20
 
 FINGERPRINT_ROWS = 1024
 """so many rows, evenly spread, are looked at by themselves, too."""
-
-MOST_BYTES = 1 << 40
-"""What a checkpoint may have: more than any run writes, and less than what never ends."""
 
 NAME = re.compile(r"checkpoint-(\d{9})-(\d{12})\.safetensors")
 
@@ -153,7 +151,8 @@ class Checkpoints(Interruption):
                 "another one."
             ) from error
         for unfinished in self.folder.glob(PART):  # of a run that was killed while it wrote
-            unfinished.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
         self._written_at = time.monotonic()
         self._written_after = 0.0
         self.resumed_from: dict[str, int] | None = None
@@ -217,13 +216,14 @@ class Checkpoints(Interruption):
         path = self.folder / f"checkpoint-{epoch:09d}-{step:012d}.safetensors"
         try:
             self._make_folder_again()
-            write_whole(path, encode(state, self.configuration, self.data))
-            for old in self.paths()[KEPT:]:
+            write_whole(path, encode(state, self.configuration, self.data), follow=False)
+            # Later ones cannot be read, or the run would have gone on from there.
+            for old in [each for each in self.paths() if each.name <= path.name][KEPT:]:
                 old.unlink(missing_ok=True)
         except OSError as error:
-            message = f"the checkpoint {path} could not be written: {error}"
+            message = f"the checkpoint {path} could not be written: {error.strerror or error}"
             if self.on_error == "stop":
-                raise OSError(f"{message} Earlier checkpoints are untouched.") from error
+                raise OSError(f"{message.rstrip('.')}. Earlier checkpoints are untouched.") from error
             warnings.warn(f"{message}. Training goes on; earlier checkpoints are untouched.", stacklevel=2)
             return None
         finally:
@@ -290,9 +290,10 @@ class Checkpoints(Interruption):
         damaged: list[str] = []
         for path in self.paths():
             try:
-                state, configuration, data = decode(read_plain(path, MOST_BYTES, follow=False))
-            except (ValueError, OSError, MemoryError) as error:
-                damaged.append(f"{path} is damaged ({error})")
+                state, configuration, data = decode(_content(path))
+            except (ValueError, OSError) as error:
+                what = "is damaged" if isinstance(error, ValueError) else "cannot be read"
+                damaged.append(f"{path} {what} ({error})")
                 continue
             if damaged:
                 warnings.warn(f"{'; '.join(damaged)}: going on from {path}.", stacklevel=2)
@@ -335,8 +336,29 @@ def configuration_in(folder: Path) -> dict[str, Any]:
     """What the run in a folder was configured with, by its latest good checkpoint; nothing without one."""
     for path in checkpoints_in(folder) if folder.is_dir() else []:
         with contextlib.suppress(ValueError, OSError, MemoryError):
-            return decode(read_plain(path, MOST_BYTES, follow=False))[1]
+            return decode(_content(path))[1]
     return {}
+
+
+def _content(path: Path) -> bytes:
+    """What is in a checkpoint file, if it begins like one and fits into memory.
+
+    Raises
+    ------
+    ValueError
+        It does not begin like one.
+    OSError
+        It is no file of its own, or cannot be read.
+    MemoryError
+        It does not fit.
+    """
+    with open_plain(path, follow=False) as file:
+        size = os.fstat(file.fileno()).st_size
+        start = file.read(9)  # of the header: its length, and the first character of its JSON
+        if not start.endswith(b"{") or int.from_bytes(start[:8], "little") > size:
+            raise ValueError("it does not begin like one")
+        require(size, f"the checkpoint {path}")
+        return start + file.read(size - len(start))
 
 
 def encode(state: TrainingState, configuration: Mapping[str, Any], data: str | None) -> bytes:

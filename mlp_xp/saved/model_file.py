@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from mlp_xp.activations import ACTIVATIONS, Activation, Custom, resolve_activati
 from mlp_xp.initializers import Given
 from mlp_xp.losses import LINKS, Link
 from mlp_xp.machine.array_api import DTYPES, to_host
+from mlp_xp.machine.main_memory import require
 from mlp_xp.machine.whole_file import open_plain, write_whole
 from mlp_xp.network import Network, activation_name, resolve_link
 from mlp_xp.settings import checks
@@ -34,6 +36,11 @@ PLAIN_FORMAT = 2
 """The version that is written where nothing is in the file that came later: earlier readers know it."""
 
 METADATA_KEY = "mlp_xp"
+
+STATED = {"float32": "F32", "float64": "F64"}
+"""What the header of a file calls a dtype."""
+
+BYTES = {"F32": 4, "F64": 8}
 
 KINDS = ("network", "table", "estimator")
 
@@ -285,6 +292,7 @@ def read(path: str | os.PathLike[str]) -> Contents:
                 unread = _contents(path, document, shapes)
             except DAMAGE as error:
                 raise _damaged(path, error) from None
+            require(sum(map(_n_bytes, shapes.values())), f"the model {path}")
             tensors = {name: file.get_tensor(name) for name in names}
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is not a model file of mlp_xp, or is cut short: {error}.") from None
@@ -298,6 +306,11 @@ def read(path: str | os.PathLike[str]) -> Contents:
         biases=[tensors[f"biases.{layer}"] for layer in range(n_layers if unread.bias else 0)],
         input_scale=tensors.get("input_scale"),
     )
+
+
+def _n_bytes(stated: tuple[str, tuple[int, ...]]) -> int:
+    """Bytes of a tensor of a type and a shape."""
+    return math.prod(stated[1]) * BYTES[stated[0]]
 
 
 def _check_seal(path: Path, document: dict[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
@@ -343,7 +356,7 @@ def _contents(
     if len(sizes) < 2 or not all(type(size) is int and size >= 1 for size in sizes):
         raise ValueError(f"layer_sizes={str(sizes)[:60]} are none")
     layers = list(enumerate(itertools.pairwise(sizes)))
-    stated = {"float32": "F32", "float64": "F64"}[dtype]
+    stated = STATED[dtype]
     needed: dict[str, tuple[str, tuple[int, ...]]] = {
         f"weights.{layer}": (stated, shape) for layer, shape in layers
     }

@@ -185,6 +185,52 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(rows, devic
         again.latest()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links")
+def test_a_checkpoint_that_is_a_link_is_neither_read_nor_written_through(rows, device, tmp_path):
+    _, checkpoints = run_into(tmp_path / "c", rows, device, epochs=2)
+    latest, _ = checkpoints.paths()
+    others = tmp_path / "of somebody"
+    latest.rename(others)
+    before = others.read_bytes()
+    latest.symlink_to(others)
+    network, loader, options = start(rows, device)
+    with Checkpoints(tmp_path / "c", "1epoch") as again:
+        with pytest.warns(UserWarning, match="is a link, which is not followed here"):
+            state = again.latest()
+        next(train(network, loader, **options, checkpoints=again, state=state))
+    assert others.read_bytes() == before
+    assert not latest.is_symlink()
+
+
+def test_later_files_that_cannot_be_read_take_no_good_checkpoint_with_them(rows, device, tmp_path):
+    run_into(tmp_path, rows, device, epochs=2)
+    for number in (7, 8, 9):
+        (tmp_path / f"checkpoint-{number:09d}-{number:012d}.safetensors").write_bytes(b"\0" * 200)
+    network, loader, options = start(rows, device)
+    with Checkpoints(tmp_path, "1epoch") as again:
+        with pytest.warns(UserWarning, match="000000007.* is damaged .it does not begin like one.: going on"):
+            state = again.latest()
+        list(train(network, loader, **options, checkpoints=again, state=state))
+        with pytest.warns(UserWarning, match="going on from"):
+            assert len(again.latest().numbers["train_losses"]) == options["max_epochs"]
+
+
+def test_a_checkpoint_larger_than_memory_is_not_called_damaged(rows, device, tmp_path, monkeypatch):
+    run_into(tmp_path, rows, device, epochs=2)
+    monkeypatch.setattr("mlp_xp.machine.main_memory.total", lambda: 100)
+    with Checkpoints(tmp_path) as again, pytest.raises(MemoryError, match="this machine has 100"):
+        again.latest()
+
+
+def test_a_file_that_only_seems_large_is_looked_at_before_it_is_read(rows, device, tmp_path):
+    run_into(tmp_path, rows, device, epochs=2)
+    path = tmp_path / f"checkpoint-{9:09d}-{9:012d}.safetensors"
+    path.touch()
+    os.truncate(path, 200 << 30)
+    with Checkpoints(tmp_path) as again, pytest.warns(UserWarning, match="is damaged"):
+        assert len(again.latest().numbers["train_losses"]) == 2
+
+
 @pytest.mark.parametrize("position", range(0, 4000, 97))
 def test_one_wrong_bit_anywhere_is_noticed(position, rows, device):
     network, loader, options = start(rows, device)

@@ -6,6 +6,7 @@ import os
 import struct
 import subprocess
 import sys
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -375,6 +376,35 @@ def test_a_link_is_followed(tmp_path):
     save(Network((2, 1)), tmp_path / "latest")
     assert (tmp_path / "latest").is_symlink()
     assert (tmp_path / "n").is_file()
+
+
+def test_a_write_that_fails_says_where(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*m\.safetensors'"):
+        save(Network((2, 1)), tmp_path / "m.safetensors")
+
+
+@pytest.mark.needs("sklearn")
+def test_classes_take_no_more_than_their_texts_whatever_a_file_says(tmp_path):
+    classes = [{"dtype": "<U500000000", "values": [str(number) for number in range(40)]}]
+    labels = {"kind": "multiclass", "sparse": False, "classes": classes}
+    described = document(
+        kind="estimator",
+        network={"layer_sizes": [2, 40], "activations": ["identity"], "output": "softmax"},
+        estimator={"class": "MLPClassifier", "parameters": {}, "fitted": {}, "labels": labels},
+    )
+    tensors = {"weights.0": np.ones((2, 40), np.float32), "biases.0": np.ones(40, np.float32)}
+    tracemalloc.start()
+    try:
+        loaded = load(write(tmp_path / "m", described, tensors))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert loaded.classes_.tolist() == classes[0]["values"]
+    assert peak < 10_000_000
 
 
 def test_a_device_is_not_replaced():

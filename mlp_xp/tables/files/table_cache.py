@@ -138,7 +138,7 @@ def write_records(path: Path, schema: Schema, n_rows: int, made_from: str, recor
             raise OSError(f"{free:,} bytes are free")
     with contextlib.ExitStack() as stack:
         with _writing(path.parent, needed):
-            stream = stack.enter_context(whole_file(path, mode=0o600))
+            stream = stack.enter_context(whole_file(path, mode=0o600, follow=False))
             stream.write(_description(schema, n_rows, made_from))
         written = 0
         for block in records:  # what cannot be read is another matter than what cannot be written
@@ -161,7 +161,7 @@ def _writing(folder: Path, needed: int) -> Iterator[None]:
     except OSError as error:
         raise RuntimeError(
             f"the rows can not be kept in the cache folder {str(folder)!r}, where {needed:,} bytes "
-            f"are needed: {error.strerror or error}. Make room, name another folder with "
+            f"are needed: {str(error.strerror or error).rstrip('.')}. Make room, name another folder with "
             f"{spelled('cache_dir')}, raise {spelled('memory_limit')} to keep them in memory, or do without "
             f"the cache ({given('cache', False)})."
         ) from error
@@ -172,12 +172,16 @@ def _make_private(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if sys.platform == "win32":
         return
-    status = folder.stat()
     is_ours = all(_OURS.fullmatch(each.name) for each in folder.iterdir())
-    if status.st_uid == os.geteuid() and is_ours:
+    if folder.stat().st_uid == os.geteuid() and is_ours:
         folder.chmod(0o700)
-    elif status.st_uid != os.geteuid() or status.st_mode & 0o022:
+    elif _others_may_write(folder.stat()):
         raise OSError("others may write there; use a folder of your own, with mode 0700")
+
+
+def _others_may_write(status: os.stat_result) -> bool:
+    """Whether a file or a folder could be another user's work."""
+    return sys.platform != "win32" and (status.st_uid != os.geteuid() or bool(status.st_mode & 0o022))
 
 
 def _remove_abandoned(folder: Path) -> None:
@@ -259,8 +263,8 @@ def open_records(path: Path) -> tuple[Schema, Array, File]:
         It is damaged or of another version, and says how.
     """
     with open_plain(path, follow=False) as stream:
-        if hasattr(os, "geteuid") and os.fstat(stream.fileno()).st_uid != os.geteuid():
-            raise ValueError("it belongs to another user")
+        if _others_may_write(os.fstat(stream.fileno())) or _others_may_write(path.parent.stat()):
+            raise ValueError("another user may have written it")
         description = _read_description(stream)
     file = local_file(path)
     weight = _columns(description.get("weight"))

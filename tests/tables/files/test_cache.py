@@ -122,6 +122,27 @@ def test_a_folder_in_which_others_may_write_is_refused(table, folder):
     assert stat.S_IMODE(folder.stat().st_mode) == 0o755
 
 
+@pytest.mark.parametrize("mode", [0o666, 0o620])
+def test_a_file_that_others_could_have_written_is_made_anew(table, folder, mode):
+    check(convert(table, folder))
+    (file,) = cached(folder)
+    content = bytearray(file.path.read_bytes())
+    content[-8:] = np.float64(7).tobytes()  # a value of the last row
+    file.path.write_bytes(content)
+    file.path.chmod(mode)
+    check(convert(table, folder))
+
+
+@pytest.mark.parametrize("put", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_in_the_place_of_one_is_replaced(table, folder, put):
+    check(convert(table, folder))
+    (file,) = cached(folder)
+    file.path.unlink()
+    put(file.path)
+    check(convert(table, folder))
+    assert cached(folder)[0].path.is_file()
+
+
 def test_clearing_deletes_what_is_ours_and_nothing_else(table, folder):
     source = convert(table, folder)
     others = ["note.txt", "patients.records.csv", "my.records", "0" * 31 + ".records"]
