@@ -34,20 +34,17 @@ class General(Options):
         False,
         GENERAL,
         "One JSON document on standard output instead of the table.",
-        shown="off",
         option="json",
         may_differ=True,
     )
-    debug: bool = option(
-        False, GENERAL, "Show the traceback of an error.", shown="off", may_differ=True, once=True
-    )
+    debug: bool = option(False, GENERAL, "Show the traceback of an error.", may_differ=True, once=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Talking(General):
     """What every command takes that tells how far it is."""
 
-    quiet: bool = option(False, GENERAL, "Say nothing but errors.", shown="off", may_differ=True)
+    quiet: bool = option(False, GENERAL, "Say nothing but errors.", may_differ=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,45 +87,32 @@ class Train(Talking, TrainingOptions):
     """
 
     out: Path | None = option(
-        None, OUTPUT, "Model file to write (.safetensors).", shown="none", metavar="FILE", may_differ=True
+        None, OUTPUT, "Model file to write (.safetensors).", metavar="FILE", may_differ=True
     )
     report: Path | None = option(
         None,
         OUTPUT,
         "Page about the training to write (.html): data, curves, errors, what each column is worth.",
-        shown="none",
         metavar="FILE",
         may_differ=True,
     )
     plot: Path | None = option(
-        None,
-        OUTPUT,
-        "Picture of the curves to write (.png or .svg).",
-        shown="none",
-        metavar="FILE",
-        may_differ=True,
+        None, OUTPUT, "Picture of the curves to write (.png or .svg).", metavar="FILE", may_differ=True
     )
     log: Path | None = option(
         None,
         OUTPUT,
         "File that gets one JSON object a line, as each epoch ends (.jsonl).",
-        shown="none",
         metavar="FILE",
         may_differ=True,
     )
     tensorboard: Path | None = option(
-        None,
-        OUTPUT,
-        "Folder for TensorBoard's event files.",
-        shown="none",
-        metavar="DIR",
-        may_differ=True,
+        None, OUTPUT, "Folder for TensorBoard's event files.", metavar="DIR", may_differ=True
     )
     config: Path | None = option(
         None,
         GENERAL,
         "TOML file with options, such as the one that is written beside each model.",
-        shown="none",
         metavar="FILE",
         may_differ=True,
         once=True,
@@ -159,7 +143,6 @@ class Predict(OfModel, Talking, PredictionOptions):
         False,
         GENERAL,
         "Write a ' before texts that a spreadsheet would compute (=1+1); numbers stay as they are.",
-        shown="off",
     )
 
 
@@ -204,7 +187,6 @@ class Export(OfModel, Talking):
         False,
         GENERAL,
         "One input X with all columns (numbers and booleans, in the order of training), not one each.",
-        shown="off",
     )
 
 
@@ -231,7 +213,7 @@ class Cache(General):
     time. It is found again as long as the table's files do not change.
     """
 
-    clear: bool = option(False, GENERAL, "Delete them.", shown="off")
+    clear: bool = option(False, GENERAL, "Delete them.")
     cache_dir: Path | None = option(
         None, MEMORY, "The cache folder.", shown="the user's own", metavar="DIR", may_differ=True
     )

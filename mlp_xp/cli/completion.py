@@ -62,10 +62,10 @@ def candidates(words: list[str], incomplete: str) -> Iterator[tuple[str, str]]:
             for flag in flags(name, option, default=defaults[name])
         }
         before = spelled.get(words[-1])
-        if before is not None and before.words is not None:
-            offers = dict.fromkeys(before.words(), "")
+        if before is not None and (known := before.offers()):
+            offers = dict.fromkeys(known, "")
         elif incomplete.startswith("-"):
-            offers = {flag: option.help.replace("{words}", "a name") for flag, option in spelled.items()}
+            offers = {flag: option.brief("a name") for flag, option in spelled.items()}
             offers |= OF_ALL
     return ((name, text) for name, text in offers.items() if name.startswith(incomplete))
 

@@ -97,7 +97,7 @@ def _parameters(kind: type[Options], *, full: bool) -> Iterable[inspect.Paramete
 
 
 def _for_typer(name: str, known: Option, hint: Any, default: Any, *, full: bool) -> Any:
-    text = known.text() if full else known.help
+    text = known.text() if full else known.brief("a name")
     if known.position is not None:
         return typer.Argument(metavar=known.metavar, help=text, show_default=False)
     more: dict[str, Any] = {}
@@ -106,22 +106,22 @@ def _for_typer(name: str, known: Option, hint: Any, default: Any, *, full: bool)
         more = {"parser": whole if bare is int else real, "metavar": "INT" if bare is int else "FLOAT"}
     if known.metavar:
         more["metavar"] = known.metavar
-    if known.words is not None:
-        words = known.words
-
-        def complete(incomplete: str) -> list[str]:
-            return [word for word in words() if word.startswith(incomplete)]
-
-        more["autocompletion"] = complete
     if name == "config":
         more |= {"callback": configuration.load, "is_eager": True}
     return typer.Option(
         "/".join(flags(name, known, default=default)),
         help=text,
-        show_default=True if known.shown is None else known.shown,
+        show_default=_shown(known, default),
         rich_help_panel=known.panel,
         **more,
     )
+
+
+def _shown(known: Option, default: object) -> str | bool:
+    """What the help says of a default; True: the default itself."""
+    if known.shown is not None:
+        return known.shown
+    return "off" if default is False else "none" if default in (None, "") else True
 
 
 def unwrapped(text: str) -> str:

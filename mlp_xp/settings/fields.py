@@ -22,7 +22,7 @@ class Dataclass(Protocol):
 
 
 class Bound(Protocol):
-    """What a value must be."""
+    """What a value must be; as a text, for people."""
 
     def problem(self, name: str, value: object) -> str | None:
         """A message that names the field, or None where the value is right."""
@@ -43,6 +43,10 @@ class Number:
             name, value, above=self.above, least=self.least, below=self.below, most=self.most
         )
 
+    def __str__(self) -> str:
+        signs = {">": self.above, ">=": self.least, "<": self.below, "<=": self.most}
+        return ", ".join(f"{sign} {bound:g}" for sign, bound in signs.items() if bound is not None)
+
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
@@ -54,6 +58,9 @@ class Whole:
         """A message, or None."""
         return checks.whole(name, value, least=self.least)
 
+    def __str__(self) -> str:
+        return f">= {self.least}"
+
 
 @dataclasses.dataclass(frozen=True)
 class OneOf:
@@ -64,6 +71,9 @@ class OneOf:
     def problem(self, name: str, value: object) -> str | None:
         """A message, or None."""
         return checks.one_of(name, value, self.words)
+
+    def __str__(self) -> str:
+        return ", ".join(self.words)
 
 
 class Declared(NamedTuple):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
 from mlp_xp.settings import checks
+from mlp_xp.settings.fields import Bound, OneOf
 from mlp_xp.settings.spelling import spelled
 
 Reader = Callable[[str, Any], Any]
@@ -34,11 +35,13 @@ class Option:
     panel : str
         The heading that it stands under.
     shown : str or None
-        What stands for the default in the help; None: the default itself.
+        What stands for the default in the help; None: the default itself, or what says that nothing is set.
+    bound : callable or None
+        Gives what a value must be, where that is declared.
     read : callable or None
         How what is written becomes what it means; None where that is the same.
     words : callable or None
-        The names that it can be.
+        The names that it can be, where no bound says so.
     metavar : str or None
         What stands for its value in the help.
     option : str or None
@@ -61,6 +64,7 @@ class Option:
     help: str
     panel: str
     shown: str | None = None
+    bound: Callable[[], Bound] | None = None
     read: Reader | None = None
     words: Words | None = None
     metavar: str | None = None
@@ -72,11 +76,23 @@ class Option:
     once: bool = False
     noted: bool = False
 
+    def offers(self) -> list[str]:
+        """The names that it can be; none where it is free."""
+        if self.words is not None:
+            return list(self.words())
+        bound = None if self.bound is None else self.bound()
+        return list(bound.words) if isinstance(bound, OneOf) else []
+
     def text(self) -> str:
-        """The help, with the names that there are."""
-        if self.words is None or "{words}" not in self.help:
-            return self.help
-        return self.help.replace("{words}", ", ".join(self.words()))
+        """The help, with the names that there are, and the bounds of a number."""
+        bound = None if self.bound is None else self.bound()
+        limits = "" if bound is None or isinstance(bound, OneOf) else str(bound)
+        return self.brief(", ".join(self.offers()), limits)
+
+    def brief(self, words: str, limits: str = "") -> str:
+        """The help, with something else in the place of the names and bounds, which may take long to find."""
+        text = self.help.replace("{words}", words)
+        return f"{text.removesuffix('.')}; {limits}." if limits else text
 
 
 def option(default: Any, panel: str, text: str, **more: Any) -> Any:
@@ -150,8 +166,10 @@ class Options:
         ValueError
             It means nothing, and the message says what is needed.
         """
-        value, read = getattr(self, name), self.described()[name].read
-        return value if value is None or read is None else read(name, value)
+        value, known = getattr(self, name), self.described()[name]
+        if value is not None and known.bound is not None:
+            checks.refuse([known.bound().problem(name, value)])
+        return value if value is None or known.read is None else known.read(name, value)
 
     def problems(self) -> list[str]:
         """What is wrong with settings, each looked at alone."""
@@ -197,36 +215,6 @@ def written(value: Any) -> Any:
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow(value)
     return text.getvalue()
-
-
-def number(**bounds: float) -> Reader:
-    """A finite number within bounds, as in `checks.number`."""
-
-    def read(name: str, value: Any) -> Any:
-        checks.refuse([checks.number(name, value, **bounds)])
-        return value
-
-    return read
-
-
-def whole(least: int = 1) -> Reader:
-    """A whole number of at least `least`."""
-
-    def read(name: str, value: Any) -> Any:
-        checks.refuse([checks.whole(name, value, least=least)])
-        return value
-
-    return read
-
-
-def one_of(words: Words) -> Reader:
-    """One of a few words."""
-
-    def read(name: str, value: Any) -> Any:
-        checks.refuse([checks.one_of(name, value, tuple(words()))])
-        return value
-
-    return read
 
 
 def names(_: str, text: str) -> tuple[str, ...]:

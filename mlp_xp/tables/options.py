@@ -6,23 +6,13 @@ is looked up.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlp_xp.settings import checks
-from mlp_xp.settings.options import (
-    Options,
-    Problems,
-    Words,
-    amount,
-    names,
-    number,
-    numbers,
-    one_of,
-    option,
-    whole,
-)
+from mlp_xp.settings import checks, fields
+from mlp_xp.settings.fields import Bound, Number, OneOf, Whole
+from mlp_xp.settings.options import Options, Problems, Words, amount, names, numbers, option
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.recipe import NEW_IN_RECIPES, PLAIN, RECIPES, settled, shown, uses_tables
 
@@ -72,6 +62,24 @@ def catalogue(kind: str) -> Mapping[str, type]:
     return catalogues[kind]
 
 
+def _of_train(field: str) -> Callable[[], Bound]:
+    """What an argument of `train` must be, as it says itself."""
+
+    def bound() -> Bound:
+        from mlp_xp.training import Settings
+
+        return fields.of(Settings)[field].bound
+
+    return bound
+
+
+def _strength() -> Bound:
+    """What the strength of a penalty must be."""
+    from mlp_xp.regularizers import ElasticNet
+
+    return fields.of(ElasticNet)["l2"].bound
+
+
 def _names_of(kind: str) -> Words:
     """The names of a kind that a text can choose."""
 
@@ -87,14 +95,13 @@ def _datasets() -> Iterable[str]:
     return DATASETS
 
 
-def _dataset(shown: str) -> Any:
+def _dataset(shown: str | None) -> Any:
     return option(
         None,
         DATA,
         "Real data that comes along: {words}.",
         shown=shown,
-        words=_datasets,
-        read=one_of(_datasets),
+        bound=lambda: OneOf(tuple(_datasets())),
     )
 
 
@@ -209,13 +216,12 @@ class TableOptions(Options):
     """Where a table is and how it is read."""
 
     data: str | None = option(None, DATA, f"{FILES} Without it: --dataset.", metavar="DATA", position=1)
-    dataset: str | None = _dataset("none")
+    dataset: str | None = _dataset(None)
     target: str = option(
         "",
         DATA,
         "Column to predict, or several with commas (a name with a comma in double quotes). For an x.npy the "
         "file with y; for an .npz the array, if it is not y.",
-        shown="none",
         read=names,
     )
     weight_column: str | None = option(
@@ -225,9 +231,7 @@ class TableOptions(Options):
         "sample_weight or weight.",
         shown="every row counts 1",
     )
-    exclude: str = option(
-        "", DATA, "Columns to leave out, with commas.", shown="none", read=names, of_model=True
-    )
+    exclude: str = option("", DATA, "Columns to leave out, with commas.", read=names, of_model=True)
     delimiter: str | None = option(
         None, CSV, "Between values: one character, or 'tab'.", shown="recognised, and said", read=_delimiter
     )
@@ -249,10 +253,7 @@ class TableOptions(Options):
         "texts there.",
     )
     date_format: str | None = option(
-        None,
-        CSV,
-        "How 01/02/2024 is read: 'day first' or 'month first'.",
-        shown="recognised, and said",
+        None, CSV, "How 01/02/2024 is read: 'day first' or 'month first'.", shown="recognised, and said"
     )
     memory_limit: str = option(
         "1GB",
@@ -356,22 +357,15 @@ class TrainingOptions(TableOptions, DeviceOptions):
         TRAINING,
         "What decides where no option does: 'tables', measured on tables of many kinds, or 'plain', a "
         "textbook's network.",
-        words=lambda: RECIPES,
-        read=one_of(lambda: RECIPES),
+        bound=lambda: OneOf(RECIPES),
     )
     columns: str = option(
-        "",
-        DATA,
-        "Columns to use, in this order, with commas.",
-        shown="all others",
-        read=names,
-        of_model=True,
+        "", DATA, "Columns to use, in this order, with commas.", shown="all others", read=names, of_model=True
     )
     text: str = option(
         "",
         DATA,
         "Columns that are names of groups though they look like numbers, with commas.",
-        shown="none",
         read=names,
         of_model=True,
     )
@@ -379,8 +373,7 @@ class TrainingOptions(TableOptions, DeviceOptions):
         "auto",
         DATA,
         "{words} (what the target looks like, and the run says so).",
-        words=lambda: TASKS,
-        read=one_of(lambda: TASKS),
+        bound=lambda: OneOf(TASKS),
         of_model=True,
     )
     scaling: str | None = option(
@@ -388,16 +381,15 @@ class TrainingOptions(TableOptions, DeviceOptions):
         DATA,
         "Of numbers: 'standard' (mean 0, deviation 1), 'robust' (median 0, quartiles 1 apart, clipped "
         "smoothly), 'encoded' (bounded, with a rank and ramps between quantiles beside them) or 'none'.",
-        words=lambda: SCALINGS,
-        read=one_of(lambda: SCALINGS),
+        bound=lambda: OneOf(SCALINGS),
         of_model=True,
         shown=shown("scaling"),
     )
     max_levels: int = option(
         MAX_LEVELS,
         DATA,
-        "Texts of a column that are told apart, >= 1: the most frequent ones; the rest is one.",
-        read=whole(),
+        "Texts of a column that are told apart: the most frequent ones; the rest is one.",
+        bound=Whole,
         of_model=True,
     )
     hidden: str | None = option(
@@ -422,7 +414,7 @@ class TrainingOptions(TableOptions, DeviceOptions):
         NETWORK,
         "'on' for a trained factor on each input, or 'off'.",
         shown=shown("input_scale"),
-        read=one_of(lambda: ("on", "off")),
+        bound=lambda: OneOf(("on", "off")),
         of_model=True,
     )
     bias: bool = option(True, NETWORK, "Whether layers have biases.", of_model=True)
@@ -439,11 +431,7 @@ class TrainingOptions(TableOptions, DeviceOptions):
         "float32", NETWORK, "Of weights and arithmetic: float32 or float64.", words=_dtypes, of_model=True
     )
     init: Path | None = option(
-        None,
-        NETWORK,
-        "Model to go on from, on data with the same columns.",
-        shown="none",
-        metavar="MODEL",
+        None, NETWORK, "Model to go on from, on data with the same columns.", metavar="MODEL"
     )
     loss: str | None = option(
         None,
@@ -465,8 +453,8 @@ class TrainingOptions(TableOptions, DeviceOptions):
     learning_rate: float | None = option(
         None,
         TRAINING,
-        "Step size, > 0: what an update's direction is multiplied with.",
-        read=number(above=0),
+        "Step size: what an update's direction is multiplied with.",
+        bound=_of_train("learning_rate"),
         noted=True,
         shown=shown("learning_rate"),
     )
@@ -489,9 +477,9 @@ class TrainingOptions(TableOptions, DeviceOptions):
     average: float | None = option(
         None,
         TRAINING,
-        "Part of all steps, the latest, over which weights are averaged, in [0, 1); 0 for none.",
+        "Part of all steps, the latest, over which weights are averaged; 0 for none.",
         shown=shown("average"),
-        read=number(least=0, below=1),
+        bound=_of_train("average"),
     )
     schedule: str | None = option(
         None,
@@ -509,26 +497,18 @@ class TrainingOptions(TableOptions, DeviceOptions):
         shown=shown("batch_size"),
     )
     order: str = option(
-        "shuffled",
-        TRAINING,
-        "Which rows, when: {words}.",
-        words=_names_of("order"),
-        read=_resolved,
+        "shuffled", TRAINING, "Which rows, when: {words}.", words=_names_of("order"), read=_resolved
     )
     epochs: int | None = option(
         None,
         TRAINING,
         "Passes over the data, at most.",
-        read=whole(),
+        bound=_of_train("max_epochs"),
         shown=shown("epochs"),
         ahead=True,
     )
-    l1: float = option(
-        0.0, TRAINING, "Strength of the penalty on sum |w|, >= 0.", read=number(least=0), noted=True
-    )
-    l2: float = option(
-        0.0, TRAINING, "Strength of the penalty on sum w^2, >= 0.", read=number(least=0), noted=True
-    )
+    l1: float = option(0.0, TRAINING, "Strength of the penalty on sum |w|.", bound=_strength, noted=True)
+    l2: float = option(0.0, TRAINING, "Strength of the penalty on sum w^2.", bound=_strength, noted=True)
     dropout: str | None = option(
         None,
         TRAINING,
@@ -547,38 +527,36 @@ class TrainingOptions(TableOptions, DeviceOptions):
     clip_norm: float | None = option(
         None,
         TRAINING,
-        "Largest Euclidean norm of a step's gradient, > 0.",
+        "Largest Euclidean norm of a step's gradient.",
         shown="no limit",
-        read=number(above=0),
+        bound=_of_train("clip_norm"),
     )
     reduction: str = option(
         "mean",
         TRAINING,
         "Objective: 'mean' over the rows of a step, or their 'sum'.",
-        read=one_of(lambda: ("mean", "sum")),
+        bound=_of_train("reduction"),
     )
     class_weight: str = option(
         "none",
         TRAINING,
         "'balanced' gives every class the same total weight; 'none' leaves rows as they are.",
-        read=one_of(lambda: ("none", "balanced")),
+        bound=lambda: OneOf(("none", "balanced")),
         noted=True,
     )
-    accumulate: int = option(
-        1, TRAINING, "Batches whose gradients are added up for one step, >= 1.", read=whole()
-    )
+    accumulate: int = option(1, TRAINING, "Batches whose gradients are added up for one step.", bound=Whole)
     seed: int = option(
         0,
         TRAINING,
-        "Of held-out part, starting weights, order and dropout; >= 0.",
-        read=whole(least=0),
+        "Of held-out part, starting weights, order and dropout.",
+        bound=_of_train("seed"),
         noted=True,
     )
     validation: float | None = option(
         None,
         END,
-        "Part of the rows that is held out, in [0, 1); 0 for none.",
-        read=number(least=0, below=1),
+        "Part of the rows that is held out; 0 for none.",
+        bound=lambda: Number(least=0, below=1),
         shown=shown("validation"),
     )
     group: str | None = option(
@@ -599,19 +577,23 @@ class TrainingOptions(TableOptions, DeviceOptions):
         None,
         END,
         "Epochs without improvement of the watched loss until it stops; 0 to go on.",
-        read=whole(least=0),
+        bound=lambda: Whole(least=0),
         shown=shown("patience"),
         ahead=True,
     )
     tolerance: float = option(
-        0.0, END, "What counts as an improvement, in units of the loss.", read=number(least=0), ahead=True
+        0.0,
+        END,
+        "What counts as an improvement, in units of the loss.",
+        bound=_of_train("tolerance"),
+        ahead=True,
     )
     loss_below: float | None = option(
         None,
         END,
         "Stop when the watched loss is below it, in units of the loss.",
         shown="never",
-        read=number(),
+        bound=_of_train("loss_below"),
         ahead=True,
     )
     time_budget: float | None = option(
@@ -619,31 +601,22 @@ class TrainingOptions(TableOptions, DeviceOptions):
         END,
         "Seconds after which it stops, at the end of an epoch.",
         shown="no limit",
-        read=number(above=0),
+        bound=_of_train("time_budget"),
         ahead=True,
     )
     keep: str = option(
-        "best",
-        END,
-        "Whose weights are kept: 'best' or 'last' epoch.",
-        read=one_of(lambda: ("best", "last")),
-        ahead=True,
+        "best", END, "Whose weights are kept: 'best' or 'last' epoch.", bound=_of_train("keep"), ahead=True
     )
     on_divergence: str = option(
         "stop",
         END,
         "What a loss that is not finite leads to: 'stop', or 'rollback' to the best epoch with half the "
         "learning rate, ten times at most.",
-        read=one_of(lambda: ("stop", "rollback")),
+        bound=_of_train("on_divergence"),
         ahead=True,
     )
     checkpoint_dir: Path | None = option(
-        None,
-        CHECKPOINTS,
-        "Folder for the run's checkpoints; made if needed.",
-        shown="none",
-        metavar="DIR",
-        may_differ=True,
+        None, CHECKPOINTS, "Folder for the run's checkpoints; made if needed.", metavar="DIR", may_differ=True
     )
     checkpoint_every: str = option(
         "5min",
@@ -656,7 +629,7 @@ class TrainingOptions(TableOptions, DeviceOptions):
         "go on",
         CHECKPOINTS,
         "If a checkpoint cannot be written: 'go on' with a warning, or 'stop'.",
-        read=one_of(lambda: ("go on", "stop")),
+        bound=lambda: OneOf(("go on", "stop")),
         may_differ=True,
     )
     resume: bool = option(
@@ -664,23 +637,14 @@ class TrainingOptions(TableOptions, DeviceOptions):
         CHECKPOINTS,
         "Go on from the last good checkpoint, on any number of ranks (the same result up to rounding); from "
         "the beginning where there is none.",
-        shown="off",
         may_differ=True,
         once=True,
     )
     override: bool = option(
-        False,
-        CHECKPOINTS,
-        "Resume although options or data differ.",
-        shown="off",
-        may_differ=True,
-        once=True,
+        False, CHECKPOINTS, "Resume although options or data differ.", may_differ=True, once=True
     )
     tf32: bool = option(
-        False,
-        MACHINE,
-        "Round the factors of float32 products to 10 bits on a GPU: faster, less exact.",
-        shown="off",
+        False, MACHINE, "Round the factors of float32 products to 10 bits on a GPU: faster, less exact."
     )
     device_memory_limit: str | None = option(
         None,
@@ -696,23 +660,15 @@ class TrainingOptions(TableOptions, DeviceOptions):
         False,
         MACHINE,
         "Make steps with NumPy or CuPy alone: nothing is compiled, fused or recorded.",
-        shown="off",
         may_differ=True,
     )
-    no_mpi: bool = option(
-        False,
-        MACHINE,
-        "Train as one process, also under mpiexec.",
-        shown="off",
-        may_differ=True,
-    )
+    no_mpi: bool = option(False, MACHINE, "Train as one process, also under mpiexec.", may_differ=True)
     all_reduce: str = option(
         "auto",
         MACHINE,
         "How ranks sum gradients on GPUs: 'auto' by NCCL where it is installed and else through the host, "
         "'nccl', 'host', or 'mpi' for an MPI that takes GPU memory.",
-        words=_all_reduces,
-        read=one_of(_all_reduces),
+        bound=lambda: OneOf(tuple(_all_reduces())),
         may_differ=True,
     )
 
@@ -815,10 +771,6 @@ class PredictionOptions(TableOptions, DeviceOptions):
     """A model's predictions for a table."""
 
     keep: str = option(
-        "",
-        DATA,
-        "Columns of the data to write before the predictions, with commas.",
-        shown="none",
-        read=names,
+        "", DATA, "Columns of the data to write before the predictions, with commas.", read=names
     )
     proba: bool = option(True, GENERAL, "Whether the probability of each class is written too.")
