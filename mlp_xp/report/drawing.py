@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from mlp_xp.report.style import CHART, COLOURS
+
 WIDTH, HEIGHT = 360, 230
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 10, 38
 """Of a chart and of the margins around what is drawn, in units of the picture."""
@@ -185,6 +187,33 @@ def curves(
     best : int
         A place to mark on the first axis; 0 for none.
     """
+    words = [f'<span class="{kind}">{escaped(name)}</span>' for kind, name in _legend(named, best)]
+    return f'{_curves(named, x_title, y_title, about, best)}<p class="legend">{" ".join(words)}</p>'
+
+
+def picture(
+    named: Mapping[str, Sequence[float]], x_title: str, y_title: str, about: str, best: int = 0
+) -> str:
+    """The same as an SVG file of its own."""
+    inner = _curves(named, x_title, y_title, about, best)
+    inner = inner.replace("<svg ", f'<svg width="{WIDTH}" height="{HEIGHT}" ', 1)
+    entries = []
+    for n, (kind, name) in enumerate(_legend(named, best)):
+        x, y = 12 + n * 112, HEIGHT + 10
+        entries.append(
+            path([(x, y), (x + 16, y)], kind) + f'<text x="{x + 21}" y="{y + 4}">{escaped(name)}</text>'
+        )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT + 22}" '
+        f'width="{2 * WIDTH}" height="{2 * (HEIGHT + 22)}">'
+        f"<style>{COLOURS}{CHART}text {{ font-family: system-ui, sans-serif; }}</style>"
+        f'<rect width="100%" height="100%" fill="var(--paper)"/>{inner}'
+        f'<g class="words">{"".join(entries)}</g>'
+        "</svg>\n"
+    )
+
+
+def _curves(named: Mapping[str, Sequence[float]], x_title: str, y_title: str, about: str, best: int) -> str:
     values = [value for curve in named.values() for value in curve]
     n_values = max(map(len, named.values()))
     x, y = horizontal([1, n_values], whole=True), vertical(values, log=spans_magnitudes(values))
@@ -202,15 +231,13 @@ def curves(
             for n in shown.tolist()
         ]
         marks.append(path(place, kind) if len(place) > 1 else _dots(place, f"{kind} dots large"))
-    legend = zip(("first", "second"), named, strict=False)
-    return chart(x, y, x_title, y_title, marks, about) + _legend(legend, best)
+    return chart(x, y, x_title, y_title, marks, about)
 
 
-def _legend(entries: Iterable[tuple[str, str]], best: int = 0) -> str:
-    words = [f'<span class="{kind}">{escaped(name)}</span>' for kind, name in entries]
-    if best:
-        words.append(f'<span class="best">best: epoch {best:,}</span>')
-    return f'<p class="legend">{" ".join(words)}</p>'
+def _legend(named: Iterable[str], best: int) -> list[tuple[str, str]]:
+    """How each thing in a chart of curves is drawn, and what it is called."""
+    entries = list(zip(("first", "second"), named, strict=False))
+    return [*entries, ("best", f"best: epoch {best:,}")] if best else entries
 
 
 def _dots(places: Iterable[tuple[float, float]], kind: str) -> str:

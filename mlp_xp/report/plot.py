@@ -1,4 +1,4 @@
-"""`--plot`: the curves of a training as a picture, with matplotlib."""
+"""`--plot`: the curves of a training as a picture: an SVG by our own drawing, a PNG with matplotlib."""
 
 import importlib.util
 import io
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlp_xp.history import History
 from mlp_xp.machine.whole_file import write_whole
-from mlp_xp.report.drawing import spans_magnitudes
+from mlp_xp.report.drawing import picture, spans_magnitudes
 
 SUFFIXES = (".png", ".svg")
 
@@ -18,8 +18,8 @@ def plot_problem(path: str | os.PathLike[str]) -> str | None:
     """Why curves cannot be drawn there, found out before any work; None if they can."""
     if Path(path).suffix.lower() not in SUFFIXES:
         return f"--plot {path}: a picture is a {' or '.join(SUFFIXES)} file; name one."
-    if importlib.util.find_spec("matplotlib") is None:
-        return f"--plot {path} needs matplotlib: pip install 'mlp-xp[plot]'."
+    if Path(path).suffix.lower() == ".png" and importlib.util.find_spec("matplotlib") is None:
+        return f"--plot {path} needs matplotlib: pip install 'mlp-xp[plot]', or name an .svg file."
     return None
 
 
@@ -40,18 +40,21 @@ def draw_curves(path: str | os.PathLike[str], history: History, loss: str) -> No
     OSError
         The file cannot be written.
     ModuleNotFoundError
-        matplotlib is not installed.
+        A .png file needs matplotlib, which is not installed.
     """
-    import matplotlib as mpl
+    curves = {"training": history.train_losses, "validation": history.validation_losses}
+    curves = {name: values for name, values in curves.items() if values}
+    if Path(path).suffix.lower() == ".svg":
+        drawn = picture(curves, "epoch", loss, "losses over the epochs", history.best_epoch)
+        write_whole(path, drawn.encode("utf-8", "replace"))
+        return
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.2), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
-    curves = {"training": history.train_losses, "validation": history.validation_losses}
     for name, values in curves.items():
-        if values:
-            marker = "o" if len(values) < 3 else None
-            axes.plot(range(1, len(values) + 1), values, marker=marker, label=name)
+        marker = "o" if len(values) < 3 else None
+        axes.plot(range(1, len(values) + 1), values, marker=marker, label=name)
     if best := history.best_epoch:
         axes.axvline(best, color="grey", linestyle=":", label=f"best: epoch {best}")
     if spans_magnitudes(value for values in curves.values() for value in values):
@@ -59,8 +62,6 @@ def draw_curves(path: str | os.PathLike[str], history: History, loss: str) -> No
     axes.set(xlabel="epoch", ylabel=loss)
     axes.legend()
     axes.grid(alpha=0.3)
-    kind, picture = Path(path).suffix.lower().removeprefix("."), io.BytesIO()
-    # The same history, the same bytes: no date, and no random names inside an SVG.
-    with mpl.rc_context({"svg.hashsalt": "mlp-xp"}):
-        figure.savefig(picture, format=kind, metadata={"Date": None} if kind == "svg" else None)
-    write_whole(path, picture.getvalue())
+    pixels = io.BytesIO()
+    figure.savefig(pixels, format="png")
+    write_whole(path, pixels.getvalue())

@@ -1,10 +1,30 @@
-"""How the page looks: in light and in dark, on a phone and on a desk."""
+"""How the page and its charts look: in light and in dark, on a phone and on a desk."""
 
-STYLE = """
+COLOURS = """
 :root { color-scheme: light dark; --ink: #1c2330; --soft: #5b6575; --paper: #fff; --card: #f5f7fa;
   --line: #d9dee6; --first: #2463c7; --second: #d96c1d; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ef; --soft: #9aa4b5; --paper: #14171d;
   --card: #1d222b; --line: #343b48; --first: #6ea3ff; --second: #ff9f57; } }
+"""
+
+CHART = """
+svg path { fill: none; stroke-width: 2; stroke-linejoin: round; }
+svg path.first { stroke: var(--first); }
+svg path.second { stroke: var(--second); }
+svg path.dots { stroke-width: 3.2; stroke-linecap: round; opacity: 0.45; }
+svg path.large { stroke-width: 7; opacity: 1; }
+svg .ideal, svg .best { stroke: var(--soft); stroke-width: 1.3; stroke-dasharray: 4 4; }
+svg rect.first, svg circle.first { fill: var(--first); }
+.grid line { stroke: var(--line); stroke-width: 0.8; }
+.words text { fill: var(--soft); font-size: 11px; }
+.words .x { text-anchor: middle; }
+.words .y { text-anchor: end; }
+.words .title { fill: var(--ink); }
+"""
+
+STYLE = (
+    COLOURS
+    + """
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.2rem clamp(0.8rem, 3vw, 2rem) 3rem; max-width: 68rem; color: var(--ink);
   background: var(--paper); font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
@@ -23,18 +43,6 @@ small { color: var(--soft); font-size: 0.8rem; font-weight: normal; }
 figure { margin: 0; background: var(--card); border-radius: 0.6rem; padding: 0.7rem; max-width: 34rem; }
 figcaption { font-size: 0.9rem; margin-bottom: 0.3rem; }
 svg { display: block; width: 100%; height: auto; overflow: visible; }
-svg path { fill: none; stroke-width: 2; stroke-linejoin: round; }
-svg path.first { stroke: var(--first); }
-svg path.second { stroke: var(--second); }
-svg path.dots { stroke-width: 3.2; stroke-linecap: round; opacity: 0.45; }
-svg path.large { stroke-width: 7; opacity: 1; }
-svg .ideal, svg .best { stroke: var(--soft); stroke-width: 1.3; stroke-dasharray: 4 4; }
-svg rect.first, svg circle.first { fill: var(--first); }
-.grid line { stroke: var(--line); stroke-width: 0.8; }
-.words text { fill: var(--soft); font-size: 11px; }
-.words .x { text-anchor: middle; }
-.words .y { text-anchor: end; }
-.words .title { fill: var(--ink); }
 .legend { display: flex; flex-wrap: wrap; gap: 0.2rem 1.2rem; font-size: 0.85rem; }
 .legend span::before { content: ""; display: inline-block; width: 1.1rem; margin-right: 0.4rem;
   vertical-align: middle; border-top: 3px solid var(--first); }
@@ -64,3 +72,5 @@ pre { background: var(--card); border-radius: 0.6rem; padding: 0.8rem; white-spa
 @media (max-width: 34rem) { .columns td:nth-child(2) { width: 3.6rem; } .spark { width: 3.2rem; }
   .bars td:last-child { width: 5rem; } .bars td small { display: block; } th, td { padding-right: 0.5rem; } }
 """
+    + CHART
+)
