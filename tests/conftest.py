@@ -27,8 +27,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
 OPTIONAL = (
+    "aiohttp",
     "autograd",
     "chromium",
+    "fsspec",
     "jax",
     "mpi4py",
     "matplotlib",

@@ -1,12 +1,14 @@
 """Which files a path means, and whether they are still what they were.
 
-A path is a file, a folder, a glob (`part-*.csv`, `**` included) or the address of a remote place
-that pyarrow knows (`s3://bucket/folder`, `gs://`, `hdfs://`, `file://`), where a glob has `*` alone.
+A path is a file, a folder, a glob (`part-*.csv`, `**` included) or the address of a remote place that
+pyarrow knows (`s3://bucket/folder`, `gs://`, `hdfs://`, `file://`) or, where it is installed, fsspec
+(`https://`), where a glob has `*` alone.
 """
 
 import contextlib
 import dataclasses
 import functools
+import importlib.util
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -182,10 +184,18 @@ def _is_wanted(parts: Sequence[str], suffixes: Sequence[str]) -> bool:
 
 
 def file_system(address: str) -> tuple[Arrow, str]:
-    """The pyarrow file system that an address belongs to, and the path there."""
+    """The pyarrow file system that an address belongs to, its own or one of fsspec's, and the path there."""
     from pyarrow import fs
 
-    found: tuple[Arrow, str] = fs.FileSystem.from_uri(address)
+    try:
+        found: tuple[Arrow, str] = fs.FileSystem.from_uri(address)
+    except pyarrow().ArrowInvalid as error:
+        if importlib.util.find_spec("fsspec") is None:
+            raise ValueError(f"{error}. Other places are known to fsspec: pip install fsspec") from error
+        import fsspec
+
+        other, place = fsspec.url_to_fs(address)
+        found = fs.PyFileSystem(fs.FSSpecHandler(other)), place
     return found
 
 
@@ -220,12 +230,15 @@ def _find_remote(address: str, suffixes: Sequence[str]) -> list[File]:
         elif parts and not _is_wanted(parts, suffixes):
             continue
         remote = (filesystem, each.path)
-        found.append(File(scheme + each.path, each.size, each.mtime_ns or 0, remote, parts[:-1]))
+        where = each.path if "://" in each.path else scheme + each.path
+        found.append(File(where, each.size, each.mtime_ns or 0, remote, parts[:-1]))
     return found
 
 
 def _without_marks(place: str) -> tuple[str, PurePosixPath | None]:
     """The part of a path before the first name with a wildcard, and the rest; None if there is none."""
+    if "://" in place:  # of the web, where ? begins a query
+        return place, None
     parts = PurePosixPath(place).parts
     marked = [number for number, part in enumerate(parts) if any(mark in part for mark in "*?[")]
     if not marked:

@@ -1,6 +1,9 @@
 """Folders that hold columns in their names, and remote places: the same rows as from one local file."""
 
+import functools
+import http.server
 import math
+import threading
 
 import numpy as np
 import pyarrow as pa
@@ -168,3 +171,37 @@ def test_files_that_are_not_local(elsewhere, suffix, cache, tmp_path):
     (elsewhere / "bucket" / "t" / f"1.{suffix}").write_bytes(b"")
     with pytest.raises(ValueError, match=rf"away://bucket/t/1\.{suffix}"):
         open_source(where, "y")
+
+
+@pytest.mark.needs("fsspec")
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize("cache", [True, False])
+def test_addresses_that_fsspec_knows(tmp_path, suffix, cache):
+    import fsspec
+
+    write(tmp_path / f"0.{suffix}", x=[1, 2], y=[3, 4])
+    place = f"memory://{tmp_path.name}-{cache}"
+    fsspec.filesystem("memory").pipe(f"{place}/t/0.{suffix}", (tmp_path / f"0.{suffix}").read_bytes())
+    for where in (f"{place}/t/0.{suffix}", f"{place}/t", f"{place}/t/*.{suffix}"):
+        source = open_source(where, "y", memory_limit=0, cache=cache, cache_dir=tmp_path / "cache")
+        assert rows_of(source) == ([[1], [2]], [[3], [4]])
+
+
+@pytest.mark.needs("aiohttp", "fsspec")
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_files_of_the_web(tmp_path, suffix):
+    write(tmp_path / f"t.{suffix}", x=[1, 2], y=[3, 4])
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        assert rows_of(open_source(f"{address}/t.{suffix}", "y")) == ([[1], [2]], [[3], [4]])
+        with pytest.raises((FileNotFoundError, ValueError), match=rf"{address}/none\.{suffix}"):
+            open_source(f"{address}/none.{suffix}", "y")
+        server.shutdown()
+
+
+def test_without_fsspec_the_message_names_it(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"can not be reached: .*pip install fsspec"):
+        open_source("https://example.org/t.csv", "y")
