@@ -63,6 +63,7 @@ def train(
     checkpoints: Observer | None = None,
     ranks: Ranks | None = None,
     way: str = "fast",
+    threads: int | None = None,
     seed: int = 0,
     state: TrainingState | None = None,
 ) -> Generator[Epoch]:
@@ -132,6 +133,9 @@ def train(
     way : "fast", "fused" or "plain"
         How updates are made: with all that the device has, the same without launching a step as one (a CUDA
         graph), or by the rules as they are written. The result is the same up to rounding.
+    threads : int, optional
+        The most threads that compute: of the BLAS, and of compiled steps. If not given it follows from the
+        size of a step and the cores that the process may use. Results differ by rounding.
     seed : int
         Of dropout. (The loader has the seed of the order, the network that of its starting weights.)
     state : TrainingState, optional
@@ -203,6 +207,7 @@ def train(
         average=average,
         on_divergence=on_divergence,
         way=way,
+        threads=threads,
         seed=seed,
     )
     masks = resolve_dropout(dropout, network.n_layers - 1, seed)
@@ -231,7 +236,9 @@ def train(
         judge = given.loss if given.watched_loss is None else given.watched_loss
         # The objective's network, which may compute with kernels of its own.
         validate = functools.partial(_validate, objective, validation, judge)
-    return run(training, validate, stopping, keep=keep, rolls_back=on_divergence == "rollback")
+    return run(
+        training, validate, stopping, keep=keep, rolls_back=on_divergence == "rollback", threads=threads
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -264,6 +271,7 @@ class Settings:
     seed: int = fields.whole(least=0)
     clip_norm: float | None = fields.number(None, above=0)
     patience: int | None = fields.whole(None, unit="epochs")
+    threads: int | None = fields.whole(None)
     loss_below: float | None = fields.number(None)
     time_budget: float | None = fields.number(None, above=0, unit="seconds")
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Generator
 import numpy as np
 
 from mlp_xp.fast import ways
+from mlp_xp.machine import blas
 from mlp_xp.rows.loader import Loader
 from mlp_xp.run.clock import Clock
 from mlp_xp.run.divergence import Divergence
@@ -39,6 +40,7 @@ def run(
     *,
     keep: str,
     rolls_back: bool,
+    threads: int | None = None,
 ) -> Generator[Epoch]:
     """Make the passes; after each one look at losses, remember the best, decide on stopping."""
     history, loader = training.history, training.loader
@@ -50,7 +52,7 @@ def run(
         while stopped is None:
             training.go_on()
             # Overflow shows in the values that are checked here, not as NumPy's warnings.
-            with np.errstate(all="ignore"):
+            with np.errstate(all="ignore"), blas.at_most(threads):
                 train_loss, stopped = next(passes)
                 if not training.is_finite(train_loss):
                     passes.close()

@@ -46,8 +46,10 @@ class CarriedError(Exception):
 
 def carry_out(name: str, asked: Options) -> Any:
     """Run a command, with errors that typer must not see in a `CarriedError`."""
+    from mlp_xp.machine import blas
+
     try:
-        with speaking(Spelling(type(asked))):
+        with speaking(Spelling(type(asked))), blas.at_most(getattr(asked, "threads", None)):
             status = getattr(importlib.import_module(f"mlp_xp.cli.{name}"), name)(asked)
             sys.stdout.flush()
             return status

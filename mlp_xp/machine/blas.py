@@ -30,27 +30,43 @@ SMALL = 9216
 """Multiplications that OpenBLAS never shares out (interface/gemv.c: 2304 × GEMM_MULTITHREAD_THRESHOLD). With
 fewer nothing needs to be said to it, which takes some 10 µs."""
 
-_CGROUPS = Path("/sys/fs/cgroup")
+_CGROUPS, _OWN_GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 @functools.cache
 def cores() -> int:
     """Cores that this process may use: those that it is bound to, or fewer by its control group's quota."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(bound, _quota(_CGROUPS)))
+    return max(1, min(bound, quota()))
 
 
-def _quota(groups: Path) -> int:
-    """Cores that a control group's time is worth, at least one; a large number without a limit."""
-    for quota_file, period_file in (("cpu.max", None), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
-        with contextlib.suppress(OSError, ValueError, IndexError, ZeroDivisionError):
-            numbers = (groups / quota_file).read_text().split()
-            if period_file is not None:
-                numbers.append((groups / period_file).read_text())
-            quota, period = float(numbers[0]), float(numbers[1])  # "max" is no number
-            if quota > 0:
-                return max(1, math.ceil(quota / period))
-    return sys.maxsize
+def quota(root: Path = _CGROUPS, own: Path = _OWN_GROUP) -> int:
+    """Cores that the time of a process's control groups is worth, at least one; large without a limit."""
+    least = sys.maxsize
+    for folder in _groups(root, own):
+        for name, period_name in (("cpu.max", None), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+            with contextlib.suppress(OSError, ValueError, IndexError, ZeroDivisionError):
+                numbers = (folder / name).read_text().split()
+                if period_name is not None:
+                    numbers.append((folder / period_name).read_text())
+                share = float(numbers[0]) / float(numbers[1])  # "max" is no number
+                if share > 0:
+                    least = min(least, max(1, math.ceil(share)))
+    return least
+
+
+def _groups(root: Path, own: Path) -> Iterator[Path]:
+    """The folders of a process's control groups, of both versions, and of all groups that they are in.
+
+    In a container the root is its own group, and the name that the machine has for it leads nowhere.
+    """
+    yield from (root, root / "cpu")
+    with contextlib.suppress(OSError, ValueError):
+        for line in own.read_text().splitlines():
+            _, controllers, name = line.split(":", 2)
+            if not controllers or "cpu" in controllers.split(","):
+                group = (root / "cpu" if controllers else root) / name.lstrip("/")
+                yield from (folder for folder in (group, *group.parents) if root in folder.parents)
 
 
 class Threads:

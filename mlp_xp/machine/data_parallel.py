@@ -168,17 +168,18 @@ class Ranks:
     def own_cores(self) -> int:
         """How many cores this process has for itself, where all ranks on the machine share fairly.
 
-        A launcher may have bound each rank to cores of its own, or all to the same.
+        A launcher may have bound each rank to cores of its own, or all to the same; a quota is for all.
         """
+        most = max(1, blas.quota() // self.local_size)
         if not hasattr(os, "sched_getaffinity"):
-            return max(1, (os.cpu_count() or 1) // self.local_size)
+            return max(1, min(most, (os.cpu_count() or 1) // self.local_size))
         own = sorted(os.sched_getaffinity(0))
         highest = np.array([own[-1]])
         self._machine.Allreduce(self._mpi.IN_PLACE, highest, self._mpi.MAX)
         users = np.zeros(highest[0] + 1)
         users[own] = 1.0
         self._machine.Allreduce(self._mpi.IN_PLACE, users)
-        return max(1, int(np.sum(1.0 / users[own]) + 1e-6))
+        return max(1, min(most, int(np.sum(1.0 / users[own]) + 1e-6)))
 
     def share_cores(self) -> None:
         """Let BLAS use `own_cores` threads, unless the environment says how many."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlp_xp.machine import blas
 from mlp_xp.machine.array_api import ArrayLike
 from mlp_xp.settings import checks
 from mlp_xp.tables.calibration import calibrate
@@ -53,9 +54,10 @@ def fit_table(data: ArrayLike, target: str | Sequence[str], **options: Any) -> T
     >>> model.training["metrics_on"], model.training["metrics"]["r2"] > 0.95
     ('held-out', True)
     """
-    with _at_a_path(data) as path:
+    with _at_a_path(data) as path, contextlib.ExitStack() as stack:
         settings = TrainingOptions.of({"data": path, "target": target, **options})
         checks.refuse(settings.problems())
+        stack.enter_context(blas.at_most(settings.threads))
         rows = read_data(settings)
         model = new_model(rows)
         loader = loader_for(rows.options, rows.parts.training)

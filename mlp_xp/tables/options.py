@@ -336,6 +336,14 @@ class DeviceOptions(Options):
         "Where to compute: cpu, cuda or cuda:N (`mlp-xp devices` lists them).",
         may_differ=True,
     )
+    threads: int | None = option(
+        None,
+        MACHINE,
+        "The most threads that compute, >= 1; of several ranks, each. Results differ by rounding.",
+        shown="by the cores there are and the size of a step",
+        read=whole(),
+        may_differ=True,
+    )
 
     def problems(self) -> list[str]:
         """What is wrong with the settings, a device that cannot be used here included."""

@@ -14,6 +14,7 @@ from command_line import environment, run_process, runner
 from mlp_xp import load
 from mlp_xp.cli import progress as live
 from mlp_xp.losses import Pinball, Poisson
+from mlp_xp.machine import blas
 from mlp_xp.tables.datasets import DATASETS, load_dataset
 from mlp_xp.tables.holding_out import at_random
 
@@ -300,6 +301,15 @@ EVERYTHING = {
 def test_every_option_trains(run, option, value):
     options = ["--learning-rate", "1e-4", "--epochs", "2", "--quiet", "--json"]
     assert result(run("train", f"--{option}", value, *options))["epochs"] in (1, 2)
+
+
+def test_threads_are_the_most_that_compute(run, monkeypatch):
+    found = []
+    monkeypatch.setattr(live.Silence, "passed", lambda self, n_rows: found.append(blas.n_threads()))
+    assert run("train", "--quiet", "--epochs", "1", "--threads", "1").status == 0
+    assert set(found) == {1}
+    outcome = run("train", "--threads", "0")
+    assert (outcome.status, outcome.errors) == (2, ["--threads=0 must be a whole number >= 1."])
 
 
 @pytest.mark.needs("scipy")

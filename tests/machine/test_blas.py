@@ -125,13 +125,37 @@ def test_a_number_for_later_waits_for_those_who_compute():
         ({"cpu.max": "1000 100000\n"}, 1),
         ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, sys.maxsize),
         ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
+        ({"cpu.max": "max 100000\n", "a/cpu.max": "300000 100000\n", "a/b/cpu.max": "max 100000\n"}, 3),
+        ({"cpu/a/b/cpu.cfs_quota_us": "200000\n", "cpu/a/b/cpu.cfs_period_us": "100000\n"}, 2),
+        ({"else/cpu.max": "100000 100000\n"}, sys.maxsize),
     ],
 )
 def test_a_quota_of_a_control_group_is_a_number_of_cores(tmp_path, files, expected):
     for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert blas._quota(tmp_path) == expected
+    own = tmp_path / "own"
+    own.write_text("4:memory:/else\n3:cpu,cpuacct:/a/b\n0::/a/b\n")
+    assert blas.quota(tmp_path, own) == expected
+    assert blas.quota(tmp_path, tmp_path / "none") >= expected
+
+
+@pytest.mark.parametrize("threads", [1, 3, None])
+def test_a_training_takes_no_more_threads_than_it_is_told(libraries, monkeypatch, threads):
+    monkeypatch.setattr(blas, "WORK_PER_THREAD", 1)
+    taken = []
+    monkeypatch.setattr(
+        libraries.numpys,
+        "set_num_threads",
+        lambda n: (taken.append(n), vars(libraries.numpys).update(num_threads=n)),
+    )
+    x = np.random.default_rng(0).normal(size=(64, 30))
+    run = train(Network((30, 20, 1)), Loader(x, x[:, :1]), max_epochs=2, way="plain", threads=threads)
+    next(run)
+    assert blas.n_threads() == 8  # the caller's own loop has no limit
+    assert set(taken) == ({threads, 8} if threads else set())
+    with pytest.raises(ValueError, match="threads=0"):
+        train(Network((30, 20, 1)), Loader(x, x[:, :1]), threads=0)
 
 
 def test_trainings_in_threads_of_one_process_have_the_bits_of_one_alone():

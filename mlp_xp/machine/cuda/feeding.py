@@ -17,7 +17,6 @@ that copies overlap with kernels.
 """
 
 import contextlib
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlp_xp.machine import blas
 from mlp_xp.machine.cuda import all_reduce, memory
 from mlp_xp.machine.staging import AllReduce, Runtime, Staging, Width
 
@@ -64,7 +64,7 @@ class Streams(Runtime):
         with self.device:
             self.copy = cupy.cuda.Stream(non_blocking=True)
         self._of_thread = threading.local()
-        self.n_threads = max(1, min(MOST_THREADS, (os.cpu_count() or 1) // 2))
+        self.n_threads = max(1, min(MOST_THREADS, blas.cores() // 2))
         self._pool: ThreadPoolExecutor | None = None
 
     @property
