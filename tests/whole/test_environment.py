@@ -71,7 +71,8 @@ def test_core_is_light():
 def test_extras_are_as_documented():
     names = {extra: set(bounds(requirements)) for extra, requirements in EXTRAS.items()}
     assert names.pop("test") >= {"pytest", "hypothesis", "array-api-strict"}
-    assert names.pop("dev") == set(bounds(EXTRAS["test"])) | {"ruff", "mypy"}
+    assert names.pop("dev") == set(bounds(EXTRAS["test"])) | {"codespell", "mypy", "pre-commit", "ruff"}
+    assert names.pop("docs") == names["sklearn"] | {"furo", "myst-parser", "numpydoc", "sphinx"}
     parts = {
         "sklearn": {"scikit-learn", "scipy"},
         "files": {"pyarrow"},
