@@ -339,9 +339,9 @@ class DeviceOptions(Options):
     threads: int | None = option(
         None,
         MACHINE,
-        "The most threads that compute, >= 1; of several ranks, each. Results differ by rounding.",
+        "The most threads that compute; of several ranks, each. Results differ by rounding.",
         shown="by the cores there are and the size of a step",
-        read=whole(),
+        bound=Whole,
         may_differ=True,
     )
 
