@@ -16,7 +16,7 @@ import dataclasses
 import functools
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -481,6 +481,13 @@ class Optimizer:
         for vector in self.state.values():
             for part in backend.blocks(*vector.shape):
                 vector[..., part] *= xp.astype(xp.abs(vector[..., part]) >= tiny, backend.dtype)
+
+    def restore(self, t: int, state: Mapping[str, Array]) -> None:
+        """Go on after step t with a copy of a state: host arrays, or arrays of the parameters' device."""
+        self.t, backend = t, self.parameters.backend
+        for name, vector in self.state.items():
+            known = state[name]
+            vector[...] = known if backend.owns(known) else backend.asarray(known)
 
     def to_host(self) -> dict[str, np.ndarray]:
         """The state as host arrays, copied."""

@@ -26,6 +26,7 @@ from mlp_xp.rows.loader import Loader
 from mlp_xp.rows.source import refuse_weights
 from mlp_xp.run.epoch import Epoch
 from mlp_xp.run.full_batch import Search
+from mlp_xp.run.monitor import LossMonitor
 from mlp_xp.run.rates import Rates
 from mlp_xp.run.state import Method, Observer, Training, TrainingState
 from mlp_xp.run.validation import mean_loss
@@ -224,9 +225,11 @@ def train(
     optimizer = Optimizer(given.optimizer, network.parameters, rate_factors)
     training = Training(objective, loader, optimizer, rates, method, checkpoints, average=average)
     stopping = Stopping(max_epochs, patience, tolerance, loss_below, time_budget)
+    stopped = None
     if state is not None:
         training.restore(state)
-        if not (history.train_losses and stopping.reason(history)):
+        stopped = stopping.reason(history) if history.train_losses else None
+        if stopped is None:
             training.say_what_differs(state)
     if ranks is not None:
         ranks.broadcast(network.parameters.flat, network.backend)
@@ -236,9 +239,8 @@ def train(
         judge = given.loss if given.watched_loss is None else given.watched_loss
         # The objective's network, which may compute with kernels of its own.
         validate = functools.partial(_validate, objective, validation, judge)
-    return run(
-        training, validate, stopping, keep=keep, rolls_back=on_divergence == "rollback", threads=threads
-    )
+    monitor = LossMonitor(training, stopping, validate, rolls_back=on_divergence == "rollback")
+    return run(training, monitor, keep=keep, stopped=stopped, threads=threads)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

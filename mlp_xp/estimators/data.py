@@ -100,6 +100,10 @@ class Streamed:
         return float(sum(weight.sum() for *_, weight in passes(self.source, CHUNK_ROWS)))
 
 
+Rows = InMemory | Streamed
+"""What an estimator is fitted to, or scored on."""
+
+
 class Encoded(Wrapped):
     """A source whose targets are what the core's losses read.
 

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -75,42 +75,3 @@ class DrawnOrder:
             self.random_state.shuffle(drawn)
             self.positions = self.positions[drawn]
         return self.positions
-
-    def undo_point(self) -> Callable[[], None]:
-        """A function that puts everything back as it is now."""
-        positions, drawn_from = self.positions, self.random_state.get_state()
-
-        def undo() -> None:
-            self.positions = positions
-            self.random_state.set_state(drawn_from)
-
-        return undo
-
-
-class CountedOrder:
-    """An order of the core for one epoch after the other, whatever number each call of fit gives them.
-
-    Parameters
-    ----------
-    visits : order
-        A function of (n_rows, seed, epoch).
-    n_rows, seed : int
-        Rows an epoch, and its seed.
-    """
-
-    def __init__(self, visits: Any, n_rows: int, seed: int) -> None:
-        self.visits, self.n_rows, self.seed, self.epoch = visits, n_rows, seed, 0
-
-    def __call__(self, n_rows: int, seed: int, epoch: int) -> Any:
-        """The rows of the next epoch."""
-        self.epoch += 1
-        return self.visits(n_rows, self.seed, self.epoch - 1)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the order itself, which may be a stream's own: the next fit has it."""
-        return {**vars(self), "visits": None}
-
-    def undo_point(self) -> Callable[[], None]:
-        """A function that puts everything back as it is now."""
-        epoch = self.epoch
-        return lambda: setattr(self, "epoch", epoch)

@@ -1,13 +1,16 @@
 """fit and partial_fit: from data and parameters to a trained network."""
 
 import contextlib
+import copy
+import dataclasses
 import functools
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, validate_data
@@ -17,22 +20,32 @@ from mlp_xp.dropout import resolve_dropout
 from mlp_xp.estimators import parameters
 from mlp_xp.estimators.array_home import HOST, device_for, home_of, on_host, seen_by_host, stays
 from mlp_xp.estimators.callbacks import Listeners
-from mlp_xp.estimators.data import InMemory, Streamed, is_streamed, names_of, source_given
-from mlp_xp.estimators.drawing import CountedOrder, DrawnOrder, draw_validation, draw_weights
+from mlp_xp.estimators.data import InMemory, Rows, Streamed, is_streamed, names_of, source_given
+from mlp_xp.estimators.drawing import DrawnOrder, draw_validation, draw_weights
 from mlp_xp.estimators.numeric import LOOKED_AT, refuse_dates, warn_if_coarse
+from mlp_xp.estimators.perceptron import Perceptron
 from mlp_xp.estimators.saved import HISTORY
-from mlp_xp.estimators.searching import Search
-from mlp_xp.estimators.training import OF_SKLEARN, Continuation, Descent, Validation, new_rates
+from mlp_xp.estimators.training import Continuation, FitMonitor, Validation, epoch_loss
+from mlp_xp.history import History
 from mlp_xp.initializers import INITIALIZERS, Given
+from mlp_xp.machine.array_api import Array, to_host
 from mlp_xp.machine.data_parallel import Ranks, world
 from mlp_xp.network import Network
 from mlp_xp.objective import Objective
+from mlp_xp.optimizers import Optimizer
 from mlp_xp.rows.loader import Loader
 from mlp_xp.rows.order import Sequential, Shuffled
 from mlp_xp.rows.source import Source, Subset, passes, refuse_weights
+from mlp_xp.run.full_batch import Search
+from mlp_xp.run.rates import Rates
+from mlp_xp.run.state import Training
+from mlp_xp.run.validation import mean_loss
+from mlp_xp.schedules import Constant
+from mlp_xp.training_loop import Descent, run
 
-Rows = InMemory | Streamed
-"""What an estimator is fitted to, or scored on."""
+OF_SKLEARN = 5
+"""Frames from `Fit._descend` up to scikit-learn's wrapper of `fit`: warnings seem to come from there, so that
+filters that people have (``module="sklearn"``) match."""
 
 
 class Held(NamedTuple):
@@ -43,6 +56,10 @@ class Held(NamedTuple):
     sample_weight: Any
 
 
+Start = tuple[Sequence[Array] | None, Sequence[Array] | None]
+"""Weights, and biases, that a user gave to start from."""
+
+
 def fit(
     e: Any,
     X: Any,
@@ -50,7 +67,7 @@ def fit(
     sample_weight: Any,
     *,
     held: Held,
-    start: tuple[Any, Any] = (None, None),
+    start: Start = (None, None),
     incremental: bool = False,
     prepare: Callable[[], None] | None = None,
 ) -> Any:
@@ -77,15 +94,12 @@ def fit(
         `e`.
     """
     before = dict(vars(e))
-    undo: list[Callable[[], None]] = []
     try:
         if prepare is not None:
             prepare()
-        _fit(e, X, y, sample_weight, held, start, incremental, undo)
+        Fit(e, X, incremental).run(X, y, sample_weight, held, start)
     except BaseException:
         kept = {name: value for name, value in vars(e).items() if name in _OF_CALLBACKS}
-        for back in undo:
-            back()
         vars(e).clear()
         vars(e).update(before | kept)
         raise
@@ -96,383 +110,417 @@ _OF_CALLBACKS = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
 """What scikit-learn needs after a fit, also after one that failed."""
 
 
-def _fit(
-    e: Any,
-    X: Any,
-    y: Any,
-    sample_weight: Any,
-    held: Held,
-    start: tuple[Any, Any],
-    incremental: bool,
-    undo: list[Callable[[], None]],
-) -> None:
-    first = not hasattr(e, "coefs_") or (not e.warm_start and not incremental)
-    going_on = not first and (incremental or parameters.is_continue(e.warm_start))
-    sizes = parameters.hidden_sizes(e)
-    ranks = world() if is_streamed(X) else None
-    with contextlib.nullcontext() if ranks is None else ranks.lowest_first():
-        given = source_given(X, y, e.dtype, labels=not e._y_numeric)
-    home = HOST if given is not None else home_of(X)
-    if not first and home != e._home():
-        raise ValueError(
-            f"this estimator was fitted with arrays of {e._home()}, but X is of {home}: go on with the "
-            "same library and device."
-        )
-    device = vars(e).get("device_", "cpu")
-    if first:
-        device = (e.device or "cpu") if given is not None else device_for(X, e.device)
-    data: Rows
-    if given is None:
-        data, dtype = _checked(e, X, y, sample_weight, first, incremental)
-    elif incremental:
-        raise TypeError(
-            "partial_fit takes arrays: an epoch over a path, a source or a loader is fit with "
-            "warm_start='continue' and max_iter=1."
-        )
-    elif sample_weight is not None:
-        raise TypeError("a path, a source or a loader brings its own weights: leave sample_weight out.")
-    else:
-        data, dtype = _opened(e, given, first)
-    validation = _checked_held(e, held, y if isinstance(X, str | os.PathLike) else None, dtype)
-    random_state = check_random_state(_shared(e.random_state, ranks))
-    e.n_outputs_ = e._n_outputs(data.source.n_targets)
-    layer_sizes = [e.n_features_in_, *map(int, sizes), e.n_outputs_]
-    if first:
-        e.device_, e._home_marker = device, home.send(np.empty(0, dtype=dtype))
-        network = _new_network(e, layer_sizes, device, dtype, random_state, start)
-        e.n_iter_, e.t_, e.n_layers_, e.out_activation_ = 0, 0, len(layer_sizes), e._out_activation()
-        vars(e).pop("_training", None)
-        for name in HISTORY:
-            vars(e).pop(name, None)
-    else:
-        network = e._network_now()
-        if list(network.layer_sizes) != layer_sizes:
+class Fit:
+    """One call of fit or partial_fit: it sets attributes of the estimator, and changes none of their objects.
+
+    Parameters
+    ----------
+    e : Perceptron
+        To fit.
+    X : array-like, path, source or Loader
+        As the user gave it.
+    incremental : bool
+        Whether this is one epoch of partial_fit.
+
+    Attributes
+    ----------
+    first, going_on : bool
+        Whether it starts from nothing; whether from all that the last one knew, rather than its weights.
+    ranks : Ranks or None
+        The processes that fit together.
+    """
+
+    def __init__(self, e: Perceptron, X: Any, incremental: bool) -> None:
+        self.e, self.incremental = e, incremental
+        self.first = not hasattr(e, "coefs_") or (not e.warm_start and not incremental)
+        self.keeps = incremental or parameters.is_continue(e.warm_start)
+        self.going_on = not self.first and self.keeps
+        self.ranks: Ranks | None = world() if is_streamed(X) else None
+
+    def run(self, X: Any, y: Any, sample_weight: Any, held: Held, start: Start) -> None:
+        """From data to a trained network."""
+        e = self.e
+        sizes = parameters.hidden_sizes(e)
+        data = self._data(X, y, sample_weight)
+        validation = self._checked_held(held, y if isinstance(X, str | os.PathLike) else None)
+        self.random_state = check_random_state(self._shared(e.random_state))
+        e.n_outputs_ = e._n_outputs(data.source.n_targets)
+        layer_sizes = [e.n_features_in_, *map(int, sizes), e.n_outputs_]
+        if self.first:
+            network = self._new_network(layer_sizes, start)
+        else:
+            network = self._network_again(layer_sizes, start)
+        if self.ranks is not None:
+            self.ranks.broadcast(network.parameters.flat, network.backend)
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        self.listeners = Listeners(e, network, e.max_iter, X, y, metadata)
+        self.listeners.begin()
+        if parameters.is_stochastic(e):
+            self._descend(network, data, validation, X if isinstance(X, Loader) else None)
+        else:
+            self._search(network, data, validation)
+        if not network.parameters.are_finite():
             raise ValueError(
-                f"warm_start and partial_fit go on with a network of layer sizes "
-                f"{network.layer_sizes}, but these data and hidden_layer_sizes need "
-                f"{tuple(layer_sizes)}."
+                "Solver produced non-finite parameter weights. The input data may contain large values and "
+                "need to be preprocessed."
             )
-        flat = network.backend.xp.asarray(network.parameters.flat, copy=True)
-        undo.append(lambda: network.parameters.flat.__setitem__(..., flat))
-        if start != (None, None):
-            _set(network, start)
-    if ranks is not None:
-        ranks.broadcast(network.parameters.flat, network.backend)
-    listeners = Listeners(e, network, e.max_iter, X, y, _metadata(sample_weight))
-    listeners.begin()
-    if parameters.is_stochastic(e):
-        visits = X if isinstance(X, Loader) else None
-        _descend(
-            e, network, data, validation, random_state, listeners, visits, first, going_on, incremental, undo,
-            ranks,
-        )  # fmt: skip
-    else:
-        _lbfgs(e, network, data, validation, listeners, ranks)
-    if not np.isfinite(network.parameters.to_host()).all():
-        raise ValueError(
-            "Solver produced non-finite parameter weights. The input data may contain large values and "
-            "need to be preprocessed."
-        )
-    e._publish(network)
-    listeners.end()
+        e._publish(network)
+        self.listeners.end()
 
+    def _data(self, X: Any, y: Any, sample_weight: Any) -> Rows:
+        """The rows, checked."""
+        e = self.e
+        with contextlib.nullcontext() if self.ranks is None else self.ranks.lowest_first():
+            source = source_given(X, y, e.dtype, labels=not e._y_numeric)
+        home = HOST if source is not None else home_of(X)
+        if not self.first and home != e._home():
+            raise ValueError(
+                f"this estimator was fitted with arrays of {e._home()}, but X is of {home}: go on with the "
+                "same library and device."
+            )
+        if self.first:
+            e.device_ = (e.device or "cpu") if source is not None else device_for(X, e.device)
+        if source is None:
+            data: Rows = self._checked(X, y, sample_weight)
+        elif self.incremental:
+            raise TypeError(
+                "partial_fit takes arrays: an epoch over a path, a source or a loader is fit with "
+                "warm_start='continue' and max_iter=1."
+            )
+        elif sample_weight is not None:
+            raise TypeError("a path, a source or a loader brings its own weights: leave sample_weight out.")
+        else:
+            data = self._opened(source)
+        if self.first:
+            e._home_marker = home.send(np.empty(0, dtype=self.dtype))
+        return data
 
-def _metadata(sample_weight: Any) -> dict[str, Any] | None:
-    return None if sample_weight is None else {"sample_weight": sample_weight}
+    def _checked(self, X: Any, y: Any, sample_weight: Any) -> InMemory:
+        """Rows of arrays."""
+        e = self.e
+        X, y = self._validated(X, y, reset=self.first)
+        self._decide_dtype("float32" if X.dtype == (home_of(X).xp or np).float32 else "float64")
+        if self.dtype == "float32" and self.first and isinstance(X, np.ndarray):
+            warn_if_coarse("X", X, vars(e).get("feature_names_in_"))
+            if e._y_numeric:
+                warn_if_coarse("y", np.reshape(y, (len(y), -1)))
+        encoded = e._encode_targets(y, self.dtype, self.incremental)
+        weight = None if sample_weight is None else _check_sample_weight(on_host(sample_weight), y)
+        if weight is not None:
+            refuse_weights(weight)
+        return InMemory(X, encoded, e._weighted(y, weight, self.incremental))
 
+    def _decide_dtype(self, found: str) -> None:
+        """What to compute in: what is asked for, else what rows have; later what the network has."""
+        e = self.e
+        self.dtype = (e.dtype or found) if self.first else e._network_now().backend.dtype_name
 
-def _checked(e: Any, X: Any, y: Any, sample_weight: Any, first: bool, incremental: bool) -> tuple[Rows, str]:
-    """Data, and the dtype to compute in."""
-    X, y = _validated(e, X, y, first)
-    dtype = e.dtype or ("float32" if X.dtype == (home_of(X).xp or np).float32 else "float64")
-    if not first:
-        dtype = e._network_now().backend.dtype_name
-    if dtype == "float32" and first and isinstance(X, np.ndarray):
-        warn_if_coarse("X", X, vars(e).get("feature_names_in_"))
+    def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
+        """X and y as scikit-learn checks them, on the host but for an X that stays where it is."""
+        e, stay = self.e, stays(X)
+        refuse_dates("X", X)
         if e._y_numeric:
-            warn_if_coarse("y", np.reshape(y, (len(y), -1)))
-    encoded = e._encode_targets(y, dtype, incremental)
-    weight = None if sample_weight is None else _check_sample_weight(on_host(sample_weight), y)
-    if weight is not None:
-        refuse_weights(weight)
-    return InMemory(X, encoded, e._weighted(y, weight, incremental)), dtype
+            refuse_dates("y", y)
+        checked, y = validate_data(
+            e,
+            seen_by_host(X) if stay else on_host(X),
+            on_host(y),
+            accept_sparse=["csr", "csc"],
+            multi_output=True,
+            y_numeric=e._y_numeric,
+            dtype=None if stay else (np.float64, np.float32),
+            order="C",  # rows that lie in one piece are gathered 5 to 10 times as fast, in every epoch
+            reset=reset,
+        )
+        return (X if stay else checked), y
 
+    def _opened(self, source: Source) -> Streamed:
+        """Rows of a source."""
+        e = self.e
+        self._check_columns(source, reset=self.first)
+        self._decide_dtype(source.dtype)
+        encoded = e._encoded_source(source, self.dtype, learn=True)
+        if self.dtype == "float32" and self.first:
+            _, x, y, _ = next(passes(source, LOOKED_AT))
+            warn_if_coarse("X", x, names_of(source.columns))
+            if e._y_numeric:
+                warn_if_coarse("y", y)
+        return Streamed(encoded)
 
-def _validated(e: Any, X: Any, y: Any, first: bool) -> tuple[Any, Any]:
-    """X and y as scikit-learn checks them, on the host but for an X that stays where it is."""
-    stay = stays(X)
-    refuse_dates("X", X)
-    if e._y_numeric:
-        refuse_dates("y", y)
-    checked, y = validate_data(
-        e,
-        seen_by_host(X) if stay else on_host(X),
-        on_host(y),
-        accept_sparse=["csr", "csc"],
-        multi_output=True,
-        y_numeric=e._y_numeric,
-        dtype=None if stay else (np.float64, np.float32),
-        order="C",  # rows that lie in one piece are gathered 5 to 10 times as fast, in every epoch
-        reset=first,
-    )
-    return (X if stay else checked), y
+    def _check_columns(self, source: Source, *, reset: bool) -> None:
+        """Learn the number and names of features, or check that they are those of the last fit."""
+        e, names = self.e, names_of(source.columns)
+        if reset:
+            e.n_features_in_ = source.n_features
+            e.__dict__.pop("feature_names_in_", None)
+            if names is not None:
+                e.feature_names_in_ = np.array(names, dtype=object)
+            return
+        known = vars(e).get("feature_names_in_")
+        if source.n_features != e.n_features_in_ or (
+            names is not None and known is not None and names != list(known)
+        ):
+            raise ValueError(
+                f"the source has {source.n_features} features{'' if names is None else f' {names}'}, but "
+                f"{type(e).__name__} was fitted with {e.n_features_in_}"
+                f"{'' if known is None else f' {list(known)}'}."
+            )
 
+    def _checked_held(self, held: Held, target: Any) -> Rows | None:
+        """The user's own validation rows."""
+        e = self.e
+        if held.X is None and held.y is None:
+            return None
+        by_path = isinstance(held.X, str | os.PathLike)
+        named = target if by_path and held.y is None else held.y
+        source = source_given(held.X, named, e.dtype, labels=not e._y_numeric)
+        if source is not None:
+            self._check_columns(source, reset=False)
+            return Streamed(e._encoded_source(source, self.dtype, learn=False))
+        if held.X is None or held.y is None:
+            raise ValueError("X_val and y_val go together: give both or none.")
+        X, y = self._validated(held.X, held.y, reset=False)
+        weight = None if held.sample_weight is None else _check_sample_weight(on_host(held.sample_weight), y)
+        return InMemory(X, e._encode(y, self.dtype), weight)
 
-def _opened(e: Any, source: Source, first: bool) -> tuple[Rows, str]:
-    """Rows of a source, and the dtype to compute in."""
-    _check_columns(e, source, first)
-    dtype = e.dtype or source.dtype
-    if not first:
-        dtype = e._network_now().backend.dtype_name
-    encoded = e._encoded_source(source, dtype, learn=True)
-    if dtype == "float32" and first:
-        _, x, y, _ = next(passes(source, LOOKED_AT))
-        warn_if_coarse("X", x, names_of(source.columns))
-        if e._y_numeric:
-            warn_if_coarse("y", y)
-    return Streamed(encoded), dtype
+    def _shared(self, random_state: Any) -> Any:
+        """What to draw from: where it is left to chance, the same on all ranks."""
+        if self.ranks is None or random_state is not None:
+            return random_state
+        return int(self.ranks.from_first(float(np.random.default_rng().integers(2**31))))
 
+    def _new_network(self, layer_sizes: list[int], start: Start) -> Network:
+        """A network with new weights, of an estimator that forgets what it knew."""
+        e, n_hidden = self.e, len(layer_sizes) - 2
+        hidden = parameters.hidden_activations(e.activation, n_hidden)
+        initializer: Any = None
+        seed = 0
+        if start[0] is not None:
+            initializer = Given(start[0], start[1])
+        elif e.initializer is None:
+            all_of_them = hidden or parameters.hidden_activations(e.activation)
+            initializer = draw_weights(self.random_state, layer_sizes, all_of_them)
+        else:
+            initializer = own.resolve("initializer", INITIALIZERS, e.initializer)
+            seed = int(self.random_state.randint(2**31))
+        network = Network(
+            layer_sizes,
+            activation=hidden,
+            initializer=initializer,
+            device=e.device_,
+            dtype=self.dtype,
+            seed=seed,
+        )
+        network.output = e._link()
+        e.n_iter_, e.t_, e.n_layers_, e.out_activation_ = 0, 0, len(layer_sizes), e._out_activation()
+        for name in ("_training", *HISTORY):
+            e.__dict__.pop(name, None)
+        return network
 
-def _check_columns(e: Any, source: Source, first: bool) -> None:
-    """Learn the number and names of features, or check that they are those of the last fit."""
-    names = names_of(source.columns)
-    if first:
-        e.n_features_in_ = source.n_features
-        vars(e).pop("feature_names_in_", None)
-        if names is not None:
-            e.feature_names_in_ = np.array(names, dtype=object)
-        return
-    known = getattr(e, "feature_names_in_", None)
-    if source.n_features != e.n_features_in_ or (
-        names is not None and known is not None and names != list(known)
-    ):
-        raise ValueError(
-            f"the source has {source.n_features} features{'' if names is None else f' {names}'}, but "
-            f"{type(e).__name__} was fitted with {e.n_features_in_}"
-            f"{'' if known is None else f' {list(known)}'}."
+    def _network_again(self, layer_sizes: list[int], start: Start) -> Network:
+        """A copy of the network as it is, with a user's weights if there are any."""
+        known = self.e._network_now()
+        if list(known.layer_sizes) != layer_sizes:
+            raise ValueError(
+                f"warm_start and partial_fit go on with a network of layer sizes {known.layer_sizes}, but "
+                f"these data and hidden_layer_sizes need {tuple(layer_sizes)}."
+            )
+        network = copy.copy(known)
+        network.parameters = known.parameters.zeros_like()
+        network.parameters.flat[...] = known.parameters.flat
+        if start[0] is not None:
+            given, none = Given(start[0], start[1]), np.random.default_rng()
+            for layer, weights in enumerate(network.parameters.weights):
+                drawn = (given.weights, given.biases)
+                network.parameters.set_layer(layer, *(draw(none, layer, *weights.shape) for draw in drawn))
+        return network
+
+    def _descend(self, network: Network, data: Rows, validation: Rows | None, given: Loader | None) -> None:
+        """Train step by step."""
+        e, past, source = self.e, self._past(network), data.source
+        if validation is None and e.early_stopping:
+            split = self._split(past, data)
+            past = dataclasses.replace(past, split=split)
+            source, validation = Subset(source, split[0]), data.part(split[1])
+        past, loader = self._loader(past, data, source, given)
+        self._start_history(validated=validation is not None)
+        objective = Objective(
+            network,
+            e._loss(self.dtype),
+            parameters.regularizer_of(e),
+            past.dropout,
+            ranks=self.ranks,
+        )
+        past.rates.history.steps_per_epoch, past.rates.history.seconds = loader.steps_per_epoch, 0.0
+        loss_of = functools.partial(epoch_loss, loader=loader, scale=e._loss_scale())
+        method = Descent(clip_norm=e.clip_norm, loss_of=loss_of)
+        training = Training(objective, loader, past.optimizer(network.parameters), past.rates, method)
+        monitor = FitMonitor(e, training, self._validation(network, validation))
+        monitor.found_best = self.first or self.going_on  # so far it is where this call began
+        if past.latest is not None:
+            network.parameters.flat[...] = network.parameters.backend.asarray(to_host(past.latest))
+        n_epochs = 1 if self.incremental else e.max_iter
+        e.stopped_ = self._epochs(training, monitor, n_epochs)
+        if e.stopped_ is None and not self.incremental:
+            e.stopped_ = f"reached {n_epochs} epochs"
+            warnings.warn(
+                f"Stochastic Optimizer: Maximum iterations ({n_epochs}) reached and the optimization hasn't "
+                "converged yet.",
+                ConvergenceWarning,
+                stacklevel=OF_SKLEARN,
+            )
+        latest = None
+        if monitor.is_early and monitor.found_best:
+            latest = training.copied() if self.keeps else None
+            network.parameters.flat[...] = training.best
+        optimizer = training.optimizer
+        past = dataclasses.replace(past, t=optimizer.t, state=optimizer.state, latest=latest)
+        if not parameters.is_continue(e.warm_start):
+            past = dataclasses.replace(past, order=None, seed=None, split=None)
+        e._training = past
+
+    def _past(self, network: Network) -> Continuation:
+        """What this call goes on from."""
+        e, known = self.e, vars(self.e).get("_training")
+        if known is not None and self.going_on:
+            return known.copied()
+        history = History(max_epochs=e.max_iter)
+        rates = Rates(float(e.learning_rate_init), parameters.schedule_of(e), history)
+        # Nothing is drawn without dropout, so that the order is scikit-learn's.
+        seed = int(self.random_state.randint(2**31)) if np.any(e.dropout) else 0
+        return Continuation(
+            parameters.rule_of(e), rates, resolve_dropout(e.dropout, network.n_layers - 1, seed)
         )
 
-
-def _checked_held(e: Any, held: Held, target: Any, dtype: str) -> Rows | None:
-    if held.X is None and held.y is None:
-        return None
-    by_path = isinstance(held.X, str | os.PathLike)
-    named = target if by_path and held.y is None else held.y
-    given = source_given(held.X, named, e.dtype, labels=not e._y_numeric)
-    if given is not None:
-        _check_columns(e, given, False)
-        return Streamed(e._encoded_source(given, dtype, learn=False))
-    if held.X is None or held.y is None:
-        raise ValueError("X_val and y_val go together: give both or none.")
-    X, y = _validated(e, held.X, held.y, False)
-    weight = None if held.sample_weight is None else _check_sample_weight(on_host(held.sample_weight), y)
-    return InMemory(X, e._encode(y, dtype), weight)
-
-
-def _new_network(
-    e: Any,
-    layer_sizes: list[int],
-    device: str,
-    dtype: str,
-    random_state: np.random.RandomState,
-    start: tuple[Any, Any],
-) -> Network:
-    n_hidden = len(layer_sizes) - 2
-    hidden = parameters.hidden_activations(e.activation, n_hidden)
-    initializer: Any = None
-    seed = 0
-    if start[0] is not None:
-        initializer = Given(*start)
-    elif e.initializer is None:
-        initializer = draw_weights(
-            random_state, layer_sizes, hidden or parameters.hidden_activations(e.activation)
-        )
-    else:
-        initializer = own.resolve("initializer", INITIALIZERS, e.initializer)
-        seed = int(random_state.randint(2**31))
-    network = Network(
-        layer_sizes,
-        activation=hidden,
-        initializer=initializer,
-        device=device,
-        dtype=dtype,
-        seed=seed,
-    )
-    network.output = e._link()
-    return network
-
-
-def _set(network: Network, start: tuple[Any, Any]) -> None:
-    """Copy a user's weights into a network."""
-    given, none = Given(*start), np.random.default_rng()
-    for layer, weights in enumerate(network.parameters.weights):
-        shape = weights.shape
-        network.parameters.set_layer(
-            layer, given.weights(none, layer, *shape), given.biases(none, layer, *shape)
-        )
-
-
-def _descend(
-    e: Any,
-    network: Network,
-    data: Rows,
-    validation: Rows | None,
-    random_state: np.random.RandomState,
-    listeners: Listeners,
-    loader_given: Loader | None,
-    first: bool,
-    going_on: bool,
-    incremental: bool,
-    undo: list[Callable[[], None]],
-    ranks: Ranks | None,
-) -> None:
-    """Train step by step."""
-    training, keeps = vars(e).get("_training"), parameters.is_continue(e.warm_start)
-    best = None
-    if first or (going_on and e.early_stopping):
-        best = network.backend.xp.asarray(network.parameters.flat, copy=True)
-    if training is None or not going_on:
-        dropout = resolve_dropout(e.dropout, network.n_layers - 1, _seed(e, random_state))
-        rates = new_rates(float(e.learning_rate_init), parameters.schedule_of(e), e.max_iter)
-        training = Continuation(network, parameters.rule_of(e), rates, dropout)
-    else:
-        training.attach(network)
-        undo.append(training.undo_point())
-        if training.latest is not None:
-            network.parameters.flat[...] = network.backend.asarray(training.latest)
-            training.latest = None
-    source = data.source
-    if validation is None and e.early_stopping:
-        if incremental or source.order is not None:
-            what = "partial_fit" if incremental else "a stream of batches"
+    def _split(self, past: Continuation, data: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """The rows to train on, and those to hold out."""
+        e, source = self.e, data.source
+        if self.incremental or source.order is not None:
+            what = "partial_fit" if self.incremental else "a stream of batches"
             raise ValueError(
                 f"{what} does not support early_stopping=True without validation data: give it X_val and "
                 "y_val."
             )
-        if training.split is None or sum(map(len, training.split)) != source.n_rows:
-            training.split = draw_validation(
-                random_state, source.n_rows, e.validation_fraction, e._stratify(data)
+        if past.split is not None and sum(map(len, past.split)) == source.n_rows:
+            return past.split
+        return draw_validation(self.random_state, source.n_rows, e.validation_fraction, e._stratify(data))
+
+    def _loader(
+        self, past: Continuation, data: Rows, source: Source, given: Loader | None
+    ) -> tuple[Continuation, Loader]:
+        """What gives the training rows in scikit-learn's order, or streamed ones in the core's."""
+        e, n_rows = self.e, source.n_rows
+        if given is None and not isinstance(e.batch_size, str) and e.batch_size > n_rows:
+            warnings.warn(
+                "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
+                stacklevel=OF_SKLEARN + 1,
             )
-        rows, rows_val = training.split
-        validation = data.part(rows_val)
-        source = Subset(source, rows)
-    visits = None
-    batch = parameters.batch_rows(e, source.n_rows)
-    if loader_given is not None:
-        visits, batch = loader_given.order, min(loader_given.batch_size, source.n_rows)
-    elif isinstance(data, Streamed):
+        batch = parameters.batch_rows(e, n_rows) if given is None else min(given.batch_size, n_rows)
+        if isinstance(data, InMemory) and given is None:
+            order = past.order
+            if order is None or order.n_rows != n_rows or self.incremental:
+                order = DrawnOrder(self.random_state, n_rows, bool(e.shuffle))
+            past = dataclasses.replace(past, order=order)
+            return past, Loader(source, batch_size=batch, order=order, prefetch=data.prefetch)
+        if past.seed is None:
+            seed = int(self.random_state.randint(2**31)) if given is None else given.seed
+            past = dataclasses.replace(past, seed=seed)
         visits = source.order or (Shuffled() if e.shuffle else Sequential())
-    if training.order is None or training.order.n_rows != source.n_rows or incremental:
-        if visits is None:
-            training.order = DrawnOrder(random_state, source.n_rows, bool(e.shuffle))
-        else:
-            seed = int(random_state.randint(2**31)) if loader_given is None else loader_given.seed
-            training.order = CountedOrder(visits, source.n_rows, seed)
-    if isinstance(training.order, CountedOrder):
-        training.order.visits = visits
-    if loader_given is None and not isinstance(e.batch_size, str) and e.batch_size > source.n_rows:
-        warnings.warn(
-            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
-            stacklevel=OF_SKLEARN,
-        )
-    loader = Loader(source, batch_size=batch, order=training.order, prefetch=data.prefetch)
-    _start_history(e, validation is not None, undo)
-    objective = Objective(
-        network,
-        e._loss(network.backend.dtype_name),
-        parameters.regularizer_of(e),
-        training.dropout,
-        ranks=ranks,
-    )
-    watch = _watch(e, network, validation)
-    descent = Descent(e, training, objective, loader, watch, e._loss_scale(), parameters.is_adaptive(e))
-    if descent.early and best is not None:
-        descent.best = best
-    descent.run(
-        1 if incremental else e.max_iter,
-        listeners,
-        one_call=not incremental,
-        keep_latest=keeps or incremental,
-    )
-    e.stopped_ = descent.stopped
-    if not keeps:
-        training.order = training.split = None
-    e._training = training
+        visits = visits if given is None else given.order
+        seed, prefetch = past.seed or 0, data.prefetch
+        return past, Loader(source, batch_size=batch, order=visits, seed=seed, prefetch=prefetch)
+
+    def _search(self, network: Network, data: Rows, validation: Rows | None) -> None:
+        """Train by L-BFGS over all rows."""
+        e, rule = self.e, parameters.rule_of(self.e)
+        objective = Objective(network, e._loss(self.dtype), parameters.regularizer_of(e), ranks=self.ranks)
+        loader, rates = _whole(data), Rates(0.0, Constant(), History(max_epochs=e.max_iter))
+        training = Training(objective, loader, Optimizer(rule, network.parameters), rates, Search(rule))
+        if validation is not None:
+            e.validation_loss_curve_, e.validation_scores_ = [], []
+        monitor = FitMonitor(e, training, self._validation(network, validation))
+        e.stopped_ = self._epochs(training, monitor, e.max_iter)
+        e.n_iter_ = rates.history.step  # none, where it began at a minimum
+        if "ended: " in e.stopped_ and "CONVERGENCE" not in e.stopped_:
+            warnings.warn(
+                f"lbfgs failed to converge after {e.n_iter_} iteration(s): "
+                f"{e.stopped_.partition(': ')[2]}\n\nIncrease the number of iterations to improve the "
+                f"convergence (max_iter={e.max_iter}). You might also want to scale the data as shown in:\n"
+                "    https://scikit-learn.org/stable/modules/preprocessing.html",
+                ConvergenceWarning,
+                stacklevel=OF_SKLEARN,
+            )
+        scale, regularizer = e._loss_scale(), objective.regularizer
+        if scale != 1.0 or not rates.history.train_losses:
+            weights = network.parameters.flat_weights
+            penalty = 0.0 if regularizer is None else float(regularizer.value(network.backend, weights))
+            loss = mean_loss(network, loader, objective.loss, self.ranks)
+            e.loss_ = scale * loss + penalty / data.divisor
+
+    def _epochs(self, training: Training, monitor: FitMonitor, n_epochs: int) -> str | None:
+        """Make epochs until something says stop, and return what; None after all of them."""
+        e, rates, listeners, stopped = self.e, training.rates, self.listeners, None
+        e.n_iter_ = 0
+        try:
+            with contextlib.closing(run(training, monitor)) as epochs:
+                for _ in range(n_epochs):
+                    listeners.begin_epoch()
+                    rates.last = rates.now()
+                    epoch = next(epochs)
+                    wishes = listeners.end_epoch(monitor.progress(epoch.seconds))
+                    stopped = epoch.stopped
+                    if self._any(wishes):
+                        stopped = stopped or "stopped by a callback"
+                    if stopped is not None:
+                        break
+        except KeyboardInterrupt:
+            stopped = "interrupted"
+            warnings.warn("Training interrupted by user.", stacklevel=OF_SKLEARN + 1)
+        return stopped
+
+    def _any(self, wishes: bool) -> bool:
+        """Whether any rank's callback wishes to stop: all must decide alike."""
+        return wishes if self.ranks is None else self.ranks.sum_numbers([float(wishes)])[0] > 0
+
+    def _start_history(self, *, validated: bool) -> None:
+        """Lists and counts that epochs go on with; the lists are copied."""
+        e, early = self.e, self.e.early_stopping
+        defaults: dict[str, Any] = {
+            "loss_curve_": [],
+            "_no_improvement_count": 0,
+            "best_loss_": None if early else np.inf,
+            "validation_scores_": [] if validated else None,
+            "best_validation_score_": -np.inf if early else None,
+        }
+        if validated:
+            defaults |= {"validation_loss_curve_": []}
+            if early:
+                defaults |= {"best_validation_loss_": np.inf}
+        for name, value in defaults.items():
+            known = vars(e).get(name)
+            known = value if known is None else known
+            setattr(e, name, [*known] if isinstance(known, list) else known)
+
+    def _validation(self, network: Network, rows: Rows | None) -> Validation | None:
+        """What is looked at on the rows held out."""
+        return None if rows is None else Validation(_whole(rows), self._score(network, rows))
+
+    def _score(self, network: Network, data: Rows) -> Callable[[], float]:
+        """The function that scores the network of now on validation data."""
+        e = self.e
+        if e.scoring is None or e.scoring == "loss":
+            return lambda: e._score_of_outputs(*data.outputs(network))
+        if not isinstance(data, InMemory):
+            raise ValueError(
+                f"scoring={e.scoring!r} needs validation rows in memory: give X_val and y_val as arrays, or "
+                "scoring=None or 'loss'."
+            )
+        scorer = check_scoring(e, e.scoring)
+        x, y = on_host(data.x), e._decode_targets(data.y)
+        more = {} if data.weight is None else {"sample_weight": data.weight}
+        return lambda: float(scorer(e.snapshot_of(network), x, y, **more))
 
 
 def _whole(rows: Rows) -> Loader:
     """All rows at once, in the order in which they can be read."""
     return Loader(rows.source, batch_size="full", order=rows.source.order or "sequential")
-
-
-def _shared(random_state: Any, ranks: Ranks | None) -> Any:
-    """What to draw from: where it is left to chance, the same on all ranks."""
-    if ranks is None or random_state is not None:
-        return random_state
-    return int(ranks.from_first(float(np.random.default_rng().integers(2**31))))
-
-
-def _seed(e: Any, random_state: np.random.RandomState) -> int:
-    """Of dropout; nothing is drawn without it, so that the order is scikit-learn's."""
-    return int(random_state.randint(2**31)) if np.any(e.dropout) else 0
-
-
-def _start_history(e: Any, validated: bool, undo: list[Callable[[], None]]) -> None:
-    """Lists and counts that epochs go on with."""
-    early = e.early_stopping
-    defaults: dict[str, Any] = {
-        "loss_curve_": [],
-        "_no_improvement_count": 0,
-        "best_loss_": None if early else np.inf,
-        "validation_scores_": [] if validated else None,
-        "best_validation_score_": -np.inf if early else None,
-    }
-    if validated:
-        defaults |= {"validation_loss_curve_": []}
-        if early:
-            defaults |= {"best_validation_loss_": np.inf}
-    for name, value in defaults.items():
-        known = vars(e).get(name)
-        if known is None:
-            setattr(e, name, value)
-        elif isinstance(known, list):
-            undo.append(functools.partial(known.__delitem__, slice(len(known), None)))
-
-
-def _watch(e: Any, network: Network, validation: Rows | None) -> Validation | None:
-    """What is watched on the rows held out."""
-    if validation is None:
-        return None
-    return Validation(_whole(validation), _score(e, network, validation), on_loss=e.scoring == "loss")
-
-
-def _score(e: Any, network: Network, data: Rows) -> Callable[[], float]:
-    """The function that scores the network of now on validation data."""
-    if e.scoring is None or e.scoring == "loss":
-        return lambda: e._score_of_outputs(*data.outputs(network))
-    if not isinstance(data, InMemory):
-        raise ValueError(
-            f"scoring={e.scoring!r} needs validation rows in memory: give X_val and y_val as arrays, or "
-            "scoring=None or 'loss'."
-        )
-    scorer = check_scoring(e, e.scoring)
-    y = e._decode_targets(data.y)
-    more = {} if data.weight is None else {"sample_weight": data.weight}
-    x = on_host(data.x)
-    return lambda: float(scorer(e.snapshot_of(network), x, y, **more))
-
-
-def _lbfgs(
-    e: Any,
-    network: Network,
-    data: Rows,
-    validation: Rows | None,
-    listeners: Listeners,
-    ranks: Ranks | None,
-) -> None:
-    """Train by L-BFGS over all rows."""
-    loss = e._loss(network.backend.dtype_name)
-    objective = Objective(network, loss, parameters.regularizer_of(e), ranks=ranks)
-    watch = _watch(e, network, validation)
-    search = Search(e, objective, _whole(data), watch, e._loss_scale(), data.divisor, listeners)
-    search.run(parameters.rule_of(e), e.max_iter)

@@ -55,7 +55,7 @@ class Epoch:
         return self.training.state()
 
 
-def epoch_now(training: Training, *, is_best: bool, stopped: str | None) -> Epoch:
+def epoch_now(training: Training, stopped: str | None) -> Epoch:
     """The epoch that a run has just ended."""
     history, loader = training.history, training.loader
     return Epoch(
@@ -66,7 +66,7 @@ def epoch_now(training: Training, *, is_best: bool, stopped: str | None) -> Epoc
         steps=loader.steps_per_epoch,
         n_rows=loader.n_rows,
         seconds=history.seconds,
-        is_best=is_best,
+        is_best=history.best_epoch == len(history.train_losses),
         best_parameters=training.best,
         stopped=stopped,
         training=training,

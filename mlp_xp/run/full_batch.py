@@ -180,15 +180,18 @@ class Search:
             nonlocal at
             at, value = (start, value_and_gradient(objective, loader, start)[0]) if found is None else found
             parameters.flat[...] = parameters.backend.asarray(at)
-            history.step = len(history.train_losses) + 1
+            history.step = len(history.train_losses) + (found is not None)
             return value, stopped
 
         try:
             while True:
                 what, content = asked.get()
                 if what == "evaluate":
-                    answers.put(value_and_gradient(objective, loader, content))
-                    parameters.flat[...] = parameters.backend.asarray(at)
+                    try:
+                        found_there = value_and_gradient(objective, loader, content)
+                    finally:  # also where Ctrl-C ends it
+                        parameters.flat[...] = parameters.backend.asarray(at)
+                    answers.put(found_there)
                     training.after_steps()
                 elif what == "iterate":
                     if found is not None:

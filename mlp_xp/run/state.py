@@ -21,27 +21,6 @@ Pass = tuple[float, str | None]
 """One pass over the data: its loss and, where the method has come to an end with it, why."""
 
 
-class Attended(Protocol):
-    """Whoever looks at a run between two steps, where weights, optimizer and history agree."""
-
-    def asks_in(self) -> int:
-        """After how many steps, at most, `after_steps` is to be called; 1 at least."""
-
-    def after_steps(self) -> None:
-        """Look; an exception ends the run there."""
-
-
-class Unattended:
-    """Nobody looks."""
-
-    def asks_in(self) -> int:
-        """Never."""
-        return sys.maxsize
-
-    def after_steps(self) -> None:
-        """Nothing to do."""
-
-
 class Observer(Protocol):
     """Whoever a run is shown to by `train`: what writes checkpoints, say."""
 
@@ -125,11 +104,12 @@ class Training:
         self.parameters = objective.network.parameters
         n_steps = self.history.max_epochs * self.history.steps_per_epoch
         self.average = Average(self.parameters, average, n_steps) if average else None
-        self.last_good, self.best = self._copy(), self._copy()
+        self.last_good, self.best = self.copied(), self.copied()
         self.goes_on_inside_an_epoch, self.is_over = False, False
         self.checkpoints = checkpoints
 
-    def _copy(self) -> Array:
+    def copied(self) -> Array:
+        """The weights of now, in a vector of their own."""
         return self.parameters.backend.xp.asarray(self.parameters.flat, copy=True)
 
     def passes(self) -> Generator[Pass]:
@@ -192,7 +172,7 @@ class Training:
         if not history.watched[-1] < history.best_loss:
             return False
         history.best_loss, history.best_epoch = history.watched[-1], len(history.train_losses)
-        self.best = self._copy()
+        self.best = self.copied()
         return True
 
     def state(self) -> TrainingState:
@@ -262,9 +242,9 @@ class Training:
             self.average.is_in_use = False
             self.average.flat[...] = on_device(state.arrays["average"])
         self.last_good, self.best = on_device(state.arrays["last_good"]), on_device(state.arrays["best"])
-        for name, vector in self.optimizer.state.items():
-            vector[...] = on_device(state.arrays[f"optimizer.{name}"])
-        self.optimizer.t, self.rates.last = state.numbers["t"], state.numbers["last_rate"]
+        remembered = {name: state.arrays[f"optimizer.{name}"] for name in self.optimizer.state}
+        self.optimizer.restore(state.numbers["t"], remembered)
+        self.rates.last = state.numbers["last_rate"]
         kept = (self.history.steps_per_epoch, self.history.max_epochs)
         for field in dataclasses.fields(History):
             value = state.numbers[field.name]

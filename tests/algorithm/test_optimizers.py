@@ -29,10 +29,9 @@ from mlp_xp.optimizers import (
 from mlp_xp.parameters import Parameters
 from mlp_xp.rows.loader import Loader
 from mlp_xp.run.rates import Rates
-from mlp_xp.run.state import Unattended
+from mlp_xp.run.state import Training
 from mlp_xp.schedules import Constant
-from mlp_xp.step import Step
-from mlp_xp.training_loop import descend as epochs
+from mlp_xp.training_loop import Descent
 
 SIZES = (3, 5, 2)
 N_WEIGHTS = 3 * 5 + 5 * 2
@@ -310,10 +309,10 @@ def test_states_are_flushed_at_the_end_of_an_epoch_once_in_512_steps(batch_size,
     loader = Loader(x, y, batch_size=batch_size)
     history = History(steps_per_epoch=loader.steps_per_epoch, max_epochs=1, step=steps_before)
     objective = Objective(network, SquaredError())
-    step = Step(objective, optimizer)
-    run = epochs(step, loader, Rates(0.1, Constant(), history), Unattended())
-    next(run)
-    run.close()
+    training = Training(objective, loader, optimizer, Rates(0.1, Constant(), history), Descent("plain"))
+    passes = training.passes()
+    next(passes)
+    passes.close()
     assert (optimizer.state["v"][:6] == 0).all() == flushed
 
 

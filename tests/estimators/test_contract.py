@@ -230,6 +230,18 @@ def test_a_fit_that_fails_leaves_the_estimator_as_it_was(kind, options):
 
 
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_what_was_taken_from_a_fit_stays_as_it_was(kind):
+    model = fitted(kind, warm_start="continue")
+    other, weights, curve = copy.copy(model), model.coefs_[0], list(model.loss_curve_)
+    predicted = model.predict(x)
+    for method in (model.fit, model.partial_fit):
+        method(x, y if kind is MLPClassifier else real)
+        assert np.abs(model.coefs_[0] - weights).max() > 0
+        assert other.loss_curve_ == curve
+        np.testing.assert_array_equal(other.predict(x), predicted)
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
 def test_clone_copy_and_pickle(kind):
     for solver in ("adam", "sgd", "lbfgs"):
         model = fitted(kind, solver=solver, early_stopping=solver == "adam")

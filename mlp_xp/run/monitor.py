@@ -1,0 +1,73 @@
+"""What is looked at after each epoch: losses, the best of them, whether the run diverged, when it is over."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from mlp_xp.run.divergence import Divergence
+from mlp_xp.run.state import Training
+from mlp_xp.stopping import Stopping
+
+
+class Monitor(Protocol):
+    """Whoever judges a run after each of its epochs."""
+
+    def is_sound(self, train_loss: float) -> bool:
+        """Whether an epoch counts; `go_back` is called if it does not."""
+
+    def go_back(self) -> None:
+        """Put the run back to where it goes on from, or raise."""
+
+    def look(self, train_loss: float) -> None:
+        """Enter an epoch's losses into the history."""
+
+    def decide(self) -> str | None:
+        """Keep the weights if they are the best so far; say why the run is over, if it is."""
+
+
+class LossMonitor:
+    """Watches losses: those of the rows held out where there are any, else those of the training.
+
+    Parameters
+    ----------
+    training : Training
+        The run.
+    stopping : Stopping
+        When it is over.
+    validate : callable, optional
+        Gives the loss on the rows held out.
+    rolls_back : bool
+        Whether a run that diverged goes on from its best epoch.
+    """
+
+    def __init__(
+        self,
+        training: Training,
+        stopping: Stopping,
+        validate: Callable[[], float] | None = None,
+        *,
+        rolls_back: bool = False,
+    ) -> None:
+        self.training, self.stopping, self.validate = training, stopping, validate
+        self.divergence = Divergence(training, rolls_back=rolls_back)
+
+    def is_sound(self, train_loss: float) -> bool:
+        """Whether loss and weights are finite."""
+        return self.training.is_finite(train_loss)
+
+    def go_back(self) -> None:
+        """Go on from the best epoch so far, or raise FloatingPointError."""
+        self.divergence.handle()
+
+    def look(self, train_loss: float) -> None:
+        """Keep the good weights, and the losses."""
+        history = self.training.history
+        self.training.keep_good()
+        history.train_losses.append(train_loss)
+        if self.validate is not None:
+            history.validation_losses.append(self.validate())
+
+    def decide(self) -> str | None:
+        """Keep the best weights; say why the run is over."""
+        if self.training.keep_best():
+            self.divergence.remember()
+        return self.stopping.reason(self.training.history)
