@@ -44,13 +44,13 @@ class CarriedError(Exception):
     """Carries an error past typer, which would end the process by itself on some."""
 
 
-def carry_out(name: str, asked: Options) -> Any:
+def carry_out(name: str, options: Options) -> Any:
     """Run a command, with errors that typer must not see in a `CarriedError`."""
     from mlp_xp.machine import blas
 
     try:
-        with speaking(Spelling(type(asked))), blas.at_most(getattr(asked, "threads", None)):
-            status = getattr(importlib.import_module(f"mlp_xp.cli.{name}"), name)(asked)
+        with speaking(Spelling(type(options))), blas.at_most(getattr(options, "threads", None)):
+            status = getattr(importlib.import_module(f"mlp_xp.cli.{name}"), name)(options)
             sys.stdout.flush()
             return status
     except (KeyboardInterrupt, EOFError, OSError) as error:
@@ -145,12 +145,12 @@ def _explain(error: BaseException, given: Sequence[str]) -> tuple[str, int]:
 
 def _unknown_option(error: BaseException, command: str) -> str | None:
     """What is said of an option that there is not, where its name is near that of one; else None."""
-    asked = getattr(error, "option_name", None) if hasattr(error, "possibilities") else None
-    if not asked or not command:
+    unknown = getattr(error, "option_name", None) if hasattr(error, "possibilities") else None
+    if not unknown or not command:
         return None
     known = {flag for field, option in COMMANDS[command].described().items() for flag in flags(field, option)}
-    near = nearest(asked.lstrip("-"), sorted(flag.lstrip("-") for flag in known))
-    return None if near is None else f"No such option: {asked}; did you mean --{near}?"
+    near = nearest(unknown.lstrip("-"), sorted(flag.lstrip("-") for flag in known))
+    return None if near is None else f"No such option: {unknown}; did you mean --{near}?"
 
 
 def _end(message: str, status: int, given: Sequence[str], *, interrupted: bool = False) -> int:

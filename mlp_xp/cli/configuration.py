@@ -79,21 +79,21 @@ def beside(model: Path) -> Path:
     return model.with_name(f"{model.name}.toml")
 
 
-def write(asked: Options, model: Path) -> Path:
+def write(options: Options, model: Path) -> Path:
     """Write every option of a command next to a model file; where."""
     path = beside(model)
     lines = [
         f"# mlp-xp {VERSION}: what this model was trained with.",
         f"# The same again: mlp-xp train --config {shlex.quote(path.name)}",
-        *_lines(asked),
+        *_lines(options),
     ]
     write_whole(path, ("\n".join(lines) + "\n").encode())
     return path
 
 
-def _lines(asked: Options) -> Iterator[str]:
-    for key, (name, _) in keys(type(asked)).items():
-        value = getattr(asked, name)
+def _lines(options: Options) -> Iterator[str]:
+    for key, (name, _) in keys(type(options)).items():
+        value = getattr(options, name)
         if value is None:
             yield f"# {key} is not given."
         else:

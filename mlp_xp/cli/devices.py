@@ -11,13 +11,13 @@ from mlp_xp.cli.printing import show
 from mlp_xp.machine import cuda, data_parallel
 
 
-def devices(asked: Devices) -> None:
+def devices(options: Devices) -> None:
     """List what this machine can train on, and for each device that it can't, reason and remedy."""
     ranks = data_parallel.world()
     if ranks is not None and ranks.rank > 0:
         return
     found, mpi = list(_found()), data_parallel.describe()
-    if asked.as_json:
+    if options.as_json:
         show(json.dumps({"devices": found, "mpi": mpi}))
         return
     for each in found:

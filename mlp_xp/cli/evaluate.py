@@ -17,15 +17,15 @@ from mlp_xp.tables.options import TableOptions
 from mlp_xp.tables.reading import for_model, open_for, open_table
 
 
-def evaluate(asked: Evaluate) -> None:
+def evaluate(options: Evaluate) -> None:
     """Print a model's metrics on the rows of a table."""
     wrong = Problems()
-    wrong.add(*asked.problems(), no_data(asked))
+    wrong.add(*options.problems(), no_data(options))
     wrong.refuse()
-    with given_data(asked.data) as path:
-        here = dataclasses.replace(asked, data=path)
-        loaded = load(asked.model, asked.device)
-        with reading(asked.data, quiet=asked.quiet) as progress:
+    with given_data(options.data) as path:
+        here = dataclasses.replace(options, data=path)
+        loaded = load(options.model, options.device)
+        with reading(options.data, quiet=options.quiet) as progress:
             if isinstance(loaded, TableModel):
                 fitted, table = loaded, open_for(_with_targets(here, loaded), loaded, progress=progress)
             else:
@@ -39,8 +39,8 @@ def evaluate(asked: Evaluate) -> None:
             name: value if math.isfinite(value) else None
             for name, value in evaluation.evaluate(fitted, table.source).items()
         }
-    if asked.as_json:
-        found = {"metrics": metrics, "rows_measured": table.source.n_rows, "model": str(asked.model)}
+    if options.as_json:
+        found = {"metrics": metrics, "rows_measured": table.source.n_rows, "model": str(options.model)}
         show(json.dumps(found))
         return
     rows = [(name, "undefined" if value is None else f"{value:.4g}") for name, value in metrics.items()]

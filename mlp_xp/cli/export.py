@@ -16,26 +16,26 @@ from mlp_xp.settings.options import Problems
 from mlp_xp.settings.spelling import given, spelled
 
 
-def export(asked: Export) -> None:
+def export(options: Export) -> None:
     """Write a model as an ONNX file."""
-    path = asked.model.with_suffix(".onnx") if asked.out is None else Path(asked.out)
+    path = options.model.with_suffix(".onnx") if options.out is None else Path(options.out)
     wrong = Problems()
-    if asked.out == "-":
+    if options.out == "-":
         clash = f"{given('out', '-')} and {spelled('as_json')} both write to standard output: name a file."
-        wrong.add(clash if asked.as_json else None)
+        wrong.add(clash if options.as_json else None)
     else:
-        wrong.add(*output_problems({"out": path}, [asked.model]))
+        wrong.add(*output_problems({"out": path}, [options.model]))
     wrong.refuse()
-    content = onnx_bytes(load(asked.model), matrix_input=asked.matrix_input)
-    if asked.out == "-":
+    content = onnx_bytes(load(options.model), matrix_input=options.matrix_input)
+    if options.out == "-":
         sys.stdout.buffer.write(content)
         sys.stdout.flush()
         return
     write_whole(path, content)
     found = signature(content)
-    if asked.as_json:
-        show(json.dumps({"model": str(asked.model), "out": str(path), **found}))
-    elif not asked.quiet:
+    if options.as_json:
+        show(json.dumps({"model": str(options.model), "out": str(path), **found}))
+    elif not options.quiet:
         outputs = ", ".join(value["name"] for value in found["outputs"])
         say(f"{path}: {len(found['inputs'])} inputs ({_names(found['inputs'])}) to {outputs}")
 

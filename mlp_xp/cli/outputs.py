@@ -100,15 +100,15 @@ class Outputs:
             write_whole(self.report, page(account, model, training, held_out).encode("utf-8", "replace"))
 
 
-def command_line(command: str, asked: Options) -> str:
+def command_line(command: str, options: Options) -> str:
     """What to type to do the same again: the command with every option that is not its default.
 
     Wherever an option came from (the command line, a configuration), it is spelled out.
     """
-    words, arguments, defaults = ["mlp-xp", command], [], asked.defaults()
-    spelling = Spelling(type(asked))
-    for name, known in in_order(type(asked)).items():
-        value = getattr(asked, name)
+    words, arguments, defaults = ["mlp-xp", command], [], options.defaults()
+    spelling = Spelling(type(options))
+    for name, known in in_order(type(options)).items():
+        value = getattr(options, name)
         if known.once or value is None or value == defaults[name]:
             continue
         if known.position is not None:

@@ -35,49 +35,49 @@ NUMBER = re.compile(r"[+-]?\d[\d., ]*(e[+-]?\d+)?%?", re.IGNORECASE | re.ASCII)
 OTHER_FORMATS = (".parquet", ".arrow", ".feather", ".npy", ".npz", ".safetensors")
 
 
-def predict(asked: Predict) -> None:
+def predict(options: Predict) -> None:
     """Write a model's predictions for the rows of a table."""
-    kept = asked.read("keep")
+    kept = options.read("keep")
     wrong = Problems()
-    wrong.add(*asked.problems(), no_data(asked))
-    if asked.out != "-":
+    wrong.add(*options.problems(), no_data(options))
+    if options.out != "-":
         wrong.add(
-            *output_problems({"out": Path(asked.out)}, [asked.data, asked.model]),
-            f"{given('out', asked.out)}: predictions are written as CSV; name a .csv file."
-            if Path(asked.out).suffix.lower() in OTHER_FORMATS
+            *output_problems({"out": Path(options.out)}, [options.data, options.model]),
+            f"{given('out', options.out)}: predictions are written as CSV; name a .csv file."
+            if Path(options.out).suffix.lower() in OTHER_FORMATS
             else None,
         )
-    if kept and (asked.data is None or not asked.has_names):
-        wrong.add(f"{given('keep', asked.keep)}: only a table has columns with names of its own.")
+    if kept and (options.data is None or not options.has_names):
+        wrong.add(f"{given('keep', options.keep)}: only a table has columns with names of its own.")
     wrong.refuse()
-    with given_data(asked.data) as path:
-        here = dataclasses.replace(asked, data=path)
-        loaded = load(asked.model, asked.device)
-        rows = written_rows(path, kept, asked.csv_form) if kept and path is not None else None
-        with reading(asked.data, quiet=asked.quiet) as progress:
+    with given_data(options.data) as path:
+        here = dataclasses.replace(options, data=path)
+        loaded = load(options.model, options.device)
+        rows = written_rows(path, kept, options.csv_form) if kept and path is not None else None
+        with reading(options.data, quiet=options.quiet) as progress:
             fitted, table = with_inputs(loaded, here, progress)
         for line in table.unseen:
             say(line)
         written = Predictions(
-            fitted, table, proba=asked.proba, kept=kept, kept_rows=rows, safe=asked.safe_csv
+            fitted, table, proba=options.proba, kept=kept, kept_rows=rows, safe=options.safe_csv
         )
-        to_output = asked.as_json and asked.out == "-"
-        n_rows = written.write_json() if to_output else written.write_csv(asked.out)
-    if asked.as_json and asked.out != "-":
-        found = {"predictions": n_rows, "columns": written.columns, "out": asked.out}
-        show(json.dumps(found | {"model": str(asked.model)}))
-    elif not asked.quiet and asked.out != "-":
-        say(f"{asked.out}: {n_rows:,} predictions")
-    if written.n_formulas and not asked.safe_csv and not asked.quiet:
+        to_output = options.as_json and options.out == "-"
+        n_rows = written.write_json() if to_output else written.write_csv(options.out)
+    if options.as_json and options.out != "-":
+        found = {"predictions": n_rows, "columns": written.columns, "out": options.out}
+        show(json.dumps(found | {"model": str(options.model)}))
+    elif not options.quiet and options.out != "-":
+        say(f"{options.out}: {n_rows:,} predictions")
+    if written.n_formulas and not options.safe_csv and not options.quiet:
         say(
             f"{written.n_formulas:,} text{'s' * (written.n_formulas > 1)} would be computed by a spreadsheet "
             f"(=1+1): {spelled('safe_csv')} writes a ' before each"
         )
 
 
-def no_data(asked: TableOptions) -> str | None:
+def no_data(options: TableOptions) -> str | None:
     """What is a problem where no data is named."""
-    if asked.data is None and asked.dataset is None:
+    if options.data is None and options.dataset is None:
         return f"{spelled('data')} is missing: name a file, or a {spelled('dataset')}."
     return None
 

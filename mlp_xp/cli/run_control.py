@@ -37,14 +37,14 @@ def find_ranks(*, alone: bool, all_reduce: str = "auto") -> Ranks | None:
     return ranks
 
 
-def seed_of_split(asked: Train, ranks: Ranks | None) -> int:
+def seed_of_split(options: Train, ranks: Ranks | None) -> int:
     """The seed that rows are held out by: that of the run that is gone on with, whatever it is now.
 
     Rows that were trained on are not measured on later, and the columns' statistics stay as they were.
     """
-    seed = asked.seed
-    if asked.resume and asked.checkpoint_dir is not None and (ranks is None or ranks.rank == 0):
-        seed = int(configuration_in(asked.checkpoint_dir).get("seed", seed))
+    seed = options.seed
+    if options.resume and options.checkpoint_dir is not None and (ranks is None or ranks.rank == 0):
+        seed = int(configuration_in(options.checkpoint_dir).get("seed", seed))
     return seed if ranks is None else int(ranks.from_first(seed))
 
 
@@ -55,7 +55,7 @@ def lowest_first(ranks: Ranks | None) -> contextlib.AbstractContextManager[None]
 
 @contextlib.contextmanager
 def controlled(
-    named: Train, asked: Train, source: Source, ranks: Ranks | None
+    named: Train, options: Train, source: Source, ranks: Ranks | None
 ) -> Iterator[tuple[Interruption, TrainingState | None]]:
     """Handle signals, and give the run's checkpoints and the state that it goes on from.
 
@@ -63,7 +63,7 @@ def controlled(
     ----------
     named : Train
         What the user named, which the checkpoints tell.
-    asked : Train
+    options : Train
         Where and how often checkpoints are written (only rank 0 does), and whether the run goes on.
     source : source
         The data, for its fingerprint.
@@ -77,7 +77,7 @@ def controlled(
     with contextlib.ExitStack() as stack:
         run: Interruption = Interruption()
         state: TrainingState | None = None
-        folder = asked.checkpoint_dir
+        folder = options.checkpoint_dir
         data = fingerprint(source) if folder is not None or ranks is not None else None
         if ranks is not None:
             ranks.refuse_differences({"data": data})
@@ -85,16 +85,16 @@ def controlled(
             determining = named.determining(ahead=False)
             checkpoints = Checkpoints(
                 folder,
-                asked.checkpoint_every,
+                options.checkpoint_every,
                 configuration=determining,
-                defaults=asked.defaults(),
-                may_differ=asked.described().keys() - determining.keys(),
+                defaults=options.defaults(),
+                may_differ=options.described().keys() - determining.keys(),
                 data=data,
-                on_error=asked.checkpoint_errors,
+                on_error=options.checkpoint_errors,
             )
             run = stack.enter_context(checkpoints)
-            state = _latest(checkpoints, resume=asked.resume, override=asked.override)
-            if asked.resume and not asked.quiet:
+            state = _latest(checkpoints, resume=options.resume, override=options.override)
+            if options.resume and not options.quiet:
                 _say_where(checkpoints)
                 _say_how(named, state)
         if ranks is not None:
@@ -123,17 +123,17 @@ def _say_where(run: Checkpoints) -> None:
         say_line(f"going on after epoch {at['epoch']}, step {at['step']}, from {run.folder}")
 
 
-def _say_how(asked: Train, state: TrainingState | None) -> None:
+def _say_how(options: Train, state: TrainingState | None) -> None:
     """Say where the number of epochs changes what the steps to come do."""
-    before = asked.epochs if state is None else state.numbers["max_epochs"]
+    before = options.epochs if state is None else state.numbers["max_epochs"]
     stretched = [
-        given(name, getattr(asked, name))
+        given(name, getattr(options, name))
         for name in ("schedule", "dropout_schedule", "decay_schedule")
-        if getattr(asked.read(name), "n_epochs", 0) is None
-    ] + ([given("average", asked.average)] if asked.average else [])
-    if before != asked.epochs and stretched:
+        if getattr(options.read(name), "n_epochs", 0) is None
+    ] + ([given("average", options.average)] if options.average else [])
+    if before != options.epochs and stretched:
         say_line(
-            f"{', '.join(stretched)}: over {asked.epochs} epochs from here on, and over {before} before, so "
+            f"{', '.join(stretched)}: over {options.epochs} epochs from here on, and over {before} before, so "
             "that the result is not that of one run"
         )
 

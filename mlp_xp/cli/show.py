@@ -25,11 +25,11 @@ TRAINING = ("rows", "held_out_rows", "epochs", "stopped", *TrainingOptions.descr
 """What is said about a training, in this order."""
 
 
-def show(asked: Show) -> None:
+def show(options: Show) -> None:
     """Print what a model file holds."""
-    contents = read(asked.model)
+    contents = read(options.model)
     found = sections(contents)
-    if asked.as_json:
+    if options.as_json:
         write(json.dumps(contents.document, sort_keys=True))
         return
     for title, rows in found:

@@ -115,7 +115,7 @@ class Outcome:
 
 
 def carry_out(
-    asked: Train,
+    options: Train,
     data: Data,
     model: TableModel,
     outputs: Outputs,
@@ -127,7 +127,7 @@ def carry_out(
 
     Parameters
     ----------
-    asked : Train
+    options : Train
     data, model : Data, TableModel
     outputs : Outputs
         What is written while the run lasts.
@@ -144,21 +144,23 @@ def carry_out(
     """
     network = model.network
     n_rows, where = data.parts.raw_training.n_rows, network.backend.name
-    bar = progress(data.options.read("epochs"), n_rows, asked.time_budget, quiet=asked.quiet, device=where)
+    bar = progress(
+        data.options.read("epochs"), n_rows, options.time_budget, quiet=options.quiet, device=where
+    )
     loader = loader_for(data.options, Counted(data.parts.training, bar.passed))
     run = fit(data, network, loader, checkpoints=control, ranks=ranks, state=state)
-    if not asked.quiet:
+    if not options.quiet:
         for line in [*introduction(data, network), *_about_batches(loader)]:
             say(line)
     try:
         speaks = ranks is None or ranks.rank == 0
         interrupted = _follow(outputs.watch(run), bar, control, speaks=speaks)
     except FloatingPointError as error:
-        if bar.epoch is None or asked.out is None or (ranks is not None and ranks.rank):
+        if bar.epoch is None or options.out is None or (ranks is not None and ranks.rank):
             raise
-        kept = _put_back(network, bar, asked.keep)
+        kept = _put_back(network, bar, options.keep)
         model.training |= {"epochs": kept.number, "stopped": "diverged in a later epoch"}
-        saved = write_somewhere(asked.out, lambda path: save(model, path))
+        saved = write_somewhere(options.out, lambda path: save(model, path))
         raise FloatingPointError(f"{error} {saved} has those of epoch {kept.number}.") from error
     if bar.epoch is not None:
         history, stopped = bar.epoch.training.history, bar.epoch.stopped
@@ -167,11 +169,11 @@ def carry_out(
         stopped = Stopping(**stopping_of(data.options)).reason(history)
     if interrupted:
         stopped = "interrupted"
-        _put_back(network, bar, asked.keep)
-        if asked.checkpoint_dir is not None and not asked.quiet:
+        _put_back(network, bar, options.keep)
+        if options.checkpoint_dir is not None and not options.quiet:
             say(
                 f"interrupted after step {history.step}; go on with {spelled('resume')}: "
-                f"{asked.checkpoint_dir}"
+                f"{options.checkpoint_dir}"
             )
     else:
         calibrate(model, data)
@@ -210,7 +212,9 @@ def _put_back(network: Network, bar: Silence, keep: str) -> Epoch:
     return epoch
 
 
-def result_of(asked: Train, data: Data, model: TableModel, outcome: Outcome, n_ranks: int) -> dict[str, Any]:
+def result_of(
+    options: Train, data: Data, model: TableModel, outcome: Outcome, n_ranks: int
+) -> dict[str, Any]:
     """What came out, as JSON values: metrics on the held-out part, or on the training part without one."""
     history, parts, before = outcome.history, data.parts, outcome.resumed_from
     is_full = takes_all_rows(data.options)
@@ -234,7 +238,7 @@ def result_of(asked: Train, data: Data, model: TableModel, outcome: Outcome, n_r
         "resumed_from": before,
         "ranks": n_ranks,
         "rows_gathered": outcome.rows_gathered,
-        "model": None if asked.out is None else str(asked.out),
+        "model": None if options.out is None else str(options.out),
     }
 
 

@@ -24,32 +24,34 @@ from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.recipe import PLAIN
 
 
-def train(asked: Train) -> int:
+def train(options: Train) -> int:
     """Train as options ask for; the exit status."""
-    ranks = find_ranks(alone=asked.no_mpi, all_reduce=asked.all_reduce)
+    ranks = find_ranks(alone=options.no_mpi, all_reduce=options.all_reduce)
     is_first = ranks is None or ranks.rank == 0
-    device = asked.device if ranks is None else ranks.own_device(asked.device)
-    named = asked
-    asked = dataclasses.replace(asked, device=device, quiet=asked.quiet or not is_first)
-    outputs = Outputs(asked.report, asked.plot, asked.log, asked.tensorboard) if is_first else Outputs()
-    check(asked, ranks)
+    device = options.device if ranks is None else ranks.own_device(options.device)
+    named = options
+    options = dataclasses.replace(options, device=device, quiet=options.quiet or not is_first)
+    outputs = (
+        Outputs(options.report, options.plot, options.log, options.tensorboard) if is_first else Outputs()
+    )
+    check(options, ranks)
     if ranks is not None:
-        ranks.refuse_differences(_of_all_ranks(asked))
-    if asked.tf32:
+        ranks.refuse_differences(_of_all_ranks(options))
+    if options.tf32:
         cuda.allow_tf32()
-    if asked.device_memory_limit is not None and device.startswith("cuda"):
-        cuda.limit_memory(asked.device_memory_limit, int(device.partition(":")[2] or 0))
-    start = None if asked.init is None else check_start(asked, load(asked.init, device))
-    split_seed = seed_of_split(asked, ranks)
+    if options.device_memory_limit is not None and device.startswith("cuda"):
+        cuda.limit_memory(options.device_memory_limit, int(device.partition(":")[2] or 0))
+    start = None if options.init is None else check_start(options, load(options.init, device))
+    split_seed = seed_of_split(options, ranks)
     with contextlib.ExitStack() as stack:
-        data = stack.enter_context(given_data(asked.data))
-        here = dataclasses.replace(asked, data=data)
-        with lowest_first(ranks), reading(asked.data, quiet=asked.quiet) as progress:
+        data = stack.enter_context(given_data(options.data))
+        here = dataclasses.replace(options, data=data)
+        with lowest_first(ranks), reading(options.data, quiet=options.quiet) as progress:
             rows = read_data(here, start, progress=progress, split_seed=split_seed)
         model = start or new_model(rows)
         # Until the end of the process: a signal between the last epoch and the model's file waits too.
         settled = dataclasses.replace(named, **{name: getattr(rows.options, name) for name in PLAIN})
-        control, state = stack.enter_context(controlled(settled, asked, rows.table.source, ranks))
+        control, state = stack.enter_context(controlled(settled, options, rows.table.source, ranks))
         outcome = stages.carry_out(here, rows, model, outputs, ranks, control, state)
         if is_first:
             finish(here, rows, model, outcome, outputs, 1 if ranks is None else ranks.size)
@@ -57,7 +59,7 @@ def train(asked: Train) -> int:
 
 
 def finish(
-    asked: Train, rows: Data, model: TableModel, outcome: stages.Outcome, outputs: Outputs, n_ranks: int
+    options: Train, rows: Data, model: TableModel, outcome: stages.Outcome, outputs: Outputs, n_ranks: int
 ) -> None:
     """Measure the model, and write and print what was asked for.
 
@@ -66,16 +68,16 @@ def finish(
     OSError
         Something could not be written; all the rest was.
     """
-    result = stages.result_of(asked, rows, model, outcome, n_ranks)
+    result = stages.result_of(options, rows, model, outcome, n_ranks)
     failed: list[OSError] = []
-    if asked.out is not None:
-        saved = stages.save_model(rows, model, outcome, result, asked.out)
+    if options.out is not None:
+        saved = stages.save_model(rows, model, outcome, result, options.out)
         result["model"] = str(saved)
-        if saved != asked.out:
-            failed.append(OSError(f"{asked.out} cannot be written: the model is in {saved}."))
+        if saved != options.out:
+            failed.append(OSError(f"{options.out} cannot be written: the model is in {saved}."))
         else:
             with collected(failed):
-                configuration.write(asked, asked.out)
+                configuration.write(options, options.out)
     with collected(failed):
         outputs.finish(
             model,
@@ -85,37 +87,37 @@ def finish(
             held_out=rows.parts.raw_held_out,
             source=rows.table.name,
             introduction=stages.introduction(rows, model.network),
-            command=command_line("train", asked),
-            seed=asked.seed,
+            command=command_line("train", options),
+            seed=options.seed,
         )
-    if asked.as_json:
+    if options.as_json:
         show(json.dumps(result))
-    elif not asked.quiet:
+    elif not options.quiet:
         show(stages.report(result))
     if failed:
         raise OSError("\n".join(map(explained, failed)))
 
 
-def _of_all_ranks(asked: Train) -> dict[str, Any]:
+def _of_all_ranks(options: Train) -> dict[str, Any]:
     """What ranks must agree on: each may have a copy of the data, whose rows are compared later."""
-    paths = {name: None for name in ("data", "init", "target", "weight_column") if not asked.has_names}
-    return asked.determining(ahead=True) | {"data": None, "init": None} | paths
+    paths = {name: None for name in ("data", "init", "target", "weight_column") if not options.has_names}
+    return options.determining(ahead=True) | {"data": None, "init": None} | paths
 
 
-def check(asked: Train, ranks: Ranks | None) -> None:
+def check(options: Train, ranks: Ranks | None) -> None:
     """Refuse what cannot be, before any work; all that is wrong is said at once."""
-    read: list[str | Path | None] = [asked.data, asked.init, asked.config, asked.weight_column]
-    if not asked.has_names:
-        read += asked.read("target")
-    written = {name: getattr(asked, name) for name in ("out", "report", "plot", "log")}
+    read: list[str | Path | None] = [options.data, options.init, options.config, options.weight_column]
+    if not options.has_names:
+        read += options.read("target")
+    written = {name: getattr(options, name) for name in ("out", "report", "plot", "log")}
     wrong = Problems()
     wrong.add(
-        *asked.problems(),
+        *options.problems(),
         *output_problems(written, read),
         *(suffix_problem(name, written[name], known) for name, known in SUFFIXES.items()),
-        None if asked.plot is None else plot_problem(asked.plot),
+        None if options.plot is None else plot_problem(options.plot),
     )
-    toml = None if asked.out is None else configuration.beside(asked.out)
+    toml = None if options.out is None else configuration.beside(options.out)
     wrong.add(
         *(
             f"{given(name, path)} is where {spelled('out')} writes its options: name another."
@@ -123,9 +125,9 @@ def check(asked: Train, ranks: Ranks | None) -> None:
             if path is not None and path == toml
         )
     )
-    if asked.tensorboard is not None and asked.tensorboard.exists() and not asked.tensorboard.is_dir():
-        wrong.add(f"{given('tensorboard', asked.tensorboard)} is a file: name a folder.")
-    if ranks is not None and asked.data == "-":
+    if options.tensorboard is not None and options.tensorboard.exists() and not options.tensorboard.is_dir():
+        wrong.add(f"{given('tensorboard', options.tensorboard)} is a file: name a folder.")
+    if ranks is not None and options.data == "-":
         wrong.add(
             f"{given('data', '-')}: standard input is that of one process, and {ranks.size} train together. "
             "Name a file."
