@@ -81,7 +81,7 @@ class Counted(Wrapped):
             self.passed(len(index))
 
 
-class Silence:
+class Tally:
     """Keeps count of a training, and says nothing: what the other two are built on.
 
     Parameters
@@ -174,7 +174,7 @@ class Silence:
         return left if self.time_budget is None else min(left, max(0.0, self.time_budget - seconds))
 
 
-class PlainLines(Silence):
+class PlainLines(Tally):
     """A line for the first epoch, the last, and now and then between."""
 
     def __enter__(self) -> Self:
@@ -207,7 +207,7 @@ class PlainLines(Silence):
         say("  ".join([self.count(), *self.facts()]), broken=False)
 
 
-class LiveBar(Silence):
+class LiveBar(Tally):
     """A bar with the facts beside it, or below it where the terminal is narrow; redrawn in place."""
 
     def __init__(
@@ -265,17 +265,17 @@ def fill_lines(parts: list[str], width: int) -> list[str]:
 
 def progress(
     max_epochs: int, n_rows: int, time_budget: float | None, *, quiet: bool, device: str = "cpu"
-) -> Silence:
-    """What suits the place where standard error goes; for the rest see `Silence`."""
+) -> Tally:
+    """What suits the place where standard error goes; for the rest see `Tally`."""
     if quiet:
-        return Silence(max_epochs, n_rows, time_budget, device)
+        return Tally(max_epochs, n_rows, time_budget, device)
     console = Console(stderr=True)
     if console.is_terminal and not console.is_dumb_terminal:
         return LiveBar(max_epochs, n_rows, time_budget, console, device)
     return PlainLines(max_epochs, n_rows, time_budget, device)
 
 
-class Reading:
+class ReadingProgress:
     """Says how far the reading of a large file is, once it takes a while; `open_source`'s progress.
 
     Parameters
@@ -327,6 +327,6 @@ class Reading:
         return 0.2 if self._shown else 1.0
 
 
-def reading(data: str | None, *, quiet: bool) -> Reading:
+def reading(data: str | None, *, quiet: bool) -> ReadingProgress:
     """What shows how far the reading of the data is."""
-    return Reading(data or "", quiet=quiet)
+    return ReadingProgress(data or "", quiet=quiet)

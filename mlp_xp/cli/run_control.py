@@ -133,8 +133,8 @@ def _say_how(options: Train, state: TrainingState | None) -> None:
     ] + ([given("average", options.average)] if options.average else [])
     if before != options.epochs and stretched:
         say_line(
-            f"{', '.join(stretched)}: over {options.epochs} epochs from here on, and over {before} before, so "
-            "that the result is not that of one run"
+            f"{', '.join(stretched)}: over {options.epochs} epochs from here on, and over {before} before, "
+            "so that the result is not that of one run"
         )
 
 

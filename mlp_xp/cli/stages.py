@@ -10,7 +10,7 @@ from mlp_xp.cli.commands import Train
 from mlp_xp.cli.files import write_somewhere
 from mlp_xp.cli.outputs import Outputs
 from mlp_xp.cli.printing import aligned, say
-from mlp_xp.cli.progress import Counted, Silence, duration, progress
+from mlp_xp.cli.progress import Counted, Tally, duration, progress
 from mlp_xp.cli.run_control import history_of
 from mlp_xp.history import History
 from mlp_xp.machine.data_parallel import Ranks
@@ -187,7 +187,7 @@ def carry_out(
     )
 
 
-def _follow(run: Iterator[Epoch], bar: Silence, control: Interruption, *, speaks: bool) -> bool:
+def _follow(run: Iterator[Epoch], bar: Tally, control: Interruption, *, speaks: bool) -> bool:
     """Show a run's epochs; whether a signal ended it after at least one."""
     with bar:
         try:
@@ -202,7 +202,7 @@ def _follow(run: Iterator[Epoch], bar: Silence, control: Interruption, *, speaks
     return False
 
 
-def _put_back(network: Network, bar: Silence, keep: str) -> Epoch:
+def _put_back(network: Network, bar: Tally, keep: str) -> Epoch:
     """Give a network that was cut off inside an epoch the weights of the best or last one; that epoch."""
     epoch = bar.best if keep == "best" and bar.best else bar.epoch
     if epoch is None or bar.epoch is None:

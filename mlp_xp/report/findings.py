@@ -34,7 +34,7 @@ BINS = 10
 """Of the probabilities whose calibration is shown."""
 
 
-class Rows(Source):
+class Sample(Source):
     """Raw rows in memory, gaps and all.
 
     Parameters
@@ -65,7 +65,7 @@ def most_rows(model: TableModel) -> int:
     return max(1, min(MOST_ROWS, MOST_VALUES // width))
 
 
-def sample(source: Source, seed: int, most: int = MOST_ROWS) -> Rows:
+def sample(source: Source, seed: int, most: int = MOST_ROWS) -> Sample:
     """Raw rows of a source in memory: all of them, or so many drawn at random; of a stream the first."""
     if source.n_rows <= most or source.order is not None:
         order = source.sequential(source.n_rows, 0, 0)
@@ -73,7 +73,7 @@ def sample(source: Source, seed: int, most: int = MOST_ROWS) -> Rows:
     else:
         index = np.sort(np.random.default_rng([seed, 2]).choice(source.n_rows, most, replace=False))
     x, y, weight = read(source, index)
-    return Rows(x, y, weight if source.has_weights else None)
+    return Sample(x, y, weight if source.has_weights else None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +141,7 @@ def _date(days: float, unit: str) -> str:
     return str(moment.astype(f"datetime64[{unit}]")).replace("T", " ")
 
 
-def summaries(model: TableModel, rows: Rows) -> list[Summary]:
+def summaries(model: TableModel, rows: Sample) -> list[Summary]:
     """All columns of the inputs in a few words, and the targets after them."""
     found = [
         summary_of(column.name, column.kind, rows.x[:, at], getattr(column, "levels", None))
@@ -170,7 +170,7 @@ class Importance:
     spread: float
 
 
-def affordable(model: TableModel, rows: Rows) -> Rows | None:
+def affordable(model: TableModel, rows: Sample) -> Sample | None:
     """Rows, evenly spread, on which the importance of columns is soon measured; None if those are too few."""
     of_a_row = model.network.n_weights + PREPARATION * rows.n_features
     n_rows = int(MOST_MULTIPLICATIONS / (REPEATS * rows.n_features * of_a_row))
@@ -178,16 +178,16 @@ def affordable(model: TableModel, rows: Rows) -> Rows | None:
         return None
     n_rows = min(n_rows, rows.n_rows)
     index = np.linspace(0, rows.n_rows - 1, n_rows).astype(np.int64)
-    return Rows(rows.x[index], rows.y[index], None if rows.weight is None else rows.weight[index])
+    return Sample(rows.x[index], rows.y[index], None if rows.weight is None else rows.weight[index])
 
 
-def importance_of_columns(model: TableModel, rows: Rows, seed: int) -> tuple[str, list[Importance]]:
+def importance_of_columns(model: TableModel, rows: Sample, seed: int) -> tuple[str, list[Importance]]:
     """What each column is worth to a model: how much worse it predicts when the column's values are shuffled.
 
     Parameters
     ----------
     model : TableModel
-    rows : Rows
+    rows : Sample
         Raw rows that the model was not trained on; *read*.
     seed : int
 
@@ -203,7 +203,7 @@ def importance_of_columns(model: TableModel, rows: Rows, seed: int) -> tuple[str
     """
     generator = np.random.default_rng([seed, 3])
     x = rows.x.copy()
-    here = Rows(x, rows.y, rows.weight)
+    here = Sample(x, rows.y, rows.weight)
     before = evaluate(model, here)
     metrics = ("log_loss", "pinball_loss", "r2" if len(model.targets.names) > 1 else "rmse")
     metric = next(name for name in metrics if name in before)

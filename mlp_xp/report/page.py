@@ -171,7 +171,7 @@ def _curves(account: Account, model: TableModel) -> str:
     return _figures(drawn) + f"<p>Why it stopped: {escaped(account.result['stopped'])}.</p>"
 
 
-def _of_predictions(model: TableModel, rows: findings.Rows, part: str) -> Iterator[tuple[str, str]]:
+def _of_predictions(model: TableModel, rows: findings.Sample, part: str) -> Iterator[tuple[str, str]]:
     """Sections that compare predictions with what was true."""
     predicted = model.predict_raw(rows.x)
     if model.levels is not None:
@@ -261,7 +261,7 @@ def _calibration_of_quantiles(model: TableModel, y: np.ndarray, predicted: np.nd
 
 
 def _importances(
-    model: TableModel, rows: findings.Rows | None, seed: int, n_rows: int, part: str
+    model: TableModel, rows: findings.Sample | None, seed: int, n_rows: int, part: str
 ) -> tuple[str, str]:
     heading = "What each column is worth"
     if rows is None:
@@ -285,7 +285,7 @@ def _importances(
     )
 
 
-def _columns(model: TableModel, rows: findings.Rows, n_rows: int) -> str:
+def _columns(model: TableModel, rows: findings.Sample, n_rows: int) -> str:
     found = findings.summaries(model, rows)
     n_inputs = len(model.inputs.names)
     shown = [*found[n_inputs:], *found[: min(n_inputs, MOST_COLUMNS)]]

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
-Block = TypeVar("Block")
+Filled = TypeVar("Filled")
 Ranges = list[tuple[int, int]]
 
 MEASURED_BLOCKS = 16
@@ -60,8 +60,8 @@ class Pace:
 
 
 def in_line(
-    fill: Callable[[Ranges, int], Block], blocks: Iterable[Ranges], pace: Pace
-) -> Generator[Block, None, int]:
+    fill: Callable[[Ranges, int], Filled], blocks: Iterable[Ranges], pace: Pace
+) -> Generator[Filled, None, int]:
     """Fill one block after the other, in the caller's thread; return how many there were."""
     n_blocks = 0
     for each in blocks:
@@ -76,15 +76,15 @@ def in_line(
 
 
 def in_background(
-    fill: Callable[[Ranges, int], Block], blocks: Iterable[Ranges], pace: Pace
-) -> Generator[Block, None, int]:
+    fill: Callable[[Ranges, int], Filled], blocks: Iterable[Ranges], pace: Pace
+) -> Generator[Filled, None, int]:
     """Fill blocks in a thread, up to `SLOTS` − 1 ahead; return how many there were.
 
     A block is valid until the next is asked for. The thread ends with this generator: at the end, after a
     break, an error or Ctrl-C. An error in it is raised here.
     """
     free: queue.SimpleQueue[int] = queue.SimpleQueue()
-    filled: queue.SimpleQueue[tuple[int, Block] | BaseException | None] = queue.SimpleQueue()
+    filled: queue.SimpleQueue[tuple[int, Filled] | BaseException | None] = queue.SimpleQueue()
     over = threading.Event()
 
     def work() -> None:
@@ -123,8 +123,8 @@ def in_background(
 
 
 def prefetched(
-    fill: Callable[[Ranges, int], Block], blocks: Iterable[Ranges], pace: Pace, mode: str = "auto"
-) -> Generator[Block]:
+    fill: Callable[[Ranges, int], Filled], blocks: Iterable[Ranges], pace: Pace, mode: str = "auto"
+) -> Generator[Filled]:
     """Yield blocks of rows, each valid until the next is asked for.
 
     Parameters

@@ -129,7 +129,7 @@ class Wrapped(Source):
         """Fill the arrays with the other's rows."""
         self.source.rows(index, x, y, weight)
 
-    def around(self, source: Source) -> Self:
+    def with_source(self, source: Source) -> Self:
         """The same around another source of the same columns."""
         other = copy.copy(self)
         other.source, other.n_rows = source, source.n_rows
@@ -139,12 +139,12 @@ class Wrapped(Source):
     def in_order(self, rows: RowNumbers) -> Source:
         """The same around the other in that order."""
         inner = self.source.in_order(rows)
-        return self if inner is self.source else self.around(inner)
+        return self if inner is self.source else self.with_source(inner)
 
     def split(self, part: float, seed: int) -> tuple[Source, Source] | None:
         """The same around both parts of the other."""
         both = self.source.split(part, seed)
-        return None if both is None else (self.around(both[0]), self.around(both[1]))
+        return None if both is None else (self.with_source(both[0]), self.with_source(both[1]))
 
     def check_finite(self, *, gaps: bool = False) -> None:
         """Ask the other."""

@@ -11,7 +11,7 @@ from mlp_xp.rows.order import RowNumbers
 from mlp_xp.rows.source import Source, Wrapped
 from mlp_xp.settings import checks
 
-Batch = tuple[Array, Array | None, Array | None]
+StreamBatch = tuple[Array, Array | None, Array | None]
 """x (m, n_features), y (m, n_targets) and sample weights (m,)."""
 
 BUFFER_ROWS = 65_536
@@ -82,7 +82,7 @@ class BatchSource(Source):
         )
         self.batches, self.buffer_rows, self._check = batches, buffer_rows, check
         self._start = _starter(batches)
-        self._first: Batch | None = None
+        self._first: StreamBatch | None = None
         self._reader: _Reader | None = None
         self._lock = threading.Lock()
         self._parts: dict[tuple[float, int], tuple[BatchSource, BatchSource]] = {}
@@ -185,7 +185,7 @@ class BatchSource(Source):
         if check is not None:
             check()
 
-    def _shuffled(self, seed: int, epoch: int) -> Iterator[Batch]:
+    def _shuffled(self, seed: int, epoch: int) -> Iterator[StreamBatch]:
         """The batches of an epoch, each row swapped with one drawn from the buffer."""
         key = np.random.SeedSequence((seed, epoch, _BUFFER))
         generator = np.random.Generator(np.random.PCG64(key))
@@ -207,7 +207,7 @@ class BatchSource(Source):
                     _put(buffer, drawn, part)
         yield _rows_of(buffer, generator.permutation(n_buffered))
 
-    def _checked(self, generator: np.random.Generator | None) -> Iterator[Batch]:
+    def _checked(self, generator: np.random.Generator | None) -> Iterator[StreamBatch]:
         """The stream from its start, each batch checked and like the first."""
         for number, given in enumerate(self._start(generator), start=1):
             try:
@@ -235,22 +235,22 @@ class BatchSource(Source):
 class _PartOfStream:
     """Some rows of a source's stream, as a stream."""
 
-    def __init__(self, source: BatchSource, is_wanted: Callable[[Batch], Array]) -> None:
+    def __init__(self, source: BatchSource, is_wanted: Callable[[StreamBatch], Array]) -> None:
         self._source, self._is_wanted = source, is_wanted
         self.columns, self.targets, self.weight_name = source.columns, source.targets, source.weight_name
         self.check_unchanged = source.check_unchanged
 
-    def shuffled(self, generator: np.random.Generator | None) -> Iterator[Batch]:
+    def shuffled(self, generator: np.random.Generator | None) -> Iterator[StreamBatch]:
         """The batches in an order that is drawn, with those rows only."""
         for batch in self._source._checked(generator):
             yield _rows_of(batch, self._is_wanted(batch))
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[StreamBatch]:
         """The batches in the order of the stream, with those rows only."""
         return self.shuffled(None)
 
 
-def _chosen(batch: Batch, part: float, key: int) -> Array:
+def _chosen(batch: StreamBatch, part: float, key: int) -> Array:
     """Which rows belong to a part: those whose hash of all bits of x and y, in [0, 1), is below it."""
     hashed = np.full(len(batch[0]), key, np.uint64)
     for array in batch[:2]:
@@ -298,7 +298,7 @@ def _from_data_iter(batches: Any) -> Iterator[Any]:
         given.clear()
 
 
-def _as_batch(given: Any, check: bool) -> Batch | None:
+def _as_batch(given: Any, check: bool) -> StreamBatch | None:
     """x, y and sample weights of one batch, checked; None if it has no rows."""
     if isinstance(given, Mapping):
         others = {"data": "x", "label": "y", "weight": "sample_weight"}
@@ -354,10 +354,10 @@ class _Epoch(Wrapped):
 class _Reader:
     """How far one epoch of a stream has been read."""
 
-    def __init__(self, epoch: tuple[int, int] | None, batches: Iterator[Batch]) -> None:
+    def __init__(self, epoch: tuple[int, int] | None, batches: Iterator[StreamBatch]) -> None:
         self.epoch, self.position = epoch, 0
         self._batches = batches
-        self._batch: Batch = (np.empty((0, 0)), None, None)
+        self._batch: StreamBatch = (np.empty((0, 0)), None, None)
         self._first = 0
 
     def fill(self, positions: Array, x: Array, y: Array | None, weight: Array | None) -> None:
@@ -395,7 +395,7 @@ def _rows_of(batch: Sequence[Array | None], which: Any) -> Any:
     return tuple(None if array is None else array[which] for array in batch)
 
 
-def _put(buffer: Sequence[Array | None], where: Any, rows: Batch) -> None:
+def _put(buffer: Sequence[Array | None], where: Any, rows: StreamBatch) -> None:
     for into, given in zip(buffer, rows, strict=True):
         if into is not None:
             into[where] = given

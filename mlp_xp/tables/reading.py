@@ -16,7 +16,7 @@ from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.datasets import load_dataset
 from mlp_xp.tables.files import MEMORY_LIMIT, open_source
 from mlp_xp.tables.files.column_kinds import Progress
-from mlp_xp.tables.files.columns import PLURAL, Column
+from mlp_xp.tables.files.columns import PLURAL, RawColumn
 from mlp_xp.tables.files.csv_files import CsvForm
 from mlp_xp.tables.files.one_value import (
     GAPS,
@@ -55,7 +55,7 @@ class Table:
         For people.
     source : source
         Raw inputs and targets; class numbers where there are levels.
-    columns : tuple of Column
+    columns : tuple of RawColumn
         Name, kind and levels of each column of x; numbered names (x0, x1, ...) for arrays in files.
     target_names : tuple of str
     levels : tuple of str or None
@@ -72,7 +72,7 @@ class Table:
 
     name: str
     source: Source
-    columns: tuple[Column, ...]
+    columns: tuple[RawColumn, ...]
     target_names: tuple[str, ...]
     levels: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
@@ -86,7 +86,7 @@ class Table:
         return tuple(column.name for column in self.columns)
 
 
-def recoded(source: Source, columns: Sequence[Column], inputs: Inputs) -> Source:
+def recoded(source: Source, columns: Sequence[RawColumn], inputs: Inputs) -> Source:
     """A source of raw rows with the codes that prepared columns know texts by."""
     codes = {
         at: known.codes(column.levels)
@@ -258,7 +258,7 @@ def open_for(options: TableOptions, model: Interpretation, **more: Any) -> Table
     )
 
 
-def _are_numbers_only(found: Column, column: Any) -> bool:
+def _are_numbers_only(found: RawColumn, column: Any) -> bool:
     """Whether a column holds numbers where a model needs dates, or texts none of which is a number's."""
     if found.kind == "number":  # of arrays and data sets, which hold numbers alone
         return column.kind in ("text", "date")
@@ -320,8 +320,8 @@ def _shipped(name: str, columns: Sequence[str]) -> Table:
     return Table(name, ArraySource(x, found.y), _numbers(names), tuple(found.target_names), levels)
 
 
-def _numbers(names: Sequence[str]) -> tuple[Column, ...]:
-    return tuple(Column(name, "number") for name in names)
+def _numbers(names: Sequence[str]) -> tuple[RawColumn, ...]:
+    return tuple(RawColumn(name, "number") for name in names)
 
 
 def _arrays(options: TableOptions, path: Path, targets: Sequence[str], targets_needed: bool) -> Table:

@@ -15,7 +15,7 @@ import numpy as np
 from mlp_xp.rows.order import Shuffled
 from mlp_xp.rows.source import Source, pass_rows, passes, read
 from mlp_xp.tables.encoding import Encoding, encoding_of, n_ramps
-from mlp_xp.tables.files.columns import Column as RawColumn
+from mlp_xp.tables.files.columns import RawColumn
 from mlp_xp.tables.options import MAX_LEVELS
 from mlp_xp.tables.preparation import PERIODS, Category, Column, Constant, Date, Inputs, Number, Targets
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mlp_xp.settings import checks
-from mlp_xp.tables.files.columns import Column
+from mlp_xp.tables.files.columns import RawColumn
 from mlp_xp.tables.files.csv_files import CsvForm
 from mlp_xp.tables.files.one_value import MEANINGS, Gaps
 
@@ -29,7 +29,7 @@ class Written:
     gaps: Gaps = dataclasses.field(default_factory=Gaps)
 
     @classmethod
-    def of_columns(cls, columns: Iterable[Column], form: CsvForm | None) -> "Written":
+    def of_columns(cls, columns: Iterable[RawColumn], form: CsvForm | None) -> "Written":
         """What was settled of some columns."""
         gaps = Gaps() if form is None else form.gaps
         return cls({column.name: column.reading for column in columns if column.reading}, gaps)

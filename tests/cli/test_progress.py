@@ -179,7 +179,7 @@ def test_a_time_budget_bounds_the_time_left(capsys, clock):
 
 
 def test_silence_counts(capsys, clock):
-    with live.Silence(5, n_rows=10) as bar:
+    with live.Tally(5, n_rows=10) as bar:
         bar.passed(7)
         bar.passed(3)
         bar.show(epoch(1))
@@ -216,17 +216,17 @@ def test_memory_is_that_of_this_process():
 def test_the_memory_of_a_gpu(monkeypatch, clock):
     monkeypatch.setattr(live.cuda, "memory_taken", {0: 5_000_000, 3: 7_000_000}.__getitem__)
     for device, expected in (("cpu", []), ("cuda:3", ["7 MB on the GPU"]), ("cuda:0", ["5 MB on the GPU"])):
-        assert live.Silence(3, n_rows=10, device=device).facts() == ["0 rows/s", "1,234 MB", *expected]
+        assert live.Tally(3, n_rows=10, device=device).facts() == ["0 rows/s", "1,234 MB", *expected]
 
 
 def test_memory_is_left_out_where_the_system_does_not_say(monkeypatch, tmp_path):
     monkeypatch.setattr(live, "MEMORY", tmp_path / "statm")
     assert live.memory_taken() is None
-    assert live.Silence(3, n_rows=10).facts() == ["0 rows/s"]
+    assert live.Tally(3, n_rows=10).facts() == ["0 rows/s"]
 
 
 def test_what_suits_the_place(capsys):
-    assert type(live.progress(3, 10, None, quiet=True)) is live.Silence
+    assert type(live.progress(3, 10, None, quiet=True)) is live.Tally
     assert type(live.progress(3, 10, None, quiet=False)) is live.PlainLines
 
 
@@ -255,7 +255,7 @@ def test_reading_says_how_far_it_is(monkeypatch, clock, is_terminal):
     monkeypatch.setenv("COLUMNS", "40")
     stream = Terminal(is_terminal)
     monkeypatch.setattr(sys, "stderr", stream)
-    with live.Reading("a" * 30 + ".csv", quiet=False) as reading:
+    with live.ReadingProgress("a" * 30 + ".csv", quiet=False) as reading:
         for part in range(100):
             clock(0.1)
             reading("looking at the columns", part / 100)
@@ -275,7 +275,7 @@ def test_reading_that_is_short_or_quiet_says_nothing(monkeypatch, clock):
     for quiet, seconds in ((False, 0.01), (True, 10.0)):
         stream = Terminal(True)
         monkeypatch.setattr(sys, "stderr", stream)
-        with live.Reading("a.csv", quiet=quiet) as reading:
+        with live.ReadingProgress("a.csv", quiet=quiet) as reading:
             clock(seconds)
             reading("converting", 0.5)
         assert stream.text == ""

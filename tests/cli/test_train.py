@@ -441,7 +441,7 @@ def test_interrupted_before_the_first_epoch_it_writes_nothing(run, folder, monke
     def interrupt(self, n_rows):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(live.Silence, "passed", interrupt)
+    monkeypatch.setattr(live.Tally, "passed", interrupt)
     outcome = run("train", "--quiet", "--out", "m")
     assert (outcome.status, outcome.errors) == (130, ["interrupted."])
     assert list(folder.iterdir()) == []

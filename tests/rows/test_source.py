@@ -15,7 +15,7 @@ from mlp_xp.rows.class_weights import ClassWeighted
 from mlp_xp.rows.order import Shuffled
 from mlp_xp.rows.source import PASS_BYTES, Source, Subset, Wrapped, as_source, passes
 from mlp_xp.rows.streams import BatchSource
-from mlp_xp.tables.files.columns import Column
+from mlp_xp.tables.files.columns import RawColumn
 from mlp_xp.tables.preparation import Inputs, Targets
 from mlp_xp.tables.prepared import Coded, Prepared, Recoded, Selected
 
@@ -43,8 +43,8 @@ def wrap(request):
 class Everything(ArraySource):
     """A source with an answer of its own to each question."""
 
-    columns = tuple(Column(name, "number") for name in "abc")
-    targets = (Column("y", "number"),)
+    columns = tuple(RawColumn(name, "number") for name in "abc")
+    targets = (RawColumn("y", "number"),)
     notes = ("said",)
 
     def check_unchanged(self):

@@ -7,7 +7,7 @@ import pytest
 
 from mlp_xp.rows.source import Source
 from mlp_xp.tables.encoding import Encoding, Together, encoding_of, limits_of, n_ramps
-from mlp_xp.tables.files.columns import Column
+from mlp_xp.tables.files.columns import RawColumn
 from mlp_xp.tables.preparation import Date, Inputs, Number
 from mlp_xp.tables.statistics import measure
 
@@ -101,7 +101,7 @@ class Raw(Source):
 
 
 def measured(values, kind="number"):
-    inputs, _ = measure(Raw(np.c_[values]), [Column("a", kind)], "t", scaling="encoded")
+    inputs, _ = measure(Raw(np.c_[values]), [RawColumn("a", kind)], "t", scaling="encoded")
     return inputs.columns[0]
 
 
@@ -133,7 +133,7 @@ def test_columns_side_by_side_are_filled_as_one_by_one(rng):
     values = rng.exponential(size=(300, 4))
     values[::5, 1] = NAN
     values[:, 2] = rng.integers(0, 2, 300)
-    inputs, _ = measure(Raw(values), [Column(name, "number") for name in "abcd"], "t", scaling="encoded")
+    inputs, _ = measure(Raw(values), [RawColumn(name, "number") for name in "abcd"], "t", scaling="encoded")
     x = np.full((300, inputs.n_features), 77.0)
     inputs.fill(values, x)
     first = 0

@@ -13,7 +13,7 @@ from mlp_xp.rows.source import Source, Subset
 from mlp_xp.rows.streams import BatchSource
 from mlp_xp.tables import statistics
 from mlp_xp.tables.datasets import load_dataset
-from mlp_xp.tables.files.columns import Column
+from mlp_xp.tables.files.columns import RawColumn
 from mlp_xp.tables.holding_out import at_random
 from mlp_xp.tables.preparation import Category, Constant, Date, Number
 from mlp_xp.tables.statistics import measure
@@ -35,14 +35,14 @@ class Raw(ArraySource):
 
 
 def numbers(*names):
-    return [Column(name, "number") for name in names]
+    return [RawColumn(name, "number") for name in names]
 
 
 def inputs_of(values, kind="number", levels=(), **options):
     """The prepared column of one column, beside one that varies."""
     values = np.asarray(values, dtype=float)
     x = np.column_stack([values, np.arange(len(values))])
-    columns = [Column("a", kind, levels), Column("other", "number")]
+    columns = [RawColumn("a", kind, levels), RawColumn("other", "number")]
     return measure(Raw(x), columns, "t", **options)[0].columns[0]
 
 
@@ -213,7 +213,7 @@ class Rows(Source):
 
 def test_memory_does_not_grow_with_the_rows():
     """A sample of two columns that need one takes 1.6 MB; all rows would take 32 MB."""
-    columns = [*numbers("a", "b"), Column("t", "text", tuple("abcde")), Column("d", "date")]
+    columns = [*numbers("a", "b"), RawColumn("t", "text", tuple("abcde")), RawColumn("d", "date")]
     rows = Rows()
     tracemalloc.start()
     inputs, _ = measure(rows, columns, "y", scaling="robust")
@@ -232,11 +232,11 @@ def test_held_out_rows_do_not_change_the_statistics(rng, scaling):
     """Poison in the held-out rows: other values, texts, dates and gaps leave every number as it was."""
     n_rows, levels = 200, ("a", "b", "c", "poison")
     columns = [
-        Column("n", "number"),
-        Column("d", "date"),
-        Column("t", "text", levels),
-        Column("b", "bool"),
-        Column("constant", "number"),
+        RawColumn("n", "number"),
+        RawColumn("d", "date"),
+        RawColumn("t", "text", levels),
+        RawColumn("b", "bool"),
+        RawColumn("constant", "number"),
     ]
     x = np.column_stack(
         [

@@ -28,7 +28,7 @@ from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.source import Subset, as_source
 from mlp_xp.tables import TableModel, prepared
 from mlp_xp.tables.datasets import load_dataset
-from mlp_xp.tables.files.columns import Column
+from mlp_xp.tables.files.columns import RawColumn
 from mlp_xp.tables.fitting import read_data
 from mlp_xp.tables.holding_out import at_random, latest, whole_groups
 from mlp_xp.tables.options import HoldOut, TableOptions, TrainingOptions
@@ -208,7 +208,7 @@ def test_what_is_held_out_by_time_comes_after_all_else(times, part):
 def table_of(y, levels=None, names=("t",), x=None):
     y = np.asarray(y, dtype=float)
     x = np.arange(len(y), dtype=float)[:, None] if x is None else x
-    return Table("data", source_of(x, y), (Column("a", "number"),), names, levels)
+    return Table("data", source_of(x, y), (RawColumn("a", "number"),), names, levels)
 
 
 FEW = np.repeat([3.0, 1.0, 7.0], 20)

@@ -25,7 +25,7 @@ SECONDS_A_DAY = 86_400
 
 
 @dataclasses.dataclass
-class Block:
+class Group:
     """Features that were computed together.
 
     Attributes
@@ -92,7 +92,7 @@ def features(graph: Graph, inputs: Inputs, *, matrix: str | None, gaps: Gaps | N
     for at, column in enumerate(inputs.columns):
         if isinstance(column, Category):
             places = list(range(starts[at], starts[at + 1]))
-            blocks.append(Block(_of_category(graph, pick([at]), column, gaps), places))
+            blocks.append(Group(_of_category(graph, pick([at]), column, gaps), places))
     return _in_order(graph, blocks)
 
 
@@ -133,7 +133,7 @@ def _days(graph: Graph, seconds: str) -> str:
     return graph.op("Where", is_gap, graph.constant(np.nan, "float64"), days)
 
 
-def _of_numbers(graph: Graph, values: str, columns: Sequence[Number], starts: Sequence[int]) -> list[Block]:
+def _of_numbers(graph: Graph, values: str, columns: Sequence[Number], starts: Sequence[int]) -> list[Group]:
     """What `Number.fill` and `Date.fill` do, for all columns at once: values is [N, n_columns], float64."""
 
     def row(field: str) -> str:
@@ -156,15 +156,15 @@ def _of_numbers(graph: Graph, values: str, columns: Sequence[Number], starts: Se
         root = graph.op("Sqrt", graph.op("Add", number(1.0), graph.op("Mul", share, share)))
         is_clipped = graph.constant([[column.clipped for column in columns]], "bool")
         z = graph.op("Where", is_clipped, graph.op("Div", z, root), z)
-    blocks = [Block(z, list(starts))]
+    blocks = [Group(z, list(starts))]
     with_gaps = [at for at, column in enumerate(columns) if column.gaps]
     if with_gaps:
         places = [starts[at] + 1 for at in with_gaps]
-        blocks.append(Block(graph.cast(graph.columns(is_gap, with_gaps), "float64"), places))
+        blocks.append(Group(graph.cast(graph.columns(is_gap, with_gaps), "float64"), places))
     first = {at: starts[at] + 1 + columns[at].gaps for at in encoded}
     ranked = {at: each for at, each in encoded.items() if each.knots}
     if ranked:
-        blocks.append(Block(_ranks(graph, filled, ranked), [first[at] for at in ranked]))
+        blocks.append(Group(_ranks(graph, filled, ranked), [first[at] for at in ranked]))
     with_ramps = {at: each.edges for at, each in encoded.items() if each.edges}
     if with_ramps:
         places = [
@@ -172,7 +172,7 @@ def _of_numbers(graph: Graph, values: str, columns: Sequence[Number], starts: Se
             for at, edges in with_ramps.items()
             for t in range(len(edges) - 1)
         ]
-        blocks.append(Block(_ramps(graph, filled, with_ramps), places))
+        blocks.append(Group(_ramps(graph, filled, with_ramps), places))
     for cycle, period in PERIODS.items():
         dates = {
             at: starts[at] + column.n_features - 2 * (len(column.cycles) - column.cycles.index(cycle))
@@ -183,8 +183,8 @@ def _of_numbers(graph: Graph, values: str, columns: Sequence[Number], starts: Se
             turns = graph.op("Div", graph.columns(unbounded, list(dates)), number(period))
             part = graph.op("Sub", turns, graph.op("Floor", turns))
             angle = graph.op("Mul", part, number(2 * np.pi))
-            blocks.append(Block(graph.op("Sin", angle), list(dates.values())))
-            blocks.append(Block(graph.op("Cos", angle), [place + 1 for place in dates.values()]))
+            blocks.append(Group(graph.op("Sin", angle), list(dates.values())))
+            blocks.append(Group(graph.op("Cos", angle), [place + 1 for place in dates.values()]))
     return blocks
 
 
@@ -258,7 +258,7 @@ def _gap_of_category(graph: Graph, value: str, column: Category, gaps: Gaps) -> 
     return graph.op("ReduceSum", is_word, graph.constant([1], "int64"))
 
 
-def _in_order(graph: Graph, blocks: Sequence[Block]) -> str:
+def _in_order(graph: Graph, blocks: Sequence[Group]) -> str:
     """All features, where the network expects them."""
     places = [place for block in blocks for place in block.places]
     return _some(

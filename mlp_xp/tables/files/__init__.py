@@ -1,7 +1,7 @@
 """Files of tables: CSV, Parquet, Arrow, folders, their cache. `open_source` opens what a path holds."""
 
 from mlp_xp.tables.files.arrow_map import ArrowSource
-from mlp_xp.tables.files.columns import Column
+from mlp_xp.tables.files.columns import RawColumn
 from mlp_xp.tables.files.copying import written_rows
 from mlp_xp.tables.files.csv_files import CsvForm
 from mlp_xp.tables.files.opening import MEMORY_LIMIT, open_source
@@ -12,8 +12,8 @@ __all__ = [
     "MEMORY_LIMIT",
     "ArrowSource",
     "Cached",
-    "Column",
     "CsvForm",
+    "RawColumn",
     "TableSource",
     "cache_folder",
     "cached",

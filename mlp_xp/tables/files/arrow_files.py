@@ -7,7 +7,7 @@ from typing import Any
 
 from mlp_xp.rows.files import Arrow, File, reading
 from mlp_xp.settings.spelling import spelled
-from mlp_xp.tables.files.blocks import Block, Part
+from mlp_xp.tables.files.blocks import Part, TableBlock
 from mlp_xp.tables.files.one_value import SECONDS, Gaps
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
@@ -231,7 +231,7 @@ class TypedTable:
         """Rows of all files together, by what they say of themselves."""
         return sum(part.n_rows or 0 for part in self.parts)
 
-    def blocks(self, names: Sequence[str], parts: Sequence[Part] | None = None) -> Iterator[Block]:
+    def blocks(self, names: Sequence[str], parts: Sequence[Part] | None = None) -> Iterator[TableBlock]:
         """The rows of the columns `names`, part by part (of `parts`, if given)."""
         parts = self.parts if parts is None else parts
         asked = max(1, sum(part.n_rows or 0 for part in parts))
@@ -241,5 +241,5 @@ class TypedTable:
             for batch in self.form.batches(part, names):
                 n_read += batch.num_rows
                 share = min(1.0, n_read / asked)
-                yield Block(part.file, first_row, batch.select(list(names)), share)
+                yield TableBlock(part.file, first_row, batch.select(list(names)), share)
                 first_row += batch.num_rows

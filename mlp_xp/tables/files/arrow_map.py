@@ -18,7 +18,7 @@ import numpy as np
 from mlp_xp.rows.arrays import Array, find_in_batch
 from mlp_xp.rows.files import Arrow, File, reading
 from mlp_xp.rows.source import Source
-from mlp_xp.tables.files.columns import Column
+from mlp_xp.tables.files.columns import RawColumn
 from mlp_xp.tables.files.records import Schema
 
 
@@ -64,7 +64,7 @@ class ArrowSource(Source):
         self.files, self.schema, self.notes = tuple(files), schema, tuple(notes)
         self._gaps = gaps == "keep"
         self.columns, self.targets = schema.features, schema.targets
-        self.weight: Column | None = schema.weight
+        self.weight: RawColumn | None = schema.weight
         self.n_features, self.n_targets = len(schema.features), len(schema.targets)
         self.has_weights = schema.weight is not None
         self.weight_name = schema.weight.name if schema.weight else ""

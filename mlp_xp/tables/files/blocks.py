@@ -33,7 +33,7 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True)
-class Block:
+class TableBlock:
     """Some thousands of consecutive rows of one file.
 
     Parameters

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 from mlp_xp.rows.files import Arrow, File
 from mlp_xp.settings import checks
 from mlp_xp.settings.spelling import given, spelled
-from mlp_xp.tables.files.blocks import Block, Part
-from mlp_xp.tables.files.columns import PLURAL, Column
+from mlp_xp.tables.files.blocks import Part, TableBlock
+from mlp_xp.tables.files.columns import PLURAL, RawColumn
 from mlp_xp.tables.files.one_value import SECONDS, Gaps
 from mlp_xp.tables.files.text_values import (
     GROUPED,
@@ -40,7 +40,7 @@ POINTS, COMMAS = (
 )
 
 
-class Table(Protocol):
+class TableFile(Protocol):
     """Files of one format as one table: `CsvTable` or `TypedTable`."""
 
     files: list[File]
@@ -76,7 +76,7 @@ class Table(Protocol):
     def parts(self) -> list[Part]:
         """What can be read on its own, in order."""
 
-    def blocks(self, names: Sequence[str], parts: Sequence[Part] | None = None) -> Iterator[Block]:
+    def blocks(self, names: Sequence[str], parts: Sequence[Part] | None = None) -> Iterator[TableBlock]:
         """The rows of the columns `names`, of all parts or of some."""
 
 
@@ -99,14 +99,14 @@ class Settled:
     """
 
     n_rows: int
-    columns: dict[str, Column]
+    columns: dict[str, RawColumn]
     known: frozenset[str]
     first_text: dict[str, str]
     notes: list[str]
 
 
 def settle(
-    table: Table,
+    table: TableFile,
     names: Sequence[str],
     progress: Progress | None = None,
     known: Mapping[str, str] | None = None,
@@ -178,7 +178,7 @@ def settle(
             numbers = own[name] not in (None, "text", "gap") or bool(
                 name in open_columns and open_columns[name].fits
             )
-            columns[name] = Column(
+            columns[name] = RawColumn(
                 name, "text", tuple(sorted(levels[name])), "text of numbers" if numbers else "text"
             )
             continue
@@ -186,11 +186,11 @@ def settle(
             reading = _choose(table, name, open_columns[name].fits)
         else:
             reading = known[name] if name in fixed else table.reading(name)
-        columns[name] = Column(name, READINGS[reading].kind, (), reading)
+        columns[name] = RawColumn(name, READINGS[reading].kind, (), reading)
     return Settled(n_rows, columns, fixed, first_text, notes)
 
 
-def _mismatch(table: Table, name: str, known: str, own: str | None) -> str | None:
+def _mismatch(table: TableFile, name: str, known: str, own: str | None) -> str | None:
     """Why a column of this type cannot be read as it is known to be."""
     if own in (None, "text", "gap"):
         return None
@@ -205,7 +205,7 @@ def _mismatch(table: Table, name: str, known: str, own: str | None) -> str | Non
     return f"{table.files[0].path}, column {name!r} holds {shown}, where {needed} are needed."
 
 
-def _readings(table: Table, kind: str | None) -> list[str]:
+def _readings(table: TableFile, kind: str | None) -> list[str]:
     """What a column of text can be read as, what gives a kind that it is known to be before all else."""
     base = [name for name in table.readings or READINGS if name not in GROUPED]
     return sorted(base, key=lambda name: READINGS[name].kind != kind)
@@ -243,7 +243,7 @@ class OpenColumn:
         """Whether all values are digits, of one length, and some begin with 0."""
         return self._one_width and self._leading_zero
 
-    def narrow(self, table: Table, block: Block, number: int, first_text: dict[str, str]) -> bool:
+    def narrow(self, table: TableFile, block: TableBlock, number: int, first_text: dict[str, str]) -> bool:
         """Leave in `fits` the readings that the block's values fit too; whether there are any."""
         strings = strings_of(table, block.batch.column(number), text=False)
         before = list(self.fits)
@@ -303,7 +303,7 @@ class OpenColumn:
         return self.has[mark] and self.as_groups[mark]
 
 
-def _settle_marks(table: Table, columns: Mapping[str, OpenColumn]) -> list[str]:
+def _settle_marks(table: TableFile, columns: Mapping[str, OpenColumn]) -> list[str]:
     """Decide by the other columns where 1.234 may be 1234; what may surprise of that, for people."""
     if not table.marks_are_open:
         return []
@@ -336,7 +336,7 @@ def _settle_marks(table: Table, columns: Mapping[str, OpenColumn]) -> list[str]:
 
 
 def _look_again(
-    table: Table,
+    table: TableFile,
     names: Sequence[str],
     columns: Mapping[str, OpenColumn],
     levels: dict[str, set[str]],
@@ -355,7 +355,7 @@ def _look_again(
             del levels[name]
 
 
-def _add_levels(levels: set[str], table: Table, block: Block, name: str) -> None:
+def _add_levels(levels: set[str], table: TableFile, block: TableBlock, name: str) -> None:
     import pyarrow.compute as pc
 
     strings = strings_of(table, block.batch.column(name), text=True)
@@ -367,7 +367,7 @@ def _add_levels(levels: set[str], table: Table, block: Block, name: str) -> None
         )
 
 
-def strings_of(table: Table, column: Arrow, *, text: bool) -> Any:
+def strings_of(table: TableFile, column: Arrow, *, text: bool) -> Any:
     """A column as strings in which gaps are none, for a column of text or of anything else."""
     if not table.readings:
         return without_gaps(as_text(column), table.gaps.in_text if text else table.gaps.elsewhere)
@@ -386,7 +386,7 @@ def as_text(column: Arrow) -> Any:
     return column.cast(pa.string())
 
 
-def _choose(table: Table, name: str, fits: Sequence[str]) -> str:
+def _choose(table: TableFile, name: str, fits: Sequence[str]) -> str:
     """The first reading that fits, unless a later one gives the same texts another meaning."""
     chosen = fits[0]
     rivals = [other for other in READINGS[chosen].excludes if other in fits]

@@ -15,7 +15,7 @@ KINDS = tuple(PLURAL)
 
 
 @dataclasses.dataclass(frozen=True)
-class Column:
+class RawColumn:
     """One column of a table.
 
     Parameters

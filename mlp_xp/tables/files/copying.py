@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from mlp_xp.rows.files import find_files, pyarrow
-from mlp_xp.tables.files.column_kinds import Table, as_text
+from mlp_xp.tables.files.column_kinds import TableFile, as_text
 from mlp_xp.tables.files.columns import select
 from mlp_xp.tables.files.csv_files import CsvForm
 from mlp_xp.tables.files.opening import TABLE_SUFFIXES, table_of
@@ -33,7 +33,7 @@ def written_rows(
     return _rows_of(table, names)
 
 
-def _rows_of(table: Table, names: Sequence[str]) -> Iterator[list[str]]:
+def _rows_of(table: TableFile, names: Sequence[str]) -> Iterator[list[str]]:
     for block in table.blocks(names):
         texts = [as_text(column).to_pylist() for column in block.batch.columns]
         for row in zip(*texts, strict=True):

@@ -18,7 +18,7 @@ from typing import Any
 from mlp_xp.rows.files import Arrow, File, reading
 from mlp_xp.settings import checks
 from mlp_xp.settings.spelling import given
-from mlp_xp.tables.files.blocks import Block, Part
+from mlp_xp.tables.files.blocks import Part, TableBlock
 from mlp_xp.tables.files.csv_parts import PartOfFile, parts_of
 from mlp_xp.tables.files.one_value import Gaps
 from mlp_xp.tables.files.text_values import READINGS
@@ -282,7 +282,7 @@ class CsvTable:
             return [Part(file) for file in self.files]
         return [part for file in self.files for part in parts_of(file, self._block_bytes)]
 
-    def blocks(self, names: Sequence[str], parts: Sequence[Part] | None = None) -> Iterator[Block]:
+    def blocks(self, names: Sequence[str], parts: Sequence[Part] | None = None) -> Iterator[TableBlock]:
         """The rows of the columns `names` as strings, file by file (of `parts`, if given)."""
         parts = [Part(file) for file in self.files] if parts is None else parts
         asked, before = max(1, sum(map(_n_bytes, parts))), 0
@@ -292,7 +292,7 @@ class CsvTable:
                 yield dataclasses.replace(block, share=min(1.0, done / asked))
             before += _n_bytes(part)
 
-    def _blocks_of(self, part: Part, names: Sequence[str]) -> Iterator[Block]:
+    def _blocks_of(self, part: Part, names: Sequence[str]) -> Iterator[TableBlock]:
         file, known = part.file, self._names(part.file)
         if missing := [name for name in names if name not in known]:
             raise ValueError(
@@ -311,7 +311,7 @@ class CsvTable:
                 share = min(1.0, number * self._block_bytes / max(1, _n_bytes(part)))
                 last_value = batch.column(known[-1])[-1].as_py() or b""
                 chosen = batch.select(list(names))
-                block = Block(file, part.first_row + n_rows, chosen, share, self._line_counter(file))
+                block = TableBlock(file, part.first_row + n_rows, chosen, share, self._line_counter(file))
                 yield dataclasses.replace(block, batch=self._as_text(block))
                 n_rows += batch.num_rows
         if n_rows == 0 and part.stop is None:
@@ -322,7 +322,7 @@ class CsvTable:
                 f"is never closed, so that the rest of the file would be one value. Close the quote."
             )
 
-    def _as_text(self, block: Block) -> Any:
+    def _as_text(self, block: TableBlock) -> Any:
         """The block with its bytes checked to be UTF-8."""
         import pyarrow as pa
 

@@ -18,7 +18,7 @@ from mlp_xp.settings import checks
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.files.arrow_files import ARROW, ARROW_SUFFIXES, PARQUET, PARQUET_SUFFIXES, TypedTable
 from mlp_xp.tables.files.arrow_map import ArrowSource, is_mappable
-from mlp_xp.tables.files.column_kinds import LABEL, Progress, Settled, Table, settle
+from mlp_xp.tables.files.column_kinds import LABEL, Progress, Settled, TableFile, settle
 from mlp_xp.tables.files.columns import PLURAL, as_names, select
 from mlp_xp.tables.files.csv_files import SUFFIXES as CSV_SUFFIXES
 from mlp_xp.tables.files.csv_files import CsvForm, CsvTable
@@ -221,7 +221,7 @@ def _names(target: str | os.PathLike[str] | Sequence[str] | None) -> str | Seque
     return os.fspath(target) if isinstance(target, os.PathLike) else target
 
 
-def table_of(files: Sequence[File], given: CsvForm) -> tuple[CsvForm | None, Table]:
+def table_of(files: Sequence[File], given: CsvForm) -> tuple[CsvForm | None, TableFile]:
     """How CSV files are written, and the files as one table, with the columns that folders' names hold."""
     table = _table(files, given)
     form = table.form if isinstance(table, CsvTable) else None
@@ -229,7 +229,7 @@ def table_of(files: Sequence[File], given: CsvForm) -> tuple[CsvForm | None, Tab
     return form, PartitionedTable(table) if has_partitions else table
 
 
-def _table(files: Sequence[File], form: CsvForm) -> Table:
+def _table(files: Sequence[File], form: CsvForm) -> TableFile:
     """The files as one table; ValueError unless all are of one format that is known."""
     formats = {
         "CSV": CSV_SUFFIXES,

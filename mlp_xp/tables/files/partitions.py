@@ -12,8 +12,8 @@ from urllib.parse import unquote
 
 from mlp_xp.rows.files import File
 from mlp_xp.tables.files.arrow_files import kind_of, reading_of
-from mlp_xp.tables.files.blocks import Block, Part
-from mlp_xp.tables.files.column_kinds import Table
+from mlp_xp.tables.files.blocks import Part, TableBlock
+from mlp_xp.tables.files.column_kinds import TableFile
 from mlp_xp.tables.files.one_value import Gaps
 
 _NOTHING = "__HIVE_DEFAULT_PARTITION__"
@@ -30,7 +30,7 @@ class PartitionedTable:
 
     Parameters
     ----------
-    table : Table
+    table : TableFile
         The files.
 
     Raises
@@ -39,7 +39,7 @@ class PartitionedTable:
         Files lie in folders of different columns.
     """
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: TableFile) -> None:
         self.table, self.files = table, table.files
         found = {file: partition_of(file.folders) for file in table.files}
         first = found[self.files[0]]
@@ -104,7 +104,7 @@ class PartitionedTable:
         """What can be read on its own, in order."""
         return self.table.parts
 
-    def blocks(self, names: Sequence[str], parts: Sequence[Part] | None = None) -> Iterator[Block]:
+    def blocks(self, names: Sequence[str], parts: Sequence[Part] | None = None) -> Iterator[TableBlock]:
         """The rows of the columns `names`, of all parts or of some."""
         import pyarrow as pa
 

@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from mlp_xp.rows.files import Arrow
 from mlp_xp.settings.spelling import given, spelled
-from mlp_xp.tables.files.blocks import Block
-from mlp_xp.tables.files.column_kinds import Settled, Table, strings_of
-from mlp_xp.tables.files.columns import PLURAL, Column, Selection
+from mlp_xp.tables.files.blocks import TableBlock
+from mlp_xp.tables.files.column_kinds import Settled, TableFile, strings_of
+from mlp_xp.tables.files.columns import PLURAL, RawColumn, Selection
 from mlp_xp.tables.files.one_value import SECONDS
 from mlp_xp.tables.files.text_values import first_that_does_not_read, read, read_as_known
 
@@ -41,21 +41,21 @@ class Schema:
 
     Parameters
     ----------
-    features, targets : tuple of Column
+    features, targets : tuple of RawColumn
         In the order that x and y have them.
-    weight : Column, optional
+    weight : RawColumn, optional
         The sample weights.
     dtype : {"float32", "float64"}
         Of numbers.
     """
 
-    features: tuple[Column, ...]
-    targets: tuple[Column, ...]
-    weight: Column | None
+    features: tuple[RawColumn, ...]
+    targets: tuple[RawColumn, ...]
+    weight: RawColumn | None
     dtype: str
 
     @property
-    def columns(self) -> tuple[Column, ...]:
+    def columns(self) -> tuple[RawColumn, ...]:
         """All of them: features, targets, weight."""
         return (*self.features, *self.targets, *((self.weight,) if self.weight else ()))
 
@@ -100,7 +100,7 @@ class Converter:
     ----------
     schema : Schema
         What the records hold, and how columns of text are read.
-    table : Table
+    table : TableFile
         Where the blocks come from.
     known : frozenset of str
         Columns whose reading was known before they were looked at.
@@ -109,11 +109,11 @@ class Converter:
     """
 
     schema: Schema
-    table: Table
+    table: TableFile
     known: frozenset[str]
     gaps: str
 
-    def records(self, block: Block) -> Array:
+    def records(self, block: TableBlock) -> Array:
         """The block's rows.
 
         Raises
@@ -136,11 +136,11 @@ class Converter:
             records[field][:, position] = self._converted(values, column, block, number)
         return records
 
-    def _words(self, column: Column) -> str:
+    def _words(self, column: RawColumn) -> str:
         may_be_word = column.kind == "text" and self.table.gaps.words
         return f"keep words such as NA as texts with {given('null_words', False)}, " if may_be_word else ""
 
-    def _read(self, column: Column, block: Block, number: int) -> Any:
+    def _read(self, column: RawColumn, block: TableBlock, number: int) -> Any:
         """A column's typed values; strings in the reading of the column."""
         import pyarrow as pa
 
@@ -159,7 +159,7 @@ class Converter:
                 f"it, leave the row out{_remedy(column)}."
             ) from None
 
-    def _converted(self, values: Arrow, column: Column, block: Block, number: int) -> Array:
+    def _converted(self, values: Arrow, column: RawColumn, block: TableBlock, number: int) -> Array:
         if column.kind == "text":
             return _codes(values, column, block)
         if column.kind == "date":
@@ -170,7 +170,9 @@ class Converter:
         self._check(converted, values, column, block, number)
         return converted
 
-    def _check(self, converted: Array, values: Arrow, column: Column, block: Block, number: int) -> None:
+    def _check(
+        self, converted: Array, values: Arrow, column: RawColumn, block: TableBlock, number: int
+    ) -> None:
         largest = np.finfo(self.schema.dtype).max
         with np.errstate(invalid="ignore"):
             problems = [
@@ -208,7 +210,7 @@ def schema_of(settled: Settled, selection: Selection, dtype: str) -> Schema:
     )
 
 
-def _codes(values: Arrow, column: Column, block: Block) -> Array:
+def _codes(values: Arrow, column: RawColumn, block: TableBlock) -> Array:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -222,7 +224,7 @@ def _codes(values: Arrow, column: Column, block: Block) -> Array:
     return filled
 
 
-def _moments(values: Arrow, block: Block, number: int) -> Array:
+def _moments(values: Arrow, block: TableBlock, number: int) -> Array:
     import pyarrow as pa
 
     kind = values.type
@@ -247,7 +249,7 @@ def _floor(nanoseconds: Arrow) -> Any:
     return pa.array(whole, mask=nanoseconds.is_null().to_numpy(zero_copy_only=False))
 
 
-def _numbers(values: Arrow, block: Block, number: int) -> Array:
+def _numbers(values: Arrow, block: TableBlock, number: int) -> Array:
     """As float64, gaps as NaN; ValueError for integers that float64 would change."""
     import pyarrow as pa
 
@@ -291,13 +293,13 @@ def is_text(kind: Arrow) -> bool:
     return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
 
 
-def _remedy(column: Column) -> str:
+def _remedy(column: RawColumn) -> str:
     """What may help where a value is written otherwise than in training."""
     said = {"number": given("decimal", ","), "date": given("date_format", "day first")}.get(column.kind)
     return "" if said is None or column.reading in SECONDS else f", or say how it is written, e.g. {said}"
 
 
-def _check_exact(floats: Array, values: Arrow, block: Block, number: int) -> None:
+def _check_exact(floats: Array, values: Arrow, block: TableBlock, number: int) -> None:
     """Refuse whole numbers, of an integer type or written in text, that float64 changes."""
     import pyarrow as pa
 

@@ -27,7 +27,7 @@ from mlp_xp.machine.whole_file import open_plain, whole_file
 from mlp_xp.rows.arrays import Array
 from mlp_xp.rows.files import File, local_file
 from mlp_xp.settings.spelling import given, spelled
-from mlp_xp.tables.files.columns import KINDS, Column
+from mlp_xp.tables.files.columns import KINDS, RawColumn
 from mlp_xp.tables.files.records import Schema
 
 FORMAT = 2
@@ -195,7 +195,7 @@ def _remove_abandoned(folder: Path) -> None:
 def _description(schema: Schema, n_rows: int, made_from: str) -> bytes:
     """Everything before the records, a whole number of pages."""
 
-    def listed(columns: Iterable[Column]) -> list[list[Any]]:
+    def listed(columns: Iterable[RawColumn]) -> list[list[Any]]:
         return [[column.name, column.kind, column.levels, column.reading] for column in columns]
 
     description = {
@@ -235,7 +235,7 @@ def _read_description(stream: IO[bytes]) -> dict[str, Any]:
     return description
 
 
-def _columns(listed: Any) -> tuple[Column, ...]:
+def _columns(listed: Any) -> tuple[RawColumn, ...]:
     if not isinstance(listed, list):
         raise ValueError("its columns are no list")
     for each in listed:
@@ -249,7 +249,7 @@ def _columns(listed: Any) -> tuple[Column, ...]:
             and isinstance(each[3], str)
         ):
             raise ValueError("a column is not described")
-    return tuple(Column(name, kind, tuple(levels), reading) for name, kind, levels, reading in listed)
+    return tuple(RawColumn(name, kind, tuple(levels), reading) for name, kind, levels, reading in listed)
 
 
 def open_records(path: Path) -> tuple[Schema, Array, File]:

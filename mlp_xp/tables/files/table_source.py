@@ -8,7 +8,7 @@ import numpy as np
 from mlp_xp.rows.arrays import Array, find_not_finite, parts, take
 from mlp_xp.rows.files import File
 from mlp_xp.rows.source import Source
-from mlp_xp.tables.files.columns import Column
+from mlp_xp.tables.files.columns import RawColumn
 from mlp_xp.tables.files.records import NO_DATE, Schema
 
 _DAY = 86_400e6
@@ -49,7 +49,7 @@ class TableSource(Source):
         self.records, self.schema = records, schema
         self.files, self.notes, self.cache = tuple(files), tuple(notes), cache
         self.columns, self.targets = schema.features, schema.targets
-        self.weight: Column | None = schema.weight
+        self.weight: RawColumn | None = schema.weight
         self.n_rows = len(records)
         self.n_features, self.n_targets = len(schema.features), len(schema.targets)
         self.has_weights = schema.weight is not None

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from mlp_xp.rows.arrays import Array
-from mlp_xp.rows.streams import Batch
+from mlp_xp.rows.streams import StreamBatch
 from mlp_xp.tables.files.blocks import Part
-from mlp_xp.tables.files.column_kinds import Progress, Table
-from mlp_xp.tables.files.columns import Column
+from mlp_xp.tables.files.column_kinds import Progress, TableFile
+from mlp_xp.tables.files.columns import RawColumn
 from mlp_xp.tables.files.records import Converter
 from mlp_xp.tables.files.table_source import TableSource
 
@@ -18,7 +18,7 @@ class TableStream:
 
     Parameters
     ----------
-    table : Table
+    table : TableFile
         The files.
     converter : Converter
         How their blocks become records.
@@ -26,10 +26,10 @@ class TableStream:
         What is to be said about it, for people.
     """
 
-    def __init__(self, table: Table, converter: Converter, notes: Sequence[str] = ()) -> None:
+    def __init__(self, table: TableFile, converter: Converter, notes: Sequence[str] = ()) -> None:
         self.table, self.converter, self.notes = table, converter, tuple(notes)
-        self.columns: tuple[Column, ...] = converter.schema.features
-        self.targets: tuple[Column, ...] = converter.schema.targets
+        self.columns: tuple[RawColumn, ...] = converter.schema.features
+        self.targets: tuple[RawColumn, ...] = converter.schema.targets
         self.weight_name = converter.schema.weight.name if converter.schema.weight else ""
 
     def records(
@@ -43,19 +43,19 @@ class TableStream:
         self.check_unchanged()
 
     @property
-    def _columns(self) -> tuple[Column, ...]:
+    def _columns(self) -> tuple[RawColumn, ...]:
         return self.converter.schema.columns
 
-    def shuffled(self, generator: np.random.Generator) -> Iterator[Batch]:
+    def shuffled(self, generator: np.random.Generator) -> Iterator[StreamBatch]:
         """Batches of x, y and weights, the parts of the table in an order that is drawn."""
         parts = self.table.parts
         yield from self._batches([parts[at] for at in generator.permutation(len(parts))])
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[StreamBatch]:
         """Batches of x, y and weights, in the order of the files."""
         yield from self._batches(None)
 
-    def _batches(self, parts: Sequence[Part] | None) -> Iterator[Batch]:
+    def _batches(self, parts: Sequence[Part] | None) -> Iterator[StreamBatch]:
         schema = self.converter.schema
         for records in self.records(None, parts):
             rows = TableSource(records, schema)

@@ -28,7 +28,7 @@ class Reading:
     Parameters
     ----------
     kind : str
-        The kind of column (see `Column`).
+        The kind of column (see `RawColumn`).
     read : callable
         Strings without surrounding blanks to typed values; raises ArrowInvalid.
     excludes : tuple of str
