@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mlp_xp.report.drawing import number
+from mlp_xp.report.charts import number
 from mlp_xp.rows.source import Source, read
 from mlp_xp.tables.evaluation import evaluate
 from mlp_xp.tables.model import TableModel

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from mlp_xp.history import History
-from mlp_xp.report import drawing, findings
-from mlp_xp.report.drawing import escaped, number
+from mlp_xp.report import charts, findings
+from mlp_xp.report.charts import escaped, number
 from mlp_xp.report.style import STYLE
 from mlp_xp.rows.source import Source
 from mlp_xp.tables.model import TableModel
@@ -161,10 +161,10 @@ def _curves(account: Account, model: TableModel) -> str:
     known = {name: losses for name, losses in curves.items() if losses}
     about = f"Loss over {len(history.train_losses)} epochs"
     named = f"Loss ({escaped(loss)}) after each epoch"
-    drawn = [(named, drawing.curves(known, "epoch", "loss", about, history.best_epoch))]
+    drawn = [(named, charts.curves(known, "epoch", "loss", about, history.best_epoch))]
     rates = [rate for rate in account.learning_rates if math.isfinite(rate)]
     if rates and min(rates) < max(rates):
-        rate = drawing.curves(
+        rate = charts.curves(
             {"learning rate": account.learning_rates}, "epoch", "learning rate", "Learning rate"
         )
         drawn.append(("Learning rate at the end of each epoch", rate))
@@ -192,8 +192,8 @@ def _residuals(model: TableModel, true: np.ndarray, predicted: np.ndarray) -> st
     for at, name in enumerate(model.targets.names[:MOST_TARGETS]):
         y, guess = true[:, at], predicted[:, at]
         about = f"True {name} against predicted {name}"
-        cloud = drawing.points(guess[shown], y[shown], f"predicted {name}", f"true {name}", about)
-        errors = drawing.histogram(
+        cloud = charts.points(guess[shown], y[shown], f"predicted {name}", f"true {name}", about)
+        errors = charts.histogram(
             guess - y, f"predicted − true {name}", f"How large the errors of {name} are"
         )
         drawn += [(f"{_name(name)}: true against predicted", cloud), (f"{_name(name)}: errors", errors)]
@@ -242,7 +242,7 @@ def _calibration_of_labels(model: TableModel, y: np.ndarray, p: np.ndarray) -> s
 
 def _reliability(found: findings.Calibration, what: str, found_title: str) -> str:
     about = f"How often things happened against {what}"
-    chart = drawing.calibration(found.said, found.found, found.counts, what, found_title, about)
+    chart = charts.calibration(found.said, found.found, found.counts, what, found_title, about)
     return _figures([("On the dashed line, what was said is what happened", chart)])
 
 
@@ -253,7 +253,7 @@ def _calibration_of_quantiles(model: TableModel, y: np.ndarray, predicted: np.nd
     for at, name in enumerate(model.targets.names[:MOST_TARGETS]):
         below = (y[:, at, None] <= grouped[:, at]).mean(axis=0).tolist()
         about = f"The part of rows with {name} below each predicted quantile"
-        chart = drawing.calibration(
+        chart = charts.calibration(
             quantiles, below, [len(y)] * len(quantiles), "quantile", "part below it", about
         )
         drawn.append((f"{_name(name)}: the part of rows below each predicted quantile", chart))
@@ -292,7 +292,7 @@ def _columns(model: TableModel, rows: findings.Sample, n_rows: int) -> str:
     lines = [
         f'<tr><th scope="row">{_name(each.name)}<small>{escaped(each.kind)}'
         f"{f', {each.gaps:.2%} missing' if each.gaps else ''}</small></th>"
-        f"<td>{drawing.sparkline(each.counts)}</td><td>{escaped(each.words)}</td></tr>"
+        f"<td>{charts.sparkline(each.counts)}</td><td>{escaped(each.words)}</td></tr>"
         for each in shown
     ]
     drawn = f" (of {_some(rows.n_rows, n_rows, 'rows')})" if rows.n_rows < n_rows else ""

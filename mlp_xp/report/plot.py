@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlp_xp.history import History
 from mlp_xp.machine.whole_file import write_whole
-from mlp_xp.report.drawing import picture, spans_magnitudes
+from mlp_xp.report.charts import picture, spans_magnitudes
 
 SUFFIXES = (".png", ".svg")
 

@@ -10,7 +10,7 @@ from browser import look
 from mlp_xp import Network
 from mlp_xp.history import History
 from mlp_xp.losses import BinaryCrossEntropy, Pinball, SoftmaxCrossEntropy, SquaredError
-from mlp_xp.report import drawing, findings
+from mlp_xp.report import charts, findings
 from mlp_xp.report.page import Account, page
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.tables.model import TableModel
@@ -261,7 +261,7 @@ def points_of(svg, kind):
 
 
 def test_a_curve_goes_through_its_values():
-    svg = drawing.curves({"a": [1.0, 2.0, 3.0]}, "x", "y", "about")
+    svg = charts.curves({"a": [1.0, 2.0, 3.0]}, "x", "y", "about")
     (x0, y0), (x1, y1), (x2, y2) = points_of(svg, "first")
     assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2)
     assert y0 - y1 == pytest.approx(y1 - y2, abs=0.2)
@@ -272,7 +272,7 @@ def test_a_curve_goes_through_its_values():
     "values", [[1.0], [0.0, 0.0], [float("nan")], [1e-300, 1e300], [5, float("inf"), 4], [1e16, 1e16 + 2]]
 )
 def test_curves_of_odd_values_are_drawn(values):
-    svg = drawing.curves({"a": values}, "x", "y", "about")
+    svg = charts.curves({"a": values}, "x", "y", "about")
     places = [float(number) for number in re.findall(r"[ML]([-\d.einfa]+) ", svg)]
     assert np.isfinite(places).all()
     assert Reader(svg).tags >= {"svg", "text"}
@@ -280,22 +280,22 @@ def test_curves_of_odd_values_are_drawn(values):
 
 def test_predictions_that_are_not_finite_are_left_out():
     x, y = np.array([1.0, np.inf, 2.0, np.nan]), np.array([1.0, 2.0, np.nan, 3.0])
-    assert len(points_of(drawing.points(x, y, "x", "y", "about"), "first dots")) == 1
+    assert len(points_of(charts.points(x, y, "x", "y", "about"), "first dots")) == 1
     for values in (x, np.array([np.inf])):
-        assert "inf" not in drawing.histogram(values, "x", "about")
-    assert "nan" not in drawing.points(x[1:2], y[1:2], "x", "y", "about")
+        assert "inf" not in charts.histogram(values, "x", "about")
+    assert "nan" not in charts.points(x[1:2], y[1:2], "x", "y", "about")
 
 
 def test_epochs_have_no_halves():
-    svg = drawing.curves({"a": [1.0, 2.0]}, "x", "y", "about")
+    svg = charts.curves({"a": [1.0, 2.0]}, "x", "y", "about")
     assert re.findall(r'<text class="x" [^>]*>([^<]*)<', svg) == ["1", "2"]
-    svg = drawing.curves({"a": [1.0]}, "x", "y", "about")
+    svg = charts.curves({"a": [1.0]}, "x", "y", "about")
     assert re.findall(r'<text class="x" [^>]*>([^<]*)<', svg) == ["1"]
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.13, 1.9), (-1000, 1000), (1e-12, 3e-12), (999_999, 1_000_001)])
 def test_ticks_are_round_and_within(low, high):
-    ticks = drawing.round_values(low, high)
+    ticks = charts.round_values(low, high)
     assert 2 <= len(ticks) <= 6
     assert all(low <= tick <= high * (1 + 1e-9) for tick in ticks)
     assert all(len(f"{tick:.9g}") <= 9 for tick in ticks)
