@@ -1,10 +1,12 @@
 """Compiled steps against the plain ones: the same training up to rounding; the rule alone, bit for bit."""
 
+import contextlib
 import itertools
 import math
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ from mlp_xp.optimizers import LBFGS, OPTIMIZERS, SGD, Adam, Optimizer
 from mlp_xp.regularizers import ElasticNet
 from mlp_xp.rows.loader import Loader
 from mlp_xp.run.rates import Rates
+from mlp_xp.saved.checkpoint import Checkpoints, Interruption
 from mlp_xp.schedules import Constant
 from mlp_xp.training import train
 
@@ -299,24 +302,42 @@ def test_threads_give_the_same_bits_each_time(monkeypatch, parts):
     np.testing.assert_array_equal(one_by_one[1], first[1])
 
 
-def test_ctrl_c_leaves_no_thread_waiting(monkeypatch):
+@pytest.mark.parametrize("dying", [0, 1, 2])
+def test_a_part_that_dies_before_the_first_meeting_leaves_no_thread_waiting(dying, monkeypatch):
     from mlp_xp.fast.compiled import steps
 
     make_steps = steps.make_steps
 
-    def interrupted(part, *arguments):
-        if part == 0:
-            raise KeyboardInterrupt
+    def dies(part, *arguments):
+        if part == dying:
+            raise KeyboardInterrupt("of a part")
         make_steps(part, *arguments)
 
-    monkeypatch.setattr(on_cpu, "n_threads", lambda: 2)
-    monkeypatch.setattr(steps, "make_steps", interrupted)
-    x, y, _ = rows("squared_error", 400, 40)
-    network = Network((40, 300, 200, 1))
+    monkeypatch.setattr(on_cpu, "n_threads", lambda: 3)
+    monkeypatch.setattr(steps, "make_steps", dies)
+    network, caught = Network((WIDE["n_features"], *WIDE["hidden"], 1)), []
     before = host(network.parameters.flat)
-    with pytest.raises(KeyboardInterrupt):
-        next(train(network, Loader(x, y, batch_size=130)))
+    x, y, _ = rows("squared_error", WIDE["n_rows"], WIDE["n_features"])
+
+    def one_epoch():
+        try:
+            next(train(network, Loader(x, y, batch_size=WIDE["batch"])))
+        except KeyboardInterrupt as error:
+            caught.append(str(error))
+
+    thread = threading.Thread(target=one_epoch, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert caught == ["of a part"]
     np.testing.assert_array_equal(host(network.parameters.flat), before)
+
+
+@pytest.mark.parametrize("every", [None, "1h", "2epochs", "3steps"])
+def test_whoever_waits_for_signals_leaves_steps_at_once(every, calls, tmp_path):
+    """5 steps an epoch: a checkpoint by steps is the only thing that comes between them."""
+    with contextlib.nullcontext(Interruption()) if every is None else Checkpoints(tmp_path, every) as waiting:
+        run("fast", checkpoints=waiting)
+    assert calls == ([3, 2, 1, 3, 1, 2, 3] if every == "3steps" else [5] * 3)
 
 
 def test_a_fork_gets_threads_of_its_own(monkeypatch):
