@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlp_xp.machine.array_api import ArrayLike
+from mlp_xp.machine.maps import Guard
 from mlp_xp.rows.files import File, local_file
 from mlp_xp.rows.source import Source
 from mlp_xp.settings import checks
@@ -197,6 +198,7 @@ class ArraySource(Source):
         self._files: list[tuple[File, bool]] = [
             (local_file(each.filename), each.mode not in ("r", "c")) for each in self._maps.values()
         ]
+        self._guard = Guard({each.filename: (each.ctypes.data, each.nbytes) for each in self._maps.values()})
         for name, array in self._arrays().items():
             if check and maps[name] is None:
                 _check_finite(name, array)
@@ -212,8 +214,15 @@ class ArraySource(Source):
 
         A y or weight of None is left out; without sample weights, `weight` is filled with ones.
         """
-        # Before every gather: to touch a page that a truncated file has lost kills the process.
+        if not self._maps:
+            self._gather(index, x, y, weight)
+            return
         self.check_unchanged()
+        with self._guard:
+            self._gather(index, x, y, weight)
+        self._check_batch(index, {"x": x, "y": y, "sample_weight": weight})
+
+    def _gather(self, index: Array, x: Array, y: Array | None, weight: Array | None) -> None:
         gather(self.x, index, x)
         if y is not None and self.y is not None:
             gather(self.y, index, y)
@@ -221,8 +230,6 @@ class ArraySource(Source):
             gather(self.sample_weight, index, weight)
         elif weight is not None:
             weight[...] = 1
-        if self._maps:
-            self._check_batch(index, {"x": x, "y": y, "sample_weight": weight})
 
     def _check_batch(self, index: Array, batch: Mapping[str, Array | None]) -> None:
         """Refuse rows of memory maps that are not finite, or too large for the dtype of the batch."""
@@ -235,8 +242,9 @@ class ArraySource(Source):
 
     def check_finite(self, *, gaps: bool = False) -> None:
         """Raise ValueError that names row and column of the first NaN or infinity, if any."""
-        for name, array in self._arrays().items():
-            _check_finite(name, array)
+        with self._guard:
+            for name, array in self._arrays().items():
+                _check_finite(name, array)
 
     def check_unchanged(self) -> None:
         """Raise RuntimeError if the file of a memory map was changed, truncated or deleted."""

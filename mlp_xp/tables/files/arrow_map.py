@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from mlp_xp.machine.maps import Guard
 from mlp_xp.rows.arrays import Array, find_in_batch
 from mlp_xp.rows.files import Arrow, File, reading
 from mlp_xp.rows.source import Source
@@ -26,10 +27,11 @@ from mlp_xp.tables.files.records import Schema
 class _MappedFile:
     """One file: for each of its dtypes the map seen as such, which columns, and where they start.
 
-    `starts[dtype]` is (n_batches, n_columns of that dtype), in elements.
+    `starts[dtype]` is (n_batches, n_columns of that dtype), in elements; `place` the address and the bytes.
     """
 
     file: File
+    place: tuple[int, int]
     first_rows: Array
     n_rows: int
     maps: dict[str, Array]
@@ -70,6 +72,7 @@ class ArrowSource(Source):
         self.weight_name = schema.weight.name if schema.weight else ""
         names = [column.name for column in schema.columns]
         self._mapped = [_map(file, names) for file in files]
+        self._guard = Guard({each.file.path: each.place for each in self._mapped})
         self._first_rows = np.cumsum([0, *(each.n_rows for each in self._mapped)])
         self.n_rows = int(self._first_rows[-1])
 
@@ -78,7 +81,6 @@ class ArrowSource(Source):
 
         A y or weight of None is left out; without sample weights, `weight` is filled with ones.
         """
-        # Before every gather: to touch a page that a truncated file has lost kills the process.
         self.check_unchanged()
         outs: list[Array | None] = [x[:, at] for at in range(self.n_features)]
         outs += [None if y is None else y[:, at] for at in range(self.n_targets)]
@@ -86,13 +88,14 @@ class ArrowSource(Source):
             outs.append(weight)
         elif weight is not None:
             weight[...] = 1
-        if len(self._mapped) == 1:
-            _gather(self._mapped[0], index, slice(None), outs)
-        else:
-            of_file = np.searchsorted(self._first_rows, index, side="right") - 1
-            for number in np.unique(of_file):
-                here = np.flatnonzero(of_file == number)
-                _gather(self._mapped[number], index[here] - self._first_rows[number], here, outs)
+        with self._guard:
+            if len(self._mapped) == 1:
+                _gather(self._mapped[0], index, slice(None), outs)
+            else:
+                of_file = np.searchsorted(self._first_rows, index, side="right") - 1
+                for number in np.unique(of_file):
+                    here = np.flatnonzero(of_file == number)
+                    _gather(self._mapped[number], index[here] - self._first_rows[number], here, outs)
         for values, first in ((x, 0), (y, self.n_features)):
             if values is not None and find_in_batch(values) is not None:
                 for at, column in enumerate(values.T, start=first):
@@ -128,7 +131,8 @@ class ArrowSource(Source):
                     values = np.empty(len(index))
                     outs: list[Array | None] = [None] * len(self.schema.columns)
                     outs[number] = values
-                    _gather(mapped, index, slice(None), outs)
+                    with self._guard:
+                        _gather(mapped, index, slice(None), outs)
                     self._check(before + index, values, number, gaps=gaps)
 
     def check_unchanged(self) -> None:
@@ -172,6 +176,8 @@ def _map(file: File, names: Sequence[str]) -> _MappedFile:
 
     with reading(file):
         whole = pa.memory_map(file.path).read_buffer()
+        place = (whole.address, whole.size)
+    with reading(file), Guard({file.path: place}):
         reader = ipc.open_file(pa.BufferReader(whole))
         counts, places = [], []
         for number in range(reader.num_record_batches):
@@ -189,7 +195,7 @@ def _map(file: File, names: Sequence[str]) -> _MappedFile:
     for dtype, ats in columns.items():
         maps[dtype] = np.frombuffer(whole, dtype, whole.size // np.dtype(dtype).itemsize)
         starts[dtype] = np.array([[row[at][1] for at in ats] for row in places], np.int64)
-    return _MappedFile(file, np.cumsum([0, *counts])[:-1], sum(counts), maps, columns, starts)
+    return _MappedFile(file, place, np.cumsum([0, *counts])[:-1], sum(counts), maps, columns, starts)
 
 
 def _place(column: Arrow, whole: Arrow) -> tuple[str, int]:

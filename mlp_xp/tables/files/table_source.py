@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from mlp_xp.machine.maps import Guard
 from mlp_xp.rows.arrays import Array, find_not_finite, parts, take
 from mlp_xp.rows.files import File
 from mlp_xp.rows.source import Source
@@ -50,6 +51,7 @@ class TableSource(Source):
         self.files, self.notes, self.cache = tuple(files), tuple(notes), cache
         self.columns, self.targets = schema.features, schema.targets
         self.weight: RawColumn | None = schema.weight
+        self._guard = Guard({} if cache is None else {cache.path: (records.ctypes.data, records.nbytes)})
         self.n_rows = len(records)
         self.n_features, self.n_targets = len(schema.features), len(schema.targets)
         self.has_weights = schema.weight is not None
@@ -66,7 +68,8 @@ class TableSource(Source):
         int32; `schema.places` says which column is where.
         """
         self._check_cache()
-        return take(self.records, index)
+        with self._guard:
+            return take(self.records, index)
 
     def rows(self, index: Array, x: Array, y: Array | None, weight: Array | None) -> None:
         """Fill x (m, n_features), y (m, n_targets) and weight (m,) with the rows of `index` (m,).
@@ -74,22 +77,23 @@ class TableSource(Source):
         A y or weight of None is left out; without sample weights, `weight` is filled with ones.
         """
         self._check_cache()
-        for part in parts(self.records, len(index)):
-            records = take(self.records, index[part])
-            _fill(x[part], records, self._x)
-            if y is not None:
-                _fill(y[part], records, self._y)
-            if weight is not None:
-                weight[part] = records["number"][:, self._weight] if self.has_weights else 1
+        with self._guard:
+            for part in parts(self.records, len(index)):
+                records = take(self.records, index[part])
+                _fill(x[part], records, self._x)
+                if y is not None:
+                    _fill(y[part], records, self._y)
+                if weight is not None:
+                    weight[part] = records["number"][:, self._weight] if self.has_weights else 1
 
     def _check_cache(self) -> None:
-        # Before every gather: to touch a page that a truncated file has lost kills the process.
         if self.cache is not None:
             self.cache.check_unchanged()
 
     def check_finite(self, *, gaps: bool = False) -> None:
         """Raise ValueError that names row and column of the first gap among the numbers, if any."""
-        place = None if gaps else find_not_finite(self.records["number"])
+        with self._guard:
+            place = None if gaps else find_not_finite(self.records["number"])
         if place is not None:
             names = [
                 column.name
