@@ -2,16 +2,16 @@
 
 import dataclasses
 import json
-import math
 
 from mlp_xp.cli.commands import Evaluate
 from mlp_xp.cli.files import given_data
+from mlp_xp.cli.metric_tables import metric_tables
 from mlp_xp.cli.predict import known_names, no_data, with_names
 from mlp_xp.cli.printing import aligned, say, show
 from mlp_xp.cli.progress import reading
 from mlp_xp.saved.model_file import load
 from mlp_xp.settings.options import Problems, written
-from mlp_xp.tables import evaluation
+from mlp_xp.tables.evaluation import assess
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TableOptions
 from mlp_xp.tables.reading import for_model, open_for, open_table
@@ -35,16 +35,9 @@ def evaluate(options: Evaluate) -> None:
             table = for_model(table, fitted)
         for line in table.unseen:
             say(line)
-        metrics = {
-            name: value if math.isfinite(value) else None
-            for name, value in evaluation.evaluate(fitted, table.source).items()
-        }
-    if options.as_json:
-        found = {"metrics": metrics, "rows_measured": table.source.n_rows, "model": str(options.model)}
-        show(json.dumps(found))
-        return
-    rows = [(name, "undefined" if value is None else f"{value:.4g}") for name, value in metrics.items()]
-    show(aligned([*rows, ("rows", f"{table.source.n_rows:,}")]))
+        result = assess(fitted, table.source, seed=0).description()
+    result |= {"rows_measured": table.source.n_rows, "model": str(options.model)}
+    show(json.dumps(result) if options.as_json else "\n\n".join(map(aligned, metric_tables(result))))
 
 
 def _with_targets(options: TableOptions, model: TableModel) -> TableOptions:

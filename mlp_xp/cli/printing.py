@@ -1,9 +1,10 @@
 """The one door for what commands print: nothing that comes from a file or a name steers a terminal."""
 
+import itertools
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def say(text: str, *, broken: bool = True) -> None:
@@ -52,11 +53,12 @@ class Shown:
         return len(text)
 
 
-def aligned(rows: Iterable[tuple[str, str]]) -> str:
-    """Names and values as lines, the values below each other."""
-    rows = [(printable(name), printable(value)) for name, value in rows]
-    width = max((len(name) for name, _ in rows), default=0)
-    return "\n".join(f"{name.ljust(width)}  {value}".rstrip() for name, value in rows)
+def aligned(rows: Iterable[Sequence[str]]) -> str:
+    """Rows of texts as lines, those of a column below each other."""
+    rows = [[printable(text) for text in row] for row in rows]
+    widths = [max(map(len, column)) for column in itertools.zip_longest(*rows, fillvalue="")]
+    lines = ("  ".join(map(str.ljust, row, widths)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def printable(text: str) -> str:

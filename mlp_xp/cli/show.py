@@ -1,19 +1,25 @@
 """`mlp-xp show`: what a model file holds."""
 
+import contextlib
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from mlp_xp.cli.commands import Show
+from mlp_xp.cli.metric_tables import metric_tables
 from mlp_xp.cli.printing import aligned
 from mlp_xp.cli.printing import show as write
 from mlp_xp.losses import LINKS
 from mlp_xp.network import Network
 from mlp_xp.saved.model_file import Contents, Estimator, read
 from mlp_xp.settings.catalogue import name_of
+from mlp_xp.tables.fitting import RESULTS
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TrainingOptions
 from mlp_xp.tables.preparation import Category, Column, Constant, Date, Targets
+
+Sections = list[tuple[str, Sequence[Sequence[str]]]]
+"""Titles, and rows of texts."""
 
 COLUMNS_SHOWN = 20
 """Columns that are listed; all of them with --json."""
@@ -38,7 +44,7 @@ def show(options: Show) -> None:
             write(f"  {line}")
 
 
-def sections(contents: Contents) -> list[tuple[str, list[tuple[str, str]]]]:
+def sections(contents: Contents) -> Sections:
     """What is printed: titles, and names with values."""
     layers = [
         (f"{n_in} -> {n_out}", name)
@@ -61,7 +67,7 @@ def sections(contents: Contents) -> list[tuple[str, list[tuple[str, str]]]]:
     return [(title, layers), *(_of_table(model) if isinstance(model, TableModel) else _of_estimator(model))]
 
 
-def _of_estimator(model: Estimator) -> list[tuple[str, list[tuple[str, str]]]]:
+def _of_estimator(model: Estimator) -> Sections:
     """Its parameters that are not the defaults, and its classes and columns."""
     defaults = type(model)().get_params()
     changed = [(name, str(value)) for name, value in model.get_params().items() if value != defaults[name]]
@@ -72,14 +78,14 @@ def _of_estimator(model: Estimator) -> list[tuple[str, list[tuple[str, str]]]]:
     return [(f"estimator: {type(model).__name__}", [*changed, *fitted])]
 
 
-def _of_table(model: TableModel) -> list[tuple[str, list[tuple[str, str]]]]:
+def _of_table(model: TableModel) -> Sections:
     summary = {"loss": model.description()["loss"]} | model.training
-    metrics = summary.pop("metrics", None)
-    where = summary.pop("metrics_on", None)
-    training = [(name, _value(summary[name])) for name in sorted(summary, key=_in_order)]
-    if isinstance(metrics, Mapping):
-        training += [(f"{name} ({where})", _value(value)) for name, value in metrics.items()]
-    found = [("training", training)]
+    training = [
+        (name, _value(summary[name])) for name in sorted(summary, key=_in_order) if name not in RESULTS
+    ]
+    found: Sections = [("training", training)]
+    with contextlib.suppress(TypeError, ValueError, KeyError, AttributeError):  # a file may say anything
+        found += [("measured", rows) for rows in metric_tables(model.training)]
     if model.levels is not None:
         shown = ", ".join(model.levels[:COLUMNS_SHOWN])
         more = " ..." if len(model.levels) > COLUMNS_SHOWN else ""

@@ -1,13 +1,13 @@
 """The stages of `mlp-xp train`: say what is known, train, say what came out."""
 
 import dataclasses
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlp_xp.cli.commands import Train
 from mlp_xp.cli.files import write_somewhere
+from mlp_xp.cli.metric_tables import metric_tables
 from mlp_xp.cli.outputs import Outputs
 from mlp_xp.cli.printing import aligned, say
 from mlp_xp.cli.progress import Counted, Tally, duration, progress
@@ -23,7 +23,6 @@ from mlp_xp.saved.model_file import save
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.stopping import Stopping
 from mlp_xp.tables.calibration import calibrate
-from mlp_xp.tables.evaluation import evaluate
 from mlp_xp.tables.fitting import (
     Data,
     batch_is_too_large,
@@ -33,6 +32,7 @@ from mlp_xp.tables.fitting import (
     takes_all_rows,
     training_notes,
 )
+from mlp_xp.tables.measured import measured
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TrainingOptions
 from mlp_xp.tables.recipe import uses_tables
@@ -70,9 +70,6 @@ def _about_recipe(options: TrainingOptions) -> list[str]:
     epochs, size, rate = (options.read(name) for name in ("epochs", "batch_size", "learning_rate"))
     return [f"{given('recipe', options.recipe)}: {epochs} epochs, {size} rows a step, learning rate {rate:g}"]
 
-
-RESULTS = ("metrics", "metrics_on", "epochs", "stopped")
-"""What a model file says of how its training ended."""
 
 BOUNDS = {
     "4,096": "the most that 'auto' takes",
@@ -218,14 +215,9 @@ def result_of(
     """What came out, as JSON values: metrics on the held-out part, or on the training part without one."""
     history, parts, before = outcome.history, data.parts, outcome.resumed_from
     is_full = takes_all_rows(data.options)
-    on, raw = ("held-out", parts.raw_held_out) if parts.raw_held_out else ("training", parts.raw_training)
     steps = len(history.train_losses) if is_full else history.step
     return {
-        "metrics": {
-            name: value if math.isfinite(value) else None for name, value in evaluate(model, raw).items()
-        },
-        "metrics_on": on,
-        "rows_measured": raw.n_rows,
+        **measured(model, parts, options.seed).description(),
         "epochs": len(history.train_losses),
         "best_epoch": history.best_epoch or None,
         "train_loss": history.train_losses[-1],
@@ -244,20 +236,15 @@ def result_of(
 
 def save_model(data: Data, model: TableModel, outcome: Outcome, result: Mapping[str, Any], out: Path) -> Path:
     """Write the model with what is known of its training; where."""
-    model.training |= {name: result[name] for name in RESULTS}
-    model.training |= training_notes(data, outcome.batch_size)
+    model.training |= training_notes(data, outcome.batch_size, result, result["epochs"], result["stopped"])
     return write_somewhere(out, lambda path: save(model, path))
 
 
 def report(result: Mapping[str, Any]) -> str:
-    """The short table at the end."""
-    rows = [
-        (f"{name} ({result['metrics_on']})", "undefined" if value is None else f"{value:.4g}")
-        for name, value in result["metrics"].items()
-    ]
+    """The tables at the end."""
     best = result["best_epoch"]
     epochs = str(result["epochs"]) + (f", best {best}" if best not in (None, result["epochs"]) else "")
-    rows += [
+    rows: list[Sequence[str]] = [
         ("epochs", epochs),
         ("stopped", result["stopped"]),
         ("time", duration(result["seconds"])),
@@ -265,4 +252,4 @@ def report(result: Mapping[str, Any]) -> str:
     ]
     if result["model"]:
         rows.append(("model", result["model"]))
-    return aligned(rows)
+    return "\n\n".join(aligned(each) for each in (*metric_tables(result), rows))

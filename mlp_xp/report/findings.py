@@ -8,15 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from mlp_xp.report.charts import number
-from mlp_xp.rows.source import Source, read
 from mlp_xp.tables.evaluation import evaluate
+from mlp_xp.tables.metrics import METRICS, deciding
 from mlp_xp.tables.model import TableModel
-
-MOST_ROWS = 20_000
-"""Rows that are looked at; of more, so many are drawn at random."""
-
-MOST_VALUES = 20_000_000
-"""Values, or predictions, of the rows that are looked at: they stay in memory."""
+from mlp_xp.tables.sample import Sample
 
 REPEATS = 3
 """Times that each column is permuted."""
@@ -32,48 +27,6 @@ FEWEST_ROWS = 40
 
 BINS = 10
 """Of the probabilities whose calibration is shown."""
-
-
-class Sample(Source):
-    """Raw rows in memory, gaps and all.
-
-    Parameters
-    ----------
-    x, y : arrays (n_rows, n_columns), (n_rows, n_targets)
-    weight : array (n_rows,) or None
-    """
-
-    y: np.ndarray
-
-    def __init__(self, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
-        self.x, self.y, self.weight = x, y, weight
-        self.n_rows, self.n_features, self.n_targets = len(x), x.shape[1], y.shape[1]
-        self.has_weights = weight is not None
-
-    def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray | None, weight: np.ndarray | None) -> None:
-        """Fill the arrays."""
-        x[...] = self.x[index]
-        if y is not None:
-            y[...] = self.y[index]
-        if weight is not None:
-            weight[...] = 1.0 if self.weight is None else self.weight[index]
-
-
-def most_rows(model: TableModel) -> int:
-    """Rows that are looked at: fewer where each has very many values or predictions."""
-    width = max(len(model.inputs.names), len(model.output_names))
-    return max(1, min(MOST_ROWS, MOST_VALUES // width))
-
-
-def sample(source: Source, seed: int, most: int = MOST_ROWS) -> Sample:
-    """Raw rows of a source in memory: all of them, or so many drawn at random; of a stream the first."""
-    if source.n_rows <= most or source.order is not None:
-        order = source.sequential(source.n_rows, 0, 0)
-        source, index = source.in_order(order), np.asarray(order[: min(most, source.n_rows)])
-    else:
-        index = np.sort(np.random.default_rng([seed, 2]).choice(source.n_rows, most, replace=False))
-    x, y, weight = read(source, index)
-    return Sample(x, y, weight if source.has_weights else None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,8 +147,7 @@ def importance_of_columns(model: TableModel, rows: Sample, seed: int) -> tuple[s
     Returns
     -------
     str, list of Importance
-        The metric ("log_loss", "pinball_loss" and "rmse" rise, "r2", of several targets, falls), and the
-        columns, the most important first.
+        The metric (the deciding one, or "r2" of several targets), and the columns, the most important first.
 
     References
     ----------
@@ -205,9 +157,8 @@ def importance_of_columns(model: TableModel, rows: Sample, seed: int) -> tuple[s
     x = rows.x.copy()
     here = Sample(x, rows.y, rows.weight)
     before = evaluate(model, here)
-    metrics = ("log_loss", "pinball_loss", "r2" if len(model.targets.names) > 1 else "rmse")
-    metric = next(name for name in metrics if name in before)
-    sign = -1.0 if metric == "r2" else 1.0
+    metric = "r2" if "r2" in before and len(model.targets.names) > 1 else deciding(before)
+    sign = -1.0 if METRICS[metric].higher else 1.0
     found = []
     for at, name in enumerate(model.inputs.names):
         column, losses = x[:, at].copy(), []

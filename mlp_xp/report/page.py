@@ -15,7 +15,10 @@ from mlp_xp.report import charts, findings
 from mlp_xp.report.charts import escaped, number
 from mlp_xp.report.style import STYLE
 from mlp_xp.rows.source import Source
+from mlp_xp.tables.fitting import RESULTS
+from mlp_xp.tables.metrics import METRICS
 from mlp_xp.tables.model import TableModel
+from mlp_xp.tables.sample import Sample, most_rows, sample
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """What a browser may do for the page: apply its own style, load nothing and run nothing."""
@@ -34,18 +37,6 @@ MOST_TARGETS = 6
 
 LIBRARIES = ("numpy", "scipy", "sklearn", "pyarrow", "numba", "cupy", "mpi4py")
 """Whose versions are told where they took part."""
-
-METRICS = {
-    "r2": "R²",
-    "rmse": "RMSE",
-    "mae": "MAE",
-    "accuracy": "accuracy",
-    "log_loss": "log loss",
-    "pinball_loss": "pinball loss",
-    "coverage": "coverage",
-    "poisson_deviance": "Poisson deviance",
-}
-"""What people call them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,9 +83,9 @@ def page(account: Account, model: TableModel, training: Source, held_out: Source
     training, held_out : source
         Raw rows; held_out is None where none were held out, and the model is judged on the training part.
     """
-    most = findings.most_rows(model)
-    seen = findings.sample(training, account.seed, most)
-    judged = seen if held_out is None else findings.sample(held_out, account.seed, most)
+    most = most_rows(max(len(model.inputs.names), len(model.output_names)))
+    seen = sample(training, account.seed, most)
+    judged = seen if held_out is None else sample(held_out, account.seed, most)
     n_judged = (held_out or training).n_rows
     part = "training rows" if held_out is None else "held-out rows"
     names = model.targets.names
@@ -134,7 +125,9 @@ def _tiles(account: Account) -> str:
     result = account.result
     where = f"on {result['rows_measured']:,} {result['metrics_on']} rows"
     tiles = [
-        (METRICS[name], number(value), where) for name, value in result["metrics"].items() if name in METRICS
+        (METRICS[name].words, number(value), where)
+        for name, value in result["metrics"].items()
+        if name in METRICS
     ]
     best = result["best_epoch"]
     tiles.append(("epochs", f"{result['epochs']:,}", f"best: {best:,}" if best else ""))
@@ -171,7 +164,7 @@ def _curves(account: Account, model: TableModel) -> str:
     return _figures(drawn) + f"<p>Why it stopped: {escaped(account.result['stopped'])}.</p>"
 
 
-def _of_predictions(model: TableModel, rows: findings.Sample, part: str) -> Iterator[tuple[str, str]]:
+def _of_predictions(model: TableModel, rows: Sample, part: str) -> Iterator[tuple[str, str]]:
     """Sections that compare predictions with what was true."""
     predicted = model.predict_raw(rows.x)
     if model.levels is not None:
@@ -261,13 +254,13 @@ def _calibration_of_quantiles(model: TableModel, y: np.ndarray, predicted: np.nd
 
 
 def _importances(
-    model: TableModel, rows: findings.Sample | None, seed: int, n_rows: int, part: str
+    model: TableModel, rows: Sample | None, seed: int, n_rows: int, part: str
 ) -> tuple[str, str]:
     heading = "What each column is worth"
     if rows is None:
         return heading, "<p>So many columns and weights would take too long to measure.</p>"
     metric, found = findings.importance_of_columns(model, rows, seed)
-    change = "falls" if metric == "r2" else "rises"
+    change = "falls" if METRICS[metric].higher else "rises"
     most = max([each.loss for each in found], default=0.0)
     lines = []
     for each in found[:MOST_COLUMNS]:
@@ -278,14 +271,14 @@ def _importances(
         )
     more = len(found) - MOST_COLUMNS
     return f"{heading}, on {_some(rows.n_rows, n_rows, part)}", (
-        f"<p>How much the {METRICS[metric]} {change} when the values of a column are shuffled "
+        f"<p>How much the {METRICS[metric].words} {change} when the values of a column are shuffled "
         f"({findings.REPEATS} times: mean and deviation). Columns that say the same share what they are "
         f'worth.</p><table class="bars"><tbody>{"".join(lines)}</tbody></table>'
         + (f"<p>... and {more:,} more columns.</p>" if more > 0 else "")
     )
 
 
-def _columns(model: TableModel, rows: findings.Sample, n_rows: int) -> str:
+def _columns(model: TableModel, rows: Sample, n_rows: int) -> str:
     found = findings.summaries(model, rows)
     n_inputs = len(model.inputs.names)
     shown = [*found[n_inputs:], *found[: min(n_inputs, MOST_COLUMNS)]]
@@ -310,11 +303,7 @@ def _facts(account: Account, model: TableModel) -> str:
     rows = [
         ("layers", "-".join(map(str, network.layer_sizes))),
         ("parameters", f"{network.parameters.size:,}"),
-        *(
-            (name.replace("_", " "), _value(value))
-            for name, value in summary.items()
-            if name not in ("metrics", "metrics_on")
-        ),
+        *((name.replace("_", " "), _value(value)) for name, value in summary.items() if name not in RESULTS),
         ("device", account.result["device"]),
         ("dtype", account.result["dtype"]),
         ("processes", str(account.result["ranks"])),

@@ -1,33 +1,61 @@
 """How good a table model is, in the user's units, over any number of rows in bounded memory."""
 
+import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from mlp_xp.losses import Loss
 from mlp_xp.rows.source import Source, passes
+from mlp_xp.tables.metrics import METRICS, Classes, Kind, Labels, Numbers, Quantiles, Sums, in_order
 from mlp_xp.tables.model import PREDICT_ROWS, TableModel
 
+MOST_NUMBERS = 2**22
+"""Targets and predictions that are kept for what looks at all rows at once; of more, evenly spread rows."""
 
-def evaluate(model: TableModel, source: Source) -> dict[str, float]:
-    """Metrics of a model on the raw rows of a source, its most telling metric first.
+RESAMPLES, MOST_RESAMPLED = 200, 10_000
+"""Times that rows are drawn again for an interval, and rows that it is found on."""
 
-    Parameters
+CONFIDENCE = 0.95
+"""How often an interval covers the metric on rows without end."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What was measured of a model.
+
+    Attributes
     ----------
-    model : TableModel
-    source : source
-        Raw inputs, and targets in the user's units (class numbers for a classifier).
+    metrics : mapping of str to float
+        In the order of `METRICS`; of several targets the means over them, and then those of each, with its
+        name. nan where a metric has no meaning.
+    n_rows : int
+    intervals : mapping of str to (float, float)
+        Where each metric may be on rows without end: the middle 95% of 200 resamples. None if not asked for.
+    classes : mapping of str to mapping, or None
+        Precision, recall, F1 and rows of each class.
+    """
 
-    Returns
-    -------
-    dict of str to float
-        Classes: "accuracy", "log_loss" (nats). Numbers: "r2" (1 is perfect, 0 no better than the mean of
-        these rows), "rmse", "mae" (in the target's units); with several targets the means over them, and then
-        the same of each as "r2_NAME", ... Quantiles: "pinball_loss" (target's units, mean over quantiles and
-        targets), and "coverage" (part of rows between the outer ones) where there are two or more. Counts
-        also "poisson_deviance". Labels of a binary cross-entropy without classes: "accuracy", "log_loss",
-        means over labels. All weighted where the source has weights; nan where a metric has no meaning.
+    metrics: Mapping[str, float]
+    n_rows: int
+    intervals: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    classes: Mapping[str, Mapping[str, float]] | None = None
+
+    def description(self) -> dict[str, object]:
+        """As JSON values: a number that is not finite is None."""
+        return {
+            "metrics": {name: _finite(value) for name, value in self.metrics.items()},
+            "intervals": {name: [*map(_finite, ends)] for name, ends in self.intervals.items()},
+            "classes": self.classes,
+        }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def kind_of(model: TableModel, near: np.ndarray) -> Kind:
+    """What is measured of a model's predictions; `near` is a target (n_targets,) like the others.
 
     Raises
     ------
@@ -35,98 +63,107 @@ def evaluate(model: TableModel, source: Source) -> dict[str, float]:
         The model predicts quantiles and does not say which (a network alone).
     """
     if model.levels is not None:
-        return _of_classes(model, source)
+        return Classes()
     if model.quantiles is not None:
-        return _of_quantiles(model, source, model.quantiles)
+        return Quantiles(model.quantiles)
     if model.loss is None:
         raise ValueError(
             "this file holds a network alone, which does not say which quantiles it predicts: only a model "
             "that mlp-xp train wrote can be evaluated."
         )
     if model.loss.link.probabilities == "each":
-        return _of_labels(model, source)
-    return _of_numbers(model, source, model.loss)
+        return Labels()
+    return Numbers(model.targets.names, model.loss, near)
 
 
-def _parts(model: TableModel, source: Source) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Targets (m, n_targets), predictions (m, n_outputs) and weights (m, 1), part by part."""
-    for _, x, y, weight in passes(source, PREDICT_ROWS, n_more=model.n_numbers):
-        yield y, model.predict_raw(x).astype(float), weight[:, None]
+def evaluate(model: TableModel, source: Source) -> dict[str, float]:
+    """The metrics of `assess` alone."""
+    return dict(assess(model, source).metrics)
 
 
-def _minus_log(p: np.ndarray) -> np.ndarray:
-    """−log p; a probability that rounds to 0 counts as the least one that float32 has."""
-    return -np.log(np.maximum(p, np.finfo(np.float32).tiny))
+def assess(
+    model: TableModel,
+    source: Source,
+    *,
+    seed: int | None = None,
+    predict: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> Evaluation:
+    """Measure a model on the raw rows of a source.
+
+    Parameters
+    ----------
+    model : TableModel
+    source : source
+        Raw inputs, and targets in the user's units (class numbers for a classifier).
+    seed : int, optional
+        Of the rows that are drawn for intervals; without it there are none.
+    predict : callable (x) -> array, optional
+        What is measured, if that is not the model's own `predict_raw`.
+
+    Notes
+    -----
+    Numbers: R² (1 is perfect, 0 no better than the mean of these rows), RMSE, MAE, median absolute error.
+    Quantiles: pinball loss, coverage. Counts also the Poisson deviance. Classes: accuracy, balanced accuracy,
+    ROC AUC, log loss in nats. All weighted where the source has weights. Medians and AUCs of very many rows
+    are those of 4 million targets and predictions.
+
+    Raises
+    ------
+    ValueError
+        The model predicts quantiles and does not say which (a network alone).
+
+    References
+    ----------
+    Efron and Tibshirani, An introduction to the bootstrap, 1993, chapter 13; Kleiner, Talwalkar, Sarkar and
+    Jordan, A scalable bootstrap for massive data, 2014 (as many draws as rows, from fewer rows).
+    """
+    every = -(-source.n_rows * (source.n_targets + 1 + len(model.output_names)) // MOST_NUMBERS)
+    kind: Kind | None = None
+    total: Sums = {}
+    kept: list[tuple[np.ndarray, ...]] = []
+    n_seen = 0
+    for _, x, y, given in passes(source, PREDICT_ROWS, n_more=model.n_numbers):
+        predicted, weight = (predict or model.predict_raw)(x).astype(float), given[:, None]
+        kind = kind or kind_of(model, y.mean(axis=0))
+        sums = kind.sums(y, predicted, weight)
+        total = {name: total.get(name, 0.0) + value for name, value in sums.items()}
+        kept.append(tuple(part[-n_seen % every :: every].copy() for part in (y, predicted, weight)))
+        n_seen += len(x)
+    if kind is None:
+        raise ValueError("there are no rows to measure.")
+    rows = tuple(np.concatenate(parts) for parts in zip(*kept, strict=True))
+    found = kind.of_sums(total) | kind.of_rows(*rows)
+    return Evaluation(
+        in_order(found),
+        source.n_rows,
+        {} if seed is None else _intervals(kind, found, rows, source.n_rows, seed),
+        kind.of_each(total, model.levels) if isinstance(kind, Classes) and model.levels else None,
+    )
 
 
-def _of_classes(model: TableModel, source: Source) -> dict[str, float]:
-    total = right = surprise = 0.0
-    for y, p, weight in _parts(model, source):
-        label = y.astype(int)
-        total += weight.sum()
-        right += weight[np.argmax(p, axis=1, keepdims=True) == label].sum()
-        surprise += (weight * _minus_log(np.take_along_axis(p, label, axis=1))).sum()
-    return {"accuracy": _ratio(right, total), "log_loss": _ratio(surprise, total)}
+def _intervals(
+    kind: Kind, found: Mapping[str, float], rows: tuple[np.ndarray, ...], n_rows: int, seed: int
+) -> dict[str, tuple[float, float]]:
+    """The middle of what is measured when rows are drawn again."""
+    generator = np.random.default_rng([seed, 4])
+    n_kept = min(len(rows[0]), MOST_RESAMPLED)
+    y, predicted, weight = (part[np.linspace(0, len(part) - 1, n_kept).astype(int)] for part in rows)
 
+    def measured(weight: np.ndarray) -> list[float]:
+        again = kind.of_sums(kind.sums(y, predicted, weight)) | kind.of_rows(y, predicted, weight)
+        return [again[name] for name in names]
 
-def _of_labels(model: TableModel, source: Source) -> dict[str, float]:
-    total = right = surprise = 0.0
-    for y, p, weight in _parts(model, source):
-        total += weight.sum()
-        right += (weight * ((p > 0.5) == (y > 0.5)).mean(axis=1, keepdims=True)).sum()
-        surprise += (
-            weight * (y * _minus_log(p) + (1 - y) * _minus_log(1 - p)).mean(axis=1, keepdims=True)
-        ).sum()
-    return {"accuracy": _ratio(right, total), "log_loss": _ratio(surprise, total)}
-
-
-def _of_numbers(model: TableModel, source: Source, loss: Loss) -> dict[str, float]:
-    n_targets = source.n_targets
-    total = measured = 0.0
-    mean, squares = np.zeros(n_targets), np.zeros(n_targets)  # of y about its running mean
-    squared, absolute = np.zeros(n_targets), np.zeros(n_targets)
-    for y, predicted, weight in _parts(model, source):
-        error = predicted - y
-        squared += (weight * error * error).sum(axis=0)
-        absolute += (weight * np.abs(error)).sum(axis=0)
-        here = weight.sum()
-        if here > 0:
-            part_mean = (weight * y).sum(axis=0) / here
-            shift, total_after = part_mean - mean, total + here
-            squares += (weight * np.square(y - part_mean)).sum(axis=0)
-            squares += shift * shift * (total * here / total_after)
-            mean += shift * (here / total_after)
-            total = total_after
-        if loss.metric is not None:
-            measured += (weight * loss.measure(y, predicted)).sum()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        each = {
-            "r2": np.where(squares > 0, 1.0 - squared / squares, np.nan),
-            "rmse": np.sqrt(squared / total),
-            "mae": absolute / total,
-        }
-    metrics = {metric: float(values.mean()) for metric, values in each.items()}
-    if loss.metric is not None:
-        metrics[loss.metric] = _ratio(measured / n_targets, total)
-    if n_targets > 1:
-        for column, name in enumerate(model.targets.names):
-            metrics |= {f"{metric}_{name}": float(values[column]) for metric, values in each.items()}
-    return metrics
-
-
-def _of_quantiles(model: TableModel, source: Source, quantiles: tuple[float, ...]) -> dict[str, float]:
-    q = np.asarray(quantiles)
-    total = pinball = covered = 0.0
-    for y, predicted, weight in _parts(model, source):
-        grouped = predicted.reshape(*y.shape, len(q))
-        error = y[:, :, None] - grouped
-        pinball += (weight[:, :, None] * np.maximum(q * error, (q - 1) * error)).mean(axis=(1, 2)).sum()
-        inside = (grouped[:, :, 0] <= y) & (y <= grouped[:, :, -1])
-        covered += (weight[:, 0] * inside.mean(axis=1)).sum()
-        total += weight.sum()
-    metrics = {"pinball_loss": _ratio(pinball, total)}
-    return metrics if len(q) == 1 else metrics | {"coverage": _ratio(covered, total)}
-
-
-def _ratio(part: float, whole: float) -> float:
-    return float(part / whole) if whole > 0 else math.nan
+    names = [name for name in METRICS if math.isfinite(found.get(name, math.nan))]
+    here = measured(weight)
+    drawn = [
+        measured(weight * generator.multinomial(n_rows, np.full(n_kept, 1 / n_kept))[:, None])
+        for _ in range(RESAMPLES)
+    ]
+    intervals = {}
+    for name, value, again in zip(names, here, zip(*drawn, strict=True), strict=True):
+        has_meaning = [each for each in again if math.isfinite(each)]
+        if has_meaning and math.isfinite(value):
+            shift = found[name] - value  # the rows that are drawn from stand for all
+            low, high = np.quantile(has_meaning, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist()
+            intervals[name] = (low + shift, high + shift)
+    return intervals

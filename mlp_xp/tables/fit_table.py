@@ -11,8 +11,8 @@ from mlp_xp.machine import blas
 from mlp_xp.machine.array_api import ArrayLike
 from mlp_xp.settings import checks
 from mlp_xp.tables.calibration import calibrate
-from mlp_xp.tables.evaluation import evaluate
 from mlp_xp.tables.fitting import fit, loader_for, new_model, read_data, training_notes
+from mlp_xp.tables.measured import measured
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TrainingOptions
 
@@ -64,14 +64,8 @@ def fit_table(data: ArrayLike, target: str | Sequence[str], **options: Any) -> T
         for epoch in fit(rows, model.network, loader):
             last = epoch
         calibrate(model, rows)
-        held_out = rows.parts.raw_held_out
-        model.training |= {
-            "metrics": evaluate(model, held_out or rows.parts.raw_training),
-            "metrics_on": "held-out" if held_out else "training",
-            "epochs": last.number,
-            "stopped": last.stopped,
-            **training_notes(rows, loader.batch_size),
-        }
+        found = measured(model, rows.parts, settings.seed).description()
+        model.training |= training_notes(rows, loader.batch_size, found, last.number, last.stopped)
     return model
 
 

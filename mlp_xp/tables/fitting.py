@@ -256,13 +256,39 @@ def watched_loss(data: Data) -> Loss | None:
     return None if limits is None else Bounded(data.loss, *limits)
 
 
-def training_notes(data: Data, batch_size: int) -> Mapping[str, Any]:
-    """What a model file says of its training; nothing that differs between two equal ones."""
+RESULTS = ("metrics", "metrics_on", "rows_measured", "intervals", "baselines", "training_metrics", "classes")
+"""What a model file says of what was measured (`measured.Measured`)."""
+
+
+MOST_CLASSES = 100
+"""Classes whose metrics a model file has."""
+
+
+def training_notes(
+    data: Data, batch_size: int, found: Mapping[str, Any], epochs: int, stopped: str | None
+) -> Mapping[str, Any]:
+    """What a model file says of its training; nothing that differs between two equal ones.
+
+    Parameters
+    ----------
+    data : Data
+    batch_size : int
+        Rows a step.
+    found : mapping
+        With what was measured.
+    epochs, stopped : int, str or None
+        How it ended.
+    """
     held_out, options = data.parts.raw_held_out, data.options
     noted = {name: getattr(options, name) for name, known in options.described().items() if known.noted}
     if uses_tables(options):
         noted |= {"recipe": options.recipe} | {name: getattr(options, name) for name in NEW_IN_RECIPES}
+    noted |= {name: found[name] for name in RESULTS if found.get(name)}
+    if len(noted.get("classes", ())) > MOST_CLASSES:
+        del noted["classes"]
     return noted | {
+        "epochs": epochs,
+        "stopped": stopped,
         "rows": data.parts.raw_training.n_rows,
         "held_out_rows": 0 if held_out is None else held_out.n_rows,
         "held_out_by": options.hold_out.by,

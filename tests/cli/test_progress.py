@@ -78,7 +78,7 @@ def test_a_bar_in_a_terminal(tmp_path, width, n_lines):
     assert written.count("\x1b[2K") > 2  # redrawn in place
     left = screen(written)
     (first,) = [number for number, line in enumerate(left) if line.startswith("epoch ")]
-    last = next(number for number, line in enumerate(left) if line.startswith("r2 (held-out)"))
+    last = next(number for number, line in enumerate(left) if "held-out rows" in line)
     bar = left[first:last]
     assert len(bar) in n_lines
     assert all(len(line) <= width for line in bar)

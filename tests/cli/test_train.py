@@ -40,16 +40,20 @@ def test_without_data_it_trains_to_convergence(run, folder, device):
     assert outcome.status == 0
     lines = outcome.out.splitlines()
     assert [re.split("  +", line)[0] for line in lines] == [
-        "r2 (held-out)",
-        "rmse (held-out)",
-        "mae (held-out)",
+        "44 held-out rows",
+        "r2",
+        "rmse",
+        "mae",
+        "median_error",
+        "",
         "epochs",
         "stopped",
         "time",
         "device",
     ]
-    assert "the held-out loss did not fall for" in lines[4]
-    assert float(lines[0].split()[-1]) > 0.3
+    assert "the held-out loss did not fall for" in lines[7]
+    assert float(lines[1].split()[1]) > 0.3
+    assert re.split("  +", lines[0])[1:] == ["model", "95% interval", "mean", "linear", "training rows"]
     introduction, network, *epochs = outcome.err.splitlines()
     assert introduction == (
         "diabetes: 398 rows to train on, 44 held out, 10 columns to predict progression (regression)"
@@ -91,11 +95,18 @@ def test_json_is_one_document(run, folder):
     found = result(run("train", "--epochs", "4", "--json", "--out", "m.safetensors"))
     seconds, metrics = found.pop("seconds"), found.pop("metrics")
     assert 0 < seconds < 60
-    assert list(metrics) == ["r2", "rmse", "mae"]
+    assert list(metrics) == ["r2", "rmse", "mae", "median_error"]
+    low, high = found.pop("intervals")["rmse"]
+    assert low < metrics["rmse"] < high
+    baselines = found.pop("baselines")
+    assert list(baselines) == ["mean", "linear"]
+    assert baselines["mean"]["r2"] < 0.1 < baselines["linear"]["r2"]
+    assert found.pop("training_metrics")["rmse"] > 0
     train_loss, validation_loss = found.pop("train_loss"), found.pop("validation_loss")
     assert train_loss > 0
     assert validation_loss > 0
     assert found == {
+        "classes": None,
         "metrics_on": "held-out",
         "rows_measured": 44,
         "epochs": 4,
@@ -117,7 +128,7 @@ def test_a_metric_without_a_meaning_is_null(run, folder):
     assert found["metrics"]["r2"] is None
     assert found["metrics"]["mae"] > 0
     outcome = run("train", "d.npz", "--epochs", "2", "--validation", "0.25")
-    assert "r2 (held-out)    undefined" in outcome.out
+    assert re.search(r"r2  +undefined", outcome.out)
 
 
 def test_quiet_says_nothing(run, folder):
@@ -172,7 +183,8 @@ def test_text_targets_are_classes(run, folder, rng):
     outcome = run("train", "d.csv", "--target", "kind", "--epochs", "100", "--out", "m.safetensors")
     assert outcome.status == 0
     assert "(classification: 2 classes, left, right, of course)" in outcome.err
-    assert float(outcome.out.split()[2]) > 0.8
+    assert float(re.search(r"accuracy +(\S+)", outcome.out)[1]) > 0.8
+    assert re.search(r"class +rows +precision +recall +f1\nleft +[0-9] ", outcome.out)
     assert load("m.safetensors").predict({"a": [-3.0, 3.0], "b": [0.0, 0.0]}).tolist() == [
         "left",
         "right, of course",

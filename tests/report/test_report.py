@@ -15,6 +15,7 @@ from mlp_xp.report.page import Account, page
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.preparation import Category, Constant, Date, Inputs, Number, Targets
+from mlp_xp.tables.sample import sample
 
 NASTY = "<script>alert('x')</script>"
 COLUMNS = (
@@ -203,14 +204,6 @@ def test_confusions_are_scikit_learns():
     assert all(expected[class_, taken_for] == count for class_, taken_for, count in worst)
 
 
-def test_very_many_classes_or_columns_are_looked_at_on_fewer_rows():
-    levels = tuple(map(str, range(100_000)))
-    wide = TableModel(Network((1, 100_000)), Inputs.plain(["a"]), Targets.unscaled(["y"]), levels)
-    assert findings.most_rows(wide) == 200
-    narrow = TableModel(Network((1, 1)), Inputs.plain(["a"]), Targets.unscaled(["y"]))
-    assert findings.most_rows(narrow) == findings.MOST_ROWS
-
-
 @pytest.mark.parametrize("n_targets", [1, 2])
 def test_a_column_that_nothing_depends_on_is_worth_nothing(n_targets, rng):
     network = Network((2, n_targets), bias=False)
@@ -219,7 +212,7 @@ def test_a_column_that_nothing_depends_on_is_worth_nothing(n_targets, rng):
     model = TableModel(network, Inputs.plain(["used", "unused"]), Targets.unscaled(names))
     x = rng.normal(size=(500, 2))
     before = x.copy()
-    rows = findings.sample(ArraySource(x, np.tile(2 * x[:, :1], n_targets)), 0)
+    rows = sample(ArraySource(x, np.tile(2 * x[:, :1], n_targets)), 0)
     metric, found = findings.importance_of_columns(model, rows, 0)
     assert metric == ("rmse" if n_targets == 1 else "r2")
     assert [each.name for each in found] == ["used", "unused"]
@@ -229,20 +222,9 @@ def test_a_column_that_nothing_depends_on_is_worth_nothing(n_targets, rng):
     np.testing.assert_array_equal(rows.x, before)
 
 
-def test_more_rows_than_are_looked_at_are_drawn():
-    source = ArraySource(np.arange(1000.0)[:, None], np.arange(1000.0), np.arange(1000.0))
-    rows = findings.sample(source, 0, most=100)
-    assert rows.n_rows == len(np.unique(rows.x)) == 100
-    assert rows.x.min() < 100
-    assert rows.x.max() > 900
-    np.testing.assert_array_equal(rows.x[:, 0], rows.y[:, 0])
-    np.testing.assert_array_equal(rows.x[:, 0], rows.weight)
-    np.testing.assert_array_equal(rows.x, findings.sample(source, 0, most=100).x)
-
-
 def test_a_large_network_is_asked_on_fewer_rows_or_not_at_all(monkeypatch):
     monkeypatch.setattr(findings, "MOST_MULTIPLICATIONS", 1.2e8)
-    rows = findings.sample(ArraySource(np.arange(60000.0).reshape(20000, 3), np.zeros(20000)), 0)
+    rows = sample(ArraySource(np.arange(60000.0).reshape(20000, 3), np.zeros(20000)), 0)
     small, large, huge = (
         TableModel(Network((3, *hidden, 1)), Inputs.plain(["a", "b", "c"]), Targets.unscaled(["y"]))
         for hidden in ((), (300,), (600, 600))

@@ -18,7 +18,8 @@ from mlp_xp.losses import (
 )
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.tables import TableModel, evaluation
-from mlp_xp.tables.evaluation import evaluate
+from mlp_xp.tables.evaluation import assess, evaluate
+from mlp_xp.tables.metrics import roc_auc
 from mlp_xp.tables.preparation import Inputs, Targets
 
 N_ROWS = 53
@@ -51,7 +52,12 @@ def source_of(x, y, weight):
 @pytest.mark.parametrize("n_targets", [1, 3])
 @pytest.mark.parametrize("loss", [SquaredError(), Huber(2.0)])
 def test_numbers(rng, weight, loss, n_targets):
-    from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
+    from sklearn.metrics import (
+        mean_absolute_error,
+        median_absolute_error,
+        r2_score,
+        root_mean_squared_error,
+    )
 
     targets = Targets(tuple(f"t{i}" for i in range(n_targets)), (1e4,) * n_targets, (3.0,) * n_targets)
     model = model_of(loss, n_targets, targets=targets)
@@ -63,6 +69,7 @@ def test_numbers(rng, weight, loss, n_targets):
         ("r2", r2_score),
         ("rmse", root_mean_squared_error),
         ("mae", mean_absolute_error),
+        ("median_error", median_absolute_error),
     ):
         assert found.pop(name) == pytest.approx(metric(y, predicted, sample_weight=weight), rel=1e-9)
         each = metric(y, predicted, sample_weight=weight, multioutput="raw_values")
@@ -80,7 +87,7 @@ def test_counts(rng, weight):
     assert (y == 0).any()
     found = evaluate(model, source_of(x, y, weight))
     predicted = model.predict(x)[:, 0]
-    assert list(found) == ["r2", "rmse", "mae", "poisson_deviance"]
+    assert list(found) == ["r2", "rmse", "mae", "median_error", "poisson_deviance"]
     assert found["poisson_deviance"] == pytest.approx(
         mean_poisson_deviance(y, predicted, sample_weight=weight), rel=1e-12
     )
@@ -90,35 +97,95 @@ def test_counts(rng, weight):
 @pytest.mark.needs("sklearn")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_classes(rng, weight, dtype):
-    from sklearn.metrics import accuracy_score, log_loss
+    from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss, roc_auc_score
 
     model = model_of(SoftmaxCrossEntropy(), levels=("a", "b", "c"), dtype=dtype)
     x, y = rng.normal(size=(N_ROWS, 3)), rng.integers(0, 3, N_ROWS)
     found = evaluate(model, source_of(x, y, weight))
     names = np.array(["a", "b", "c"])[y]
     probabilities = model.predict_raw(x)
-    assert list(found) == ["accuracy", "log_loss"]
+    assert list(found) == ["accuracy", "balanced_accuracy", "roc_auc", "log_loss"]
     assert found["accuracy"] == pytest.approx(accuracy_score(names, model.predict(x), sample_weight=weight))
+    balanced = balanced_accuracy_score(names, model.predict(x), sample_weight=weight)
+    assert found["balanced_accuracy"] == pytest.approx(balanced)
+    area = roc_auc_score(y, probabilities, sample_weight=weight, multi_class="ovr")
+    assert found["roc_auc"] == pytest.approx(area, rel=1e-9)
     expected = log_loss(y, probabilities, sample_weight=weight, labels=[0, 1, 2])
     assert found["log_loss"] == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.needs("sklearn")
 def test_two_classes_with_one_output(rng, weight):
-    from sklearn.metrics import accuracy_score, log_loss
+    from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
     model = model_of(BinaryCrossEntropy(), levels=("no", "yes"))
     x, y = rng.normal(size=(N_ROWS, 3)), rng.integers(0, 2, N_ROWS)
     found = evaluate(model, source_of(x, y, weight))
     names = np.array(["no", "yes"])[y]
     assert found["accuracy"] == pytest.approx(accuracy_score(names, model.predict(x), sample_weight=weight))
-    expected = log_loss(y, model.network.predict(x)[:, 0], sample_weight=weight)
-    assert found["log_loss"] == pytest.approx(expected, rel=1e-9)
+    p = model.network.predict(x)[:, 0]
+    assert found["log_loss"] == pytest.approx(log_loss(y, p, sample_weight=weight), rel=1e-9)
+    assert found["roc_auc"] == pytest.approx(roc_auc_score(y, p, sample_weight=weight), rel=1e-9)
+
+
+@pytest.mark.needs("sklearn")
+def test_each_class(rng, weight):
+    from sklearn.metrics import precision_recall_fscore_support
+
+    model = model_of(SoftmaxCrossEntropy(), levels=("a", "b", "c", "never predicted"))
+    model.network.parameters.biases[-1][3] = -99.0
+    x, y = rng.normal(size=(N_ROWS, 3)), rng.integers(0, 4, N_ROWS)
+    found = assess(model, source_of(x, y, weight)).classes
+    guess = model.predict_raw(x).argmax(axis=1)
+    expected = precision_recall_fscore_support(y, guess, sample_weight=weight, zero_division=0)
+    assert list(found) == ["a", "b", "c", "never predicted"]
+    for name, values in zip(("precision", "recall", "f1", "rows"), expected, strict=True):
+        assert [found[level][name] for level in found] == pytest.approx(values.tolist()), name
+
+
+@pytest.mark.needs("sklearn")
+def test_scores_that_are_alike(rng):
+    from sklearn.metrics import roc_auc_score
+
+    score, is_one, weight = rng.integers(0, 4, 60) / 4, rng.integers(0, 2, 60) == 1, rng.random(60)
+    assert roc_auc(is_one, score, weight) == pytest.approx(roc_auc_score(is_one, score, sample_weight=weight))
+    assert math.isnan(roc_auc(is_one | True, score, weight))
+
+
+@pytest.mark.needs("scipy")
+def test_intervals(rng):
+    from scipy.stats import bootstrap
+
+    model = model_of(SquaredError())
+    x, y = rng.normal(size=(N_ROWS, 3)), rng.normal(size=N_ROWS)
+    found = assess(model, source_of(x, y, None), seed=3)
+    assert found.intervals == assess(model, source_of(x, y, None), seed=3).intervals
+    assert list(found.intervals) == ["r2", "rmse", "mae", "median_error"]
+    error = np.abs(model.predict(x)[:, 0] - y)
+    known = bootstrap([error], np.mean, n_resamples=5000, method="percentile", rng=0).confidence_interval
+    low, high = found.intervals["mae"]
+    width = known.high - known.low
+    assert abs(low - known.low) < 0.15 * width
+    assert abs(high - known.high) < 0.15 * width
+
+
+def test_intervals_of_many_rows_are_found_on_some(rng, monkeypatch):
+    model = model_of(SquaredError())
+    x, y = rng.normal(size=(4000, 3)), rng.normal(size=4000)
+    all_rows = assess(model, source_of(x, y, None), seed=3)
+    monkeypatch.setattr(evaluation, "MOST_RESAMPLED", 500)
+    monkeypatch.setattr(evaluation, "MOST_NUMBERS", 3 * 1000)
+    some = assess(model, source_of(x, y, None), seed=3)
+    assert some.metrics["rmse"] == all_rows.metrics["rmse"]
+    assert some.metrics["median_error"] == pytest.approx(all_rows.metrics["median_error"], rel=0.1)
+    widths = [np.subtract(*each.intervals["rmse"]) for each in (some, all_rows)]
+    assert widths[0] == pytest.approx(widths[1], rel=0.4)
+    assert some.intervals["rmse"][0] < some.metrics["rmse"] < some.intervals["rmse"][1]
 
 
 @pytest.mark.needs("sklearn")
 def test_labels(rng, weight):
-    from sklearn.metrics import accuracy_score, log_loss
+    from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
     model = model_of(BinaryCrossEntropy(), n_targets=2)
     x, y = rng.normal(size=(N_ROWS, 3)), rng.integers(0, 2, (N_ROWS, 2))
@@ -127,6 +194,7 @@ def test_labels(rng, weight):
     each = range(2)
     expected = {
         "accuracy": np.mean([accuracy_score(y[:, i], p[:, i] > 0.5, sample_weight=weight) for i in each]),
+        "roc_auc": np.mean([roc_auc_score(y[:, i], p[:, i], sample_weight=weight) for i in each]),
         "log_loss": np.mean([log_loss(y[:, i], p[:, i], sample_weight=weight) for i in each]),
     }
     assert found == pytest.approx(expected, rel=1e-9)
@@ -159,7 +227,7 @@ def test_a_perfect_model():
     model = model_of(SquaredError())
     x = np.arange(36.0).reshape(12, 3)
     found = evaluate(model, source_of(x, model.predict(x), None))
-    assert found == {"r2": 1.0, "rmse": 0.0, "mae": 0.0}
+    assert found == {"r2": 1.0, "rmse": 0.0, "mae": 0.0, "median_error": 0.0}
 
 
 def test_metrics_without_a_meaning_are_nan():

@@ -1,0 +1,56 @@
+"""Metrics as tables of text: the model beside its baselines, and each class."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlp_xp.tables.metrics import in_order
+
+MOST_CLASSES = 12
+"""Classes that have a line; of more, those that are recognised worst."""
+
+
+def metric_tables(result: Mapping[str, Any]) -> list[list[Sequence[str]]]:
+    """One table with a line a metric, and for classes one with a line each.
+
+    Parameters
+    ----------
+    result : mapping
+        "metrics", and as far as they are known "rows_measured", "metrics_on", "intervals", "baselines",
+        metrics of other rows as "training_metrics", and "classes".
+    """
+    metrics, intervals = in_order(result["metrics"]), result.get("intervals", {})
+    columns = {"model": {name: shown(value) for name, value in metrics.items()}}
+    if intervals:
+        columns["95% interval"] = {
+            name: f"{shown(low)} to {shown(high)}" for name, (low, high) in intervals.items()
+        }
+    others = dict(result.get("baselines", {}))
+    others |= {f"{rows} rows": result[f"{rows}_metrics"] for rows in ROWS if f"{rows}_metrics" in result}
+    columns |= {of: {name: shown(value) for name, value in found.items()} for of, found in others.items()}
+    n_rows = f"{result['rows_measured']:,} " if "rows_measured" in result else ""
+    head = (f"{n_rows}{result['metrics_on']} rows" if "metrics_on" in result else f"{n_rows}rows", *columns)
+    lines: list[Sequence[str]] = [
+        head,
+        *((name, *(column.get(name, "") for column in columns.values())) for name in metrics),
+    ]
+    classes = result.get("classes")
+    return [lines, _of_classes(classes)] if classes else [lines]
+
+
+ROWS = ("training",)
+"""Other rows that a model may be measured on."""
+
+
+def _of_classes(classes: Mapping[str, Mapping[str, float]]) -> list[Sequence[str]]:
+    worst = sorted(classes, key=lambda level: classes[level]["f1"])[:MOST_CLASSES]
+    lines: list[Sequence[str]] = [("class", "rows", "precision", "recall", "f1")]
+    for level in (level for level in classes if level in worst):
+        of = classes[level]
+        lines.append((level, f"{of['rows']:,g}", *(shown(of[name]) for name in lines[0][2:])))
+    n_more = len(classes) - MOST_CLASSES
+    return [*lines, (f"... and {n_more:,} that are recognised better",)] if n_more > 0 else lines
+
+
+def shown(value: float | None) -> str:
+    """A number of a metric."""
+    return "undefined" if value is None else f"{value:.4g}"

@@ -1,0 +1,126 @@
+"""What a model must beat: a constant, and a linear model of the same features.
+
+    numbers    W = (XᵀX + I)⁻¹ XᵀY
+    classes    W ← W + (XᵀX / 2 + I)⁻¹ (Xᵀ(Y − P) − W),    P = softmax(XW)
+
+The latter from a little ahead (Nesterov's momentum). Both with a column of ones in X, whose weights
+are not penalised. A step never overshoots: the matrix bounds the second derivative of the cross-entropy, for
+labels by themselves too.
+
+References
+----------
+Böhning, Multinomial logistic regression algorithm, Annals of the Institute of Statistical Mathematics, 1992.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from mlp_xp.rows.source import Source
+from mlp_xp.tables.evaluation import Evaluation, assess
+from mlp_xp.tables.model import TableModel
+from mlp_xp.tables.sample import Sample
+
+Predict = Callable[[np.ndarray], np.ndarray]
+"""From raw rows to predictions in the user's units."""
+
+MOST_MULTIPLICATIONS = 3e9
+"""In XᵀX, and in all steps: less than a second each. Of more rows than that allows, some are taken."""
+
+STEPS = 60
+"""Towards the linear model of classes."""
+
+FEWEST_ROWS = 1000
+"""Rows below which a linear model of a part of the rows says nothing."""
+
+
+def baselines(model: TableModel, training: Sample, source: Source) -> dict[str, Evaluation]:
+    """How good the baselines of a model are on the rows of a source.
+
+    Parameters
+    ----------
+    model : TableModel
+    training : Sample
+        Raw rows that the model was trained on, or some of them.
+    source : source
+        Raw rows to be measured on.
+
+    Returns
+    -------
+    dict of str to Evaluation
+        "mean" ("majority" for classes, whose probabilities are their shares; for quantiles those of the
+        training rows), and "linear" where there is one.
+    """
+    name = "mean" if model.levels is None else "majority"
+    found = {name: constant(model, training), "linear": linear(model, training)}
+    return {
+        name: assess(model, source, predict=predict) for name, predict in found.items() if predict is not None
+    }
+
+
+def constant(model: TableModel, training: Sample) -> Predict:
+    """The best prediction for rows of which nothing is known."""
+    y = training.y
+    if model.levels is not None:
+        always = np.bincount(y[:, 0].astype(int), training.weight, len(model.levels))
+        always = always / always.sum()
+    elif model.quantiles is not None:
+        always = np.quantile(y, model.quantiles, axis=0).T.reshape(-1)
+    else:
+        always = np.average(y, axis=0, weights=training.weight)
+    return lambda x: np.broadcast_to(always, (len(x), len(always)))
+
+
+def linear(model: TableModel, training: Sample) -> Predict | None:
+    """The linear model of the same features; None for quantiles, and where there are too many features."""
+    n_features, n_outputs = model.inputs.n_features + 1, len(model.output_names)
+    affordable = MOST_MULTIPLICATIONS / max(n_features**2, 2 * STEPS * n_features * n_outputs)
+    n_rows = min(training.n_rows, int(affordable))
+    if model.quantiles is not None or n_rows < min(training.n_rows, FEWEST_ROWS):
+        return None
+    index = np.linspace(0, training.n_rows - 1, n_rows).astype(np.int64)
+    weight = np.ones(n_rows) if training.weight is None else training.weight[index]
+    weight = weight / weight.mean()
+    x, y = _features(model, training.x[index]), training.y[index]
+    if model.levels is not None:
+        y = np.eye(n_outputs)[y[:, 0].astype(int)]
+        return _of_classes(model, x, y, weight, _softmax)
+    if model.loss is not None and model.loss.link.probabilities == "each":
+        return _of_classes(model, x, y, weight, lambda z: 1 / (1 + np.exp(-z)))
+    w = np.linalg.solve(_curvature(x, weight, 1.0), x.T @ (weight[:, None] * y))
+    least, most = y.min(axis=0), y.max(axis=0)
+    return lambda x: np.clip(_features(model, x) @ w, least, most)
+
+
+def _of_classes(
+    model: TableModel, x: np.ndarray, y: np.ndarray, weight: np.ndarray, link: Predict
+) -> Predict:
+    step = np.linalg.inv(_curvature(x, weight, 0.5))
+    w = ahead = np.zeros((x.shape[1], y.shape[1]))
+    penalised = _penalty(x.shape[1])[:, None]
+    for n in range(STEPS):
+        new = ahead + step @ (x.T @ (weight[:, None] * (y - link(x @ ahead))) - penalised * ahead)
+        w, ahead = new, new + n / (n + 3) * (new - w)
+    return lambda x: link(_features(model, x) @ w)
+
+
+def _features(model: TableModel, raw: np.ndarray) -> np.ndarray:
+    """What the network sees of raw rows, after a column of ones."""
+    x = np.ones((len(raw), 1 + model.inputs.n_features))
+    model.inputs.fill(raw, x[:, 1:])
+    return x
+
+
+def _curvature(x: np.ndarray, weight: np.ndarray, factor: float) -> np.ndarray:
+    found = factor * (x.T @ (weight[:, None] * x))
+    found[np.diag_indices_from(found)] += _penalty(len(found)) + 1e-9
+    return found
+
+
+def _penalty(n: int) -> np.ndarray:
+    return np.append(0.0, np.ones(n - 1))
+
+
+def _softmax(z: np.ndarray) -> np.ndarray:
+    p = np.exp(z - z.max(axis=1, keepdims=True))
+    return np.asarray(p / p.sum(axis=1, keepdims=True))

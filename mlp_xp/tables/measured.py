@@ -1,0 +1,70 @@
+"""What is measured when a training is over: the model, its baselines, and the rows that it was trained on."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from mlp_xp.tables.baselines import baselines
+from mlp_xp.tables.evaluation import Evaluation, assess
+from mlp_xp.tables.model import TableModel
+from mlp_xp.tables.sample import most_rows, sample
+from mlp_xp.tables.split import Split
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """How good a model is, beside what it must beat.
+
+    Attributes
+    ----------
+    on : {"held-out", "training"}
+        Which rows it is measured on: the training part where none were held out.
+    model : Evaluation
+        With intervals, unless it is of training rows.
+    others : mapping of str to Evaluation
+        Of the baselines on the same rows, and of the model on other rows, "training" (some of them) last.
+    """
+
+    on: str
+    model: Evaluation
+    others: Mapping[str, Evaluation]
+
+    @property
+    def baselines(self) -> dict[str, Evaluation]:
+        """Those of the others that are no model of ours."""
+        return {name: found for name, found in self.others.items() if name not in ROWS}
+
+    def description(self) -> dict[str, Any]:
+        """As JSON values, for a result and for a model file."""
+        others = {name: found.description()["metrics"] for name, found in self.others.items()}
+        return self.model.description() | {
+            "metrics_on": self.on,
+            "rows_measured": self.model.n_rows,
+            "baselines": {name: metrics for name, metrics in others.items() if name not in ROWS},
+            **{f"{name}_metrics": metrics for name, metrics in others.items() if name in ROWS},
+        }
+
+
+ROWS = ("training",)
+"""Names of rows among those of baselines."""
+
+
+def measured(model: TableModel, parts: Split, seed: int) -> Measured:
+    """Measure a model that was trained on a part of a table.
+
+    Parameters
+    ----------
+    model : TableModel
+    parts : Split
+    seed : int
+        Of the rows that are drawn.
+    """
+    width = max(len(model.inputs.names), len(model.output_names))
+    training = sample(parts.raw_training, seed, most_rows(width))
+    held_out = parts.raw_held_out
+    rows = parts.raw_training if held_out is None else held_out
+    others = baselines(model, training, rows)
+    if held_out is not None:
+        others["training"] = assess(model, training)
+    found = assess(model, rows, seed=None if held_out is None else seed)
+    return Measured("training" if held_out is None else "held-out", found, others)

@@ -1,0 +1,276 @@
+"""What is measured of predictions: every metric by its name, with scikit-learn's definitions.
+
+Some add up over the rows, and so over parts of them; the others look at all rows at once. Each of the four
+kinds below has both: `sums` of a part, `of_sums` their metrics, and `of_rows` the others. y, predicted and
+weight are arrays (n_rows, n_targets), (n_rows, n_outputs) and (n_rows, 1).
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from mlp_xp.losses import Loss
+
+T = TypeVar("T")
+
+Sums = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """What people call a metric, and which way is better.
+
+    Attributes
+    ----------
+    words : str
+    higher : bool
+        Whether more is better.
+    """
+
+    words: str
+    higher: bool = False
+
+
+METRICS: Mapping[str, Metric] = {
+    "r2": Metric("R²", higher=True),
+    "rmse": Metric("RMSE"),
+    "mae": Metric("MAE"),
+    "median_error": Metric("median absolute error"),
+    "accuracy": Metric("accuracy", higher=True),
+    "balanced_accuracy": Metric("balanced accuracy", higher=True),
+    "roc_auc": Metric("ROC AUC", higher=True),
+    "log_loss": Metric("log loss"),
+    "pinball_loss": Metric("pinball loss"),
+    "coverage": Metric("coverage"),
+    "poisson_deviance": Metric("Poisson deviance"),
+}
+"""Every metric that a model can have, by its name in JSON."""
+
+ORDER = {name: place for place, name in enumerate(METRICS)}
+
+
+def in_order(metrics: Mapping[str, T]) -> dict[str, T]:
+    """Metrics in the order of `METRICS`; after them those of each of several targets."""
+    return dict(sorted(metrics.items(), key=lambda item: ORDER.get(item[0], len(ORDER))))
+
+
+DECIDING = ("log_loss", "pinball_loss", "poisson_deviance", "rmse")
+"""Of the metrics of a model the one that it was trained for, the first of these that it has."""
+
+
+def deciding(metrics: Mapping[str, object]) -> str:
+    """The metric that models are compared by."""
+    return next(name for name in DECIDING if name in metrics)
+
+
+class Kind(Protocol):
+    """What is measured of one kind of predictions."""
+
+    def sums(self, y: np.ndarray, predicted: np.ndarray, weight: np.ndarray) -> Sums:
+        """What adds up, of some rows."""
+
+    def of_sums(self, sums: Sums) -> dict[str, float]:
+        """Metrics of what was added up."""
+
+    def of_rows(self, y: np.ndarray, predicted: np.ndarray, weight: np.ndarray) -> dict[str, float]:
+        """The other metrics, of all rows."""
+
+
+class Numbers:
+    """R², RMSE, MAE, median absolute error, and the loss's own metric: means over targets, then of each.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of the targets.
+    loss : loss
+    centres : sequence of float
+        A number near each target, from which squares are taken.
+    """
+
+    def __init__(self, names: Sequence[str], loss: Loss, centres: np.ndarray) -> None:
+        self.names, self.loss, self._centres = names, loss, centres
+
+    def sums(self, y: np.ndarray, predicted: np.ndarray, weight: np.ndarray) -> Sums:
+        """What adds up, of some rows."""
+        error, distance = predicted - y, y - self._centres
+        found = {
+            "weight": weight.sum(),
+            "squared": (weight * error * error).sum(axis=0),
+            "absolute": (weight * np.abs(error)).sum(axis=0),
+            "distance": (weight * distance).sum(axis=0),
+            "distance²": (weight * distance * distance).sum(axis=0),
+        }
+        if self.loss.metric is not None:
+            found["measured"] = (weight * self.loss.measure(y, predicted)).sum()
+        return found
+
+    def of_sums(self, sums: Sums) -> dict[str, float]:
+        """Metrics of what was added up."""
+        total = sums["weight"]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            spread = sums["distance²"] - sums["distance"] ** 2 / total
+            has_spread = spread > 1e-12 * sums["distance²"]
+            each = {
+                "r2": np.where(has_spread, 1.0 - sums["squared"] / spread, np.nan),
+                "rmse": np.sqrt(sums["squared"] / total),
+                "mae": sums["absolute"] / total,
+            }
+        found = self._over_targets(each)
+        if self.loss.metric is not None:
+            found[self.loss.metric] = _ratio(sums["measured"] / len(self.names), total)
+        return found
+
+    def of_rows(self, y: np.ndarray, predicted: np.ndarray, weight: np.ndarray) -> dict[str, float]:
+        """The other metrics, of all rows."""
+        error = np.abs(predicted - y)
+        return self._over_targets(
+            {"median_error": np.array([median(each, weight[:, 0]) for each in error.T])}
+        )
+
+    def _over_targets(self, each: Mapping[str, np.ndarray]) -> dict[str, float]:
+        found = {metric: float(values.mean()) for metric, values in each.items()}
+        if len(self.names) > 1:
+            for at, name in enumerate(self.names):
+                found |= {f"{metric}_{name}": float(values[at]) for metric, values in each.items()}
+        return found
+
+
+class Classes:
+    """Accuracy, balanced accuracy, log loss (nats), ROC AUC; precision, recall and F1 of each class.
+
+    Of more than two classes the AUC is the mean of those of each class against the rest, of the classes that
+    there are. Predictions are probabilities, y class numbers.
+    """
+
+    def sums(self, y: np.ndarray, predicted: np.ndarray, weight: np.ndarray) -> Sums:
+        """What adds up, of some rows."""
+        label, guess, n_classes = y[:, 0].astype(int), predicted.argmax(axis=1), predicted.shape[1]
+        of_row, is_right = weight[:, 0], label == guess
+        surprise = minus_log(np.take_along_axis(predicted, label[:, None], axis=1))
+        return {
+            "surprise": (weight * surprise).sum(),
+            "true": np.bincount(label, of_row, n_classes),
+            "guessed": np.bincount(guess, of_row, n_classes),
+            "both": np.bincount(label[is_right], of_row[is_right], n_classes),
+        }
+
+    def of_sums(self, sums: Sums) -> dict[str, float]:
+        """Metrics of what was added up."""
+        true, both = sums["true"], sums["both"]
+        there, total = true > 0, true.sum()
+        return {
+            "accuracy": _ratio(both.sum(), total),
+            "balanced_accuracy": float((both[there] / true[there]).mean()) if there.any() else math.nan,
+            "log_loss": _ratio(sums["surprise"], total),
+        }
+
+    def of_rows(self, y: np.ndarray, predicted: np.ndarray, weight: np.ndarray) -> dict[str, float]:
+        """The other metrics, of all rows."""
+        label = y[:, 0].astype(int)
+        tried = [1] if predicted.shape[1] == 2 else np.unique(label)
+        areas = [roc_auc(label == one, predicted[:, one], weight[:, 0]) for one in tried]
+        return {"roc_auc": float(np.mean(areas)) if areas else math.nan}
+
+    def of_each(self, sums: Sums, levels: Sequence[str]) -> dict[str, dict[str, float]]:
+        """Precision, recall, F1 and rows (their weight) of each class; 0 where nothing was predicted."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            both, true, guessed = sums["both"], sums["true"], sums["guessed"]
+            each = {
+                "precision": both / guessed,
+                "recall": both / true,
+                "f1": 2 * both / (true + guessed),
+            }
+        numbers = {name: np.nan_to_num(values).tolist() for name, values in each.items()}
+        return {
+            level: {name: values[at] for name, values in numbers.items()} | {"rows": float(true[at])}
+            for at, level in enumerate(levels)
+        }
+
+
+class Labels:
+    """Accuracy and log loss (nats) of labels that are 0 or 1, each predicted by itself: means over them."""
+
+    def sums(self, y: np.ndarray, predicted: np.ndarray, weight: np.ndarray) -> Sums:
+        """What adds up, of some rows."""
+        right = ((predicted > 0.5) == (y > 0.5)).mean(axis=1, keepdims=True)
+        surprise = (y * minus_log(predicted) + (1 - y) * minus_log(1 - predicted)).mean(axis=1, keepdims=True)
+        return {
+            "weight": weight.sum(),
+            "right": (weight * right).sum(),
+            "surprise": (weight * surprise).sum(),
+        }
+
+    def of_sums(self, sums: Sums) -> dict[str, float]:
+        """Metrics of what was added up."""
+        total = sums["weight"]
+        return {"accuracy": _ratio(sums["right"], total), "log_loss": _ratio(sums["surprise"], total)}
+
+    def of_rows(self, y: np.ndarray, predicted: np.ndarray, weight: np.ndarray) -> dict[str, float]:
+        """The other metrics, of all rows."""
+        areas = [roc_auc(y[:, at] > 0.5, predicted[:, at], weight[:, 0]) for at in range(y.shape[1])]
+        return {"roc_auc": float(np.mean(areas))}
+
+
+class Quantiles:
+    """Pinball loss, a mean over quantiles and targets; coverage, the part of rows between the outer ones."""
+
+    def __init__(self, quantiles: Sequence[float]) -> None:
+        self.quantiles = np.asarray(quantiles)
+
+    def sums(self, y: np.ndarray, predicted: np.ndarray, weight: np.ndarray) -> Sums:
+        """What adds up, of some rows."""
+        q = self.quantiles
+        grouped = predicted.reshape(*y.shape, len(q))
+        error = y[:, :, None] - grouped
+        pinball = np.maximum(q * error, (q - 1) * error).mean(axis=(1, 2))
+        inside = (grouped[:, :, 0] <= y) & (y <= grouped[:, :, -1])
+        return {
+            "weight": weight.sum(),
+            "pinball": (weight[:, 0] * pinball).sum(),
+            "inside": (weight[:, 0] * inside.mean(axis=1)).sum(),
+        }
+
+    def of_sums(self, sums: Sums) -> dict[str, float]:
+        """Metrics of what was added up."""
+        found = {"pinball_loss": _ratio(sums["pinball"], sums["weight"])}
+        if len(self.quantiles) == 1:
+            return found
+        return found | {"coverage": _ratio(sums["inside"], sums["weight"])}
+
+    def of_rows(self, y: np.ndarray, predicted: np.ndarray, weight: np.ndarray) -> dict[str, float]:
+        """There are none."""
+        return {}
+
+
+def minus_log(p: np.ndarray) -> np.ndarray:
+    """−log p; a probability that rounds to 0 counts as the least one that float32 has."""
+    return -np.log(np.maximum(p, np.finfo(np.float32).tiny))
+
+
+def median(values: np.ndarray, weight: np.ndarray) -> float:
+    """The weighted median (n,): the mean of the two in the middle where the weight is halved between them."""
+    order = np.argsort(values)
+    until = np.cumsum(weight[order])
+    if not len(until) or not until[-1] > 0:
+        return math.nan
+    middle = [np.searchsorted(until, until[-1] / 2, side) for side in ("left", "right")]
+    return float(values[order[np.minimum(middle, len(values) - 1)]].mean())
+
+
+def roc_auc(is_one: np.ndarray, score: np.ndarray, weight: np.ndarray) -> float:
+    """The chance that a row of the class has a higher score than another, (n,) each; a tie counts half."""
+    order = np.argsort(score, kind="stable")
+    starts = np.flatnonzero(np.diff(score[order], prepend=-np.inf))
+    ones, others = (
+        np.add.reduceat(np.where(of_class, weight, 0.0)[order], starts) for of_class in (is_one, ~is_one)
+    )
+    pairs = ones.sum() * others.sum()
+    return _ratio((ones * (np.cumsum(others) - others / 2)).sum(), pairs)
+
+
+def _ratio(part: float | np.ndarray, whole: float | np.ndarray) -> float:
+    return float(part / whole) if whole > 0 else math.nan
