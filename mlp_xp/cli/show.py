@@ -79,7 +79,7 @@ def _of_estimator(model: Estimator) -> Sections:
 
 
 def _of_table(model: TableModel) -> Sections:
-    summary = {"loss": model.description()["loss"]} | model.training
+    summary = {"loss": model.described_loss} | model.training
     training = [
         (name, _value(summary[name])) for name in sorted(summary, key=_in_order) if name not in RESULTS
     ]

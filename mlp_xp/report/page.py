@@ -149,7 +149,7 @@ def _figures(drawn: Iterable[tuple[str, str]]) -> str:
 
 
 def _curves(account: Account, model: TableModel) -> str:
-    history, loss = account.history, _value(model.description()["loss"])
+    history, loss = account.history, _value(model.described_loss)
     curves = {"training": history.train_losses, "held-out": history.validation_losses}
     known = {name: losses for name, losses in curves.items() if losses}
     about = f"Loss over {len(history.train_losses)} epochs"
@@ -299,7 +299,7 @@ def _columns(model: TableModel, rows: Sample, n_rows: int) -> str:
 
 def _facts(account: Account, model: TableModel) -> str:
     network = model.network
-    summary = {"loss": model.description()["loss"]} | model.training
+    summary = {"loss": model.described_loss} | model.training
     rows = [
         ("layers", "-".join(map(str, network.layer_sizes))),
         ("parameters", f"{network.parameters.size:,}"),

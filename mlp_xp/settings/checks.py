@@ -1,6 +1,7 @@
 """Checks of what users give: each returns a message or None, and `refuse` raises them all at once."""
 
 import difflib
+import itertools
 import math
 import numbers
 import operator
@@ -9,19 +10,33 @@ from collections.abc import Callable, Iterable, Sequence
 from mlp_xp.settings.other_names import OTHER_NAMES
 from mlp_xp.settings.spelling import spelled
 
+MOST_LISTED, SHOWN = 100, 20
+"""Names that a message lists; of more than that it shows the first."""
+
 
 def refuse(problems: Iterable[str | None]) -> None:
-    """Raise one ValueError that lists every problem; do nothing if there is none."""
-    found = [problem for problem in problems if problem]
+    """Raise one ValueError that lists the problems, the first of many; do nothing if there is none."""
+    found = list(itertools.islice(filter(None, problems), SHOWN + 1))
     if found:
-        raise ValueError("\n".join(found))
+        more = ["... and more of the kind."] if len(found) > SHOWN else []
+        raise ValueError("\n".join([*found[:SHOWN], *more]))
 
 
 def did_you_mean(given: str, known: Sequence[str]) -> str:
-    """The sentence that follows `unknown ...`: the nearest name, then all of them."""
+    """The sentence that follows `unknown ...`: the nearest name, then all of them, or of many the nearest."""
     near = nearest(given, known)
     hint = f"did you mean {near!r}? " if near else ""
-    return f"{hint}Known: {', '.join(map(str, known))}"
+    if near and len(known) > MOST_LISTED:
+        close = difflib.get_close_matches(given, known)
+        return f"{hint}There are {len(known):,}, the nearest: {', '.join(close or [near])}"
+    return f"{hint}Known: {listed(known)}"
+
+
+def listed(names: Sequence[object], most: int = MOST_LISTED) -> str:
+    """Names; of more than `most` the first, and how many there are."""
+    if len(names) <= most:
+        return ", ".join(map(str, names))
+    return f"{', '.join(map(str, names[:SHOWN]))} ... ({len(names):,} in all)"
 
 
 def nearest(given: str, known: Sequence[str]) -> str | None:

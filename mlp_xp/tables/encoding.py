@@ -14,7 +14,10 @@ Gorishniy, Rubachev and Babenko, On embeddings for numerical features in tabular
 """
 
 import dataclasses
+import functools
 import itertools
+import math
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -63,12 +66,13 @@ class Encoding:
 
     def __post_init__(self) -> None:
         """Check all."""
-        for field in dataclasses.fields(self):
-            values = getattr(self, field.name)
-            checks.refuse(checks.number(f"{field.name}[{at}]", value) for at, value in enumerate(values))
-            ascends = all(a < b for a, b in itertools.pairwise(values))
-            if not ascends or len(values) == 1 or (field.name == "limits" and len(values) != 2):
-                raise ValueError(f"{field.name} of an encoding do not ascend: {values}")
+        for name in ("limits", "knots", "ranks", "edges"):
+            values = getattr(self, name)
+            if not all(type(value) is float and math.isfinite(value) for value in values):
+                checks.refuse(checks.number(f"{name}[{at}]", value) for at, value in enumerate(values))
+            ascends = all(map(operator.lt, values, values[1:]))
+            if not ascends or len(values) == 1 or (name == "limits" and len(values) != 2):
+                raise ValueError(f"{name} of an encoding do not ascend: {values}")
         if len(self.knots) != len(self.ranks):
             raise ValueError(f"{len(self.knots)} knots have {len(self.ranks)} ranks: one each is needed.")
 
@@ -91,8 +95,9 @@ def n_ramps(n_rows: int, n_columns: int) -> int:
 
 def limits_of(values: np.ndarray) -> tuple[float, float]:
     """How far out a value counts: the range of these, or the fence where they go beyond it."""
-    least, most = float(values.min()), float(values.max())
-    low, high = np.quantile(values, (OUTERMOST, 1.0 - OUTERMOST)).tolist()
+    ordered = np.sort(values)
+    least, most = float(ordered[0]), float(ordered[-1])
+    low, high = quantiles(ordered, (OUTERMOST, 1.0 - OUTERMOST))
     room = FENCE * (high - low)
     return (max(least, low - room), min(most, high + room)) if room > 0 else (least, most)
 
@@ -106,17 +111,17 @@ def encoding_of(values: np.ndarray, n_ramps: int) -> Encoding | None:
     n_ramps : int
         T; equal quantiles make fewer.
     """
-    distinct = np.unique(values)
-    if len(distinct) < 2:
-        return None
-    limits = limits_of(values)
-    if len(distinct) == 2:  # z says all
-        return Encoding(limits)
-    knots = np.unique(_quantiles(values, N_KNOTS))
     ordered = np.sort(values)
+    n_distinct = 1 + np.count_nonzero(ordered[1:] > ordered[:-1])
+    if n_distinct < 2:
+        return None
+    limits = limits_of(ordered)
+    if n_distinct == 2:  # z says all
+        return Encoding(limits)
+    knots = _distinct(ordered[_places(len(ordered), N_KNOTS)])
     below, until = (np.searchsorted(ordered, knots, side) for side in ("left", "right"))
     ranks = (below + until) / (2 * len(values))
-    edges = np.unique(_quantiles(values, n_ramps + 1)) if n_ramps else np.empty(0)
+    edges = _distinct(ordered[_places(len(ordered), n_ramps + 1)]) if n_ramps else np.empty(0)
     return Encoding(
         limits,
         tuple(knots.tolist()),
@@ -125,9 +130,25 @@ def encoding_of(values: np.ndarray, n_ramps: int) -> Encoding | None:
     )
 
 
-def _quantiles(values: np.ndarray, n: int) -> np.ndarray:
-    """n quantiles from the least value to the largest; each is one of the values."""
-    return np.quantile(values, np.linspace(0.0, 1.0, n), method="nearest")
+@functools.lru_cache(maxsize=8)
+def _places(n_values: int, n: int) -> np.ndarray:
+    """Where n quantiles from the least of some ordered values to the largest are; each is one of them."""
+    return np.quantile(np.arange(n_values), np.linspace(0.0, 1.0, n), method="nearest")
+
+
+def _distinct(ordered: np.ndarray) -> np.ndarray:
+    return ordered[np.append(True, ordered[1:] > ordered[:-1])]
+
+
+def quantiles(ordered: np.ndarray, parts: Sequence[float]) -> list[float]:
+    """Quantiles of ordered values, linear between two of them: `np.quantile` in a tenth of its time."""
+    found, last = [], len(ordered) - 1
+    for part in parts:
+        at = part * last
+        below = min(int(at), max(0, last - 1))
+        a, b, t = float(ordered[below]), float(ordered[min(below + 1, last)]), at - below
+        found.append(a + (b - a) * t if t < 0.5 else b - (b - a) * (1.0 - t))
+    return found
 
 
 class Together:

@@ -115,10 +115,15 @@ class TableModel(Interpretation):
             "inputs": self.inputs.description(),
             "targets": self.targets.description(),
             "levels": self.levels,
-            "loss": None if self.loss is None else describe(LOSSES, self.loss),
+            "loss": self.described_loss,
             "training": self.training,
             "written": self.written.description(),
         }
+
+    @property
+    def described_loss(self) -> str | dict[str, Any] | None:
+        """The loss it was trained for, as JSON values."""
+        return None if self.loss is None else describe(LOSSES, self.loss)
 
     @classmethod
     def of(cls, description: Mapping[str, Any], network: Network) -> "TableModel":
@@ -236,7 +241,7 @@ class TableModel(Interpretation):
         if rows.ndim != 2 or rows.shape[1] != len(columns):
             raise ValueError(
                 f"x has shape {rows.shape}, but this model needs (n_rows, {len(columns)}): the columns "
-                f"{', '.join(self.inputs.names)}."
+                f"{checks.listed(self.inputs.names)}."
             )
         return np.column_stack(self._read([rows[:, at] for at in range(len(columns))]))
 
@@ -255,7 +260,7 @@ class TableModel(Interpretation):
     def _columns(self, x: Mapping[str, Any]) -> np.ndarray:
         """The columns of a table by name, as rows, checked."""
         known = list(x)
-        found = {name: meant(name, known) for name in self.inputs.names}
+        found = meant(self.inputs.names, known)
         checks.refuse(
             f"there is no column {name!r}; {checks.did_you_mean(name, known)}."
             for name, own in found.items()
@@ -263,8 +268,10 @@ class TableModel(Interpretation):
         )
         columns = self._read([x[name] for name in found.values()])
         if len({len(column) for column in columns}) > 1:
-            lengths = ", ".join(f"{n} {len(c)}" for n, c in zip(self.inputs.names, columns, strict=True))
-            raise ValueError(f"columns must have the same number of rows, but have: {lengths}.")
+            lengths = [f"{n} {len(c)}" for n, c in zip(self.inputs.names, columns, strict=True)]
+            raise ValueError(
+                f"columns must have the same number of rows, but have: {checks.listed(lengths)}."
+            )
         return np.column_stack(columns)
 
     def __repr__(self) -> str:

@@ -317,13 +317,7 @@ class Inputs:
     def description(self) -> list[dict[str, Any]]:
         """Everything, as JSON values."""
         names = {treatment: name for name, treatment in TREATMENTS.items()}
-        described = []
-        for column in self.columns:
-            fields = dataclasses.asdict(column)
-            if fields.get("encoding", ...) is None:
-                del fields["encoding"]
-            described.append({"treatment": names[type(column)], **fields})
-        return described
+        return [{"treatment": names[type(column)], **_fields(column)} for column in self.columns]
 
     @classmethod
     def of(cls, description: Sequence[Mapping[str, Any]]) -> "Inputs":
@@ -367,6 +361,16 @@ class Inputs:
                     fills.append((_filling_together(run), slice(column, column + len(run)), features))
                 column, feature = column + len(run), feature + n_features
         return fills
+
+
+def _fields(described: Any) -> dict[str, Any]:
+    """A column's fields, or its encoding's, as JSON values; an encoding only where there is one."""
+    fields = {field.name: getattr(described, field.name) for field in dataclasses.fields(described)}
+    if fields.get("encoding", ...) is None:
+        del fields["encoding"]
+    elif "encoding" in fields:
+        fields["encoding"] = _fields(fields["encoding"])
+    return fields
 
 
 def _column_of(treatment: str, **fields: Any) -> Column:

@@ -1,7 +1,6 @@
 """A table in two parts, one to train on and one held out, raw and as a network sees them."""
 
 import dataclasses
-import itertools
 
 import numpy as np
 
@@ -95,12 +94,14 @@ def split(
         max_levels=max_levels,
         seed=hold_out.seed,
     )
-    constant = ", ".join(itertools.compress(targets.names, targets.constant))
-    if constant:
-        raise ValueError(
-            f"target {constant} has a single value in the {training.n_rows:,} rows to train on: there is "
-            "nothing to learn. Choose another target, or give more rows."
-        )
+    for name, (least, most), is_constant in zip(targets.names, targets.limits, targets.constant, strict=True):
+        if is_constant:
+            single = f"{least:.17g}" if table.levels is None else repr(table.levels[int(least)])
+            what = "a single value" if least == most else "values that differ by rounding alone"
+            raise ValueError(
+                f"target {name} has {what} in the {training.n_rows:,} rows to train on, {single}: there is "
+                "nothing to learn. Choose another target, or give more rows."
+            )
     if not standardise_targets:
         targets = Targets.unscaled(targets.names)
     elif not bound_targets:

@@ -8,13 +8,14 @@ Memory does not depend on the number of rows.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 
 from mlp_xp.rows.order import Shuffled
 from mlp_xp.rows.source import Source, pass_rows, passes, read
-from mlp_xp.tables.encoding import Encoding, encoding_of, n_ramps
+from mlp_xp.tables.encoding import Encoding, encoding_of, n_ramps, quantiles
 from mlp_xp.tables.files.columns import RawColumn
 from mlp_xp.tables.options import MAX_LEVELS
 from mlp_xp.tables.preparation import PERIODS, Category, Column, Constant, Date, Inputs, Number, Targets
@@ -27,6 +28,9 @@ SAMPLE_ROWS = 100_000
 
 SAMPLE_BYTES = 64 * 8 * SAMPLE_ROWS
 """Of the samples that are held together: those of 64 columns at least, which are 51 MB."""
+
+ROUNDING = 4
+"""Units in the last place by which values may differ that are one but for rounding."""
 
 LEAST_PERIODS = 2
 """How often a cycle must come in the training part to be a feature."""
@@ -74,8 +78,17 @@ class Moments:
 
     @property
     def is_constant(self) -> np.ndarray:
-        """Whether there is a single value; a deviation that is rounding noise of the mean is none."""
-        return self.deviation <= 1e-12 * np.abs(self.mean)
+        """Whether there is a single value, or several that differ by the rounding of one."""
+        largest = np.maximum(np.abs(self.least), np.abs(self.most))
+        with np.errstate(invalid="ignore"):  # of columns without a value
+            return ~(self.most - self.least > ROUNDING * np.spacing(largest))
+
+    @property
+    def scale(self) -> np.ndarray:
+        """The deviation; 1 for a single value, and the range where squares are too small for a float."""
+        deviation = self.deviation
+        tiny = np.where(deviation > 0, deviation, self.most - self.least)
+        return np.where(self.is_constant, 1.0, tiny)
 
     @property
     def has_gaps(self) -> np.ndarray:
@@ -164,7 +177,8 @@ class Seen:
         self.columns = columns
         numeric = [at for at, column in enumerate(columns) if column.kind in ("number", "date")]
         self._place = {at: place for place, at in enumerate(numeric)}
-        self._dates = [at for at in numeric if columns[at].kind == "date"]
+        dates = [at for at in numeric if columns[at].kind == "date"]
+        self._dates = {at: place for place, at in enumerate(dates)}
         self._numbers, self._targets = Moments(len(numeric)), Moments(n_targets)
         self._phases = {cycle: Moments(len(self._dates)) for cycle in PERIODS}
         self._counts = {
@@ -189,7 +203,7 @@ class Seen:
         self._numbers.add(x[:, list(self._place)])
         self._targets.add(y)
         for cycle, period in PERIODS.items():
-            self._phases[cycle].add(np.remainder(x[:, self._dates] / period, 1.0))
+            self._phases[cycle].add(np.remainder(x[:, list(self._dates)] / period, 1.0))
         for at, count in self._counts.items():
             codes = np.where(x[:, at] >= 0, x[:, at], -1).astype(np.intp)
             count += np.bincount(codes + 1, minlength=len(count))
@@ -197,21 +211,31 @@ class Seen:
     def targets(self, names: Sequence[str]) -> Targets:
         """How the targets are standardised."""
         found = self._targets
-        scales = np.where(found.is_constant, 1.0, found.deviation)
         return Targets(
             tuple(names),
             means=tuple(found.mean.tolist()),
-            scales=tuple(scales.tolist()),
+            scales=tuple(found.scale.tolist()),
             constant=tuple(found.is_constant.tolist()),
             limits=tuple(zip(found.least.tolist(), found.most.tolist(), strict=True)),
         )
 
+    @functools.cached_property
+    def _is_constant(self) -> list[bool]:
+        return self._numbers.is_constant.tolist()
+
+    @functools.cached_property
+    def _has_gaps(self) -> list[bool]:
+        return self._numbers.has_gaps.tolist()
+
+    @functools.cached_property
+    def _scales(self) -> list[float]:
+        return self._numbers.scale.tolist()
+
     def to_sample(self, scaling: str) -> list[int]:
         """The columns whose median, quartiles or encoding are needed."""
-        seen = self._numbers
         if scaling == "encoded":
-            return [at for at, place in self._place.items() if not seen.is_constant[place]]
-        return [at for at, place in self._place.items() if scaling == "robust" or seen.has_gaps[place]]
+            return [at for at, place in self._place.items() if not self._is_constant[place]]
+        return [at for at, place in self._place.items() if scaling == "robust" or self._has_gaps[place]]
 
     def prepared(self, at: int, quartiles: Quartiles | None, scaling: str, max_levels: int) -> Column:
         """What to do with a column."""
@@ -224,10 +248,10 @@ class Seen:
 
     def _number(self, column: RawColumn, at: int, quartiles: Quartiles | None, scaling: str) -> Column:
         place, seen = self._place[at], self._numbers
-        mean, has_gaps = float(seen.mean[place]), bool(seen.has_gaps[place])
-        if not seen.count[place] or (seen.is_constant[place] and not has_gaps):
+        mean, has_gaps = float(seen.mean[place]), self._has_gaps[place]
+        if not seen.count[place] or (self._is_constant[place] and not has_gaps):
             return Constant(column.name, column.kind)
-        centre, scale = mean, 1.0 if seen.is_constant[place] else float(seen.deviation[place])
+        centre, scale = mean, self._scales[place]
         median = mean if quartiles is None else quartiles.median
         if quartiles is not None and scaling == "robust":
             centre, spread = quartiles.median, quartiles.upper - quartiles.lower
@@ -244,7 +268,7 @@ class Seen:
 
     def _cycles(self, at: int) -> tuple[str, ...]:
         """The cycles that dates go through several times, and not always at the same point."""
-        date, place = self._dates.index(at), self._place[at]
+        date, place = self._dates[at], self._place[at]
         span = self._numbers.most[place] - self._numbers.least[place]
         return tuple(
             cycle
@@ -299,9 +323,9 @@ def _quartiles(
 
 def _quartiles_of(values: np.ndarray, n_ramps: int | None) -> Quartiles:
     """Those of a sample of one column."""
-    quartiles = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
+    lower, median, upper = quantiles(np.sort(values), (0.25, 0.5, 0.75))
     encoding = None if n_ramps is None else encoding_of(values, n_ramps)
-    found = Quartiles(*quartiles)
+    found = Quartiles(lower, median, upper)
     if encoding is None:
         return found
     bounded = np.clip(values, *encoding.limits)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mlp_xp.rows.files import Arrow, File, reading
+from mlp_xp.settings import checks
 from mlp_xp.settings.spelling import spelled
 from mlp_xp.tables.files.blocks import Part, TableBlock
 from mlp_xp.tables.files.one_value import SECONDS, Gaps
@@ -16,8 +17,13 @@ ARROW_SUFFIXES = (".arrow", ".feather", ".ipc")
 # Bytes of each column that are read ahead.
 _BUFFER_BYTES = 1 << 16
 
-# Rows that are decoded together.
-BLOCK_ROWS = 65_536
+# Rows that are decoded together: no more, and fewer where there are many columns.
+BLOCK_ROWS, BLOCK_VALUES, FEWEST_ROWS = 65_536, 1 << 23, 64
+
+
+def block_rows(n_columns: int) -> int:
+    """Rows of so many columns that are decoded together: 64 MiB of numbers."""
+    return max(FEWEST_ROWS, min(BLOCK_ROWS, BLOCK_VALUES // max(1, n_columns)))
 
 
 def kind_of(arrow_type: Arrow) -> str | None:
@@ -129,7 +135,9 @@ def _parquet_parts(file: File) -> list[Part]:
 def _parquet_batches(part: Part, names: Sequence[str]) -> Iterator[Any]:
     with reading(part.file), part.file.open() as stream:
         reader = _parquet(stream)
-        for batch in reader.iter_batches(BLOCK_ROWS, row_groups=[part.group], columns=list(names)):
+        for batch in reader.iter_batches(
+            block_rows(len(names)), row_groups=[part.group], columns=list(names)
+        ):
             # That text is UTF-8 is not checked by the reader.
             batch.validate(full=True)
             yield batch
@@ -149,19 +157,26 @@ def _ipc_parts(file: File) -> list[Part]:
         return [Part(file, 1, int(ipc.open_file(stream).count_rows()))]
 
 
-def _ipc_batches(part: Part, names: Sequence[str]) -> Iterator[Any]:
+def ipc_reader(stream: Arrow, names: Sequence[str]) -> Any:
+    """A reader of some columns of an Arrow file."""
     from pyarrow import ipc
 
+    known = ipc.open_file(stream).schema.names
+    first = {name: at for at, name in reversed(list(enumerate(known)))}
+    fields = sorted(first[name] for name in names)
+    return ipc.open_file(stream, options=ipc.IpcReadOptions(included_fields=fields))
+
+
+def _ipc_batches(part: Part, names: Sequence[str]) -> Iterator[Any]:
     with reading(part.file), part.file.open() as stream:
-        known = ipc.open_file(stream).schema.names
-        fields = sorted(known.index(name) for name in names)
-        reader = ipc.open_file(stream, options=ipc.IpcReadOptions(included_fields=fields))
+        reader = ipc_reader(stream, names)
         for number in range(reader.num_record_batches):
             batch = reader.get_batch(number)
             # Nothing in an IPC file is checked before it is used, offsets included.
             batch.validate(full=True)
-            for start in range(0, batch.num_rows, BLOCK_ROWS):
-                yield batch.slice(start, BLOCK_ROWS)
+            n_rows = block_rows(len(names))
+            for start in range(0, batch.num_rows, n_rows):
+                yield batch.slice(start, n_rows)
 
 
 PARQUET = Format(_parquet_columns, _parquet_parts, _parquet_batches)
@@ -196,8 +211,8 @@ class TypedTable:
         for file, types in zip(self.files, self._types, strict=True):
             if name not in types:
                 raise ValueError(
-                    f"{file.path} has no column {name!r}, which {self.files[0].path} has; its columns "
-                    f"are: {', '.join(types)}."
+                    f"{file.path} has no column {name!r}, which {self.files[0].path} has; "
+                    f"{checks.did_you_mean(name, list(types))}."
                 )
             kind = kind_of(types[name])
             if kind is None:

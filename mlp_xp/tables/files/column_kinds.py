@@ -19,6 +19,7 @@ from mlp_xp.tables.files.one_value import SECONDS, Gaps
 from mlp_xp.tables.files.text_values import (
     GROUPED,
     READINGS,
+    first_text,
     first_that_does_not_read,
     read,
     without_gaps,
@@ -289,6 +290,10 @@ class OpenColumn:
     def _look_at_width(self, strings: Arrow) -> None:
         import pyarrow.compute as pc
 
+        first = first_text(strings)
+        if first and not first.isdecimal():
+            self._one_width = False
+            return
         lengths = pc.min_max(pc.utf8_length(strings)).as_py()
         if lengths["min"] is None:
             return

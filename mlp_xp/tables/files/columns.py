@@ -2,7 +2,8 @@
 
 import collections
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 
 from mlp_xp.settings import checks
 from mlp_xp.settings.checks import did_you_mean
@@ -79,40 +80,47 @@ def select(
         A column that does not exist or has two roles, a name that the file has twice, no feature
         left; all that is wrong in one message.
     """
-    counts = collections.Counter(known)
-    targets, wanted, excluded, weight = (
-        tuple(name if name in counts else meant(name, known) for name in as_names(given))
-        for given in (target, columns, exclude, weight_column)
-    )
+    asked = [as_names(given) for given in (target, columns, exclude, weight_column)]
+    found = meant(itertools.chain(*asked), known)
+    targets, wanted, excluded, weight = (tuple(found[name] for name in names) for names in asked)
     others = {*excluded, *(() if columns is not None else (*targets, *weight))}
     features = tuple(name for name in (known if columns is None else wanted) if name not in others)
-    problems: list[str | None] = [
-        f"{where} has no column {name!r}; {did_you_mean(name, known)}."
-        for name in dict.fromkeys((*targets, *weight, *wanted, *excluded))
-        if name not in counts
-    ]
-    used = (*features, *targets, *weight)
-    roles = collections.Counter(used)
-    problems += [
-        f"{where} has more than one column named {name!r}; rename one, or leave it out with "
-        f"{spelled('exclude')}."
-        for name in dict.fromkeys(used)
-        if counts[name] > 1
-    ]
-    problems += [
-        f"column {name!r} is named twice among target, columns and weight_column; it can have one role."
-        for name in dict.fromkeys(used)
-        if roles[name] > 1 and counts[name] <= 1
-    ]
+    named = dict.fromkeys((*targets, *weight, *wanted, *excluded))
+    checks.refuse(_problems(known, where, named, (*features, *targets, *weight)))
     if not features:
-        problems.append(f"no column of {where} is left as a feature; its columns are: {', '.join(known)}.")
-    checks.refuse(problems)
+        raise ValueError(
+            f"no column of {where} is left as a feature; its columns are: {checks.listed(known)}."
+        )
     return Selection(features, targets, weight[0] if weight else None)
 
 
-def meant(name: str, known: Sequence[str]) -> str:
-    """The known name that is meant: itself, or the only one that differs by blanks around it."""
-    if name in known:
-        return name
-    alike = [other for other in known if other.strip() == name.strip()]
-    return alike[0] if len(alike) == 1 else name
+def _problems(known: Sequence[str], where: str, named: Iterable[str], used: Sequence[str]) -> Iterator[str]:
+    """What is wrong with names, and with columns that are used."""
+    counts, roles = collections.Counter(known), collections.Counter(used)
+    for name in named:
+        if name not in counts:
+            yield f"{where} has no column {name!r}; {did_you_mean(name, known)}."
+    for name in roles:
+        if counts[name] > 1:
+            yield (
+                f"{where} has more than one column named {name!r}; rename one, or leave it out with "
+                f"{spelled('exclude')}."
+            )
+        elif roles[name] > 1:
+            yield (
+                f"column {name!r} is named twice among target, columns and weight_column; it can have one "
+                "role."
+            )
+
+
+def meant(names: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+    """For each name the known one that is meant: itself, or the only one that differs by blanks around it."""
+    there = set(known)
+    alike: dict[str, list[str]] = collections.defaultdict(list)
+    for name in known:
+        alike[name.strip()].append(name)
+    found = {}
+    for name in names:
+        others = alike[name.strip()] if name not in there else []
+        found[name] = others[0] if len(others) == 1 else name
+    return found

@@ -177,7 +177,7 @@ class CsvTable:
         """None: a column of text can be anything, until all of it was read."""
         return None
 
-    @property
+    @functools.cached_property
     def readings(self) -> list[str]:
         """Names of what a column can be read as, in order of preference."""
         form, left_out = self.form, set()
@@ -205,14 +205,15 @@ class CsvTable:
 
     def _open(self, stream: Arrow, names: Sequence[str] | None, known: Sequence[str] | None = None) -> Any:
         """A reader of the columns `names`; those of the stream are `known`, or are its first line."""
-        from pyarrow import binary
         from pyarrow import csv as arrow_csv
+        from pyarrow import string
 
         convert = arrow_csv.ConvertOptions()
         if names is not None:
             convert = arrow_csv.ConvertOptions(
                 include_columns=list(names),
-                column_types=dict.fromkeys(names, binary()),
+                column_types=dict.fromkeys(names, string()),
+                check_utf8=False,  # it would not say where: see `_check_text`
                 null_values=sorted(self.gaps.in_text),
                 strings_can_be_null=True,
             )
@@ -294,10 +295,11 @@ class CsvTable:
 
     def _blocks_of(self, part: Part, names: Sequence[str]) -> Iterator[TableBlock]:
         file, known = part.file, self._names(part.file)
-        if missing := [name for name in names if name not in known]:
+        there = set(known)
+        if missing := [name for name in names if name not in there]:
             raise ValueError(
-                f"{file.path} has no column {missing[0]!r}, which {self.files[0].path} has; its "
-                f"columns are: {', '.join(known)}."
+                f"{file.path} has no column {missing[0]!r}, which {self.files[0].path} has; "
+                f"{checks.did_you_mean(missing[0], known)}."
             )
         # The last column as well: a quote that is never closed shows in its last value alone.
         read = list(dict.fromkeys((*names, known[-1])))
@@ -309,10 +311,11 @@ class CsvTable:
                 if not batch.num_rows:
                     continue
                 share = min(1.0, number * self._block_bytes / max(1, _n_bytes(part)))
-                last_value = batch.column(known[-1])[-1].as_py() or b""
+                last_value = bytes(batch.column(known[-1])[-1].as_buffer() or b"")
                 chosen = batch.select(list(names))
                 block = TableBlock(file, part.first_row + n_rows, chosen, share, self._line_counter(file))
-                yield dataclasses.replace(block, batch=self._as_text(block))
+                self._check_text(block)
+                yield block
                 n_rows += batch.num_rows
         if n_rows == 0 and part.stop is None:
             raise ValueError(f"{file.path} has a line of column names and no rows below it.")
@@ -322,21 +325,26 @@ class CsvTable:
                 f"is never closed, so that the rest of the file would be one value. Close the quote."
             )
 
-    def _as_text(self, block: TableBlock) -> Any:
-        """The block with its bytes checked to be UTF-8."""
+    def _check_text(self, block: TableBlock) -> None:
+        """Refuse what is no UTF-8."""
         import pyarrow as pa
 
-        columns = []
-        for number, column in enumerate(block.batch.columns):
-            try:
-                columns.append(column.cast(pa.string()))
-            except pa.ArrowInvalid:
-                at = next(i for i, value in enumerate(column) if not _is_utf8(value.as_py()))
-                raise ValueError(
-                    f"{block.place(at, number)}, which is no UTF-8. Name the encoding of the file, "
-                    f"e.g. {given('encoding', 'latin-1')}."
-                ) from None
-        return pa.RecordBatch.from_arrays(columns, names=block.batch.schema.names)
+        try:
+            block.batch.validate(full=True)
+        except pa.ArrowInvalid:
+            columns = [column.view(pa.binary()) for column in block.batch.columns]
+            batch = pa.RecordBatch.from_arrays(columns, names=block.batch.schema.names)
+            at, number = next(
+                (at, number)
+                for number, column in enumerate(columns)
+                for at, value in enumerate(column)
+                if not _is_utf8(value.as_py())
+            )
+            place = dataclasses.replace(block, batch=batch).place(at, number)
+            raise ValueError(
+                f"{place}, which is no UTF-8. Name the encoding of the file, e.g. "
+                f"{given('encoding', 'latin-1')}."
+            ) from None
 
     def _wrong_row(self, file: File, row: int, expected: str, actual: str, text: str) -> str:
         with file.open_stream() as stream:

@@ -170,7 +170,8 @@ def open_source(
             return source
     in_files = table.table if isinstance(table, PartitionedTable) else table
     if isinstance(in_files, TypedTable):
-        read_in_sandbox(in_files, [name for name in selection.names if name in in_files.names])
+        there = set(in_files.names)
+        read_in_sandbox(in_files, [name for name in selection.names if name in there])
     settled = settle(table, selection.names, progress, kinds)
     _refuse_other_kinds(settled, kinds or {}, where)
     notes += [*settled.notes, *_readings_that_surprise(settled)]

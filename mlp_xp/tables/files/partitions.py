@@ -108,13 +108,13 @@ class PartitionedTable:
         """The rows of the columns `names`, of all parts or of some."""
         import pyarrow as pa
 
-        inside = [name for name in names if name not in self._values]
-        for block in self.table.blocks(inside or self.table.names[:1], parts):
+        inside = {name: at for at, name in enumerate(name for name in names if name not in self._values)}
+        for block in self.table.blocks(list(inside) or self.table.names[:1], parts):
             n_rows = block.batch.num_rows
             columns = [
                 pa.repeat(self._values[name][block.file], n_rows)
                 if name in self._values
-                else block.batch.column(inside.index(name))
+                else block.batch.column(inside[name])
                 for name in names
             ]
             batch = pa.RecordBatch.from_arrays(columns, names=list(names))

@@ -8,6 +8,7 @@ whatever the number of its columns.
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,9 @@ NO_TEXT = -1
 """A gap in a column of text."""
 
 _FIELD = {"number": "number", "bool": "number", "date": "date", "text": "text"}
+
+# Values of columns that are converted as one.
+_TOGETHER = 1 << 18
 
 # Integers above this have no float64 of their own.
 _EXACT = 2**53
@@ -54,10 +58,16 @@ class Schema:
     weight: RawColumn | None
     dtype: str
 
-    @property
+    @functools.cached_property
     def columns(self) -> tuple[RawColumn, ...]:
         """All of them: features, targets, weight."""
         return (*self.features, *self.targets, *((self.weight,) if self.weight else ()))
+
+    def role(self, number: int) -> str:
+        """What one of `columns` is: "feature", "target" or "weight"."""
+        if number < len(self.features):
+            return "feature"
+        return "target" if number < len(self.features) + len(self.targets) else "weight"
 
     @functools.cached_property
     def places(self) -> tuple[tuple[str, int], ...]:
@@ -122,19 +132,64 @@ class Converter:
             A value that can not be used; file, row and column are named.
         """
         records = np.zeros(block.batch.num_rows, self.schema.record)
-        n_features = len(self.schema.features)
-        for number, (column, place) in enumerate(zip(self.schema.columns, self.schema.places, strict=True)):
-            values = self._read(column, block, number)
-            if values.null_count and (self.gaps == "refuse" or number >= n_features):
-                at = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
-                raise ValueError(
-                    f"{block.place(at, number)}, where a value is needed. Fill it, leave the row out, "
-                    f"{self._words(column)}"
-                    f"or leave the column out with {spelled('exclude')}."
-                )
-            field, position = place
-            records[field][:, position] = self._converted(values, column, block, number)
+        for numbers in self._alike(block):
+            if len(numbers) == 1 or not self._convert_together(numbers, block, records):
+                for number in numbers:
+                    field, position = self.schema.places[number]
+                    records[field][:, position] = self._column(number, block)
         return records
+
+    def _alike(self, block: TableBlock) -> Iterator[range]:
+        """Numbers of columns side by side that are read in the same way."""
+        columns, most = self.schema.columns, max(1, _TOGETHER // max(1, block.batch.num_rows))
+        likeness = [
+            (self.schema.role(number), column.kind, column.reading, column.name in self.known, kind)
+            for number, (column, kind) in enumerate(zip(columns, block.batch.schema.types, strict=True))
+        ]
+        first = 0
+        for number in range(1, len(columns) + 1):
+            if (
+                number == len(columns)
+                or likeness[number] != likeness[first]
+                or columns[number].kind == "text"
+                or number - first == most
+            ):
+                yield range(first, number)
+                first = number
+
+    def _convert_together(self, numbers: range, block: TableBlock, records: Array) -> bool:
+        """Convert columns that are read in the same way as one; whether nothing is wrong with them.
+
+        A call of pyarrow takes as long as it takes for a hundred values.
+        """
+        import pyarrow as pa
+
+        try:
+            joined = pa.concat_arrays(block.batch.columns[numbers.start : numbers.stop])
+            batch = pa.RecordBatch.from_arrays([joined], names=["several"])
+            converted = self._column(numbers.start, dataclasses.replace(block, batch=batch), at=0)
+        except (ValueError, pa.ArrowException):
+            return False
+        field, position = self.schema.places[numbers.start]
+        together = converted.reshape(len(numbers), -1).T
+        records[field][:, position : position + len(numbers)] = together
+        return True
+
+    def _column(self, number: int, block: TableBlock, at: int | None = None) -> Array:
+        """The values of a column, which is the one `at` a place of the block if that is another."""
+        column, at = self.schema.columns[number], number if at is None else at
+        values = self._read(column, block, at)
+        if values.null_count and not self._may_be_missing(number):
+            row = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
+            raise ValueError(
+                f"{block.place(row, at)}, where a value is needed. Fill it, leave the row out, "
+                f"{self._words(column)}"
+                f"or leave the column out with {spelled('exclude')}."
+            )
+        return self._converted(values, column, block, at, may_be_missing=self._may_be_missing(number))
+
+    def _may_be_missing(self, number: int) -> bool:
+        return self.gaps == "keep" and self.schema.role(number) == "feature"
 
     def _words(self, column: RawColumn) -> str:
         may_be_word = column.kind == "text" and self.table.gaps.words
@@ -159,7 +214,9 @@ class Converter:
                 f"it, leave the row out{_remedy(column)}."
             ) from None
 
-    def _converted(self, values: Arrow, column: RawColumn, block: TableBlock, number: int) -> Array:
+    def _converted(
+        self, values: Arrow, column: RawColumn, block: TableBlock, number: int, *, may_be_missing: bool
+    ) -> Array:
         if column.kind == "text":
             return _codes(values, column, block)
         if column.kind == "date":
@@ -167,11 +224,11 @@ class Converter:
         converted = _numbers(values, block, number)
         if column.kind == "number" and self.table.gaps.numbers:
             converted = np.where(np.isin(converted, self.table.gaps.numbers), np.nan, converted)
-        self._check(converted, values, column, block, number)
+        self._check(converted, column, block, number, may_be_missing=may_be_missing)
         return converted
 
     def _check(
-        self, converted: Array, values: Arrow, column: RawColumn, block: TableBlock, number: int
+        self, converted: Array, column: RawColumn, block: TableBlock, number: int, *, may_be_missing: bool
     ) -> None:
         largest = np.finfo(self.schema.dtype).max
         with np.errstate(invalid="ignore"):
@@ -185,7 +242,7 @@ class Converter:
             is_truth = np.isin(converted, (0.0, 1.0)) | np.isnan(converted)
             problems.append((~is_truth, "which is neither true nor false"))
         # A NaN among floats is a gap, as pandas and polars write it.
-        if self.gaps == "refuse" or number >= len(self.schema.features):
+        if not may_be_missing:
             problems.append((np.isnan(converted), "which is no number"))
         for bad, reason in problems:
             if bad.any():

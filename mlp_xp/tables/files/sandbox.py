@@ -21,7 +21,7 @@ from typing import Any
 
 from mlp_xp.rows.files import File, local_file, reading
 from mlp_xp.settings import checks
-from mlp_xp.tables.files.arrow_files import PARQUET, TypedTable
+from mlp_xp.tables.files.arrow_files import PARQUET, TypedTable, ipc_reader
 
 SPARE_BYTES = 128 << 20
 """Memory that reading any file may take."""
@@ -155,13 +155,11 @@ def _sizes(form: str, file: File, names: Sequence[str]) -> Iterator[int]:
             for batch in PARQUET.batches(part, names):
                 yield batch.nbytes
         return
-    from pyarrow import ipc, memory_map
+    from pyarrow import memory_map
 
     # Mapped: numbers that are not compressed are not looked at, and cost nothing however many they are.
     with reading(file), memory_map(file.path) as stream:
-        known = ipc.open_file(stream).schema.names
-        fields = sorted(known.index(name) for name in names)
-        reader = ipc.open_file(stream, options=ipc.IpcReadOptions(included_fields=fields))
+        reader = ipc_reader(stream, names)
         for number in range(reader.num_record_batches):
             batch = reader.get_batch(number)
             batch.validate(full=True)
