@@ -53,16 +53,9 @@ class Activation(fields.Checked):
     ----------
     keeps_output : bool
         Whether the derivative follows from the output.
-    parameter : float
-        Its number (a slope, an α), where it has one, for forms of it as one pass.
     """
 
     keeps_output: bool = False
-
-    @property
-    def parameter(self) -> float:
-        """Its number; 0 without one."""
-        return 0.0
 
     def activate(self, backend: Backend, z: Array, biases: Array | None, kept: Array | None) -> None:
         """z ← f(z + b), and what the derivative follows from is kept."""
@@ -186,11 +179,6 @@ class LeakyRelu(Activation):
     slope: float = fields.number(0.01, above=0, below=1)
     keeps_output = True
 
-    @property
-    def parameter(self) -> float:
-        """The slope."""
-        return self.slope
-
     def forward(self, backend: Backend, z: Array, kept: Array | None) -> None:
         """z becomes max(z, slope · z)."""
         backend.into(z, backend.xp.maximum, z, self.slope * z)
@@ -219,11 +207,6 @@ class Elu(Activation):
 
     alpha: float = fields.number(1.0, above=0)
     keeps_output = True
-
-    @property
-    def parameter(self) -> float:
-        """The α."""
-        return self.alpha
 
     def forward(self, backend: Backend, z: Array, kept: Array | None) -> None:
         """z becomes max(z, 0) + α (e^min(z, 0) − 1)."""

@@ -275,13 +275,17 @@ class Loss(fields.Checked):
         """`metric` of each prediction (host arrays), to be averaged."""
         raise NotImplementedError
 
-    def one_pass(self) -> tuple[float, float] | None:
-        """Its parameter and ε for a form as one pass over memory; None where that form is not it."""
-        return 0.0, 0.0
-
 
 class Pointwise(Loss):
-    """A sum over outputs of L(z, y): two formulas."""
+    """A sum over outputs of L(z, y): two formulas.
+
+    Attributes
+    ----------
+    part : float
+        What is taken of the sum.
+    """
+
+    part: ClassVar[float] = 1.0
 
     def differentiate(self, backend: Backend, z: Array, y: Array) -> Array:
         """Return L of each output; z becomes ∂L/∂z."""
@@ -291,7 +295,7 @@ class Pointwise(Loss):
         """Return Σ s L; z becomes δ."""
         value = _total(backend, self.differentiate(backend, z, y), weight)
         _weigh(z, weight)
-        return value
+        return value if self.part == 1.0 else self.part * value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -310,14 +314,12 @@ class SquaredError(Pointwise):
 class HalfSquaredError(Pointwise):
     """L = (y − z)² / 2, δ = z − y; the half is taken of the sum."""
 
+    part = 0.5
+
     def differentiate(self, backend: Backend, z: Array, y: Array) -> Array:
         """Return 2 L; z becomes ∂L/∂z."""
         z -= y
         return z * z
-
-    def __call__(self, backend: Backend, z: Array, y: Array, weight: Array | None) -> Array:
-        """Return Σ s L; z becomes δ."""
-        return 0.5 * super().__call__(backend, z, y, weight)
 
 
 def _sign(backend: Backend, a: Array) -> Array:
@@ -353,10 +355,6 @@ class Huber(Pointwise):
     """
 
     delta: float = fields.number(1.0, above=0)
-
-    def one_pass(self) -> tuple[float, float]:
-        """d."""
-        return float(self.delta), 0.0
 
     def differentiate(self, backend: Backend, z: Array, y: Array) -> Array:
         """Return L; z becomes ∂L/∂z."""
@@ -433,10 +431,6 @@ class Poisson(Pointwise):
     needs: ClassVar[str] = "the poisson loss needs targets >= 0"
     metric: ClassVar[str | None] = "poisson_deviance"
 
-    def one_pass(self) -> tuple[float, float] | None:
-        """The value without what y alone adds has one."""
-        return None if self.deviance else (0.0, 0.0)
-
     def measure(self, y: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         """The deviance; a rate of 0 counts as the least that float32 has."""
         rate = np.maximum(predicted, np.finfo(np.float32).tiny)
@@ -474,10 +468,6 @@ class BinaryCrossEntropy(Pointwise):
     most: ClassVar[float] = 1.0
     needs: ClassVar[str] = "binary_cross_entropy needs two classes, or targets in [0, 1]"
 
-    def one_pass(self) -> tuple[float, float]:
-        """ε."""
-        return 0.0, float(self.eps)
-
     def differentiate(self, backend: Backend, z: Array, y: Array) -> Array:
         """Return L; z becomes ∂L/∂z."""
         # y log(1 + e^−z) + (1 − y) log(1 + e^z): no difference of large numbers.
@@ -514,10 +504,6 @@ class SoftmaxCrossEntropy(Loss):
     link: Link = dataclasses.field(default=SoftmaxLink(), init=False)
     labels: ClassVar[bool] = True
     standardises_target: ClassVar[bool] = False
-
-    def one_pass(self) -> tuple[float, float]:
-        """Smoothing and ε."""
-        return float(self.label_smoothing), float(self.eps)
 
     def n_outputs(self, n_targets: int, n_classes: int | None) -> int:
         """One output a class."""

@@ -4,19 +4,22 @@ A rule is a few lines on vectors and owns no array. `Optimizer` holds what a rul
 named flat vectors beside the parameters, and applies the rule in blocks that stay in a core's cache. The
 learning rate η is an argument of every step: schedules never enter here.
 
-    rule.shrink(weights, rate)                  decoupled decay, of all weights; most rules have none
-    rule.update(xp, t, rate, p, g, **state)     p and the state vectors are updated in place; g is read
+    rule.shrink(weights, rate)              decoupled decay, of all weights; most rules have none
+    rule.numbers(t, rate)                   h, the numbers of a step: the rate, decays, corrections
+    rule.move(xp, h, p, g, **state)         p and the state vectors are updated in place; g is read
+    rule.update(xp, t, rate, p, g, **state) the last two in one
 
 with t the number of this step from 1, p a slice of the parameters (of all members', where there are some: the
-last axis is the vector), g the same slice of the gradient. Python
-floats only: a NumPy scalar would turn float32 into float64.
+last axis is the vector), g the same slice of the gradient. Python floats only: a NumPy scalar would turn
+float32 into float64. What `move` says is compiled, too, and a CUDA kernel; a rule that has `update` alone is
+applied as it is written.
 """
 
 import dataclasses
 import functools
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -34,20 +37,30 @@ class Rule(fields.Checked):
         The names of the vectors that it remembers from step to step.
     takes_all_rows : bool
         Whether it is no update rule, but a search over the objective of all rows (`run.full_batch`).
-    update : callable (xp, t, rate, p, g, *state)
-        Moves the parameters p along the gradient g at step t (from 1) and rate η, and the state with them.
+    weight_decay : float
+        λ of a decoupled decay; 0 without one.
     """
 
     state: tuple[str, ...] = ()
     takes_all_rows: bool = False
-    update: Callable[..., None]
+    weight_decay: float = 0.0
 
     def shrink(self, weights: Array, rate: float) -> None:
-        """Decoupled decay of the weights, before the update; most rules have none."""
+        """W ← W − η λ W, before the update."""
+        if self.weight_decay:
+            weights *= 1.0 - rate * self.weight_decay
 
-    def numbers(self, t: int, rate: float) -> tuple[float, ...] | None:
-        """h₀, h₁, … of its form as one pass over memory, at step t and rate η; None without one."""
-        return None
+    def numbers(self, t: int, rate: float) -> tuple[float, ...]:
+        """What `move` computes with at step t and rate η."""
+        return (rate,)
+
+    def move(self, xp: Namespace, h: Sequence[float], p: Array, g: Array, *_: Array, **state: Array) -> None:
+        """One step, with its numbers."""
+        raise AttributeError("an update rule knows its step")
+
+    def update(self, xp: Namespace, t: int, rate: float, p: Array, g: Array, **state: Array) -> None:
+        """One step."""
+        self.move(xp, self.numbers(t, rate), p, g, **state)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,12 +76,9 @@ class SGD(Rule):
 
     state = ()
 
-    def numbers(self, t: int, rate: float) -> tuple[float, ...]:
-        """p ← p − h₀ g."""
-        return (rate,)
-
-    def update(self, xp: Namespace, t: int, rate: float, p: Array, g: Array) -> None:
+    def move(self, xp: Namespace, h: Sequence[float], p: Array, g: Array) -> None:
         """One step."""
+        (rate,) = h
         p -= rate * g
 
 
@@ -91,13 +101,14 @@ class Momentum(Rule):
     momentum: float = fields.number(0.9, least=0, most=1)
     state = ("v",)
 
-    def numbers(self, t: int, rate: float) -> tuple[float, ...]:
-        """v ← h₁ v − h₀ g, p ← p + v."""
+    def numbers(self, t: int, rate: float) -> tuple[float, float]:
+        """η and μ."""
         return rate, self.momentum
 
-    def update(self, xp: Namespace, t: int, rate: float, p: Array, g: Array, v: Array) -> None:
+    def move(self, xp: Namespace, h: Sequence[float], p: Array, g: Array, v: Array) -> None:
         """One step."""
-        v *= self.momentum
+        rate, momentum = h
+        v *= momentum
         v -= rate * g
         p += v
 
@@ -120,15 +131,16 @@ class Nesterov(Rule):
     momentum: float = fields.number(0.9, least=0, most=1)
     state = ("v",)
 
-    def numbers(self, t: int, rate: float) -> tuple[float, ...]:
-        """v ← h₁ v − h₀ g, p ← p + h₁ v − h₀ g."""
+    def numbers(self, t: int, rate: float) -> tuple[float, float]:
+        """η and μ."""
         return rate, self.momentum
 
-    def update(self, xp: Namespace, t: int, rate: float, p: Array, g: Array, v: Array) -> None:
+    def move(self, xp: Namespace, h: Sequence[float], p: Array, g: Array, v: Array) -> None:
         """One step."""
-        v *= self.momentum
+        rate, momentum = h
+        v *= momentum
         v -= rate * g
-        p += self.momentum * v - rate * g
+        p += momentum * v - rate * g
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,15 +163,16 @@ class RMSprop(Rule):
     eps: float = fields.number(1e-8, above=0)
     state = ("v",)
 
-    def numbers(self, t: int, rate: float) -> tuple[float, ...]:
-        """v ← h₁ v + h₂ g², p ← p − h₀ g / (√v + h₃)."""
+    def numbers(self, t: int, rate: float) -> tuple[float, float, float, float]:
+        """η, ρ, 1 − ρ and ε."""
         return rate, self.decay, 1.0 - self.decay, self.eps
 
-    def update(self, xp: Namespace, t: int, rate: float, p: Array, g: Array, v: Array) -> None:
+    def move(self, xp: Namespace, h: Sequence[float], p: Array, g: Array, v: Array) -> None:
         """One step."""
-        v *= self.decay
-        v += (1.0 - self.decay) * (g * g)
-        p -= rate * g / (xp.sqrt(v) + self.eps)
+        rate, decay, rest, eps = h
+        v *= decay
+        v += rest * (g * g)
+        p -= rate * g / (xp.sqrt(v) + eps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,19 +207,19 @@ class Adam(Rule):
     eps_on: str = fields.one_of(("corrected", "raw"), "corrected")
     state = ("m", "v")
 
-    def numbers(self, t: int, rate: float) -> tuple[float, ...]:
-        """m ← h₁ m + g, v ← h₂ v + g², p ← p − h₀ m / (√v + h₃)."""
+    def numbers(self, t: int, rate: float) -> tuple[float, float, float, float]:
+        """The rate with its corrections, β₁, β₂, and ε in units of √V."""
         scale, eps = self.scales(t)
         return rate * scale, self.beta1, self.beta2, eps
 
-    def update(self, xp: Namespace, t: int, rate: float, p: Array, g: Array, m: Array, v: Array) -> None:
+    def move(self, xp: Namespace, h: Sequence[float], p: Array, g: Array, m: Array, v: Array) -> None:
         """One step."""
-        m *= self.beta1
+        rate, beta1, beta2, eps = h
+        m *= beta1
         m += g
-        v *= self.beta2
+        v *= beta2
         v += g * g
-        scale, eps = self.scales(t)
-        p -= (rate * scale) * m / (xp.sqrt(v) + eps)
+        p -= rate * m / (xp.sqrt(v) + eps)
 
     def scales(self, t: int) -> tuple[float, float]:
         """The two floats c and e with m̂ / (√v̂ + ε) = c M / (√V + e)."""
@@ -237,23 +250,18 @@ class AdamW(Rule):
     weight_decay: float = fields.number(0.01, least=0)
     state = ("m", "v")
 
-    @property
+    @functools.cached_property
     def adam(self) -> Adam:
         """The rule without decay."""
         return Adam(self.beta1, self.beta2, self.eps)
 
-    def shrink(self, weights: Array, rate: float) -> None:
-        """W ← W − η λ W."""
-        if self.weight_decay:
-            weights *= 1.0 - rate * self.weight_decay
+    def numbers(self, t: int, rate: float) -> tuple[float, float, float, float]:
+        """Adam's."""
+        return self.adam.numbers(t, rate)
 
-    def numbers(self, t: int, rate: float) -> tuple[float, ...]:
-        """W ← h₄ W, then Adam's."""
-        return *self.adam.numbers(t, rate), 1.0 - rate * self.weight_decay
-
-    def update(self, xp: Namespace, t: int, rate: float, p: Array, g: Array, m: Array, v: Array) -> None:
+    def move(self, xp: Namespace, h: Sequence[float], p: Array, g: Array, m: Array, v: Array) -> None:
         """Adam's step."""
-        self.adam.update(xp, t, rate, p, g, m, v)
+        self.adam.move(xp, h, p, g, m, v)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,18 +298,18 @@ class Nadam(Rule):
         return self.beta1 * (1.0 - 0.5 * 0.96 ** (t * self.momentum_decay))
 
     def numbers(self, t: int, rate: float) -> tuple[float, ...]:
-        """m and v as Adam's, p ← p − h₀ (h₄ m + h₅ g) / (√v + h₃)."""
+        """The rate and ε in units of √V, β₁, β₂, and the factors of M and of g."""
         look_ahead, now, root = self.scales(t)
         return rate / root, self.beta1, self.beta2, self.eps / root, look_ahead, now
 
-    def update(self, xp: Namespace, t: int, rate: float, p: Array, g: Array, m: Array, v: Array) -> None:
+    def move(self, xp: Namespace, h: Sequence[float], p: Array, g: Array, m: Array, v: Array) -> None:
         """One step."""
-        m *= self.beta1
+        rate, beta1, beta2, eps, look_ahead, now = h
+        m *= beta1
         m += g
-        v *= self.beta2
+        v *= beta2
         v += g * g
-        look_ahead, now, root = self.scales(t)
-        p -= (rate / root) * (look_ahead * m + now * g) / (xp.sqrt(v) + self.eps / root)
+        p -= rate * (look_ahead * m + now * g) / (xp.sqrt(v) + eps)
 
     def scales(self, t: int) -> tuple[float, float, float]:
         """The factors of M and of g, and √((1 − β₂) / (1 − β₂ᵗ)), the scale of √V."""

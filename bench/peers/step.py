@@ -177,22 +177,22 @@ def products(task: Task) -> tuple[Run, Weights]:
 
 def update_rule(task: Task) -> tuple[Run, Weights]:
     """The update rule of a step and nothing else, by one core in one pass over memory."""
-    from mlp_xp.fast.compiled.update_rules import N_NUMBERS, RULES, apply_rule
-    from mlp_xp.fast.rule_numbers import rule_numbers
+    from mlp_xp.fast.compiled.steps import apply_rule
+    from mlp_xp.fast.on_cpu import CompiledRule
+    from mlp_xp.fast.programs import of_rule
     from mlp_xp.optimizers import OPTIMIZERS
 
     training = task.training
-    given = rule_numbers(OPTIMIZERS[training.optimizer](), 1, task.rate) or ()
-    numbers = np.zeros(N_NUMBERS)
-    numbers[: len(given)] = given
+    rule = OPTIMIZERS[training.optimizer]()
+    compiled = CompiledRule(rule, of_rule(rule), "float32")
+    numbers = compiled.numbers(1, [task.rate])[0]
     n_weights = sum(w.size for w in task.weights)
     n_parameters = n_weights + sum(training.sizes[1:])
     p, g, m, v = (np.full(n_parameters, value, dtype=np.float32) for value in (0.1, 1e-3, 1e-3, 1e-6))
-    rule = RULES.index(training.optimizer)
 
     def run() -> None:
         for _ in task.batches:
-            apply_rule(rule, numbers, p, g, m, v, n_weights)
+            apply_rule(compiled.address, numbers, p, g, m, v, 0, n_parameters, n_weights)
 
     return run, list
 

@@ -1,8 +1,8 @@
 """A training step on a CPU: one compiled call for several steps, or at least for the update rule.
 
 What computes lies in `fast.compiled`; here is what it is told. A step that it does not cover (dropout, a
-user's own function, several chunks, several processes) is made by the plain rules, with the update rule,
-which is most of what is slow in them, as one pass over memory.
+function without a program, several chunks, several processes) is made by the plain rules, with the update
+rule, which is most of what is slow in them, as one pass over memory.
 
 Results: the update rule alone has the bits of the plain one. A whole step sums in another order; what it
 gives differs by rounding. So does, by a little, what different numbers of threads give.
@@ -12,23 +12,22 @@ import contextlib
 import itertools
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlp_xp.activations import ACTIVATIONS
-from mlp_xp.fast import compiled
-from mlp_xp.fast.rule_numbers import rule_numbers
-from mlp_xp.losses import LOSSES
+from mlp_xp.fast import compiled, programs
+from mlp_xp.losses import Loss, SoftmaxCrossEntropy
 from mlp_xp.machine import blas
+from mlp_xp.machine.symbolic import Program
 from mlp_xp.objective import Objective
-from mlp_xp.optimizers import OPTIMIZERS, Optimizer
-from mlp_xp.regularizers import REGULARIZERS, Norms
+from mlp_xp.optimizers import Optimizer, Rule
+from mlp_xp.regularizers import REGULARIZERS, Norms, Regularizer
 from mlp_xp.rows.batch import Block, Chunk
 from mlp_xp.run.rates import Rates
-from mlp_xp.settings.catalogue import known_name, name_of
+from mlp_xp.settings.catalogue import known_name
 from mlp_xp.step import Step
 
 PAYS_AFTER = 1.5
@@ -65,46 +64,62 @@ class Plan(NamedTuple):
 
     sizes: np.ndarray
     functions: np.ndarray
+    keeps: np.ndarray
     constants: np.ndarray
+    no_biases: np.ndarray
     loss: int
-    loss_constant: float
-    eps: float
+    loss_constants: np.ndarray
     l1: float
     l2: float
 
 
 def plan_of(objective: Objective) -> Plan | None:
     """How to compute an objective; None where compiled steps do not cover it."""
-    from mlp_xp.fast.compiled.activations import ACTIVATIONS as FUNCTIONS
-    from mlp_xp.fast.compiled.losses import LOSSES as FORMS
+    network, dtype = objective.network, objective.network.backend.dtype_name
+    penalty = _penalty(objective.regularizer)
+    has_scale = network.parameters.input_scale is not None
+    if penalty is None or has_scale or objective.dropout or objective.ranks:
+        return None
+    functions = [programs.of_activation(f, dtype) for f in network.activations]
+    loss = _loss(objective.loss, dtype)
+    both = [each for each in functions if each is not None]
+    if loss is None or len(both) < len(functions):
+        return None
+    from mlp_xp.fast.compiled import formulas
 
-    functions = objective.network.activations
-    numbers = [number_among(FUNCTIONS, ACTIVATIONS, f) for f in functions]
-    loss, penalty = number_among(FORMS, LOSSES, objective.loss), _penalty(objective.regularizer)
-    of_loss = None if loss is None else objective.loss.one_pass()
-    has_scale = objective.network.parameters.input_scale is not None
-    if None in numbers or loss is None or of_loss is None or penalty is None:
-        return None
-    if has_scale or objective.dropout or objective.ranks:
-        return None
+    constants = np.zeros((len(both), 2, max(len(each.numbers) for each in itertools.chain(*both)) or 1))
+    addresses = np.zeros((len(both), 2), dtype=np.int64)
+    for (there, back), numbers, at in zip(both, constants, addresses, strict=True):
+        numbers[0, : len(there.numbers)], numbers[1, : len(back.numbers)] = there.numbers, back.numbers
+        at[0] = formulas.activate(formulas.text_of(there), dtype).address
+        if not back.changes_nothing:
+            at[1] = formulas.chain(formulas.text_of(back), dtype).address
     return Plan(
-        np.array(objective.network.layer_sizes, dtype=np.int64),
-        np.array(numbers, dtype=np.int64),
-        np.array([float(f.parameter) for f in functions]),
-        loss,
-        of_loss[0],
-        of_loss[1],
+        np.array(network.layer_sizes, dtype=np.int64),
+        addresses,
+        np.array([len(each.forward.outputs) > 1 for each in both]),
+        constants,
+        np.zeros(max(network.layer_sizes), dtype=dtype),
+        *loss,
         *penalty,
     )
 
 
-def number_among(compiled_names: Sequence[str], catalogue: Mapping[str, type], thing: Any) -> int | None:
-    """The number of a catalogue's thing among what is compiled; None for all else: it is computed plainly."""
-    name = known_name(catalogue, thing)
-    return compiled_names.index(name) if name in compiled_names else None
+def _loss(loss: Loss, dtype: str) -> tuple[int, np.ndarray] | None:
+    """A loss's address and numbers; None for one without a compiled form."""
+    if type(loss) is SoftmaxCrossEntropy:
+        from mlp_xp.fast.compiled.losses import softmax
+
+        return softmax(dtype).address, np.array([loss.label_smoothing, loss.eps], dtype=float)
+    program = programs.of_loss(loss, dtype)
+    if program is None:
+        return None
+    from mlp_xp.fast.compiled.formulas import differentiate, text_of
+
+    return differentiate(text_of(program), dtype).address, np.array(program.numbers or (0.0,))
 
 
-def _penalty(regularizer: Any) -> tuple[float, float] | None:
+def _penalty(regularizer: Regularizer | None) -> tuple[float, float] | None:
     """Strengths of L1 and L2; None for a penalty that is not known here."""
     if regularizer is None:
         return 0.0, 0.0
@@ -112,6 +127,37 @@ def _penalty(regularizer: Any) -> tuple[float, float] | None:
         return None
     l1, l2 = regularizer.strengths
     return float(l1), float(l2)
+
+
+MOST_STATE = 2
+"""Vectors that a compiled rule may remember."""
+
+
+class CompiledRule:
+    """A rule as one pass over memory.
+
+    Parameters
+    ----------
+    rule : Rule
+        One that remembers `MOST_STATE` vectors at most.
+    program : Program
+        Its own.
+    dtype : str
+        Of the vectors.
+    """
+
+    def __init__(self, rule: Rule, program: Program, dtype: str) -> None:
+        from mlp_xp.fast.compiled.formulas import text_of, update
+
+        text = text_of(program, n_outputs=1 + MOST_STATE)
+        self.rule, self.program = rule, program
+        self.address = update(text, dtype, len(rule.state), bool(rule.weight_decay)).address
+
+    def numbers(self, t: int, rates: Sequence[float]) -> np.ndarray:
+        """Those of the steps from t on, a row each."""
+        return np.array(
+            [programs.numbers_of_step(self.rule, self.program, *each) for each in enumerate(rates, t)]
+        )
 
 
 def n_threads() -> int:
@@ -141,9 +187,10 @@ class CpuStep(Step):
         schedules_more: bool = False,
     ) -> None:
         super().__init__(objective, optimizer, clip_norm)
-        self.is_known = rule_numbers(optimizer.rule, 1, 1.0) is not None
+        program = programs.of_rule(optimizer.rule)
+        self.program = program if len(optimizer.rule.state) <= MOST_STATE else None
         self.is_whole_rule = optimizer.groups is None and not schedules_more
-        self.is_compiled = False
+        self.rule: CompiledRule | None = None
         sizes, parameters = objective.network.layer_sizes, optimizer.parameters
         self.first_compiled = first_compiled_step(sum(sizes[1:]), parameters.size)
         self.plan: Plan | None = None
@@ -153,22 +200,20 @@ class CpuStep(Step):
 
     def _turn(self, number: int) -> bool:
         """Whether the step of this number is compiled; load what it needs, when it is the first."""
-        if self.is_compiled or not self.is_known:
-            return self.is_compiled
-        if number >= self.first_compiled:
-            self.is_compiled = self.is_known = compiled.problem() is None and self._has_compiled_rule()
-            self.plan = plan_of(self.objective) if self.is_compiled and self.is_whole_rule else None
-            self.n_threads = n_threads() if self.is_compiled else 1
-        return self.is_compiled
-
-    def _has_compiled_rule(self) -> bool:
-        from mlp_xp.fast.compiled.update_rules import RULES
-
-        return known_name(OPTIMIZERS, self.optimizer.rule) in RULES
+        if self.rule is None and self.program is not None and number >= self.first_compiled:
+            dtype = self.objective.network.backend.dtype_name
+            if compiled.problem() is None:
+                self.rule = CompiledRule(self.optimizer.rule, self.program, dtype)
+                self.plan = plan_of(self.objective) if self.is_whole_rule else None
+                self.n_threads = n_threads()
+            self.program = None
+        return self.rule is not None
 
     def at_once(self, block: Block, first: int, most: int, rates: Rates) -> int:
         """Make the updates of some of a block's batches by one call; return how many were made."""
-        if block.rows is None or not self._turn(rates.history.step) or self.plan is None:
+        if block.rows is None or not self._turn(rates.history.step):
+            return 0
+        if self.plan is None or self.rule is None:
             return 0
         batch = block.batch_size
         most = min(most, max(1, MOST_WORK // (batch * self.optimizer.parameters.size)))
@@ -177,22 +222,27 @@ class CpuStep(Step):
             return 0
         rows = slice(first * batch, (first + len(divisors)) * batch)
         chunk = Chunk(*(None if part is None else part[rows] for part in block.rows))
-        return self._make_steps(self.plan, chunk, batch, rates.ahead(len(divisors)), divisors)
+        return self._make_steps(self.plan, self.rule, chunk, batch, rates.ahead(len(divisors)), divisors)
 
     def _make_steps(
-        self, plan: Plan, rows: Chunk, batch: int, rates: Sequence[float], divisors: Sequence[float]
+        self,
+        plan: Plan,
+        rule: CompiledRule,
+        rows: Chunk,
+        batch: int,
+        rates: Sequence[float],
+        divisors: Sequence[float],
     ) -> int:
         """Make steps of `batch` rows each until all are made, or a loss is seen to be infinite."""
         from mlp_xp.fast.compiled.steps import memory_size, parts_for
 
         objective, optimizer = self.objective, self.optimizer
         n_parts = parts_for(min(batch, rows.x.shape[0]), optimizer.parameters.n_weights, self.n_threads)
-        n_memory = memory_size(plan.sizes, plan.functions, min(batch, rows.x.shape[0]), n_parts)
+        n_memory = memory_size(plan.sizes, plan.keeps, min(batch, rows.x.shape[0]), n_parts)
         if self._memory.size < n_memory:
             self._memory = np.empty(n_memory, dtype=self._memory.dtype)
-        x, y, weight = rows
-        if weight is None:
-            weight = np.empty((0, 1), dtype=x.dtype)
+        x, y, weight = rows.x, np.ascontiguousarray(rows.y), rows.weight
+        weight = np.empty((0, 1), dtype=x.dtype) if weight is None else np.ascontiguousarray(weight)
         labels = y if objective.loss.labels else np.empty((0, 1), dtype=np.int32)
         y = np.empty((0, 1), dtype=x.dtype) if objective.loss.labels else y
         n_values = 1 if objective.regularizer is None else 2
@@ -205,7 +255,7 @@ class CpuStep(Step):
                 n_parts,
                 *plan,
                 self.clip_norm or 0.0,
-                *self._rule(rates[n_made:stop]),
+                *self._rule(rule, rates[n_made:stop]),
                 x[some],
                 y[some],
                 labels[some],
@@ -253,20 +303,13 @@ class CpuStep(Step):
             self._others = os.getpid(), ThreadPoolExecutor(self.n_threads - 1, "mlp_xp step")
         return self._others[1]
 
-    def _rule(self, rates: Sequence[float]) -> tuple[Any, ...]:
+    def _rule(self, rule: CompiledRule, rates: Sequence[float]) -> tuple[Any, ...]:
         """A compiled rule's arguments: which, its numbers for the coming steps, and the vectors."""
-        from mlp_xp.fast.compiled.update_rules import N_NUMBERS, RULES
-
         optimizer, parameters = self.optimizer, self.optimizer.parameters
-        numbers = np.zeros((len(rates), N_NUMBERS))
-        for row, t, rate in zip(numbers, itertools.count(optimizer.t + 1), rates, strict=False):
-            found = rule_numbers(optimizer.rule, t, rate) or ()
-            row[: len(found)] = found
-        nothing = np.empty(0, dtype=parameters.flat.dtype)
-        first, second = (*optimizer.state.values(), nothing, nothing)[:2]
+        first, second = (*optimizer.state.values(), parameters.flat, parameters.flat)[:MOST_STATE]
         return (
-            RULES.index(name_of(OPTIMIZERS, optimizer.rule)),
-            numbers,
+            rule.address,
+            rule.numbers(optimizer.t + 1, rates),
             parameters.flat,
             self.objective.gradient.flat,
             first,
@@ -276,22 +319,21 @@ class CpuStep(Step):
 
     def apply(self, rate: float) -> None:
         """Move the weights along the gradient of the step last differentiated."""
-        if not self.is_compiled:
+        if self.rule is None:
             super().apply(rate)
             return
-        from mlp_xp.fast.compiled.update_rules import apply_rule
+        from mlp_xp.fast.compiled.steps import apply_rule
 
         self.clip()
-        optimizer = self.optimizer
+        optimizer, size = self.optimizer, self.optimizer.parameters.size
         if self.is_whole_rule:
-            rule, numbers, p, g, m, v, n_weights = self._rule([rate])
-            apply_rule(rule, numbers[0], p, g, m, v, n_weights)
+            address, numbers, *vectors, n_weights = self._rule(self.rule, [rate])
+            apply_rule(address, numbers[0], *vectors, 0, size, n_weights)
         else:
             optimizer.shrink_weights(rate)
-            groups = optimizer.groups or [(slice(0, optimizer.parameters.size), 1.0)]
-            for group, factor in groups:
-                rule, numbers, *vectors, _ = self._rule([rate * factor])
-                apply_rule(rule, numbers[0], *(vector[group] for vector in vectors), 0)
+            for group, factor in optimizer.groups or [(slice(0, size), 1.0)]:
+                address, numbers, *vectors, _ = self._rule(self.rule, [rate * factor])
+                apply_rule(address, numbers[0], *vectors, group.start, group.stop, 0)
         optimizer.t += 1
 
     def forget_buffers(self) -> None:

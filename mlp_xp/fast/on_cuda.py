@@ -8,22 +8,25 @@ those of several chunks or ranks, are launched kernel by kernel, with the same k
 
 import copy
 import dataclasses
+import functools
 import logging
+from collections.abc import Callable
 from typing import Any
 
-from mlp_xp.activations import ACTIVATIONS, Activation
+from mlp_xp.activations import Activation
 from mlp_xp.dropout import Dropout
-from mlp_xp.fast.cuda.kernels import RULES
-from mlp_xp.fast.cuda.kit import kit_of
-from mlp_xp.fast.rule_numbers import rule_numbers
-from mlp_xp.losses import GroupedCrossEntropy, Pinball, SoftmaxCrossEntropy
+from mlp_xp.fast import programs
+from mlp_xp.fast.cuda.kernels import INVERSE
+from mlp_xp.fast.cuda.kit import Kit, kit_of
+from mlp_xp.losses import GroupedCrossEntropy, Loss, Pinball, SoftmaxCrossEntropy
 from mlp_xp.machine.array_api import Array, Backend
+from mlp_xp.machine.symbolic import Program
 from mlp_xp.network import Network
 from mlp_xp.objective import Objective
-from mlp_xp.optimizers import OPTIMIZERS, Optimizer
+from mlp_xp.optimizers import Optimizer
 from mlp_xp.regularizers import REGULARIZERS, Norms
 from mlp_xp.rows.batch import Batch
-from mlp_xp.settings.catalogue import known_name, name_of
+from mlp_xp.settings.catalogue import known_name
 from mlp_xp.step import Step
 
 EAGER_STEPS = 2
@@ -40,62 +43,52 @@ def plain_of(part: Any) -> Any:
 class FusedActivation(Activation):
     """An activation whose bias, value and derivative are one kernel."""
 
-    def __init__(self, plain: Any, kit: Any, no_biases: Array) -> None:
-        self.plain, self.kit, self.no_biases = plain, kit, no_biases
+    def __init__(self, plain: Activation, both: programs.Both, kit: Kit, no_biases: Array) -> None:
+        self.plain, self.both, self.kit, self.no_biases = plain, both, kit, no_biases
         self.keeps_output = plain.keeps_output
-        self.name = name_of(ACTIVATIONS, plain)
 
     def activate(self, backend: Backend, z: Array, biases: Array | None, kept: Array | None) -> None:
         """z ← f(z + b), and what the derivative follows from is kept."""
         if self.kit.handles(z):
             b = self.no_biases if biases is None else biases
-            self.kit.activate(self.name, self.plain.parameter, z, b, None if self.keeps_output else kept)
+            self.kit.activate(self.both.forward, z, b, None if self.keeps_output else kept)
         else:
             self.plain.activate(backend, z, biases, kept)
 
     def chain(self, backend: Backend, delta: Array, kept: Array) -> None:
         """δ ← δ ⊙ f'."""
-        self.kit.chain(self.name, self.plain.parameter, delta, kept)
+        self.kit.chain(self.both.chain, delta, kept)
 
 
-class FusedCrossEntropy:
-    """Softmax cross-entropy, value and δ, by one kernel for each target and a sum."""
+class FusedLoss:
+    """A loss whose values and δ are filled by kernels, and whose values are summed.
 
-    def __init__(self, plain: SoftmaxCrossEntropy | GroupedCrossEntropy, kit: Any) -> None:
-        self.plain, self.kit = plain, kit
+    Parameters
+    ----------
+    plain : Loss
+    kit : Kit
+    fill : callable (z, y, weight, values)
+        z becomes δ; values, one an output or one a row, are filled.
+    per_row : bool
+    """
+
+    def __init__(self, plain: Loss, kit: Kit, fill: Callable[..., None], *, per_row: bool = False) -> None:
+        self.plain, self.kit, self.fill, self.per_row = plain, kit, fill, per_row
         self.labels, self.link, self.check_targets = plain.labels, plain.link, plain.check_targets
 
     def __call__(self, backend: Backend, z: Array, y: Array, weight: Array | None) -> Array:
         """Return Σ s L; z becomes δ."""
         if not self.kit.handles(z):
             return self.plain(backend, z, y, weight)
-        plain, per_row = self.plain, backend.empty((z.shape[0],))
-        groups = plain.groups if isinstance(plain, GroupedCrossEntropy) else (z.shape[1],)
-        self.kit.cross_entropy(z, y, weight, groups, plain.label_smoothing, plain.eps, per_row)
-        return backend.xp.sum(per_row)
-
-
-class FusedPinball:
-    """The pinball loss, value and δ, by one kernel and a sum."""
-
-    def __init__(self, plain: Pinball, kit: Any, backend: Backend) -> None:
-        self.plain, self.kit = plain, kit
-        self.labels, self.link, self.check_targets = plain.labels, plain.link, plain.check_targets
-        self.quantiles = backend.asarray(plain.quantiles)
-
-    def __call__(self, backend: Backend, z: Array, y: Array, weight: Array | None) -> Array:
-        """Return Σ s L; z becomes δ."""
-        if not self.kit.handles(z):
-            return self.plain(backend, z, y, weight)
-        per_output = backend.empty(z.shape)
-        self.kit.pinball(z, y, weight, self.quantiles, per_output)
-        return backend.xp.sum(per_output)
+        values = backend.empty(z.shape[:1] if self.per_row else z.shape)
+        self.fill(z, y, weight, values)
+        return backend.xp.sum(values)
 
 
 class FusedPenalty:
     """A penalty whose gradient is one kernel, also with a scale in device memory."""
 
-    def __init__(self, plain: Any, kit: Any) -> None:
+    def __init__(self, plain: Norms, kit: Kit) -> None:
         self.plain, self.kit = plain, kit
         self.l1, self.l2 = plain.strengths
 
@@ -114,7 +107,7 @@ class FusedPenalty:
 class FusedDropout:
     """Dropout's masks by one kernel, which reads the step's number from device memory."""
 
-    def __init__(self, plain: Dropout, kit: Any) -> None:
+    def __init__(self, plain: Dropout, kit: Kit) -> None:
         self.plain, self.kit, self.rates = plain, kit, plain.rates
 
     def mask(self, backend: Backend, shape: tuple[int, int], step: int, layer: int, first_row: int) -> Array:
@@ -150,15 +143,14 @@ class CudaStep(Step):
         *,
         captures: bool = True,
         schedules_more: bool = False,
-        kit: Any = None,
+        kit: Kit | None = None,
     ) -> None:
         super().__init__(objective, optimizer, clip_norm)
         backend = objective.network.backend
         self.kit = kit_of(backend.runtime, backend.dtype) if kit is None else kit
         self.captures = captures
         is_whole_rule = optimizer.groups is None and not schedules_more
-        name = known_name(OPTIMIZERS, optimizer.rule)
-        self.rule_name = name if is_whole_rule and name in RULES else None
+        self.program = self._program_of_rule() if is_whole_rule else None
         objective.compute_with(*self._equivalents())
         self._buffers: tuple[Any, ...] | None = None
         self._graph: Any = None
@@ -173,10 +165,7 @@ class CudaStep(Step):
             vars(network).pop(name, None)
         network.backend = dataclasses.replace(own.backend, write=kit.writer(own.backend))
         no_biases = own.backend.zeros((1,))
-        network.activations = [
-            FusedActivation(f, kit, no_biases) if self._is_fused(f) else f
-            for f in map(plain_of, own.activations)
-        ]
+        network.activations = [self._fused_activation(f, no_biases) for f in map(plain_of, own.activations)]
         loss, penalty = plain_of(objective.loss), plain_of(objective.regularizer)
         dropout = plain_of(objective.dropout)
         return (
@@ -186,24 +175,41 @@ class CudaStep(Step):
             FusedDropout(dropout, kit) if type(dropout) is Dropout else dropout,
         )
 
-    def _fused_loss(self, loss: Any) -> Any:
-        """The loss by a kernel of its own, where it makes many passes; others are captured as they are."""
-        if type(loss) in (SoftmaxCrossEntropy, GroupedCrossEntropy):
-            return FusedCrossEntropy(loss, self.kit)
+    def _fused_activation(self, f: Activation, no_biases: Array) -> Activation:
+        both = programs.of_activation(f, self.objective.network.backend.dtype_name)
+        if both is None or both.forward.changes_nothing:
+            return f
+        return FusedActivation(f, both, self.kit, no_biases)
+
+    def _fused_loss(self, loss: Loss) -> Any:
+        """The loss by a kernel, where it has one; others are captured as they are."""
+        kit, backend = self.kit, self.objective.network.backend
         if type(loss) is Pinball:
-            return FusedPinball(loss, self.kit, self.objective.network.backend)
-        return loss
+            quantiles = backend.asarray(loss.quantiles)
+            return FusedLoss(loss, kit, lambda z, y, s, values: kit.pinball(z, y, s, quantiles, values))
+        if type(loss) is SoftmaxCrossEntropy or type(loss) is GroupedCrossEntropy:
+            groups, numbers = getattr(loss, "groups", None), (loss.label_smoothing, loss.eps)
+
+            def fill(z: Array, y: Array, weight: Array, values: Array) -> None:
+                kit.cross_entropy(z, y, weight, groups or z.shape[1:], *numbers, values)
+
+            return FusedLoss(loss, kit, fill, per_row=True)
+        program = programs.of_loss(loss, backend.dtype_name)
+        return FusedLoss(loss, kit, functools.partial(kit.differentiate, program)) if program else loss
+
+    def _program_of_rule(self) -> Program | None:
+        rule = self.optimizer.rule
+        program = programs.of_rule(rule)
+        fits = program and len(programs.numbers_of_step(rule, program, 1, 1.0)) <= INVERSE
+        return program if fits else None
 
     def _is_norms(self, penalty: Any) -> bool:
         return known_name(REGULARIZERS, penalty) is not None and isinstance(penalty, Norms)
 
-    def _is_fused(self, activation: Any) -> bool:
-        return known_name(ACTIVATIONS, activation) in self.kit.activations
-
     def __call__(self, batch: Batch, number: int, rate: float) -> None:
         """Make one."""
         chunk = batch.only_chunk
-        if chunk is None or self.objective.ranks is not None or not batch.divisor or self.rule_name is None:
+        if chunk is None or self.objective.ranks is not None or not batch.divisor or self.program is None:
             super().__call__(batch, number, rate)
             return
         objective, optimizer, kit = self.objective, self.optimizer, self.kit
@@ -212,10 +218,11 @@ class CudaStep(Step):
             return
         rows = self._rows_of(chunk)
         inverse = 1.0 if objective.reduction == "sum" else 1.0 / batch.divisor
-        numbers = rule_numbers(optimizer.rule, optimizer.t + 1, rate) or ()
+        numbers = programs.numbers_of_step(optimizer.rule, self.program, optimizer.t + 1, rate)
         kit.begin(tuple(chunk), rows, numbers, inverse, number, room.start)
-        if not self._launch(batch.n_rows, rows, number, room.waiting):
-            self._compute(rows, number, room.waiting)
+        run = functools.partial(self._compute, self.program, rows, number, room.waiting)
+        if not self._launch(batch.n_rows, rows, run):
+            run()
         optimizer.t += 1
         objective.losses.filled(batch.divisor)
 
@@ -228,19 +235,24 @@ class CudaStep(Step):
             self._buffers = tuple(None if each is None else xp.empty_like(each) for each in chunk)
         return tuple(None if each is None else each[:n_rows, ...] for each in self._buffers)
 
-    def _compute(self, rows: tuple[Any, ...], number: int, waiting: Array) -> None:
+    def _compute(self, program: Program, rows: tuple[Any, ...], number: int, waiting: Array) -> None:
         """One step on rows at a fixed address, its numbers in device memory; its values go to `waiting`."""
-        objective, optimizer, kit = self.objective, self.optimizer, self.kit
+        objective, kit = self.objective, self.kit
         x, y, weight = rows
         value = objective.add_chunk(x, y, weight, kit.inverse, number, 0, add=False)
         penalty = objective.add_penalty(kit.inverse)
         kit.record(value, penalty, waiting)
-        gradient, parameters = objective.gradient, optimizer.parameters
-        if self.clip_norm is not None:
-            kit.clip(gradient.flat, self.clip_norm)
-        kit.update(self.rule_name, gradient.flat, parameters.n_weights, parameters.flat, optimizer.state)
+        self._update(program)
 
-    def _launch(self, n_rows: int, rows: tuple[Any, ...], number: int, waiting: Array) -> bool:
+    def _update(self, program: Program) -> None:
+        """Move the weights, by the numbers in device memory."""
+        optimizer, g = self.optimizer, self.objective.gradient.flat
+        if self.clip_norm is not None:
+            self.kit.clip(g, self.clip_norm)
+        vectors = (g, optimizer.parameters.n_weights, optimizer.parameters.flat, *optimizer.state.values())
+        self.kit.update(program, bool(optimizer.rule.weight_decay), *vectors)
+
+    def _launch(self, n_rows: int, rows: tuple[Any, ...], run: Callable[[], None]) -> bool:
         """Launch the graph, captured first where it is time to; False where there is none for this step."""
         if not self.captures or self._buffers is None or not self.kit.is_current():
             return False
@@ -248,16 +260,16 @@ class CudaStep(Step):
             size, times = self._repeated
             self._repeated = (n_rows, times + 1 if size == n_rows else 1)
             if self._repeated[1] > EAGER_STEPS:
-                self._capture(rows, number, waiting)
+                self._capture(rows, run)
         if self._graph is None or n_rows != self._repeated[0]:
             return False
         self._graph.launch()
         return True
 
-    def _capture(self, rows: tuple[Any, ...], number: int, waiting: Array) -> None:
+    def _capture(self, rows: tuple[Any, ...], run: Callable[[], None]) -> None:
         memo = self.objective.memo.of(rows[0].shape[0])
         try:
-            self._graph = self.kit.capture(lambda: self._compute(rows, number, waiting))
+            self._graph = self.kit.capture(run)
         except self.kit.NotCapturedError as error:
             self.captures = False
             log.warning("steps are launched kernel by kernel, since this one cannot be captured: %s", error)
@@ -266,17 +278,14 @@ class CudaStep(Step):
 
     def apply(self, rate: float) -> None:
         """Move the weights along the gradient of a batch of several chunks."""
-        optimizer, kit, gradient = self.optimizer, self.kit, self.objective.gradient
-        numbers = rule_numbers(optimizer.rule, optimizer.t + 1, rate)
-        if self.rule_name is None or numbers is None:
+        if self.program is None:
             super().apply(rate)
             return
-        if self.clip_norm is not None:
-            kit.clip(gradient.flat, self.clip_norm)
-        kit.begin((None,) * 3, (None,) * 3, numbers, 1.0, -1, 0)
+        optimizer = self.optimizer
+        numbers = programs.numbers_of_step(optimizer.rule, self.program, optimizer.t + 1, rate)
+        self.kit.begin((None,) * 3, (None,) * 3, numbers, 1.0, -1, 0)
         optimizer.t += 1
-        parameters = optimizer.parameters
-        kit.update(self.rule_name, gradient.flat, parameters.n_weights, parameters.flat, optimizer.state)
+        self._update(self.program)
 
     def forget_buffers(self) -> None:
         """Let go of all memory that depends on the number of rows."""

@@ -12,18 +12,19 @@ import numpy as np
 import pytest
 from arrays import host
 from stand_ins import host_kernels
+from stand_ins.all_programs import ARGUMENTS, RULES
 from stand_ins.stand_in_kit import StandInKit
 
 from mlp_xp import training_loop
 from mlp_xp.activations import ACTIVATIONS
 from mlp_xp.dropout import Dropout
+from mlp_xp.fast import programs
 from mlp_xp.fast.cuda import kernels
 from mlp_xp.fast.cuda import kit as kit_room
 from mlp_xp.fast.cuda.graph import Captured, NotCapturedError
 from mlp_xp.fast.cuda.kit import Kit, kit_of
 from mlp_xp.fast.on_cuda import CudaStep
-from mlp_xp.fast.rule_numbers import rule_numbers
-from mlp_xp.losses import GroupedCrossEntropy, Pinball, SoftmaxCrossEntropy
+from mlp_xp.losses import LOSSES, GroupedCrossEntropy, Pinball, Pointwise, SoftmaxCrossEntropy
 from mlp_xp.machine.array_api import Backend
 from mlp_xp.machine.array_api import backend as find_backend
 from mlp_xp.machine.cuda import feeding
@@ -32,12 +33,17 @@ from mlp_xp.optimizers import OPTIMIZERS, Optimizer, clip_by_global_norm
 from mlp_xp.parameters import Parameters
 from mlp_xp.regularizers import ElasticNet
 from mlp_xp.rows.loader import Loader
+from mlp_xp.settings.catalogue import resolve
 from mlp_xp.step import Step
 from mlp_xp.training import train
 
 pytestmark = pytest.mark.skipif(host_kernels.compiler() is None, reason="needs a C++ compiler")
 
 DTYPES = ("float32", "float64")
+POINTWISE = [
+    *(name for name, loss in LOSSES.items() if issubclass(loss, Pointwise) and loss is not Pinball),
+    *("binary_cross_entropy:eps=0.1", "poisson:deviance=true"),
+]
 MAKERS = [value for name, value in vars(kernels).items() if name.endswith("_kernel")]
 
 
@@ -51,7 +57,8 @@ def on_the_host(tmp_path_factory):
             maker.cache_clear()
             hints = typing.get_type_hints(maker.__wrapped__)
             hints.pop("return")
-            for arguments in itertools.product(*map(typing.get_args, hints.values())):
+            combinations = itertools.product(*map(typing.get_args, hints.values()))
+            for arguments in ARGUMENTS.get(maker.__name__, combinations):
                 maker(*arguments)
         yield
     for maker in MAKERS:
@@ -64,10 +71,10 @@ def close(found, expected, dtype, factor=1.0):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", kernels.ACTIVATIONS)
+@pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations(name, dtype, rng):
     backend, plain = find_backend("cpu", dtype), ACTIVATIONS[name]()
-    parameter = getattr(plain, "slope", getattr(plain, "alpha", 0.0))
+    there, back = programs.of_activation(plain, dtype)
     values = np.r_[rng.normal(size=60), [0.0, 1e-4, -1e-4, 30.0, -30.0, 200.0, -200.0, 1e30, -1e30, 3, -3, 1]]
     z = values.reshape(12, 6).astype(dtype)
     for biases in (rng.normal(size=6).astype(dtype), np.zeros(1, dtype)):
@@ -75,23 +82,23 @@ def test_activations(name, dtype, rng):
         kept, expected_kept = (None, None) if plain.keeps_output else (np.empty_like(z), np.empty_like(z))
         with np.errstate(all="ignore"):
             plain.activate(backend, expected, biases, expected_kept)
-        kernels.activate(name, parameter, a, biases, kept)
+        kernels.activate(there, a, biases, kept)
         close(a, expected, dtype)
         for_predictions = z.copy()
-        kernels.activate(name, parameter, for_predictions, biases, None)
+        kernels.activate(there, for_predictions, biases, None)
         np.testing.assert_array_equal(for_predictions, a)
         delta = rng.normal(size=z.shape).astype(dtype)
         expected_delta = delta.copy()
         plain.chain(backend, expected_delta, expected.copy() if kept is None else expected_kept.copy())
-        kernels.chain(name, parameter, delta, expected if kept is None else expected_kept)
+        kernels.chain(back, delta, expected if kept is None else expected_kept)
         close(delta, expected_delta, dtype)
     broken = np.full((1, 6), np.nan, dtype)
-    kernels.activate(name, parameter, broken, np.zeros(1, dtype), None)
+    kernels.activate(there, broken, np.zeros(1, dtype), None)
     assert np.isnan(broken).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", kernels.RULES)
+@pytest.mark.parametrize("name", RULES)
 def test_rules(name, dtype, rng):
     backend, rule = find_backend("cpu", dtype), OPTIMIZERS[name]()
     parameters, gradient = (Parameters(backend, (5, 4, 2), True) for _ in range(2))
@@ -101,13 +108,32 @@ def test_rules(name, dtype, rng):
     for t in range(1, 6):
         gradient.flat[:] = rng.normal(size=p.size)
         scalars = np.zeros(kernels.N_SCALARS, dtype)
-        numbers = rule_numbers(rule, t, 0.05)
+        program = programs.of_rule(rule)
+        numbers = programs.numbers_of_step(rule, program, t, 0.05)
         scalars[: len(numbers)] = numbers
-        kernels.update(name, gradient.flat, scalars, parameters.n_weights, p, state)
+        vectors = (gradient.flat, parameters.n_weights, p, *state.values())
+        kernels.update(program, bool(rule.weight_decay), scalars, *vectors)
         optimizer.step(gradient, 0.05)
         close(p, parameters.flat, dtype)
         for each, vector in state.items():
             close(vector, optimizer.state[each], dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("loss", POINTWISE)
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_pointwise_losses(loss, n_outputs, dtype, rng):
+    backend, loss, n_rows = find_backend("cpu", dtype), resolve("loss", LOSSES, loss), 9
+    z = rng.normal(size=(n_rows, n_outputs)).astype(dtype)
+    y = rng.uniform(size=(n_rows, n_outputs)).astype(dtype)
+    z[0], z[1], z[2], y[3] = y[0], 30.0, -30.0, 0.0
+    weight = rng.uniform(0.5, 2, (n_rows, 1)).astype(dtype)
+    program = programs.of_loss(loss, dtype)
+    for s in (None, weight):
+        delta, expected, values = z.copy(), z.copy(), np.full_like(z, np.nan)
+        kernels.differentiate(program, delta, y, s, values)
+        close(values.sum(), loss(backend, expected, y, s), dtype, factor=10)
+        close(delta, expected, dtype, factor=2)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -264,7 +290,7 @@ class HostKit(Kit):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("rule", kernels.RULES)
+@pytest.mark.parametrize("rule", RULES)
 def test_a_training_with_all_of_it(rule, dtype, rng, monkeypatch):
     x, y, weight = rng.normal(size=(46, 4)), rng.integers(0, 3, 46), rng.uniform(0.5, 2, 46)
     found, kit = [], HostKit(dtype)

@@ -29,7 +29,8 @@ PRELUDE = r"""
 #include <functional>
 #include <ucontext.h>
 #include <vector>
-using std::abs; using std::exp; using std::expm1; using std::log1p; using std::sqrt; using std::tanh;
+using std::abs; using std::exp; using std::expm1; using std::log; using std::log1p; using std::sqrt;
+using std::tanh; using std::sin; using std::cos;
 #define __global__
 #define __device__ static
 #define __shared__ static

@@ -8,12 +8,21 @@ import math
 
 import numpy as np
 
-from mlp_xp.activations import ACTIVATIONS
 from mlp_xp.losses import GroupedCrossEntropy
 from mlp_xp.machine.array_api import backend as find_backend
 from mlp_xp.regularizers import ElasticNet
 
-PARAMETERS = {"leaky_relu": "slope", "elu": "alpha"}
+
+def computed(program, inputs, changing=()):
+    """What a program says of arrays, step by step, by NumPy."""
+    values, numbers = [], (*changing, *program.numbers)
+    with np.errstate(all="ignore"):
+        for name, *places in program.steps:
+            if name in ("input", "number"):
+                values.append((inputs if name == "input" else numbers)[places[0]])
+            else:
+                values.append(getattr(np, name)(*(values[place] for place in places)))
+    return [values[place] for place in program.outputs]
 
 
 class StandInKit:
@@ -22,12 +31,10 @@ class StandInKit:
     class NotCapturedError(RuntimeError):
         pass
 
-    activations = tuple(name for name in ACTIVATIONS if name != "identity")
-
     def __init__(self, dtype="float64", *, captures=True):
         self.backend = find_backend("cpu", dtype)
-        self.scalars = np.zeros(8, dtype)
-        self.inverse = self.scalars[6:7]
+        self.scalars = np.zeros(16, dtype)
+        self.inverse = self.scalars[14:15]
         self.counters = np.zeros(2, np.int64)
         self.number = -1
         self.captures = captures
@@ -50,17 +57,22 @@ class StandInKit:
 
         return write
 
-    def _activation(self, name, c):
-        given = {PARAMETERS[name]: c} if name in PARAMETERS else {}
-        return ACTIVATIONS[name](**given)
-
-    def activate(self, name, c, z, biases, kept):
+    def activate(self, program, z, biases, kept):
         self.calls.append("activate")
-        self._activation(name, c).activate(self.backend, z, biases, kept)
+        found = computed(program, [z + biases])
+        z[...] = found[0]
+        if kept is not None:
+            kept[...] = found[1]
 
-    def chain(self, name, c, delta, kept):
+    def chain(self, program, delta, kept):
         self.calls.append("chain")
-        delta *= self._activation(name, c).derivative(self.backend, kept.copy())
+        (delta[...],) = computed(program, [delta.copy(), kept])
+
+    def differentiate(self, program, z, y, weight, per_output):
+        self.calls.append("differentiate")
+        s = 1.0 if weight is None else weight
+        delta, value = computed(program, [z.copy(), y])
+        z[...], per_output[...] = s * delta, s * value
 
     def cross_entropy(self, z, y, weight, groups, smoothing, eps, per_row):
         self.calls.append("cross_entropy")
@@ -107,7 +119,7 @@ class StandInKit:
                 target[...] = source
         self.scalars[:] = math.nan
         self.scalars[: len(numbers)] = numbers
-        self.scalars[6] = inverse
+        self.scalars[14] = inverse
         self.counters[:] = number, place
         self.number = number
 
@@ -117,27 +129,14 @@ class StandInKit:
         if penalty is not None:
             waiting[place + 1] = penalty
 
-    def update(self, rule, g, n_weights, p, state):
-        self.calls.append(rule)
-        h, m, v = self.scalars, state.get("m"), state.get("v")
-        if rule == "sgd":
-            p -= h[0] * g
-        elif rule == "momentum":
-            v[:] = h[1] * v - h[0] * g
-            p += v
-        elif rule == "nesterov":
-            v[:] = h[1] * v - h[0] * g
-            p += h[1] * v - h[0] * g
-        elif rule == "rmsprop":
-            v[:] = h[1] * v + h[2] * g * g
-            p -= h[0] * g / (np.sqrt(v) + h[3])
-        else:
-            if rule == "adamw":
-                p[:n_weights] *= h[4]
-            m[:] = h[1] * m + g
-            v[:] = h[2] * v + g * g
-            step = h[4] * m + h[5] * g if rule == "nadam" else m
-            p -= h[0] * step / (np.sqrt(v) + h[3])
+    def update(self, program, shrinks, g, n_weights, p, *state):
+        self.calls.append("update")
+        n = sum(name == "number" for name, *_ in program.steps)
+        if shrinks:
+            p[:n_weights] *= self.scalars[n]
+        found = computed(program, [p.copy(), g, *(each.copy() for each in state)], self.scalars[:n])
+        for vector, new in zip((p, *state), found, strict=True):
+            vector[...] = new
 
     def capture(self, run):
         if not self.captures:

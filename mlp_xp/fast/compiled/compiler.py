@@ -4,6 +4,7 @@ One thread, because Numba's own threads beside those of the BLAS, which spin aft
 several times slower.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,23 +12,49 @@ ANY_ORDER = {"contract", "nsz", "reassoc"}
 """Sums may be taken in the order that is fastest; infinities and NaN stay what they are."""
 
 
-def _compile(function: Callable[..., Any], fastmath: Any) -> Any:
+EXACT: set[str] = set()
+"""Every operation is rounded as NumPy would round it."""
+
+
+def _kept_on_disk(make: Callable[..., Any], *signature: Any, fastmath: set[str]) -> Callable[..., Any]:
+    def compiled(function: Callable[..., Any]) -> Any:
+        options = {"error_model": "numpy", "fastmath": fastmath}
+        try:
+            return make(*signature, cache=True, **options)(function)
+        except RuntimeError:  # there is no folder to keep it in
+            return make(*signature, **options)(function)
+
+    return compiled
+
+
+def _compile(function: Callable[..., Any], fastmath: set[str]) -> Any:
     try:
         import numba
     except ImportError:
         return function
-    options = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # there is no folder to keep it in
-        return numba.njit(**options)(function)
+    return _kept_on_disk(functools.partial(numba.njit, nogil=True), fastmath=fastmath)(function)
 
 
 def as_written(function: Callable[..., Any]) -> Any:
     """Compile; every operation is rounded as NumPy would round it."""
-    return _compile(function, False)
+    return _compile(function, EXACT)
 
 
 def in_any_order(function: Callable[..., Any]) -> Any:
     """Compile; products may be fused with sums, and sums reordered."""
     return _compile(function, ANY_ORDER)
+
+
+def for_c(signature: Any, fastmath: set[str]) -> Callable[..., Any]:
+    """Compile to a function of C, which has an address; needs Numba."""
+    import numba
+
+    return _kept_on_disk(numba.cfunc, signature, fastmath=fastmath)
+
+
+def pieces() -> tuple[Any, Any]:
+    """Numba's types and its `carray`, which a mypy that knows Numba halfway stumbles over."""
+    import numba
+
+    library: Any = numba
+    return library.types, library.carray

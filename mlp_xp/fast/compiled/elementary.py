@@ -18,6 +18,9 @@ ROUNDER = 1.5 * 2.0**52
 BIAS = 1023 << 52
 """The bits of 1.0."""
 
+ROOT_HALF = 0x3FE6A09E667F3BCD
+"""The bits of √½."""
+
 LEAST, MOST = -708.0, 710.0
 """2^n is a normal number from here on, and infinite there."""
 
@@ -74,24 +77,20 @@ def tanh(x: float) -> float:
 
 
 @as_written
-def logistic(x: float) -> float:
-    """1 / (1 + e^−x)."""
-    s, q = exp_parts(-x)
-    return 1.0 / (1.0 + (s + s * q))
-
-
-@as_written
 def log1p(u: float) -> float:
-    """log(1 + u) for 0 ≤ u ≤ 1: 2 artanh(w) with w = u / (2 + u) ≤ 1/3, by its series."""
-    w = u / (2.0 + u)
+    """log(1 + u) = n ln 2 + log(1 + f), 1 + u = 2^n (1 + f), √½ ≤ 1 + f < √2.
+
+    log(1 + f) = 2 artanh(w) with w = f / (2 + f), by its series; what rounding 1 + u loses is added to f.
+    """
+    x = 1.0 + u
+    lost = u - (x - 1.0) if u < 1.0 else 1.0 - (x - u)
+    bits = np.float64(x).view(np.int64)
+    n = (bits - ROOT_HALF) >> 52
+    f = np.int64(bits - (n << 52)).view(np.float64) - 1.0
+    f += lost * np.int64(BIAS - (n << 52)).view(np.float64)
+    w = f / (2.0 + f)
     square = w * w
-    series = square / 33 + 1.0 / 31
-    series = series * square + 1.0 / 29
-    series = series * square + 1.0 / 27
-    series = series * square + 1.0 / 25
-    series = series * square + 1.0 / 23
-    series = series * square + 1.0 / 21
-    series = series * square + 1.0 / 19
+    series = square / 21 + 1.0 / 19
     series = series * square + 1.0 / 17
     series = series * square + 1.0 / 15
     series = series * square + 1.0 / 13
@@ -101,12 +100,7 @@ def log1p(u: float) -> float:
     series = series * square + 1.0 / 5
     series = series * square + 1.0 / 3
     series = series * square + 1.0
-    return 2.0 * w * series
-
-
-@as_written
-def softplus(x: float) -> float:
-    """log(1 + e^x) = max(x, 0) + log(1 + e^−|x|)."""
-    s, q = exp_parts(-abs(x))
-    small = log1p(s + s * q)
-    return small if x < 0.0 else x + small
+    found = n * LN2_HIGH + (2.0 * w * series + n * LN2_LOW)
+    if not x < math.inf:  # NaN, too
+        return x
+    return found if x > 0.0 else -math.inf if x == 0.0 else math.nan

@@ -1,29 +1,19 @@
-"""Losses with their δ = ∂L/∂z, from z of shape (n_units, n_rows)."""
+"""The softmax cross-entropy, which is more than a formula, from z of shape (n_units, n_rows)."""
 
+import functools
 import math
 from typing import Any
 
-from mlp_xp.fast.compiled.compiler import in_any_order
-from mlp_xp.fast.compiled.elementary import exp, log1p, logistic, softplus
+from mlp_xp.fast.compiled.compiler import ANY_ORDER, for_c, in_any_order, pieces
+from mlp_xp.fast.compiled.elementary import exp, log1p
 
-LOSSES = (
-    "squared_error",
-    "half_squared_error",
-    "absolute_error",
-    "huber",
-    "poisson",
-    "binary_cross_entropy",
-    "softmax_cross_entropy",
-)
-(
-    SQUARED_ERROR,
-    HALF_SQUARED_ERROR,
-    ABSOLUTE_ERROR,
-    HUBER,
-    POISSON,
-    BINARY_CROSS_ENTROPY,
-    SOFTMAX_CROSS_ENTROPY,
-) = range(len(LOSSES))
+
+def signature(dtype: str) -> Any:
+    """Of what a compiled step calls for its loss."""
+    types, _ = pieces()
+    array, whole, wide = types.CPointer(getattr(types, dtype)), types.int64, types.float64
+    labels, numbers = types.CPointer(types.int32), types.CPointer(wide)
+    return wide(array, array, labels, array, array, numbers, whole, whole, whole, wide)
 
 
 @in_any_order
@@ -36,64 +26,6 @@ def _bounded(minus_log_p: float, eps: float) -> float:
         if minus_log_p > most:
             minus_log_p = most
     return minus_log_p
-
-
-@in_any_order
-def differentiate(
-    loss: int, c: float, eps: float, z: Any, y: Any, labels: Any, weight: Any, factor: float, rest: Any
-) -> float:
-    """Return Σ s L; z becomes factor · s · ∂L/∂z.
-
-    Parameters
-    ----------
-    loss, c : int, float
-        Which one, and its parameter: Huber's δ, or label smoothing.
-    eps : float
-        What the value of a cross-entropy takes for the least probability; 0 for no bound.
-    z : array (n_outputs, n_rows)
-        Consumed.
-    y, labels : arrays (n_rows, n_outputs), (n_rows, 1)
-        Read: one of them has the targets, of the network's dtype or int32.
-    weight : array (n_rows, 1)
-        s; empty for all ones.
-    factor : float
-        1 / Σ s, or 1.
-    rest : array (n_rows,)
-        To be written on.
-    """
-    total = 0.0
-    n_outputs, n_rows = z.shape
-    if loss == SOFTMAX_CROSS_ENTROPY:
-        return _softmax(c, eps, z, labels, weight, factor, rest)
-    for j in range(n_outputs):
-        row = z[j]
-        for i in range(n_rows):
-            s = weight[i, 0] if weight.size else 1.0
-            x, target = 1.0 * row[i], 1.0 * y[i, j]  # float64
-            if loss == SQUARED_ERROR:
-                value, delta = (x - target) * (x - target), 2.0 * (x - target)
-            elif loss == HALF_SQUARED_ERROR:
-                value, delta = 0.5 * (x - target) * (x - target), x - target
-            elif loss == ABSOLUTE_ERROR:
-                value = abs(x - target)
-                delta = 1.0 if x > target else -1.0 if x < target else 0.0
-            elif loss == HUBER:
-                r = delta = x - target
-                if delta < -c:
-                    delta = -c
-                if delta > c:
-                    delta = c
-                value = delta * (r - 0.5 * delta)
-            elif loss == POISSON:
-                rate = exp(x)
-                value, delta = rate - target * x, rate - target
-            else:
-                if_one, if_zero = _bounded(softplus(-x), eps), _bounded(softplus(x), eps)
-                value = target * if_one + (1.0 - target) * if_zero
-                delta = (1.0 - target) * logistic(x) - target * logistic(-x)
-            total += s * value
-            row[i] = factor * s * delta
-    return total
 
 
 @in_any_order
@@ -120,9 +52,9 @@ def _softmax(c: float, eps: float, z: Any, labels: Any, weight: Any, factor: flo
             ties += 1.0 if z[j, i] == 0.0 else 0.0
         rest[i] += ties
     for i in range(n_rows):
-        s = weight[i, 0] if weight.size else 1.0
-        log_sum = log1p(rest[i]) if rest[i] <= 1.0 else math.log(1.0 + rest[i])
-        value = (1.0 - c) * _bounded(log_sum - z[labels[i, 0], i], eps)
+        s = weight[i] if weight.size else 1.0
+        log_sum = log1p(rest[i])
+        value = (1.0 - c) * _bounded(log_sum - z[labels[i], i], eps)
         if c:
             for j in range(n_outputs):
                 value += c / n_outputs * _bounded(log_sum - z[j, i], eps)
@@ -131,8 +63,8 @@ def _softmax(c: float, eps: float, z: Any, labels: Any, weight: Any, factor: flo
         for i in range(n_rows):
             z[j, i] = exp(z[j, i]) / (1.0 + rest[i])
     for i in range(n_rows):
-        s = factor * (weight[i, 0] if weight.size else 1.0)
-        k = labels[i, 0]
+        s = factor * (weight[i] if weight.size else 1.0)
+        k = labels[i]
         others = 0.0
         for j in range(n_outputs):
             others += 0.0 if j == k else z[j, i]
@@ -144,3 +76,39 @@ def _softmax(c: float, eps: float, z: Any, labels: Any, weight: Any, factor: flo
         for j in range(n_outputs):
             z[j, i] *= s
     return total
+
+
+@functools.cache
+def softmax(dtype: str) -> Any:
+    """Return Σ s L; z becomes factor · s · ∂L/∂z: a function of C.
+
+    Parameters
+    ----------
+    z : (n_outputs, n_rows)
+        Consumed.
+    y, labels : (n_rows, n_outputs), (n_rows,)
+        Read: one of them has the targets, of the network's dtype or int32.
+    weight : (n_rows,)
+        s, if `is_weighted`.
+    rest : (n_rows,)
+        To be written on.
+    numbers : (2,)
+        Label smoothing, and what the value takes for the least probability (0 for no bound).
+    n_outputs, n_rows, is_weighted : int
+    factor : float
+        1 / Σ s, or 1.
+    """
+    _, carray = pieces()
+
+    @for_c(signature(dtype), ANY_ORDER)
+    def loss(
+        z: Any, _y: Any, labels: Any, weight: Any, rest: Any, numbers: Any, n_outputs: int, n_rows: int,
+        is_weighted: int, factor: float,
+    ) -> float:  # fmt: skip
+        s = carray(weight, n_rows * is_weighted)
+        delta = carray(z, (n_outputs, n_rows))
+        return _softmax(
+            numbers[0], numbers[1], delta, carray(labels, n_rows), s, factor, carray(rest, n_rows)
+        )
+
+    return loss

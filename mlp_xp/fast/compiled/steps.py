@@ -12,12 +12,10 @@ lies between products, too: 64-256-256-1 with 256 rows takes 0.95 instead of 1.1
 import math
 from typing import Any
 
-from mlp_xp.fast.compiled.activations import FIRST_KEPT, activate, chain, keeps_derivatives
 from mlp_xp.fast.compiled.compiler import in_any_order
-from mlp_xp.fast.compiled.losses import differentiate
+from mlp_xp.fast.compiled.formulas import call
 from mlp_xp.fast.compiled.products import back, forward, gradient, row_sums, transpose
 from mlp_xp.fast.compiled.threads import LINE, share, wait_for_all
-from mlp_xp.fast.compiled.update_rules import apply_rule
 
 PART_WORK = 4_000_000
 """Parameters × rows for each thread, from which several pay. 32-100-1 with 200 rows has 0.7 million: what one
@@ -48,10 +46,11 @@ def make_steps(
     totals: Any,
     sizes: Any,
     functions: Any,
+    keeps: Any,
     constants: Any,
+    no_biases: Any,
     loss: int,
-    loss_constant: float,
-    eps: float,
+    loss_constants: Any,
     l1: float,
     l2: float,
     clip_norm: float,
@@ -82,20 +81,26 @@ def make_steps(
         Of int64 zeros, and of float64: where threads meet, and leave each its Σ s L.
     sizes : array (n_layers + 1,)
         Units per layer.
-    functions, constants : arrays (n_layers,)
-        Each layer's activation, and its slope or α.
-    loss, loss_constant, eps : int, float, float
-        As in `losses.differentiate`.
+    functions : array (n_layers, 2)
+        The addresses of each layer's activation and of its way back (`formulas`); 0 for none.
+    keeps : array (n_layers,)
+        Whether the derivative does not follow from the output, and is kept.
+    constants : array (n_layers, 2, …)
+        Their numbers.
+    no_biases : array
+        Zeros, as many as the widest layer has units.
+    loss, loss_constants : int, array
+        The loss's address and numbers.
     l1, l2, clip_norm : float
         Of penalty and clipping; 0 for none.
-    rule, numbers : int, array (n_steps, N_NUMBERS)
-        As in `update_rules.apply_rule`, for each step.
+    rule, numbers : int, array (n_steps, …)
+        The rule's address, and its numbers for each step.
     p, g, m, v : arrays (size,)
-        Parameters, gradient, and the rule's state, as far as it has any; updated.
+        Parameters, gradient, and the rule's state, in the place of which p stands; updated.
     n_weights : int
         How many of them are weights.
     x, y, labels, weight : arrays (n_rows, …)
-        The rows of all steps; read. See `losses.differentiate`.
+        The rows of all steps; read. See `losses.softmax`.
     batch : int
         Rows a step; the last one may have fewer.
     divisors : array (n_steps,)
@@ -108,7 +113,7 @@ def make_steps(
         Filled with Σ s L and, where there is room, the penalty.
     """
     n_layers, has_biases = sizes.size - 1, n_weights < p.size
-    deltas_at, room = deltas_from(sizes, functions), memory.size // n_parts
+    deltas_at, room = deltas_from(sizes, keeps), memory.size // n_parts
     own = memory[part * room : (part + 1) * room]
     ticket = wait_for_all(part, n_parts, arrived, 1)
     if ticket == 0:  # part 0 was interrupted before it came here
@@ -126,25 +131,17 @@ def make_steps(
             n_in, n_out = sizes[layer], sizes[layer + 1]
             a, z = _units(own, at, n_in, n_own), _units(own, at + n_in, n_out, n_own)
             forward(p[at_weights : at_weights + n_in * n_out].reshape((n_in, n_out)), a, z)
-            b = p[at_biases : at_biases + n_out] if has_biases else p[:0]
-            _activate(functions[layer], constants[layer], b, z, _kept(own, sizes, functions, layer, n_own))
+            b = p[at_biases : at_biases + n_out] if has_biases else no_biases
+            kept = _kept(own, sizes, keeps, layer, n_own)
+            call(functions[layer, 0], (z, kept, b, constants[layer, 0], n_out, n_own))
             at, at_weights, at_biases = at + n_in, at_weights + n_in * n_out, at_biases + n_out
         delta = _delta(own, sizes, deltas_at, n_layers - 1, n_own)
         for j in range(delta.shape[0]):
             delta[j, :] = z[j]
-        totals[part * LINE] = differentiate(
-            loss,
-            loss_constant,
-            eps,
-            delta,
-            y[start + first : start + last],
-            labels[start + first : start + last],
-            weight[start + first : start + last],
-            scale,
-            _delta(own, sizes, deltas_at, n_layers, n_own)[0],
-        )
-        kept = _kept(own, sizes, functions, n_layers - 1, n_own)
-        _chain(functions[n_layers - 1], constants[n_layers - 1], delta, kept)
+        rows, rest = slice(start + first, start + last), _delta(own, sizes, deltas_at, n_layers, n_own)
+        given = (y[rows], labels[rows], weight[rows], rest, loss_constants)
+        totals[part * LINE] = call(loss, (delta, *given, delta.shape[0], n_own, weight.size > 0, scale))
+        _chain(functions, constants, n_layers - 1, delta, _kept(own, sizes, keeps, n_layers - 1, n_own))
         if part == 0 and values.shape[1] > 1:
             values[step, 1] = _penalty(p[:n_weights], l1, l2)
         for layer in range(n_layers - 1, -1, -1):
@@ -153,8 +150,8 @@ def make_steps(
             if layer > 0:
                 before = _delta(own, sizes, deltas_at, layer - 1, n_own)
                 back(p[at_weights : at_weights + n_in * n_out].reshape((n_in, n_out)), delta, before)
-                kept = _kept(own, sizes, functions, layer - 1, n_own)
-                _chain(functions[layer - 1], constants[layer - 1], before, kept)
+                kept = _kept(own, sizes, keeps, layer - 1, n_own)
+                _chain(functions, constants, layer - 1, before, kept)
                 delta = before
             ticket = wait_for_all(part, n_parts, arrived, ticket)
             if layer == n_layers - 1 and part == 0:
@@ -173,7 +170,7 @@ def make_steps(
                     gradient(a, _delta(theirs, sizes, deltas_at, layer, n_theirs), block, other > 0)
                 _add_penalty(p[begin:end], g[begin:end], l1 * scale, l2 * scale)
                 if clip_norm == 0.0:
-                    _update(rule, numbers[step], p, g, m, v, begin, end, n_weights)
+                    apply_rule(rule, numbers[step], p, g, m, v, begin, end, n_weights)
             if has_biases:
                 first, last = share(n_out, part, n_sharing)
                 begin, end = at_biases + first, at_biases + last
@@ -183,7 +180,7 @@ def make_steps(
                     of_units = _delta(theirs, sizes, deltas_at, layer, n_theirs)[first:last]
                     row_sums(of_units, g[begin:end], other > 0)
                 if clip_norm == 0.0:
-                    _update(rule, numbers[step], p, g, m, v, begin, end, n_weights)
+                    apply_rule(rule, numbers[step], p, g, m, v, begin, end, n_weights)
         if clip_norm > 0.0:
             ticket = wait_for_all(part, n_parts, arrived, ticket)
             factor = _clip_factor(g, clip_norm)
@@ -191,7 +188,7 @@ def make_steps(
             first, last = share(p.size, part, n_sharing)
             for i in range(first, last):
                 g[i] *= factor
-            _update(rule, numbers[step], p, g, m, v, first, last, n_weights)
+            apply_rule(rule, numbers[step], p, g, m, v, first, last, n_weights)
         ticket = wait_for_all(part, n_parts, arrived, ticket)
 
 
@@ -203,15 +200,15 @@ def _n_own(n_rows: int, part: int, n_sharing: int) -> int:
 
 
 @in_any_order
-def deltas_from(sizes: Any, functions: Any) -> int:
+def deltas_from(sizes: Any, keeps: Any) -> int:
     """Numbers a row before the δ: all a, and as many again where derivatives do not follow from them."""
-    return sizes.sum() * (2 if keeps_derivatives(functions) else 1)
+    return sizes.sum() * (2 if keeps.any() else 1)
 
 
 @in_any_order
-def memory_size(sizes: Any, functions: Any, n_rows: int, n_parts: int) -> int:
+def memory_size(sizes: Any, keeps: Any, n_rows: int, n_parts: int) -> int:
     """Numbers of memory for steps of so many rows."""
-    a_row = deltas_from(sizes, functions)
+    a_row = deltas_from(sizes, keeps)
     for turn in range(N_DELTAS):
         a_row += _width(sizes, turn)
     return a_row * -(-n_rows // n_parts) * n_parts
@@ -233,10 +230,10 @@ def _units(memory: Any, at: int, n_units: int, n_rows: int) -> Any:
 
 
 @in_any_order
-def _kept(memory: Any, sizes: Any, functions: Any, layer: int, n_rows: int) -> Any:
+def _kept(memory: Any, sizes: Any, keeps: Any, layer: int, n_rows: int) -> Any:
     """What a layer's derivative follows from: its a, or what stands as far behind all a."""
     at = sizes[: layer + 1].sum()
-    if functions[layer] >= FIRST_KEPT:
+    if keeps[layer]:
         at += sizes.sum()
     return _units(memory, at, sizes[layer + 1], n_rows)
 
@@ -250,29 +247,19 @@ def _delta(memory: Any, sizes: Any, at: int, layer: int, n_rows: int) -> Any:
 
 
 @in_any_order
-def _activate(f: int, c: float, b: Any, z: Any, kept: Any) -> None:
-    """Each unit's z ← f(z + b)."""
-    for j in range(z.shape[0]):
-        row = z[j]
-        if b.size:
-            bias = b[j]
-            for i in range(row.size):
-                row[i] += bias
-        activate(f, c, row, kept[j])
-
-
-@in_any_order
-def _update(rule: int, h: Any, p: Any, g: Any, m: Any, v: Any, first: int, last: int, n_weights: int) -> None:
+def apply_rule(
+    rule: int, h: Any, p: Any, g: Any, m: Any, v: Any, first: int, last: int, n_weights: int
+) -> None:
     """Apply the rule to the elements first … last."""
     own_weights = max(0, min(last, n_weights) - first)
-    apply_rule(rule, h, p[first:last], g[first:last], m[first:last], v[first:last], own_weights)
+    call(rule, (p[first:last], g[first:last], m[first:last], v[first:last], h, last - first, own_weights))
 
 
 @in_any_order
-def _chain(f: int, c: float, delta: Any, kept: Any) -> None:
-    """Each unit's δ ← δ f'."""
-    for j in range(delta.shape[0]):
-        chain(f, c, delta[j], kept[j])
+def _chain(functions: Any, constants: Any, layer: int, delta: Any, kept: Any) -> None:
+    """δ ← δ f'; for the identity there is nothing to do."""
+    if functions[layer, 1] != 0:
+        call(functions[layer, 1], (delta, kept, constants[layer, 1], delta.size))
 
 
 @in_any_order

@@ -4,123 +4,116 @@ Each says what a plain rule of the package says, which stays its oracle. Numbers
 (rates, 1 / Σ s_i, the step's number) are read from device memory, so that a captured step can be launched
 again with others. CuPy compiles with -ftz=true: subnormal numbers count as zero here.
 
-A function that makes a kernel takes no arguments or Literal ones: cuda_without_gpu in tests compiles all.
+What is computed of each element follows from the plain code itself, as a `Program`. A function that makes a
+kernel takes no arguments, Literal ones, or a program: cuda_without_gpu in tests compiles all.
 
 What no machine without a GPU can confirm: the results.
 """
 
 import functools
-from typing import Any, Literal, get_args
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
-ActivationName = Literal[
-    "relu", "tanh", "logistic", "leaky_relu", "elu", "selu", "softplus", "silu", "gelu", "mish"
-]
-RuleName = Literal["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "nadam"]
+from mlp_xp.machine.symbolic import COMPARISONS, FUNCTIONS, Program
+
 Real = Literal["float", "double"]
 
-ACTIVATIONS: tuple[str, ...] = get_args(ActivationName)
-RULES: tuple[str, ...] = get_args(RuleName)
-
-N_SCALARS = 8
+N_SCALARS = 16
 """Numbers of a step in device memory: a rule's own from 0, and the two that follow."""
 
-INVERSE = 6
+INVERSE = 14
 """Where 1 / Σ s_i is among them."""
 
-_SELU_SCALE, _SELU_ALPHA = "(T)1.0507009873554805", "(T)1.6732632423543772"
-_TANH_C, _TANH_K = "(T)0.7978845608028654", "(T)0.044715"
-
-# a = f(x) and f'(x); what follows from a has its derivative in _FROM_OUTPUT. NaN must stay NaN: a comparison
-# that decides for the constant branch would hide it.
-_FORWARD = {
-    "relu": "a = x < 0 ? (T)0 : x;",
-    "tanh": "a = tanh(x);",
-    "logistic": "a = (T)1 / ((T)1 + exp(-x));",
-    "leaky_relu": "a = x < 0 ? c * x : x;",
-    "elu": "a = x > 0 ? x : c * expm1(x);",
-    "selu": f"a = {_SELU_SCALE} * (x > 0 ? x : {_SELU_ALPHA} * expm1(x));",
-    "softplus": "a = (x < 0 ? (T)0 : x) + log1p(exp(-abs(x)));",
-    "silu": "T s = (T)1 / ((T)1 + exp(-x)); slope = s * ((T)1 + x * ((T)1 - s)); a = x * s;",
-    "gelu": (
-        "T w = x < -100 ? (T)-100 : x > 100 ? (T)100 : x; T q = w * w;"
-        f"T t = tanh({_TANH_C} * w * ((T)1 + {_TANH_K} * q)); T h = (T)0.5 * ((T)1 + t);"
-        f"slope = h + (T)0.5 * w * (((T)1 - t * t) * {_TANH_C} * ((T)1 + (T)3 * {_TANH_K} * q)); a = x * h;"
-    ),
-    "mish": (
-        "T t = tanh((x < 0 ? (T)0 : x) + log1p(exp(-abs(x))));"
-        "T s = (T)1 / ((T)1 + exp(-x)); slope = t + x * s * ((T)1 - t * t); a = x * t;"
-    ),
-}
-_FROM_OUTPUT = {
-    "relu": "kept > 0 ? (T)1 : (T)0",
-    "tanh": "(T)1 - kept * kept",
-    "logistic": "kept - kept * kept",
-    "leaky_relu": "kept > 0 ? (T)1 : c",
-    "elu": "kept > 0 ? (T)1 : kept + c",
-    "selu": f"kept > 0 ? {_SELU_SCALE} : kept + {_SELU_SCALE} * {_SELU_ALPHA}",
-    "softplus": "-expm1(-kept)",
+_SIGNS = zip(COMPARISONS, ("<", "<=", ">", ">=", "==", "!="), strict=True)
+_IN_C: Mapping[str, str] = {
+    "add": "{0} + {1}",
+    "subtract": "{0} - {1}",
+    "multiply": "{0} * {1}",
+    "divide": "{0} / {1}",
+    "negative": "-{0}",
+    "absolute": "abs({0})",
+    # What is not a number stays that: a comparison that decides for the other one would hide it.
+    "maximum": "{0} < {1} || {1} != {1} ? {1} : {0}",
+    "minimum": "{0} > {1} || {1} != {1} ? {1} : {0}",
+    "where": "{0} ? {1} : {2}",
+    **{name: f"{name}({{0}})" for name in FUNCTIONS},
+    **{name: f"{{0}} {sign} {{1}}" for name, sign in _SIGNS},
 }
 
-_UPDATE = {
-    "sgd": "p -= h[0] * g;",
-    "momentum": "v = h[1] * v - h[0] * g; p += v;",
-    "nesterov": "v = h[1] * v - h[0] * g; p += h[1] * v - h[0] * g;",
-    "rmsprop": "v = h[1] * v + h[2] * (g * g); p -= h[0] * g / (sqrt(v) + h[3]);",
-    "adam": "m = h[1] * m + g; v = h[2] * v + g * g; p -= h[0] * m / (sqrt(v) + h[3]);",
-    "adamw": (
-        "T q = i < n_weights ? p * h[4] : p; m = h[1] * m + g; v = h[2] * v + g * g;"
-        "p = q - h[0] * m / (sqrt(v) + h[3]);"
-    ),
-    "nadam": (
-        "m = h[1] * m + g; v = h[2] * v + g * g; p -= h[0] * (h[4] * m + h[5] * g) / (sqrt(v) + h[3]);"
-    ),
-}
-_STATE = {
-    "sgd": (),
-    "momentum": ("v",),
-    "nesterov": ("v",),
-    "rmsprop": ("v",),
-    "adam": ("m", "v"),
-    "adamw": ("m", "v"),
-    "nadam": ("m", "v"),
-}
+
+def _computed(program: Program, inputs: Sequence[str], numbers: str, outputs: Sequence[str]) -> str:
+    """Statements that compute a program's first outputs, T, from what inputs and numbers are called."""
+    lines = []
+    for place, (name, *operands) in enumerate(program.steps):
+        if name in ("input", "number"):
+            value = inputs[operands[0]] if name == "input" else numbers.format(*operands)
+        else:
+            value = _IN_C[name].format(*(f"t{operand}" for operand in operands))
+        lines.append(f"{'bool' if name in COMPARISONS else 'T'} t{place} = {value};")
+    lines += [f"{name} = t{place};" for name, place in zip(outputs, program.outputs, strict=False)]
+    return " ".join(lines)
+
+
+def _name(what: str, program: Program, *more: object) -> str:
+    """A name for a program's kernel alone."""
+    return f"mlp_xp_{what}_{zlib.crc32(repr((program.steps, program.outputs, more)).encode()):08x}"
+
+
+def _numbers(program: Program) -> str:
+    """Its numbers as parameters of a kernel."""
+    return "".join(f", T h{k}" for k in range(len(program.numbers)))
+
 
 LARGEST = 2**31 - 1
 """Elements up to which indices are computed in 32 bits."""
 
 
 @functools.cache
-def _activate_kernel(name: ActivationName, keeps: Literal[True, False]) -> Any:
-    """z ← f(z + b), and kept ← f'(z + b) where it does not follow from that."""
+def _activate_kernel(program: Program, n_outputs: int) -> Any:
+    """z ← f(z + b), and kept ← f'(z + b) where it is asked for."""
     import cupy
 
-    both = keeps and name not in _FROM_OUTPUT
+    outputs = ("a", "kept")[:n_outputs]
     return cupy.ElementwiseKernel(
-        "T z, raw T b, int32 n_b, T c",
-        "T a, T kept" if both else "T a",
-        "T x = z + b[(unsigned int)i % (unsigned int)n_b]; T slope = (T)0; "
-        f"{_FORWARD[name]} {'kept = slope;' if both else ''}",
-        f"mlp_xp_{name}{'_kept' if both else ''}",
+        f"T z, raw T b, int32 n_b{_numbers(program)}",
+        ", ".join(f"T {each}" for each in outputs),
+        f"T x = z + b[(unsigned int)i % (unsigned int)n_b]; {_computed(program, ['x'], 'h{}', outputs)}",
+        _name("activate", program, n_outputs),
     )
 
 
 @functools.cache
-def _chain_kernel(name: ActivationName) -> Any:
+def _chain_kernel(program: Program) -> Any:
     """δ ← δ f', with f' from what was kept."""
     import cupy
 
     return cupy.ElementwiseKernel(
-        "T delta_in, T kept, T c",
+        f"T delta_in, T kept{_numbers(program)}",
         "T delta",
-        f"delta = delta_in * ({_FROM_OUTPUT.get(name, 'kept')});",
-        f"mlp_xp_chain_{name}",
+        _computed(program, ["delta_in", "kept"], "h{}", ["delta"]),
+        _name("chain", program),
     )
 
 
 @functools.cache
-def _update_kernel(name: RuleName) -> Any:
+def _differentiate_kernel(program: Program) -> Any:
+    """z ← s ∂L/∂z, value ← s L."""
+    import cupy
+
+    return cupy.ElementwiseKernel(
+        f"T y, raw T weight, int32 n_outputs, int32 weighted{_numbers(program)}",
+        "T z, T value",
+        "T s = weighted ? weight[(unsigned int)i / (unsigned int)n_outputs] : (T)1; T delta, loss;"
+        f"{_computed(program, ['z', 'y'], 'h{}', ['delta', 'loss'])} z = s * delta; value = s * loss;",
+        _name("differentiate", program),
+    )
+
+
+@functools.cache
+def _update_kernel(program: Program, shrinks: Literal[True, False]) -> Any:
     """A rule's update of p and its state, with its numbers h in device memory.
 
     All is loaded before anything is stored: any array may be any other, for all that the compiler knows, so
@@ -128,15 +121,18 @@ def _update_kernel(name: RuleName) -> Any:
     """
     import cupy
 
-    written = ("p", *_STATE[name])
+    written = [f"v{k}" for k in range(len(program.outputs))]  # p and the state
+    inputs = [written[0], "g", *written[1:]]
     load = "".join(f"T {each} = {each}_; " for each in ("g", *written))
-    numbers = ", ".join(f"h_[{k}]" for k in range(INVERSE))
+    n = sum(name == "number" for name, *_ in program.steps)
+    numbers = "".join(f"T h{k} = h_[{k}]; " for k in range(n + shrinks))
+    shrink = f"v0 = i < n_weights ? v0 * h{n} : v0; " if shrinks else ""
     store = "".join(f" {each}_ = {each};" for each in written)
     return cupy.ElementwiseKernel(
         "T g_, raw T h_, int64 n_weights",
         ", ".join(f"T {each}_" for each in written),
-        f"{load}const T h[] = {{{numbers}}}; {_UPDATE[name]}{store}",
-        f"mlp_xp_{name}",
+        f"{load}{numbers}{shrink}{_computed(program, inputs, 'h{}', written)}{store}",
+        _name("update", program, shrinks),
     )
 
 
@@ -389,15 +385,13 @@ def _real(array: Any) -> Real:
     return "float" if array.dtype.itemsize == 4 else "double"
 
 
-def activate(name: ActivationName, c: float, z: Any, biases: Any, kept: Any) -> None:
+def activate(program: Program, z: Any, biases: Any, kept: Any) -> None:
     """z ← f(z + b) and, where the derivative does not follow from that, kept ← f'(z + b).
 
     Parameters
     ----------
-    name : str
-        Of `ACTIVATIONS`.
-    c : float
-        The activation's parameter (slope, α), where it has one.
+    program : Program
+        Of z: f(z), and f'(z) where it is kept.
     z : array (n_rows, n_units)
         Filled; fewer than 2³¹ elements.
     biases : array (n_units,) or (1,)
@@ -405,31 +399,57 @@ def activate(name: ActivationName, c: float, z: Any, biases: Any, kept: Any) -> 
     kept : array (n_rows, n_units) or None
         Filled; None where the derivative follows from the output, or nobody will ask for it.
     """
-    kernel = _activate_kernel(name, kept is not None)
     outputs = (z,) if kept is None else (z, kept)
-    kernel(z, biases, biases.size, c, *outputs)
+    _activate_kernel(program, len(outputs))(z, biases, biases.size, *program.numbers, *outputs)
 
 
-def chain(name: ActivationName, c: float, delta: Any, kept: Any) -> None:
+def chain(program: Program, delta: Any, kept: Any) -> None:
     """δ ← δ ⊙ f': from a where it follows from it, else from f' itself, whichever was kept."""
-    _chain_kernel(name)(delta, kept, c, delta)
+    _chain_kernel(program)(delta, kept, *program.numbers, delta)
 
 
-def update(name: RuleName, g: Any, scalars: Any, n_weights: int, p: Any, state: dict[str, Any]) -> None:
+def differentiate(program: Program, z: Any, y: Any, weight: Any, per_output: Any) -> None:
+    """A pointwise loss: per_output ← s L, and z becomes δ.
+
+    Parameters
+    ----------
+    program : Program
+        Of z and y: ∂L/∂z and L.
+    z : array (n_rows, n_outputs)
+        Without gaps; filled.
+    y : array like z
+        Read.
+    weight : array (n_rows, 1) or None
+        Read.
+    per_output : array like z
+        Filled.
+    """
+    weighted = weight is not None
+    numbers = (z.shape[1], int(weighted), *program.numbers)
+    _differentiate_kernel(program)(y, weight if weighted else y, *numbers, z, per_output)
+
+
+def update(
+    program: Program, shrinks: bool, scalars: Any, g: Any, n_weights: int, p: Any, *state: Any
+) -> None:
     """A rule's step on flat vectors, in one pass.
 
     Parameters
     ----------
+    program : Program
+        Of p, g and the state: p and the state.
+    shrinks : bool
+        Whether the factor behind the rule's numbers is on the weights, before the step.
+    scalars : array (N_SCALARS,)
+        On the device: the rule's numbers of this step (`fast.programs.numbers_of_step`).
     g : array (n,)
         Read.
-    scalars : array (N_SCALARS,)
-        On the device: the rule's numbers of this step (`mlp_xp.fast.scalars`).
     n_weights : int
-        Elements from the first on that decay, where the rule decays weights.
-    p, state : array (n,), dict of arrays (n,)
+        Elements from the first on that are weights.
+    p, *state : arrays (n,)
         Filled.
     """
-    _update_kernel(name)(g, scalars, n_weights, p, *(state[each] for each in _STATE[name]))
+    _update_kernel(program, shrinks)(g, scalars, n_weights, p, *state)
 
 
 class Sums:

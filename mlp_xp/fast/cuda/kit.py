@@ -8,6 +8,7 @@ from typing import Any
 from mlp_xp.fast.cuda import kernels
 from mlp_xp.fast.cuda.gemm import Gemm
 from mlp_xp.fast.cuda.graph import Captured, NotCapturedError
+from mlp_xp.machine.symbolic import Program
 
 _of_thread = threading.local()
 
@@ -31,9 +32,9 @@ class Kit:
     """
 
     NotCapturedError = NotCapturedError
-    activations = kernels.ACTIVATIONS
     activate = staticmethod(kernels.activate)
     chain = staticmethod(kernels.chain)
+    differentiate = staticmethod(kernels.differentiate)
     pinball = staticmethod(kernels.pinball)
     penalty_gradient = staticmethod(kernels.penalty_gradient)
 
@@ -107,9 +108,9 @@ class Kit:
         """Store the step's loss and penalty at their place."""
         kernels.record(value, penalty, self.counters, waiting)
 
-    def update(self, rule: Any, g: Any, n_weights: int, p: Any, state: dict[str, Any]) -> None:
-        """Apply a rule with the step's numbers."""
-        kernels.update(rule, g, self.scalars, n_weights, p, state)
+    def update(self, program: Program, shrinks: bool, *vectors: Any) -> None:
+        """Apply a rule with the step's numbers: g, how many weights there are, p, and the state."""
+        kernels.update(program, shrinks, self.scalars, *vectors)
 
     def cross_entropy(
         self, z: Any, y: Any, weight: Any, groups: tuple[int, ...], smoothing: float, eps: float, per_row: Any

@@ -12,7 +12,7 @@ from mlp_xp.network import Network
 from mlp_xp.saved.model_file import Model
 from mlp_xp.saved.onnx_file.columns import features, matrix_problem
 from mlp_xp.saved.onnx_file.graph import Graph
-from mlp_xp.saved.onnx_file.network import Layers, check_activations
+from mlp_xp.saved.onnx_file.network import Layers, functions_of
 from mlp_xp.settings import checks
 from mlp_xp.settings.precision import is_coarse
 from mlp_xp.tables.files.one_value import Gaps
@@ -58,7 +58,7 @@ def export_onnx(model: Model, path: str | os.PathLike[str], *, matrix_input: boo
 def onnx_bytes(model: Model, *, matrix_input: bool = False) -> bytes:
     """What `export_onnx` writes; the same model gives the same bytes."""
     parts = _parts(model)
-    check_activations(parts.network)
+    functions_of(parts.network)
     checks.refuse([matrix_problem(parts.inputs) if matrix_input else _names_problem(parts.inputs.names)])
     matrix = MATRIX if matrix_input or not parts.has_names else None
     graph = Graph([*parts.inputs.names, MATRIX, *OUTPUTS])

@@ -1,37 +1,48 @@
-"""Layers, activations and links as operators that exist for float32 and float64 alike."""
+"""Layers, activations and links as operators that exist for float32 and float64 alike.
+
+What is computed of each element follows from the code itself, as a `Program`.
+"""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
-from mlp_xp.activations import (
-    Activation,
-    Custom,
-    Elu,
-    Gelu,
-    Identity,
-    LeakyRelu,
-    Logistic,
-    Mish,
-    Relu,
-    Selu,
-    Silu,
-    Softplus,
-    Tanh,
-)
-from mlp_xp.losses import (
-    ExpLink,
-    GroupedSoftmaxLink,
-    IdentityLink,
-    LogisticLink,
-    SoftmaxLink,
-    SortedLink,
-    group_columns,
-)
+from mlp_xp.activations import Activation, Custom, Logistic, Relu
+from mlp_xp.fast import programs
+from mlp_xp.losses import GroupedSoftmaxLink, Link, SoftmaxLink, SortedLink, group_columns
 from mlp_xp.machine.array_api import to_host
+from mlp_xp.machine.symbolic import Program
 from mlp_xp.network import Network, activation_name
 from mlp_xp.saved.onnx_file.graph import Graph
 from mlp_xp.settings import checks
+
+OPERATORS = {
+    "add": "Add",
+    "subtract": "Sub",
+    "multiply": "Mul",
+    "divide": "Div",
+    "maximum": "Max",
+    "minimum": "Min",
+    "negative": "Neg",
+    "absolute": "Abs",
+    "where": "Where",
+    "sqrt": "Sqrt",
+    "exp": "Exp",
+    "log": "Log",
+    "tanh": "Tanh",
+    "sin": "Sin",
+    "cos": "Cos",
+    "less": "Less",
+    "less_equal": "LessOrEqual",
+    "greater": "Greater",
+    "greater_equal": "GreaterOrEqual",
+    "equal": "Equal",
+}
+"""Of a program's operations."""
+
+SHORTER: dict[str, Activation] = {"Relu": Relu(), "Sigmoid": Logistic()}
+"""Operators that stand for several of those."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,38 +68,48 @@ class Layers:
         named = [self.number(value) if isinstance(value, float) else value for value in values]
         return self.graph.op(kind, *named, **attributes)
 
-    def elu(self, z: str, alpha: float) -> str:
-        """z where z > 0, else α (e^z − 1)."""
-        below = self.op("Sub", self.op("Exp", self.op("Min", z, 0.0)), 1.0)
-        return self.op("Add", self.op("Relu", z), self.op("Mul", below, alpha))
+    def computed(self, program: Program, x: str) -> str:
+        """The first output of a program of one input."""
+        known = {kind: programs.of_activation(f, self.dtype) for kind, f in SHORTER.items()}
 
-    def softplus(self, z: str) -> str:
-        """max(z, 0) + log(1 + e^−|z|)."""
-        e = self.op("Exp", self.op("Neg", self.op("Abs", z)))
-        return self.op("Add", self.op("Relu", z), self.op("Log", self.op("Add", e, 1.0)))
+        @functools.cache
+        def at(place: int) -> str:
+            name, *places = program.steps[place]
+            for kind, both in known.items():
+                inputs = both and inputs_of(both.forward, program, place)
+                if inputs:
+                    return self.op(kind, *map(at, inputs))
+            match name:
+                case "input":
+                    return x
+                case "number":
+                    return self.number(program.numbers[places[0]])
+                case "expm1":
+                    return self.op("Sub", self.op("Exp", *map(at, places)), 1.0)
+                case "log1p":
+                    return self.op("Log", self.op("Add", *map(at, places), 1.0))
+                case "not_equal":
+                    return self.op("Not", self.op("Equal", *map(at, places)))
+            return self.op(OPERATORS[name], *map(at, places))
 
-    def gelu(self, z: str) -> str:
-        """z/2 (1 + tanh(c (z + k z³)))."""
-        bounded = self.op("Max", self.op("Min", z, 100.0), -100.0)
-        cubic = self.op("Mul", self.op("Mul", bounded, bounded), Gelu.k)
-        inner = self.op("Mul", self.op("Mul", bounded, Gelu.c), self.op("Add", cubic, 1.0))
-        return self.op("Mul", z, self.op("Mul", self.op("Add", self.op("Tanh", inner), 1.0), 0.5))
-
-    def activated(self, activation: Activation, z: str) -> str:
-        """a = f(z)."""
-        return ACTIVATIONS[type(activation)](self, activation, z)
+        return at(program.outputs[0])
 
     def outputs(self, network: Network, x: str) -> str:
         """What `Network.predict` gives for x [N, n_features] of the dtype: [N, n_outputs]."""
-        a = x
-        for layer, (weights, biases, activation) in enumerate(network.layers):
+        a, functions = x, functions_of(network)
+        for layer, (program, (weights, biases, _)) in enumerate(zip(functions, network.layers, strict=True)):
             if layer == 0 and network.parameters.input_scale is not None:
                 weights = weights * network.parameters.input_scale
             z = self.op("MatMul", a, self.graph.constant(to_host(weights), self.dtype))
             if biases is not None:
                 z = self.op("Add", z, self.graph.constant(to_host(biases), self.dtype))
-            a = self.activated(activation, z)
-        return LINKS[type(network.output)](self, network.output, a)
+            a = self.computed(program, z)
+        return self.linked(network.output, a)
+
+    def linked(self, link: Link, z: str) -> str:
+        """The predictions."""
+        program = programs.of_link(link, self.dtype)
+        return LINKS[type(link)](self, link, z) if program is None else self.computed(program, z)
 
     def softmax_of_groups(self, z: str, groups: tuple[int, ...]) -> str:
         """Softmax over each group of neighbouring columns."""
@@ -106,39 +127,39 @@ class Layers:
         return self.op("Reshape", ascending, self.op("Shape", z))
 
 
-Written = Callable[[Layers, Any, str], str]
-
-ACTIVATIONS: dict[type, Written] = {
-    Identity: lambda to, f, z: z,
-    Logistic: lambda to, f, z: to.op("Sigmoid", z),
-    Tanh: lambda to, f, z: to.op("Tanh", z),
-    Relu: lambda to, f, z: to.op("Relu", z),
-    LeakyRelu: lambda to, f, z: to.op("Max", z, to.op("Mul", z, f.slope)),
-    Elu: lambda to, f, z: to.elu(z, f.alpha),
-    Selu: lambda to, f, z: to.op("Mul", to.elu(z, f.alpha), f.scale),
-    Softplus: lambda to, f, z: to.softplus(z),
-    Silu: lambda to, f, z: to.op("Mul", z, to.op("Sigmoid", z)),
-    Gelu: lambda to, f, z: to.gelu(z),
-    Mish: lambda to, f, z: to.op("Mul", z, to.op("Tanh", to.softplus(z))),
-}
-
-LINKS: dict[type, Written] = {
-    IdentityLink: lambda to, link, z: z,
-    LogisticLink: lambda to, link, z: to.op("Sigmoid", z),
+LINKS: dict[type, Callable[[Layers, Any, str], str]] = {
     SoftmaxLink: lambda to, link, z: to.op("Softmax", z, axis=1),
-    ExpLink: lambda to, link, z: to.op("Exp", z),
     SortedLink: lambda to, link, z: to.in_order(z, link.n_quantiles),
     GroupedSoftmaxLink: lambda to, link, z: to.softmax_of_groups(z, link.groups),
 }
+"""Links that are more than a function of each element."""
 
 
-def check_activations(network: Network) -> None:
-    """Refuse a network with activations of the user's own, or that nobody has written in operators.
+def inputs_of(pattern: Program, program: Program, place: int) -> set[int] | None:
+    """The place of a pattern's input, if a program computes at a place what the pattern does; else None."""
+
+    def found(place: int, its_place: int) -> set[int] | None:
+        (name, *places), (its_name, *its_places) = program.steps[place], pattern.steps[its_place]
+        if its_name == "input":
+            return {place}
+        if name != its_name:
+            return None
+        if name == "number":
+            return set() if program.numbers[places[0]] == pattern.numbers[its_places[0]] else None
+        parts = [found(*both) for both in zip(places, its_places, strict=True)]
+        return None if None in parts else set().union(*filter(None, parts))
+
+    inputs = found(place, pattern.outputs[0])
+    return inputs if inputs and len(inputs) == 1 else None
+
+
+def functions_of(network: Network) -> list[Program]:
+    """What each layer's activation computes.
 
     Raises
     ------
     ValueError
-        With their names.
+        Some are the user's own, or more than a function of each element; with their names.
     """
     checks.refuse(
         f"the activation {f.name!r} is its user's own Python code, which an ONNX file cannot hold: train "
@@ -146,9 +167,11 @@ def check_activations(network: Network) -> None:
         for f in network.activations
         if isinstance(f, Custom)
     )
+    found = {f: programs.of_activation(f, network.backend.dtype_name) for f in network.activations}
     checks.refuse(
-        f"the activation {activation_name(f)!r} has no form in ONNX's operators yet: write it in "
-        "ACTIVATIONS of mlp_xp/saved/onnx_file/network.py, or train with another one."
-        for f in network.activations
-        if type(f) not in ACTIVATIONS
+        f"the activation {activation_name(f)!r} has no form in ONNX's operators: what it does is more than a "
+        "formula of each element. Train with another one."
+        for f, both in found.items()
+        if both is None
     )
+    return [both.forward for f in network.activations if (both := found[f])]

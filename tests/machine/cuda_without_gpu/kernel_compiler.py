@@ -11,6 +11,7 @@ import cupy
 import numpy as np
 from cupy._core import _kernel, core
 from cupy.cuda import compiler
+from stand_ins.all_programs import ARGUMENTS
 
 ARCHITECTURES = ("80", "90")
 FLOATS = ("float32", "float64")
@@ -26,9 +27,9 @@ INDEXER = 2
 def kernels_of(module):
     """Return every kernel that the functions of ``module`` make.
 
-    A function that makes one takes no arguments, or arguments that are annotated with Literal: it
-    is called with each combination of them. A place in the source that makes a kernel and is not
-    reached in this way is an error, so that no kernel goes unchecked.
+    A function that makes one takes no arguments, those of `all_programs`, or arguments that are
+    annotated with Literal: it is called with each combination of them. A place in the source that
+    makes a kernel and is not reached in this way is an error, so that no kernel goes unchecked.
     """
     source = inspect.getsource(module)
     places = _places(ast.parse(source))
@@ -64,6 +65,8 @@ def _last_name(node):
 
 
 def _combinations(function):
+    if function.__name__ in ARGUMENTS:
+        return ARGUMENTS[function.__name__]
     annotations = typing.get_type_hints(function)
     names = inspect.signature(function).parameters
     return itertools.product(*(typing.get_args(annotations[name]) for name in names))

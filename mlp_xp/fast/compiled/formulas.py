@@ -1,0 +1,254 @@
+"""Programs (`machine.symbolic`) as compiled loops, each at an address by which a compiled step calls it.
+
+So a step is compiled once, whatever it computes with, and a function that is new is compiled alone. Numba
+keeps both on disk, a loop under the text of its program.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mlp_xp.fast.compiled import elementary
+from mlp_xp.fast.compiled.compiler import ANY_ORDER, EXACT, for_c, pieces
+from mlp_xp.fast.compiled.losses import signature
+from mlp_xp.machine.symbolic import COMPARISONS, Program
+
+FUNCTIONS: Mapping[str, Callable[[float], float]] = {
+    "exp": elementary.exp,
+    "expm1": elementary.expm1,
+    "log": math.log,
+    "log1p": elementary.log1p,
+    "tanh": elementary.tanh,
+    "sin": math.sin,
+    "cos": math.cos,
+}
+"""Computed in float64, whatever the arrays hold."""
+
+
+def _called(name: str) -> Callable[..., Any]:
+    return lambda to, x: to.call(to.module.declare_intrinsic(name, [x.type]), [x])
+
+
+def _compared(sign: str) -> Callable[..., Any]:
+    return lambda to, x, y: to.fcmp_ordered(sign, x, y)
+
+
+def _larger(sign: str) -> Callable[..., Any]:
+    """The one that `sign` prefers; what is not a number stays that."""
+    return lambda to, x, y: to.select(
+        to.or_(to.fcmp_ordered(sign, x, y), to.fcmp_unordered("uno", y, y)), y, x
+    )
+
+
+OPERATIONS: Mapping[str, Callable[..., Any]] = {
+    "add": lambda to, x, y: to.fadd(x, y),
+    "subtract": lambda to, x, y: to.fsub(x, y),
+    "multiply": lambda to, x, y: to.fmul(x, y),
+    "divide": lambda to, x, y: to.fdiv(x, y),
+    "maximum": _larger("<"),
+    "minimum": _larger(">"),
+    "where": lambda to, condition, x, y: to.select(condition, x, y),
+    "negative": lambda to, x: to.fneg(x),
+    "absolute": _called("llvm.fabs"),
+    "sqrt": _called("llvm.sqrt"),
+    **{name: _compared(sign) for name, sign in zip(COMPARISONS, ("<", "<=", ">", ">=", "=="), strict=False)},
+    "not_equal": lambda to, x, y: to.fcmp_unordered("!=", x, y),
+}
+"""In LLVM's instructions."""
+
+
+def text_of(program: Program, n_outputs: int = 0) -> str:
+    """The steps and outputs, by which a loop is found again; the first output stands for those that lack."""
+    steps = ";".join(" ".join(map(str, step)) for step in program.steps)
+    outputs = program.outputs + program.outputs[:1] * (n_outputs - len(program.outputs))
+    return f"{steps}|{' '.join(map(str, outputs))}"
+
+
+def _steps_of(text: str) -> tuple[list[tuple[str, list[int]]], list[int]]:
+    steps, outputs = text.split("|")
+    parts = [step.split() for step in steps.split(";")]
+    return [(name, list(map(int, places))) for name, *places in parts], list(map(int, outputs.split()))
+
+
+def _n_numbers(text: str) -> int:
+    return sum(name == "number" for name, _ in _steps_of(text)[0])
+
+
+def _intrinsics() -> tuple[Any, Any, Any]:
+    """What computes a program's outputs, what loads its numbers, and what calls an address."""
+    try:
+        types, _ = pieces()
+    except ImportError:
+        return (None,) * 3
+    from llvmlite import ir
+    from numba.extending import intrinsic
+
+    wide = types.float64
+
+    @intrinsic(prefer_literal=True)
+    def computed(typing: Any, text: Any, inputs: Any, numbers: Any) -> Any:
+        (steps, outputs), real = _steps_of(text.literal_value), inputs.dtype
+
+        def typed(function: Any) -> tuple[Any, Any]:
+            known = typing.resolve_value_type(function)
+            return known, known.get_call_type(typing, (wide,), {})
+
+        functions = {name: typed(FUNCTIONS[name]) for name, _ in steps if name in FUNCTIONS}
+
+        def build(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+            values: list[tuple[Any, Any]] = []  # each with its type; a number takes that of what it meets
+
+            def taken(place: int, kind: Any) -> Any:
+                value, own = values[place]
+                return value if own is types.boolean else context.cast(builder, value, own or wide, kind)
+
+            for name, places in steps:
+                if name in ("input", "number"):
+                    value = builder.extract_value(given[1 if name == "input" else 2], *places)
+                    values.append((value, real if name == "input" else None))
+                elif name in functions:
+                    function = context.get_function(*functions[name])
+                    for library in getattr(function, "libs", ()):
+                        context.active_code_library.add_linking_library(library)
+                    values.append((function(builder, [taken(places[0], wide)]), wide))
+                else:
+                    kinds = {values[place][1] for place in places}
+                    kind = wide if wide in kinds else real if real in kinds or name == "where" else None
+                    value = OPERATIONS[name](builder, *(taken(place, kind or wide) for place in places))
+                    values.append((value, types.boolean if name in COMPARISONS else kind))
+            return context.make_tuple(
+                builder, signature.return_type, [taken(place, wide) for place in outputs]
+            )
+
+        return types.UniTuple(wide, len(outputs))(text, inputs, numbers), build
+
+    @intrinsic(prefer_literal=True)
+    def numbers_of(_typing: Any, text: Any, pointer: Any) -> Any:
+        n = _n_numbers(text.literal_value)
+
+        def build(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+            places = [builder.gep(given[1], [ir.Constant(ir.IntType(64), k)]) for k in range(n)]
+            return context.make_tuple(builder, signature.return_type, list(map(builder.load, places)))
+
+        return types.UniTuple(wide, n)(text, pointer), build
+
+    @intrinsic
+    def call(_typing: Any, address: Any, arguments: Any) -> Any:
+        def build(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+            passed = []
+            for k, kind in enumerate(signature.args[1]):
+                value = builder.extract_value(given[1], k)
+                if isinstance(kind, types.Array):
+                    passed.append(context.make_array(kind)(context, builder, value).data)
+                else:
+                    to = wide if kind is wide else types.int64
+                    passed.append(context.cast(builder, value, kind, to))
+            of = ir.FunctionType(ir.DoubleType(), [value.type for value in passed])
+            return builder.call(builder.inttoptr(given[0], of.as_pointer()), passed)
+
+        return wide(address, arguments), build
+
+    return computed, numbers_of, call
+
+
+_computed, _numbers_of, call = _intrinsics()
+
+
+def _types(dtype: str) -> tuple[Any, ...]:
+    """Numbers of a dtype, pointers to them and to float64, float64, whole numbers; and what makes arrays."""
+    types, carray = pieces()
+    real = getattr(types, dtype)
+    return real, types.CPointer(real), types.CPointer(types.float64), types.float64, types.int64, carray
+
+
+@functools.cache
+def activate(text: str, dtype: str) -> Any:
+    """(z, kept, biases, numbers, n_units, n_rows): z ← f(z + b), kept ← f'(z + b) if that is computed."""
+    _, array, doubles, double, whole, carray = _types(dtype)
+    keeps = len(_steps_of(text)[1]) > 1
+
+    @for_c(double(array, array, array, doubles, whole, whole), ANY_ORDER)
+    def loop(z_: Any, kept_: Any, biases: Any, numbers: Any, n_units: int, n_rows: int) -> float:
+        z, kept, given = (
+            carray(z_, (n_units, n_rows)),
+            carray(kept_, (n_units, n_rows)),
+            _numbers_of(text, numbers),
+        )
+        for j in range(n_units):
+            bias = biases[j]
+            for i in range(n_rows):
+                found = _computed(text, (z[j, i] + bias,), given)
+                if keeps:
+                    kept[j, i] = found[-1]
+                z[j, i] = found[0]
+        return 0.0
+
+    return loop
+
+
+@functools.cache
+def chain(text: str, dtype: str) -> Any:
+    """(δ, kept, numbers, n): δ ← δ f'."""
+    _, array, doubles, double, whole, carray = _types(dtype)
+
+    @for_c(double(array, array, doubles, whole), ANY_ORDER)
+    def loop(delta_: Any, kept_: Any, numbers: Any, n: int) -> float:
+        delta, kept, given = carray(delta_, n), carray(kept_, n), _numbers_of(text, numbers)
+        for i in range(n):
+            delta[i] = _computed(text, (delta[i], kept[i]), given)[0]
+        return 0.0
+
+    return loop
+
+
+@functools.cache
+def differentiate(text: str, dtype: str) -> Any:
+    """A pointwise loss, with the arguments of `losses.softmax`, of which it reads no labels."""
+    _, carray = pieces()
+
+    @for_c(signature(dtype), ANY_ORDER)
+    def loop(
+        z_: Any, y_: Any, _labels: Any, weight: Any, _rest: Any, numbers: Any, n_outputs: int, n_rows: int,
+        is_weighted: int, factor: float,
+    ) -> float:  # fmt: skip
+        z, y = carray(z_, (n_outputs, n_rows)), carray(y_, (n_rows, n_outputs))
+        given, total = _numbers_of(text, numbers), 0.0
+        for j in range(n_outputs):
+            for i in range(n_rows):
+                s = weight[i] if is_weighted else 1.0
+                slope, value = _computed(text, (1.0 * z[j, i], 1.0 * y[i, j]), given)  # float64
+                total += s * value
+                z[j, i] = factor * s * slope
+        return total
+
+    return loop
+
+
+@functools.cache
+def update(text: str, dtype: str, n_state: int, shrinks: bool) -> Any:
+    """(p, g, first, second, numbers, n, n_weights): a rule's step, with the bits of the plain one.
+
+    Behind the program's numbers comes the factor on the weights, which are the first n_weights of p.
+    """
+    real, array, doubles, double, whole, carray = _types(dtype)
+    at_factor = _n_numbers(text)
+
+    @for_c(double(array, array, array, array, doubles, whole, whole), EXACT)
+    def loop(p_: Any, g_: Any, first_: Any, second_: Any, numbers: Any, n: int, n_weights: int) -> float:
+        p, g, first, second = carray(p_, n), carray(g_, n), carray(first_, n), carray(second_, n)
+        given = _numbers_of(text, numbers)
+        if shrinks:
+            factor = real(numbers[at_factor])
+            for i in range(n_weights):
+                p[i] *= factor
+        for i in range(n):
+            found = _computed(text, (p[i], g[i], first[i], second[i]), given)
+            if n_state > 0:
+                first[i] = found[1]
+            if n_state > 1:
+                second[i] = found[2]
+            p[i] = found[0]
+        return 0.0
+
+    return loop

@@ -1,0 +1,96 @@
+"""The programs of the catalogues' functions: compiled, made CUDA kernels, and written as ONNX operators.
+
+None for what has none, and for all that is not itself of a catalogue: a subclass may compute otherwise, and
+a user's own function may change from call to call.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mlp_xp.activations import ACTIVATIONS, Activation
+from mlp_xp.losses import LINKS, LOSSES, Link, Loss, Pointwise
+from mlp_xp.machine.array_api import backend
+from mlp_xp.machine.symbolic import Program, program
+from mlp_xp.optimizers import OPTIMIZERS, Rule
+from mlp_xp.settings.catalogue import known_name
+
+
+class Both(NamedTuple):
+    """An activation on the way there, and on the way back.
+
+    Attributes
+    ----------
+    forward : Program
+        Of z: a, and f'(z) where that does not follow from it.
+    chain : Program
+        Of δ and what was kept: δ f'.
+    """
+
+    forward: Program
+    chain: Program
+
+
+def of_activation(f: Activation, dtype: str) -> Both | None:
+    """An activation's two programs."""
+    return _of_activation(f, dtype) if known_name(ACTIVATIONS, f) else None
+
+
+@functools.lru_cache(maxsize=1024)
+def _of_activation(f: Activation, dtype: str) -> Both | None:
+    on = backend("cpu", dtype)
+
+    def forward(inputs: Sequence[Any], _: Sequence[Any], kept: Any) -> Sequence[Any]:
+        f.forward(on, inputs[0], None if f.keeps_output else kept)
+        return inputs if f.keeps_output else [*inputs, kept]
+
+    def chain(inputs: Sequence[Any], *_: Any) -> Sequence[Any]:
+        f.chain(on, *inputs)
+        return inputs[:1]
+
+    there, back = program(forward, 1), program(chain, 2)
+    return None if there is None or back is None else Both(there, back)
+
+
+def of_loss(loss: Loss, dtype: str) -> Program | None:
+    """Of z and y: ∂L/∂z and L."""
+    return _of_loss(loss, dtype) if isinstance(loss, Pointwise) and known_name(LOSSES, loss) else None
+
+
+@functools.lru_cache(maxsize=1024)
+def _of_loss(loss: Pointwise, dtype: str) -> Program | None:
+    on = backend("cpu", dtype)
+
+    def differentiate(inputs: Sequence[Any], *_: Any) -> Sequence[Any]:
+        z, y = inputs
+        return z, loss.differentiate(on, z, y) * loss.part
+
+    return program(differentiate, 2)
+
+
+def of_link(link: Link, dtype: str) -> Program | None:
+    """Of z: the prediction."""
+    on = backend("cpu", dtype)
+    return program(lambda inputs, *_: [link(on, *inputs)], 1) if known_name(LINKS, link) else None
+
+
+def of_rule(rule: Rule) -> Program | None:
+    """Of p, g and the state, with the numbers of a step: p and the state."""
+    return _of_rule(rule) if known_name(OPTIMIZERS, rule) else None
+
+
+@functools.lru_cache(maxsize=1024)
+def _of_rule(rule: Rule) -> Program | None:
+    def move(inputs: Sequence[Any], h: Sequence[float], _: Any) -> Sequence[Any]:
+        p, g, *state = inputs
+        rule.move(np, h, p, g, **dict(zip(rule.state, state, strict=True)))
+        return p, *state
+
+    return program(move, 2 + len(rule.state), len(rule.numbers(1, 1.0)))
+
+
+def numbers_of_step(rule: Rule, program: Program, t: int, rate: float) -> tuple[float, ...]:
+    """A program's numbers at step t and rate η, and behind them the factor on weights that decay."""
+    return (*rule.numbers(t, rate), *program.numbers, 1.0 - rate * rule.weight_decay)
