@@ -1,21 +1,26 @@
 """An activation, a loss and an update rule added as CONTRIBUTING says: one class and one line each.
 
-Nothing else knows them, and nothing else fails: they train on the plain way, whatever way is asked for, in
-the command line and in the estimators, and an ONNX file says in one sentence what is missing.
+Nothing else knows them, and they are everywhere: in compiled steps, CUDA kernels, ONNX files, the command
+line, the estimators and the report. One that is more than a formula of each element trains on the plain way,
+and an export says so in one sentence.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
 from arrays import host
 from command_line import runner
+from stand_ins.stand_in_kit import StandInKit
 
-from mlp_xp import Loader, Network, load, save, train
+from mlp_xp import Loader, Network, load, save, train, training_loop
 from mlp_xp.activations import ACTIVATIONS, Activation
 from mlp_xp.fast import on_cpu
+from mlp_xp.fast.on_cuda import CudaStep
 from mlp_xp.losses import LOSSES, Pointwise
 from mlp_xp.optimizers import OPTIMIZERS, Rule
+from mlp_xp.step import Step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +50,28 @@ class LogCosh(Pointwise):
 
 @dataclasses.dataclass(frozen=True)
 class SignDescent(Rule):
-    """p ← p − η sign(g)."""
+    """m ← ½ m + ½ g, p ← p − η sign(m)."""
 
-    def update(self, xp, t, rate, p, g):
-        p -= rate * xp.sign(g)
+    state = ("m",)
+
+    def move(self, xp, h, p, g, m):
+        (rate,) = h
+        m *= 0.5
+        m += 0.5 * g
+        p -= rate * xp.sign(m)
+
+
+@dataclasses.dataclass(frozen=True)
+class Arctan(Activation):
+    """f(z) = arctan z, f' = 1 / (1 + z²): nobody has written the arc tangent in other languages."""
+
+    def forward(self, backend, z, kept):
+        if kept is not None:
+            kept[...] = 1.0 / (1.0 + z * z)
+        backend.into(z, backend.xp.atan, z)
+
+    def derivative(self, backend, kept):
+        return kept
 
 
 X = np.random.default_rng(0).normal(size=(60, 3))
@@ -58,6 +81,7 @@ Y = np.sin(X[:, :1]) + X[:, 1:2]
 @pytest.fixture(autouse=True)
 def new_pieces(monkeypatch):
     monkeypatch.setitem(ACTIVATIONS, "softsign", Softsign)
+    monkeypatch.setitem(ACTIVATIONS, "arctan", Arctan)
     monkeypatch.setitem(LOSSES, "log_cosh", LogCosh)
     monkeypatch.setitem(OPTIMIZERS, "sign_descent", SignDescent)
 
@@ -70,21 +94,35 @@ NEW = [
 ]
 
 
-@pytest.mark.parametrize("new", NEW)
-@pytest.mark.parametrize("way", ["plain", "fused", "fast"])
-def test_they_train_in_every_way(new, way, monkeypatch):
+def trained(activation="tanh", loss="squared_error", optimizer="adam", way="plain"):
+    """The weights after a training."""
+    network = Network((3, 6, 1), activation=activation, seed=1, dtype="float64")
+    named = {"loss": loss, "optimizer": optimizer, "way": way, "max_epochs": 10}
+    losses = [epoch.train_loss for epoch in train(network, Loader(X, Y, batch_size=10), **named)]
+    assert losses[-1] < losses[0]
+    return host(network.parameters.flat)
+
+
+@pytest.mark.parametrize("new", [*NEW, {"activation": "arctan"}])
+@pytest.mark.needs("numba", "scipy")
+def test_they_are_compiled_where_they_are_formulas(new, monkeypatch):
     monkeypatch.setattr(on_cpu, "first_compiled_step", lambda *_: 3)  # long before the end
-    options = {"activation": "tanh", "loss": "squared_error", "optimizer": "adam", **new}
+    made, make_steps = [], on_cpu.CpuStep._make_steps
+    monkeypatch.setattr(
+        on_cpu.CpuStep, "_make_steps", lambda *given: made.append(make_steps(*given)) or made[-1]
+    )
+    np.testing.assert_allclose(trained(**new, way="fast"), trained(**new), rtol=1e-7, atol=1e-9)
+    assert bool(made) == ("arctan" not in new.values())
 
-    def weights(way):
-        network = Network((3, 6, 1), activation=options["activation"], seed=1, dtype="float64")
-        loader = Loader(X, Y, batch_size=10)
-        rest = {"loss": options["loss"], "optimizer": options["optimizer"]}
-        losses = [epoch.train_loss for epoch in train(network, loader, way=way, max_epochs=10, **rest)]
-        assert losses[-1] < losses[0]
-        return host(network.parameters.flat)
 
-    np.testing.assert_allclose(weights(way), weights("plain"), rtol=1e-7, atol=1e-9)
+@pytest.mark.parametrize("new", [*NEW, {"activation": "arctan"}])
+def test_they_are_kernels_where_they_are_formulas(new, monkeypatch):
+    kit = StandInKit()
+    step = functools.partial(CudaStep, kit=kit)
+    monkeypatch.setattr(training_loop, "ways", lambda _, way, **named: Step if way == "plain" else step)
+    np.testing.assert_allclose(trained(**new, way="fast"), trained(**new), rtol=1e-7, atol=1e-9)
+    assert {"differentiate", "update"} <= set(kit.calls)
+    assert ("activate" in kit.calls) == ("arctan" not in new.values())
 
 
 def test_they_have_the_gradients_that_they_state():
@@ -113,7 +151,7 @@ def test_the_estimators_have_them():
     fitted = MLPRegressor(
         hidden_layer_sizes=(6,),
         activation="softsign",
-        loss="huber",
+        loss="log_cosh",
         solver="sign_descent",
         max_iter=50,
         tol=1.0,
@@ -133,9 +171,16 @@ def test_the_command_line_and_the_report_have_them(tmp_path, capsys):
     assert "softsign" in (tmp_path / "report.html").read_text()
 
 
-@pytest.mark.needs("onnx")
-def test_an_onnx_file_says_what_is_missing(tmp_path):
+@pytest.mark.needs("onnx", "onnxruntime")
+def test_an_onnx_file_has_them_or_says_what_is_missing(tmp_path):
+    import onnxruntime
+
     from mlp_xp.saved.onnx_file import export_onnx
 
-    with pytest.raises(ValueError, match=r"the activation 'softsign' has no form in ONNX's operators yet"):
-        export_onnx(Network((3, 6, 1), activation="softsign"), tmp_path / "model.onnx")
+    network = Network((3, 6, 1), activation="softsign", seed=1)
+    export_onnx(network, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    (found,) = session.run(None, {session.get_inputs()[0].name: X.astype("float32")})
+    np.testing.assert_allclose(found, network.predict(X), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match=r"the activation 'arctan' has no form in ONNX's operators"):
+        export_onnx(Network((3, 6, 1), activation="arctan"), tmp_path / "model.onnx")
