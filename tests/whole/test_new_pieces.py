@@ -155,6 +155,7 @@ def test_the_estimators_have_them():
         solver="sign_descent",
         max_iter=50,
         tol=1.0,
+        random_state=0,
     ).fit(X, Y[:, 0])
     assert np.isfinite(fitted.predict(X)).all()
 
