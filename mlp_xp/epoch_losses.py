@@ -2,7 +2,7 @@
 
 import array
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ class Room(NamedTuple):
 
     Attributes
     ----------
-    waiting : array (READ_EVERY,)
+    waiting : array (READ_EVERY,), or with a column for each member
         All that wait; always the same array.
     start, n : int
         The place of the first value, and how many there is room for.
@@ -37,6 +37,13 @@ class Room(NamedTuple):
 class Values:
     """Numbers computed on the device, read by the host many at a time: reading one stops a GPU's queue.
 
+    Parameters
+    ----------
+    backend : Backend
+        Where they wait.
+    members : int, optional
+        Of how many each value has a number.
+
     Attributes
     ----------
     read : array.array of float
@@ -45,8 +52,10 @@ class Values:
         Whether something among it is infinite or nan.
     """
 
-    def __init__(self, backend: Backend) -> None:
-        self._waiting = backend.zeros((READ_EVERY,))
+    def __init__(self, backend: Backend, members: int | None = None) -> None:
+        self._width = members or 1
+        self._most = max(2, READ_EVERY // self._width)
+        self._waiting = backend.zeros((self._most,) if members is None else (self._most, members))
         self.clear()
 
     def clear(self) -> None:
@@ -57,31 +66,31 @@ class Values:
 
     def append(self, value: Array) -> None:
         """Store a 0-d array on the device."""
-        self._waiting[self._n_waiting] = value
+        self._waiting[self._n_waiting, ...] = value
         self.stored(1)
 
     def room(self, n: int, most: int) -> Room:
         """Room for n values, or as many times n as there is, `most` times; `stored` counts those filled."""
-        if self._n_waiting + n > READ_EVERY:
+        if self._n_waiting + n > self._most:
             self.flush()
-        n_times = min(most, (READ_EVERY - self._n_waiting) // n)
+        n_times = min(most, (self._most - self._n_waiting) // n)
         return Room(self._waiting, self._n_waiting, n * n_times)
 
     def stored(self, n: int) -> None:
         """Count n values that are in their place; read all when it is time."""
         self._n_waiting += n
-        if self._n_waiting == READ_EVERY:
+        if self._n_waiting == self._most:
             self.flush()
 
     def forget(self, n: int) -> None:
         """Forget the last n values."""
-        known = len(self.read) + self._n_waiting - n
+        known = len(self.read) // self._width + self._n_waiting - n
         self._n_waiting = max(0, self._n_waiting - n)
-        del self.read[known - self._n_waiting :]
+        del self.read[(known - self._n_waiting) * self._width :]
 
     def flush(self) -> None:
         """Read what is waiting."""
-        latest = to_host(self._waiting)[: self._n_waiting].tolist()
+        latest = to_host(self._waiting)[: self._n_waiting].ravel().tolist()
         self.read.extend(latest)
         self.broken = self.broken or not all(map(math.isfinite, latest))
         self._n_waiting = 0
@@ -98,11 +107,15 @@ class EpochLosses:
         Whether J is divided by Σ s_i.
     has_penalty : bool
         Whether a step with rows has a second value, λ R(w).
+    members : int, optional
+        Of how many each value has a number.
     """
 
-    def __init__(self, backend: Backend, *, takes_mean: bool, has_penalty: bool) -> None:
+    def __init__(
+        self, backend: Backend, *, takes_mean: bool, has_penalty: bool, members: int | None = None
+    ) -> None:
         self.takes_mean, self.has_penalty = takes_mean, has_penalty
-        self._values = Values(backend)
+        self._values = Values(backend, members)
         self.start()
 
     def start(self) -> None:
@@ -143,37 +156,22 @@ class EpochLosses:
         del self._steps_of_values[len(self._steps_of_values) - n_values :]
 
     def objective(self) -> float:
-        """J over the steps since `start`, each at the weights of its time, summed in float64.
-
-        The mean divides by Σ s_i of the epoch; the sum averages the penalty over the steps.
-        """
+        """J over the steps since `start`, each at the weights of its time, summed in float64."""
         self._values.flush()
         if self._values.broken:
             return math.nan
-        try:
-            return self._mean() if self.takes_mean else self._sum()
-        except OverflowError:  # each is finite, their sum is not
-            return math.inf
-
-    def _mean(self) -> float:
-        divisor = math.fsum(self._divisors)
-        return math.fsum(self._values.read) / divisor if divisor else 0.0
-
-    def _sum(self) -> float:
-        losses, penalties, divisors = zip(*self.steps(), strict=True)
-        return math.fsum(losses) + math.fsum(penalties) / max(1, sum(map(bool, divisors)))
+        return objective_of(
+            self._values.read,
+            self._steps_of_values,
+            self._divisors,
+            takes_mean=self.takes_mean,
+            has_penalty=self.has_penalty,
+        )
 
     def steps(self) -> list[tuple[float, float, float]]:
         """Σ s_i L_i, λ R(w) and Σ s_i of each step since `start`."""
         self._values.flush()
-        values: list[list[float]] = [[] for _ in self._divisors]
-        for step, value in zip(self._steps_of_values, self._values.read, strict=True):
-            values[step].append(value)
-        terms = []
-        for of_step, divisor in zip(values, self._divisors, strict=True):
-            penalty = of_step.pop() if self.has_penalty and divisor else 0.0
-            terms.append((sum(of_step), penalty, divisor))
-        return terms
+        return _terms(self._values.read, self._steps_of_values, self._divisors, self.has_penalty)
 
     def first_failure(self) -> int | None:
         """The first step since `start` (from 0) with a value that is not finite; None if all are."""
@@ -198,3 +196,39 @@ class EpochLosses:
         self._values.read = array.array("d", arrays["epoch.values"].tolist())
         self._steps_of_values = array.array("q", arrays["epoch.steps"].tolist())
         self._divisors = array.array("d", arrays["epoch.divisors"].tolist())
+
+
+def objective_of(
+    values: Sequence[float],
+    steps: Sequence[int],
+    divisors: Sequence[float],
+    *,
+    takes_mean: bool,
+    has_penalty: bool,
+) -> float:
+    """J from the values of some steps, which are finite: of each value its step, of each step Σ s_i.
+
+    The mean divides by Σ s_i of the epoch; the sum averages the penalty over the steps.
+    """
+    try:
+        if takes_mean:
+            divisor = math.fsum(divisors)
+            return math.fsum(values) / divisor if divisor else 0.0
+        losses, penalties, weights = zip(*_terms(values, steps, divisors, has_penalty), strict=True)
+        return math.fsum(losses) + math.fsum(penalties) / max(1, sum(map(bool, weights)))
+    except OverflowError:  # each is finite, their sum is not
+        return math.inf
+
+
+def _terms(
+    values: Sequence[float], steps: Sequence[int], divisors: Sequence[float], has_penalty: bool
+) -> list[tuple[float, float, float]]:
+    """Σ s_i L_i, λ R(w) and Σ s_i of each step."""
+    of_steps: list[list[float]] = [[] for _ in divisors]
+    for step, value in zip(steps, values, strict=True):
+        of_steps[step].append(value)
+    terms = []
+    for of_step, divisor in zip(of_steps, divisors, strict=True):
+        penalty = of_step.pop() if has_penalty and divisor else 0.0
+        terms.append((sum(of_step), penalty, divisor))
+    return terms

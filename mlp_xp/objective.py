@@ -8,6 +8,8 @@ L_i sums over the outputs; s_i is the sample weight; biases are never penalised.
 
 from typing import Any
 
+import numpy as np
+
 from mlp_xp.backprop import backprop
 from mlp_xp.dropout import Dropout
 from mlp_xp.epoch_losses import EpochLosses
@@ -59,7 +61,8 @@ class Objective:
         self.dropout, self.reduction, self.ranks = dropout, reduction, ranks
         self.targets = targets_of(network, loss, ranks)
         self._memo: Memo | None = None
-        self.gradient = network.parameters.zeros_like(extra=0 if ranks is None else 3)
+        n_sums = 1 + 2 * (network.members or 1)  # a wish to stop, Σ s_i L_i and Σ s_i
+        self.gradient = network.parameters.zeros_like(extra=0 if ranks is None else n_sums)
         self.losses = EpochLosses(
             network.backend, takes_mean=reduction == "mean", has_penalty=regularizer is not None
         )
@@ -83,10 +86,21 @@ class Objective:
         """
         gradient = self.gradient
         known = batch.divisor if self.reduction == "mean" else None
+        self.add_chunks(batch, number, 1.0 / known if known else None)
+        divisor = batch.divisor or 0.0
+        scale = 1.0 if self.reduction == "sum" else 1.0 / divisor if divisor else 0.0
+        if not known and scale != 1.0:
+            gradient.flat *= scale
+        if divisor and (penalty := self.add_penalty(scale)) is not None:
+            self.losses.add(penalty)
+        self.losses.end_step(divisor)
+
+    def add_chunks(self, batch: Batch, number: int, factor: float | Array | None) -> None:
+        """Fill `gradient` with the Σ s_i ∂L_i/∂w of a batch, times a factor; its Σ s_i L_i waits."""
         n_done, own_value = 0, 0.0
-        computing, most_weights = self.network.backend.runtime.computing, gradient.most_weights
+        computing, most_weights = self.network.backend.runtime.computing, self.gradient.most_weights
         for x, y, weight in batch:
-            factor, at = 1.0 / known if known else None, batch.first_row + n_done
+            at = batch.first_row + n_done
             with computing(x.shape[0] * most_weights):
                 value = self.add_chunk(x, y, weight, factor, number, at, add=n_done > 0)
             n_done += x.shape[0]
@@ -96,13 +110,6 @@ class Objective:
                 own_value = own_value + value
         if self.ranks is not None:
             self._add_up(self.ranks, own_value, batch, n_done)
-        divisor = batch.divisor or 0.0
-        scale = 1.0 if self.reduction == "sum" else 1.0 / divisor if divisor else 0.0
-        if not known and scale != 1.0:
-            gradient.flat *= scale
-        if divisor and (penalty := self.add_penalty(scale)) is not None:
-            self.losses.add(penalty)
-        self.losses.end_step(divisor)
 
     def add_chunk(
         self,
@@ -157,16 +164,19 @@ class Objective:
 
     def _add_up(self, ranks: Ranks, own_value: float | Array, batch: Batch, n_rows: int) -> None:
         """Sum the gradient, Σ s_i L_i, Σ s_i and wishes to stop over all ranks, in one message."""
-        gradient, size = self.gradient, self.gradient.size
+        gradient, members = self.gradient, self.network.members
         if not n_rows:
             gradient.flat[...] = 0.0
-        gradient.vector[size] = own_value
-        own = (batch.own_weight, float(ranks.stop_asked))
-        weight, n_that_stop = ranks.sum(gradient.vector, own, self.network.backend)
+        values = gradient.extra[: members or 1]
+        values[...] = own_value
+        own = np.broadcast_to(batch.own_weight, members or 1).tolist()
+        *weights, n_that_stop = ranks.sum(
+            gradient.vector, [*own, float(ranks.stop_asked)], self.network.backend
+        )
         ranks.stop_agreed = n_that_stop > 0
-        self.losses.add(gradient.vector[size])
+        self.losses.add(values[0] if members is None else values)
         if batch.divisor is None:
-            batch.divisor = weight
+            batch.divisor = weights[0] if members is None else np.array(weights)
 
 
 def targets_of(network: Network, loss: Loss, ranks: Ranks | None = None) -> dict[str, Any]:

@@ -33,12 +33,15 @@ class Stopping:
 
     def reason(self, history: History) -> str | None:
         """Why the run is over, or None."""
-        return (
-            self.good_enough(history)
-            or self.no_improvement(history)
-            or self.out_of_time(history)
-            or self.out_of_epochs(history)
-        )
+        return self.of_losses(history) or self.of_clock(history)
+
+    def of_losses(self, history: History) -> str | None:
+        """Why it is over by its losses, which each member has of its own."""
+        return self.good_enough(history) or self.no_improvement(history)
+
+    def of_clock(self, history: History) -> str | None:
+        """Why it is over by what all members share."""
+        return self.out_of_time(history) or self.out_of_epochs(history)
 
     def out_of_epochs(self, history: History) -> str | None:
         """All epochs are done."""

@@ -4,19 +4,21 @@ It is a generator of epochs. The caller's loop logs, plots, checkpoints and brea
 """
 
 import dataclasses
-import functools
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from mlp_xp.dropout import resolve_dropout
+from mlp_xp.dropout import Dropout, resolve_dropout
 from mlp_xp.fast import WAYS
 from mlp_xp.forward import Memo
 from mlp_xp.history import History
 from mlp_xp.losses import LOSSES, Loss
 from mlp_xp.machine.data_parallel import Ranks
-from mlp_xp.network import Network
+from mlp_xp.members.given import dropout_of, given_to, loss_of, penalty_of
+from mlp_xp.members.step import MemberObjective, MemberOptimizer
+from mlp_xp.members.training import MemberDescent, MemberMonitor, MemberRates, MemberTraining
+from mlp_xp.network import Network, seeds_of
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import LBFGS, OPTIMIZERS, Optimizer, RateFactors, Rule
 from mlp_xp.own import find
@@ -29,7 +31,7 @@ from mlp_xp.run.full_batch import Search
 from mlp_xp.run.monitor import LossMonitor
 from mlp_xp.run.rates import Rates
 from mlp_xp.run.state import Method, Observer, Training, TrainingState
-from mlp_xp.run.validation import mean_loss
+from mlp_xp.run.validation import mean_losses
 from mlp_xp.schedules import SCHEDULES, Schedule
 from mlp_xp.settings import checks, fields
 from mlp_xp.stopping import Stopping
@@ -42,14 +44,14 @@ def train(
     *,
     loss: object = "squared_error",
     optimizer: object = "adam",
-    learning_rate: float = 1e-3,
+    learning_rate: float | Sequence[float] = 1e-3,
     schedule: object = "constant",
     rate_factors: RateFactors | None = None,
     decay_schedule: object = "constant",
     regularizer: object = None,
-    dropout: float | Sequence[float] = 0.0,
+    dropout: float | Sequence[float] | Sequence[Sequence[float]] = 0.0,
     dropout_schedule: object = "constant",
-    clip_norm: float | None = None,
+    clip_norm: float | Sequence[float | None] | None = None,
     reduction: str = "mean",
     validation: Loader | None = None,
     watched_loss: object = None,
@@ -65,7 +67,7 @@ def train(
     ranks: Ranks | None = None,
     way: str = "fast",
     threads: int | None = None,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     state: TrainingState | None = None,
 ) -> Generator[Epoch]:
     """Train a network, and yield after every epoch.
@@ -75,15 +77,18 @@ def train(
     Parameters
     ----------
     network : Network
-        Its parameters are updated in place; its `output` becomes the link of the loss.
+        Its parameters are updated in place; its `output` becomes the link of the loss. Members each have
+        numbers of their own, where they are given, losses, a best epoch and an end; one that has stopped or
+        diverged no longer changes, and does not touch the others.
     loader : Loader
         The training rows. Its batch size makes this SGD, mini-batch SGD or gradient descent.
     loss : str, loss or pair of functions
         A name of `losses.LOSSES`, also with parameters ("huber:delta=2"), or an instance; or one's own, as
-        all pieces may be (`mlp_xp.own`): here a pair (value, derivative) of functions of (z, y).
+        all pieces may be (`mlp_xp.own`): here a pair (value, derivative) of functions of (z, y). Loss,
+        optimizer and regularizer may also be a list with one for each member.
     optimizer : str or rule
         A name of `optimizers.OPTIMIZERS` or an instance. "lbfgs" needs a full batch.
-    learning_rate : float
+    learning_rate : float, or sequence of float with one for each member
         η, the base of the schedule.
     schedule : str, schedule or function
         A name of `schedules.SCHEDULES`, an instance, or a function of the history: the factor on η.
@@ -94,10 +99,11 @@ def train(
     regularizer : str or regularizer, optional
         A name of `regularizers.REGULARIZERS` or an instance.
     dropout : float or sequence of float
-        Probability that a hidden unit is left out of a step: for all hidden layers, or for each.
+        Probability that a hidden unit is left out of a step: for all hidden layers, or for each. Or a
+        sequence of such sequences, one for each member.
     dropout_schedule : str or schedule
         The factor on that probability.
-    clip_norm : float, optional
+    clip_norm : float, or sequence with one for each member, optional
         The largest Euclidean norm of a step's gradient.
     reduction : "mean" or "sum"
         J = (Σ s_i L_i + λ R) / Σ s_i, or without the division.
@@ -137,8 +143,9 @@ def train(
     threads : int, optional
         The most threads that compute: of the BLAS, and of compiled steps. If not given it follows from the
         size of a step and the cores that the process may use. Results differ by rounding.
-    seed : int
-        Of dropout. (The loader has the seed of the order, the network that of its starting weights.)
+    seed : int, or sequence of int with one for each member
+        Of dropout; members have seed, seed + 1, … unless theirs are given. (The loader has the seed of the
+        order, the network that of its starting weights.)
     state : TrainingState, optional
         Go on from here (`Epoch.state`), with the same other arguments. L-BFGS goes on from its weights with
         an empty memory of gradients. With other batches the epoch under way begins anew.
@@ -182,65 +189,128 @@ def train(
     """
     _check_kinds(network, loader, validation)
     network.backend.runtime.select()
-    problems: list[str | None] = []
-    pieces = _found(
-        problems,
-        loss=loss,
-        watched_loss=watched_loss,
-        optimizer=optimizer,
-        schedule=schedule,
-        decay_schedule=decay_schedule,
-        regularizer=regularizer,
-        dropout_schedule=dropout_schedule,
-    )
-    given = Settings(
-        **pieces,
-        problems=problems,
-        learning_rate=learning_rate,
-        clip_norm=clip_norm,
-        reduction=reduction,
-        max_epochs=max_epochs,
-        patience=patience,
-        tolerance=tolerance,
-        loss_below=loss_below,
-        time_budget=time_budget,
-        keep=keep,
-        average=average,
-        on_divergence=on_divergence,
-        way=way,
-        threads=threads,
-        seed=seed,
-    )
-    masks = resolve_dropout(dropout, network.n_layers - 1, seed)
+    named = {
+        "loss": loss,
+        "watched_loss": watched_loss,
+        "optimizer": optimizer,
+        "schedule": schedule,
+        "decay_schedule": decay_schedule,
+        "regularizer": regularizer,
+        "dropout_schedule": dropout_schedule,
+        "learning_rate": learning_rate,
+        "dropout": dropout,
+        "clip_norm": clip_norm,
+        "reduction": reduction,
+        "max_epochs": max_epochs,
+        "patience": patience,
+        "tolerance": tolerance,
+        "loss_below": loss_below,
+        "time_budget": time_budget,
+        "keep": keep,
+        "average": average,
+        "on_divergence": on_divergence,
+        "way": way,
+        "threads": threads,
+    }
+    members, n_hidden = network.members, network.n_layers - 1
+    if members is None:
+        each = [Settings.of(named, seed, n_hidden)]
+    else:
+        seeds = enumerate(seeds_of(seed, members))
+        each = [Settings.of(given_to(n, members, named), own_seed, n_hidden) for n, own_seed in seeds]
+    given = each[0]
     for part in (loader, validation):
         if part is not None:
             _check_fit(network, part, given.loss)
-    method = _method(given, loader, has_dropout=masks is not None)
     _fit_memory(network, loader, given, ranks)
-    objective = Objective(network, given.loss, given.regularizer, masks, reduction, ranks)
     history = History(steps_per_epoch=loader.steps_per_epoch, max_epochs=max_epochs)
-    rates = Rates(
-        float(learning_rate), given.schedule, history, given.decay_schedule, given.dropout_schedule, masks
-    )
-    optimizer = Optimizer(given.optimizer, network.parameters, rate_factors)
-    training = Training(objective, loader, optimizer, rates, method, checkpoints, average=average)
-    stopping = Stopping(max_epochs, patience, tolerance, loss_below, time_budget)
-    stopped = None
+    make = _training if members is None else _training_of_members
+    training = make(network, loader, each, history, rate_factors, checkpoints, ranks)
     if state is not None:
         training.restore(state)
-        stopped = stopping.reason(history) if history.train_losses else None
-        if stopped is None:
-            training.say_what_differs(state)
     if ranks is not None:
         ranks.broadcast(network.parameters.flat, network.backend)
     network.output = given.loss.link
-    validate = None
-    if validation is not None:
-        judge = given.loss if given.watched_loss is None else given.watched_loss
-        # The objective's network, which may compute with kernels of its own.
-        validate = functools.partial(_validate, objective, validation, judge)
-    monitor = LossMonitor(training, stopping, validate, rolls_back=on_divergence == "rollback")
+    monitor = _monitor(training, validation, each)
+    stopped = monitor.reason() if history.train_losses else None
+    if state is not None and stopped is None:
+        training.say_what_differs(state)
     return run(training, monitor, keep=keep, stopped=stopped, threads=threads)
+
+
+def _monitor(training: Training, validation: Any, each: Sequence["Settings"]) -> LossMonitor:
+    """What judges a run."""
+    given, objective = each[0], training.objective
+    stopping = Stopping(
+        given.max_epochs, given.patience, given.tolerance, given.loss_below, given.time_budget
+    )
+    judge = loss_of([one.watched_loss or one.loss for one in each])
+
+    def losses() -> list[float]:
+        # The objective's network, which may compute with kernels of its own.
+        return mean_losses(objective.network, validation, judge, objective.ranks)
+
+    if isinstance(training, MemberTraining):
+        return MemberMonitor(training, stopping, None if validation is None else losses)
+    validate = None if validation is None else lambda: losses()[0]
+    return LossMonitor(training, stopping, validate, rolls_back=given.on_divergence == "rollback")
+
+
+def _training(
+    network: Network,
+    loader: Loader,
+    each: Sequence["Settings"],
+    history: History,
+    rate_factors: RateFactors | None,
+    checkpoints: Observer | None,
+    ranks: Ranks | None,
+) -> Training:
+    """A run of one network."""
+    (given,) = each
+    method = _method(given, loader, has_dropout=given.masks is not None)
+    objective = Objective(network, given.loss, given.regularizer, given.masks, given.reduction, ranks)
+    optimizer = Optimizer(given.optimizer, network.parameters, rate_factors)
+    return Training(
+        objective, loader, optimizer, _rates(given, history), method, checkpoints, average=given.average
+    )
+
+
+def _training_of_members(
+    network: Network,
+    loader: Loader,
+    each: Sequence["Settings"],
+    history: History,
+    rate_factors: RateFactors | None,
+    checkpoints: Observer | None,
+    ranks: Ranks | None,
+) -> Training:
+    """A run of networks that are trained together."""
+    given = each[0]
+    if isinstance(given.optimizer, LBFGS):
+        raise ValueError("L-BFGS searches for one network: train the members one by one (`network.each()`).")
+    if given.on_divergence == "rollback":
+        raise ValueError("members that diverge are not rolled back, but left behind: on_divergence='stop'.")
+    penalty = penalty_of([one.regularizer for one in each])
+    masks = dropout_of([one.masks for one in each], network.n_layers - 1, [one.seed for one in each])
+    objective = MemberObjective(
+        network, loss_of([one.loss for one in each]), penalty, masks, given.reduction, ranks
+    )
+    common = _rates(dataclasses.replace(given, masks=masks), history)
+    rates = MemberRates([float(one.learning_rate) for one in each], common)
+    optimizer = MemberOptimizer([one.optimizer for one in each], network.parameters, rate_factors)
+    method = MemberDescent([one.clip_norm for one in each])
+    return MemberTraining(objective, loader, optimizer, rates, method, checkpoints, average=given.average)
+
+
+def _rates(given: "Settings", history: History) -> Rates:
+    return Rates(
+        float(given.learning_rate),
+        given.schedule,
+        history,
+        given.decay_schedule,
+        given.dropout_schedule,
+        given.masks,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -277,11 +347,21 @@ class Settings:
     loss_below: float | None = fields.number(None)
     time_budget: float | None = fields.number(None, above=0, unit="seconds")
 
+    masks: Dropout | None = None
     problems: dataclasses.InitVar[Sequence[str | None]] = ()
 
     def __post_init__(self, problems: Sequence[str | None]) -> None:
         """Refuse what is wrong."""
         checks.refuse([*problems, *fields.problems(self)])
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], seed: Any, n_hidden: int) -> "Settings":
+        """What `train` is given by name, for a network with so many hidden layers."""
+        problems: list[str | None] = []
+        rest = {name: value for name, value in given.items() if name not in (*CATALOGUES, "dropout")}
+        pieces = _found(problems, **{name: given[name] for name in CATALOGUES})
+        made = cls(**pieces, **rest, seed=seed, problems=problems)
+        return dataclasses.replace(made, masks=resolve_dropout(given["dropout"], n_hidden, seed))
 
 
 CATALOGUES: dict[str, Mapping[str, type]] = {
@@ -334,10 +414,6 @@ def _fit_memory(network: Network, loader: Loader, given: Settings, ranks: Ranks 
         # What a CPU has free differs from run to run, and what GPUs have from rank to rank.
         runtime.available() if runtime.overlaps and ranks is None else None,
     )
-
-
-def _validate(objective: Objective, validation: Loader, loss: Loss) -> float:
-    return mean_loss(objective.network, validation, loss, objective.ranks)
 
 
 def _check_kinds(network: object, loader: object, validation: object) -> None:

@@ -65,8 +65,8 @@ def run(
                 yield epoch_now(training, stopped)
     finally:
         passes.close()
-    if keep == "best" and history.best_epoch:
-        training.parameters.flat[...] = training.best
+    if keep == "best":
+        training.put_best_back()
 
 
 class Descent:
@@ -92,16 +92,21 @@ class Descent:
     ) -> None:
         self.way, self.clip_norm, self.loss_of = way, clip_norm, loss_of
 
+    def step_of(self, training: Training) -> Step:
+        """What makes the updates."""
+        schedules_more = training.rates.schedules_more
+        make_step = ways(training.parameters.backend.name, self.way, schedules_more=schedules_more)
+        return make_step(training.objective, training.optimizer, self.clip_norm)
+
     def passes(self, training: Training) -> Generator[Pass]:
         """One epoch after the other; yield each one's loss, and None: they have no end of their own.
 
         The first one may start at a later step, with what the objective knows of the steps before. An epoch
         in which a loss was not finite ends as soon as the host sees it.
         """
-        objective, optimizer, rates = training.objective, training.optimizer, training.rates
+        objective, optimizer = training.objective, training.optimizer
         history, loader = training.history, training.loader
-        make_step = ways(training.parameters.backend.name, self.way, schedules_more=rates.schedules_more)
-        step = make_step(objective, optimizer, self.clip_norm)
+        step = self.step_of(training)
         first_epoch, first_step = training.next_step
         for epoch in itertools.count(first_epoch):
             if not first_step:

@@ -6,7 +6,7 @@ chunk     x, y and weight: what forward and backprop take at a time
 """
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,10 @@ from mlp_xp.machine.array_api import Array
 
 
 class Chunk(NamedTuple):
-    """Rows on the device: x (n_rows, n_features), y (n_rows, n_targets), weight (n_rows, 1) or None."""
+    """Rows on the device: x (n_rows, n_features), y (n_rows, n_targets), weight (n_rows, 1) or None.
+
+    Where members have weights of their own, weight is (members, n_rows, 1).
+    """
 
     x: Array
     y: Array
@@ -30,10 +33,10 @@ class Batch:
         Rows of the global batch, on all ranks.
     first_row : int
         Position of the first row of these chunks in the global batch; 0 on one process.
-    divisor : float or None
+    divisor : float, array (members,) or None
         Σ s_i over the global batch (its number of rows without weights). Where weights are spread over
         several chunks it is None until the last one has passed, and over several ranks until they are summed.
-    own_weight : float
+    own_weight : float or array (members,)
         Σ s_i over the chunks that have passed.
     """
 
@@ -41,15 +44,15 @@ class Batch:
         self,
         n_rows: int,
         divisor: float | None,
-        chunks: Iterable[tuple[Chunk, float]],
+        chunks: Iterable[tuple[Chunk, Any]],
         first_row: int = 0,
         *,
         is_whole: bool = True,
     ) -> None:
         self.n_rows = n_rows
-        self.divisor = divisor
+        self.divisor: Any = divisor
         self.first_row = first_row
-        self.own_weight = 0.0
+        self.own_weight: Any = 0.0
         self._chunks = chunks
         self._is_whole = is_whole
 
@@ -86,15 +89,16 @@ class Gathered(NamedTuple):
     host_weight: np.ndarray | None
     slot: int
 
-    def part(self, first: int, n_rows: int) -> tuple[Chunk, float]:
+    def part(self, first: int, n_rows: int) -> tuple[Chunk, Any]:
         """A chunk of `n_rows` rows from `first`, with its Σ s_i."""
         (x, y, weight), stop = self.rows, first + n_rows
         if self.host_weight is None or weight is None:
             return Chunk(x[first:stop, ...], y[first:stop, ...], None), float(n_rows)
         total = _sum(self.host_weight[first:stop])
-        return Chunk(x[first:stop, ...], y[first:stop, ...], weight[first:stop, ...]), total
+        own = weight[first:stop, ...] if weight.shape[1] == 1 else weight[first:stop, ...].mT[..., None]
+        return Chunk(x[first:stop, ...], y[first:stop, ...], own), total
 
-    def whole(self) -> tuple[Chunk, float]:
+    def whole(self) -> tuple[Chunk, Any]:
         """All of it as one chunk."""
         return self.part(0, int(self.rows.x.shape[0]))
 
@@ -174,7 +178,7 @@ class Block:
         chunks = (chunk,) if own_stop > own_start else ()
         return Batch(stop - start, divisor, chunks, own_start - start, is_whole=False)
 
-    def divisors(self, first: int, most: int) -> list[float]:
+    def divisors(self, first: int, most: int) -> list[Any]:
         """Σ s_i of some batches, `most` from the first, where all rows are on this process."""
         size, weight = self.batch_size, self._gathered.host_weight
         stop = min(self._stop - self._start, (first + most) * size)
@@ -201,6 +205,8 @@ class LargeBatch(Block):
         return self._batch
 
 
-def _sum(weight: np.ndarray) -> float:
-    """Σ s_i in float64."""
-    return float(np.sum(weight, dtype=np.float64))
+def _sum(weight: np.ndarray) -> Any:
+    """Σ s_i in float64; of each member's weights, an array."""
+    if weight.ndim == 1:
+        return float(np.sum(weight, dtype=np.float64))
+    return np.sum(np.ascontiguousarray(weight.T), axis=-1, dtype=np.float64)  # in the order of one alone

@@ -67,7 +67,7 @@ class Gatherer:
             *rows, host_weight = self.take(index)
             return Gathered(Chunk(*rows), host_weight, slot)
         x, y, column = self.staging.host(slot, len(index))
-        weight = None if column is None else column[:, 0]
+        weight = column if column is None or self.source.n_weights > 1 else column[:, 0]
 
         def fill(part: slice) -> None:
             self.source.rows(index[part], x[part], y[part], None if weight is None else weight[part])

@@ -19,6 +19,7 @@ from mlp_xp.rows.batch import Batch, Block, Chunk, Gathered, LargeBatch, Share
 from mlp_xp.rows.class_weights import ClassWeighted
 from mlp_xp.rows.device_arrays import ResidentSource, is_elsewhere
 from mlp_xp.rows.gather import Gatherer
+from mlp_xp.rows.member_weights import MemberWeighted
 from mlp_xp.rows.order import ORDERS, Order, Sequential, Shuffled
 from mlp_xp.rows.prefetch import SLOTS, Pace, prefetched
 from mlp_xp.rows.source import Source, as_source, is_source, refuse_weights
@@ -50,6 +51,9 @@ class Loader:
         More than there are means all, with a warning.
     class_weight : mapping of int to float, or "balanced", optional
         Multiplies the sample weights by a weight for the row's class number (`ClassWeighted`).
+    member_weight : array_like (n_rows, members), optional
+        Multiplies the sample weights by a weight that each member of the network has for the row: which rows
+        it sees (`rows.member_weights.folds`), and how often (`bootstrap`).
     order : str or order, optional
         Which rows, when: "shuffled" (if not given, unless the source has an `order` of its own, as a stream
         of batches has), "with_replacement", "sequential", "blocks", or a callable ``(n_rows, seed, epoch)``
@@ -94,6 +98,7 @@ class Loader:
         *,
         batch_size: int | str | None = None,
         class_weight: Mapping[int, float] | str | None = None,
+        member_weight: ArrayLike = None,
         order: str | Order | None = None,
         seed: int = 0,
         chunk_rows: int = 4096,
@@ -125,6 +130,8 @@ class Loader:
             self.source = arrays
         if class_weight is not None:
             self.source = ClassWeighted(self.source, class_weight)
+        if member_weight is not None:
+            self.source = MemberWeighted(self.source, member_weight)
         self.seed, self.chunk_rows, self.device, self.dtype = seed, chunk_rows, device, dtype
         self.memory_limit, self.batch_bound = memory_limit, "given"
         self.batch_size = self._batch_rows(batch_size)
@@ -217,7 +224,7 @@ class Loader:
                 for chunk in batch
             ]
             # All of the batch's weight is counted with its first chunk.
-            weights = [batch.divisor or 0.0] + [0.0] * (len(own) - 1)
+            weights = [batch.divisor] + [0.0] * (len(own) - 1)
             yield Batch(batch.n_rows, batch.divisor, list(zip(own, weights, strict=True)))
 
     def batches(
@@ -291,7 +298,7 @@ class Loader:
         columns = (
             (source.n_features, dtype),
             (source.n_targets, "int32" if labels else dtype),
-            (1, dtype) if source.has_weights else None,
+            (source.n_weights, dtype) if source.has_weights else None,
         )
         n_rows = self._block_rows(runtime.block_bytes)
         idle = self._idle.setdefault((backend.xp, backend.name, columns, n_rows), [])

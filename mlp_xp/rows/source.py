@@ -34,6 +34,8 @@ class Source:
     n_rows, n_features, n_targets : int
     has_weights : bool
         Whether rows have sample weights.
+    n_weights : int
+        Columns of them: one for all members of a network, or one for each.
     weight_name : str
         What they are called, for messages.
     y : array (n_rows, n_targets) or None
@@ -58,6 +60,7 @@ class Source:
     n_features: int
     n_targets: int
     has_weights: bool = False
+    n_weights: int = 1
     weight_name: str = "sample_weight"
     y: np.ndarray | None = None
     labels: bool = False
@@ -72,7 +75,8 @@ class Source:
     def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray | None, weight: np.ndarray | None) -> None:
         """Fill x (m, n_features), y (m, n_targets) and weight (m,) with the rows of `index` (m,).
 
-        A y or weight of None is left out; without sample weights, `weight` is filled with ones.
+        A y or weight of None is left out; without sample weights, `weight` is filled with ones. Where members
+        have weights of their own (`n_weights` > 1) it is (m, n_weights).
         """
         raise NotImplementedError
 
@@ -120,6 +124,7 @@ class Wrapped(Source):
         self.source = source
         self.n_rows, self.n_features, self.n_targets = source.n_rows, source.n_features, source.n_targets
         self.has_weights, self.weight_name = source.has_weights, source.weight_name
+        self.n_weights = source.n_weights
         self.labels, self.dtype = source.labels, source.dtype
         self.columns, self.targets, self.notes = source.columns, source.targets, source.notes
         self.threads_may_share = source.threads_may_share

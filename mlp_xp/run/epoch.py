@@ -3,7 +3,7 @@
 import dataclasses
 
 from mlp_xp.machine.array_api import Array
-from mlp_xp.run.state import Training, TrainingState
+from mlp_xp.run.state import Member, Training, TrainingState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +32,9 @@ class Epoch:
         Why this is the last epoch; None if it is not.
     training : Training
         The run itself.
+    members : tuple of Member
+        What each member has come to, where the network has some: losses, learning rate, best epoch, why it
+        has stopped. The losses above are then the means of those that run.
     """
 
     number: int
@@ -45,6 +48,7 @@ class Epoch:
     best_parameters: Array
     stopped: str | None
     training: Training = dataclasses.field(repr=False, compare=False)
+    members: tuple[Member, ...] = ()
 
     def state(self) -> TrainingState:
         """Everything that the run needs to go on from here; to be asked for before the next epoch.
@@ -70,4 +74,5 @@ def epoch_now(training: Training, stopped: str | None) -> Epoch:
         best_parameters=training.best,
         stopped=stopped,
         training=training,
+        members=training.members_now(),
     )

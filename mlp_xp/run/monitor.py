@@ -70,4 +70,8 @@ class LossMonitor:
         """Keep the best weights; say why the run is over."""
         if self.training.keep_best():
             self.divergence.remember()
+        return self.reason()
+
+    def reason(self) -> str | None:
+        """Why the run is over, as far as the history says."""
         return self.stopping.reason(self.training.history)

@@ -66,6 +66,28 @@ class TrainingState:
     where: str = ""
 
 
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One network among several that are trained together, after an epoch.
+
+    Attributes
+    ----------
+    train_loss, validation_loss, learning_rate, is_best
+        As of an `Epoch`; a member that has stopped has those of its last epoch.
+    best_epoch : int
+        The epoch with its lowest watched loss.
+    stopped : str or None
+        Why it no longer changes; None if it does.
+    """
+
+    train_loss: float
+    validation_loss: float | None
+    learning_rate: float
+    is_best: bool
+    best_epoch: int
+    stopped: str | None
+
+
 class Training:
     """One run: everything that changes between two steps.
 
@@ -159,6 +181,15 @@ class Training:
     def is_finite(self, train_loss: float) -> bool:
         """Whether an epoch's loss and the weights are."""
         return math.isfinite(train_loss) and self.parameters.are_finite()
+
+    def members_now(self) -> tuple[Member, ...]:
+        """What each member has come to; none of a network without."""
+        return ()
+
+    def put_best_back(self) -> None:
+        """Give the network the weights of the best epoch."""
+        if self.history.best_epoch:
+            self.parameters.flat[...] = self.best
 
     def keep_good(self) -> None:
         """Keep the weights of an epoch that was finite; where weights are averaged, their average."""

@@ -1,6 +1,9 @@
 """The loss over rows that are only looked at: held out, or all of them."""
 
 import math
+from collections.abc import Sequence
+
+import numpy as np
 
 from mlp_xp.epoch_losses import Values
 from mlp_xp.forward import Memo, forward
@@ -17,23 +20,39 @@ def mean_loss(network: Network, loader: Loader, loss: Loss, ranks: Ranks | None 
 
     In chunks, on the device, shared out over ranks; the host reads once.
     """
+    return mean_losses(network, loader, loss, ranks)[0]
 
-    def over_rows() -> tuple[float, float]:
+
+def mean_losses(network: Network, loader: Loader, loss: Loss, ranks: Ranks | None = None) -> list[float]:
+    """`mean_loss` of each member, over the rows that it has a weight for; of one network alone, that one."""
+    members = network.members or 1
+
+    def over_rows() -> tuple[list[float], float | np.ndarray]:
         memo = Memo(network, 1, way_back=False)
-        values, divisor = Values(network.backend), 0.0
+        values = Values(network.backend, network.members)
+        divisor: float | np.ndarray = 0.0
         computing, most_weights = network.backend.runtime.computing, network.parameters.most_weights
         for batch in loader.batches(0, network.backend, **targets_of(network, loss, ranks)):
             for x, y, weight in batch:
                 with computing(x.shape[0] * most_weights):
                     value = loss(network.backend, forward(network, x, memo.of(x.shape[0])), y, weight)
                 values.append(value)
-            divisor += batch.own_weight
+            divisor = divisor + batch.own_weight
         values.flush()
-        return math.fsum(values.read), divisor
+        return [_sum(values.read[n::members]) for n in range(members)], divisor
 
     network.backend.runtime.select()
     with network.backend.runtime.working():
-        total, divisor = within_memory(loader, network, over_rows)
+        totals, divisor = within_memory(loader, network, over_rows)
+    divisors = np.broadcast_to(divisor, members).tolist()
     if ranks is not None:
-        total, divisor = ranks.sum_numbers([total, divisor])
-    return total / divisor if divisor else math.nan
+        both = ranks.sum_numbers([*totals, *divisors])
+        totals, divisors = both[:members], both[members:]
+    return [total / own if own else math.nan for total, own in zip(totals, divisors, strict=True)]
+
+
+def _sum(values: Sequence[float]) -> float:
+    try:
+        return math.fsum(values)
+    except ValueError:  # infinities of both signs
+        return math.nan

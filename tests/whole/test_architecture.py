@@ -48,6 +48,7 @@ FLOORS = (
     ("step",),
     ("fast",),
     ("training_loop",),
+    ("members",),
     ("training",),
     ("tables",),
     ("estimators", "report"),

@@ -1,0 +1,112 @@
+"""What an epoch's steps have cost each member."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mlp_xp.epoch_losses import EpochLosses, objective_of
+from mlp_xp.machine.array_api import Backend
+
+
+class MemberLosses(EpochLosses):
+    """Σ s_i L_i, λ R(w) and Σ s_i of each step and member, and J of each over all of them.
+
+    Parameters
+    ----------
+    backend : Backend
+        Where they wait.
+    members : int
+        How many.
+    takes_mean, has_penalty : bool
+        As in `EpochLosses`.
+
+    Attributes
+    ----------
+    running : list of bool
+        Which members count: the others have stopped.
+    """
+
+    def __init__(self, backend: Backend, members: int, *, takes_mean: bool, has_penalty: bool) -> None:
+        self.members, self.running = members, [True] * members
+        super().__init__(backend, takes_mean=takes_mean, has_penalty=has_penalty, members=members)
+
+    def start(self) -> None:
+        """Forget the last epoch."""
+        super().start()
+        self._of_each: list[np.ndarray] = []
+        self._looked_at, self._all_broken = 0, False
+
+    def end_step(self, divisor: float | np.ndarray) -> None:
+        """The step under way is over; its Σ s_i, for all members or of each."""
+        self._of_each.append(np.broadcast_to(divisor, self.members))
+        super().end_step(float(np.max(divisor)))
+
+    def filled(self, *divisors: float) -> None:
+        """Count steps that have stored their values themselves."""
+        self._of_each.extend(np.broadcast_to(divisor, self.members) for divisor in divisors)
+        super().filled(*divisors)
+
+    @property
+    def broken(self) -> bool:
+        """Whether the host has seen of every member that runs a value that is infinite or nan."""
+        if self._values.broken and len(self._values.read) != self._looked_at:
+            self._looked_at = len(self._values.read)
+            seen = self._read()[:, self.running]
+            self._all_broken = not any(np.isfinite(own).all() for own in seen.T)
+        return self._all_broken
+
+    def _read(self) -> np.ndarray:
+        """What the host has seen, (n_values, members)."""
+        return np.array(self._values.read).reshape(-1, self.members)
+
+    def of_each(self) -> list[float]:
+        """J of each member over the steps since `start`."""
+        self._values.flush()
+        values, steps = self._read(), np.array(self._steps_of_values, dtype=np.int64)
+        divisors = np.reshape(self._of_each, (-1, self.members))
+        # A step's penalty is its last value, where any member had rows; who had none made no step.
+        is_penalty = np.append(steps[1:] != steps[:-1], [True]) & self.has_penalty
+        is_penalty &= divisors.max(axis=1, initial=0.0)[steps] > 0
+        found = []
+        for n in range(self.members):
+            counts = ~is_penalty | (divisors[steps, n] > 0)
+            terms = values[counts, n].tolist(), steps[counts].tolist(), divisors[:, n].tolist()
+            is_finite = all(map(math.isfinite, terms[0]))
+            found.append(
+                objective_of(*terms, takes_mean=self.takes_mean, has_penalty=self.has_penalty)
+                if is_finite
+                else math.nan
+            )
+        return found
+
+    def objective(self) -> float:
+        """The mean of J over the members that run and whose is finite; nan where none is."""
+        return mean_of(list(itertools.compress(self.of_each(), self.running)))
+
+    def first_failure(self) -> int | None:
+        """The first step since `start` with a value of a running member that is not finite."""
+        self._values.flush()
+        broken = ~np.isfinite(self._read()[:, self.running]).all(axis=1)
+        return self._steps_of_values[int(np.argmax(broken))] if broken.any() else None
+
+    def to_host(self) -> dict[str, np.ndarray]:
+        """All of it, as host arrays."""
+        arrays = super().to_host()
+        arrays["epoch.values"] = self._read()
+        arrays["epoch.divisors"] = np.reshape(self._of_each, (-1, self.members)).astype(np.float64)
+        return arrays
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Go on with an epoch from what `to_host` gave."""
+        divisors = arrays["epoch.divisors"]
+        flat = {"epoch.values": arrays["epoch.values"].ravel(), "epoch.divisors": divisors.max(axis=1)}
+        super().restore({**arrays, **flat})
+        self._of_each = list(divisors)
+
+
+def mean_of(numbers: Sequence[float]) -> float:
+    """The mean of those that are finite; nan where none is."""
+    finite = [number for number in numbers if math.isfinite(number)]
+    return math.fsum(finite) / len(finite) if finite else math.nan

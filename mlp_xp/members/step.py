@@ -1,0 +1,167 @@
+"""One update of the weights of all members that still run, each by its own numbers."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from mlp_xp.dropout import Dropout
+from mlp_xp.losses import Loss
+from mlp_xp.machine.array_api import Array
+from mlp_xp.machine.data_parallel import Ranks
+from mlp_xp.members.losses import MemberLosses
+from mlp_xp.network import Network
+from mlp_xp.objective import Objective
+from mlp_xp.optimizers import Optimizer, RateFactors, Rule, clip_by_global_norm
+from mlp_xp.parameters import Parameters
+from mlp_xp.regularizers import Regularizer
+from mlp_xp.rows.batch import Batch
+from mlp_xp.step import Step
+
+
+class MemberObjective(Objective):
+    """J and its gradient of each member; a batch's rows, or their weights, are shared or each one's own.
+
+    Attributes
+    ----------
+    has_rows : array of bool (members,)
+        Which members had rows in the batch last differentiated.
+    """
+
+    losses: MemberLosses
+
+    def __init__(
+        self,
+        network: Network,
+        loss: Loss,
+        regularizer: Regularizer | None = None,
+        dropout: Dropout | None = None,
+        reduction: str = "mean",
+        ranks: Ranks | None = None,
+    ) -> None:
+        super().__init__(network, loss, regularizer, dropout, reduction, ranks)
+        self.n = network.members or 1
+        self.losses = MemberLosses(
+            network.backend, self.n, takes_mean=reduction == "mean", has_penalty=regularizer is not None
+        )
+        self.has_rows = np.ones(self.n, dtype=bool)
+
+    def differentiate(self, batch: Batch, number: int = 0) -> None:
+        """Fill `gradient` with ∂J/∂w over a batch's chunks; J's terms wait on the device."""
+        known = batch.divisor if self.reduction == "mean" else None
+        self.add_chunks(batch, number, None if known is None else self._inverse(known, 2))
+        divisor = 0.0 if batch.divisor is None else batch.divisor
+        self.has_rows = np.broadcast_to(divisor, self.n) > 0
+        scale = 1.0 if self.reduction == "sum" else self._inverse(divisor, 1)
+        if known is None and self.reduction == "mean":
+            self.gradient.flat *= scale
+        if self.has_rows.any() and (penalty := self.add_penalty(scale)) is not None:
+            self.losses.add(penalty)
+        self.losses.end_step(divisor)
+
+    def _inverse(self, divisor: float | np.ndarray, n_axes: int) -> float | Array:
+        """1 / Σ s_i, or 0 without rows; where each has its own, with so many axes behind the members'."""
+        if isinstance(divisor, float):
+            return 1.0 / divisor if divisor else 0.0
+        inverse = np.divide(1.0, divisor, out=np.zeros(self.n), where=divisor > 0)
+        return self.network.backend.asarray(inverse.reshape(-1, *[1] * n_axes))
+
+
+class MemberOptimizer(Optimizer):
+    """The rules of all members: one where they are alike, else each on its own vectors.
+
+    Parameters
+    ----------
+    rules : sequence of rule
+        One a member.
+    parameters : Parameters
+        Of all.
+    factors : RateFactors, optional
+        On the rates, by group of parameters.
+
+    Attributes
+    ----------
+    moving : array of bool (members,)
+        Whose weights the next step moves.
+    behind : list of int
+        Steps that each member has not made, of `t`.
+    """
+
+    def __init__(
+        self, rules: Sequence[Rule], parameters: Parameters, factors: RateFactors | None = None
+    ) -> None:
+        super().__init__(rules[0], parameters, factors)
+        if any(rule.state != rules[0].state for rule in rules):
+            raise ValueError("the update rules of all members must remember the same vectors.")
+        self.is_one_rule = all(rule == rules[0] for rule in rules)
+        self.behind = [0] * len(rules)
+        self.moving = np.ones(len(rules), dtype=bool)
+        self.each = [
+            Optimizer(rule, own, factors) for rule, own in zip(rules, parameters.each(), strict=True)
+        ]
+        for n, optimizer in enumerate(self.each):
+            optimizer.state = {name: vector[n, ...] for name, vector in self.state.items()}
+        self._gradients: tuple[Parameters, list[Parameters]] | None = None
+
+    def step_each(self, gradient: Parameters, rates: Sequence[float]) -> None:
+        """Update those that move, at their own rates; the gradient is read."""
+        if self.moves_as_one(rates):
+            self.step(gradient, rates[0])
+            return
+        if self._gradients is None or self._gradients[0] is not gradient:
+            self._gradients = gradient, gradient.each()
+        self.is_moving = True
+        self.t += 1
+        for n, (optimizer, own) in enumerate(zip(self.each, self._gradients[1], strict=True)):
+            if self.moving[n]:
+                optimizer.t, optimizer.decay_factor = self.t - 1 - self.behind[n], self.decay_factor
+                optimizer.step(own, rates[n])
+            else:
+                self.behind[n] += 1
+        self.is_moving = False
+
+    def moves_as_one(self, rates: Sequence[float]) -> bool:
+        """Whether the coming step is the same for all."""
+        is_alike = self.is_one_rule and not any(self.behind) and len(set(rates)) == 1
+        return bool(is_alike and self.moving.all())
+
+
+class MemberStep(Step):
+    """Differentiate the objectives, clip each gradient, apply each rule.
+
+    Parameters
+    ----------
+    objective, optimizer
+        Of members.
+    clip_norms : sequence of (float or None)
+        The largest Euclidean norm of each member's gradient.
+    rates : callable
+        Gives η of each member at the step under way.
+    """
+
+    def __init__(
+        self,
+        objective: MemberObjective,
+        optimizer: MemberOptimizer,
+        clip_norms: Sequence[float | None],
+        rates: Callable[[], Sequence[float]],
+    ) -> None:
+        super().__init__(objective, optimizer)
+        self.members, self.rules, self.rates = objective, optimizer, rates
+        self._limits: Array | None = None
+        if any(norm is not None for norm in clip_norms):
+            backend = objective.network.backend
+            most = float(backend.xp.finfo(backend.dtype).max)
+            self._limits = backend.asarray([[most if norm is None else norm] for norm in clip_norms])
+
+    def __call__(self, batch: Batch, number: int, rate: float) -> None:
+        """Make one; a member without rows, or that has stopped, is left as it is."""
+        self.members.differentiate(batch, number)
+        self.rules.moving = self.members.has_rows & self.members.losses.running
+        if not self.members.losses.broken and self.rules.moving.any():
+            self.clip()
+            self.rules.step_each(self.members.gradient, self.rates())
+
+    def clip(self) -> None:
+        """Clip each member's gradient."""
+        if self._limits is not None:
+            clip_by_global_norm(self.members.gradient, self._limits)

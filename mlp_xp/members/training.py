@@ -1,0 +1,284 @@
+"""A run of several members: each with a past, a best epoch and an end of its own."""
+
+import copy
+import dataclasses
+import math
+import operator
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from mlp_xp.history import History
+from mlp_xp.machine.array_api import to_host
+from mlp_xp.members.losses import mean_of
+from mlp_xp.members.step import MemberObjective, MemberOptimizer, MemberStep
+from mlp_xp.own import OwnSchedule
+from mlp_xp.rows.loader import Loader
+from mlp_xp.run.monitor import LossMonitor
+from mlp_xp.run.rates import Rates
+from mlp_xp.run.state import Member, Method, Observer, Training, TrainingState
+from mlp_xp.step import Step
+from mlp_xp.stopping import Stopping
+from mlp_xp.training_loop import Descent
+
+DIVERGED = "diverged in epoch"
+"""How a reason begins why a member has stopped."""
+
+
+class MemberRates(Rates):
+    """The learning rate of each step and member; `last` is that of the first.
+
+    Parameters
+    ----------
+    bases : sequence of float
+        η of each member.
+    common : Rates
+        What they have in common.
+
+    Attributes
+    ----------
+    latest : list of float
+        η of each at the last step.
+    """
+
+    def __init__(self, bases: Sequence[float], common: Rates) -> None:
+        super().__init__(**{field.name: getattr(common, field.name) for field in dataclasses.fields(Rates)})
+        self.bases = list(bases)
+        self.histories = [copy.deepcopy(common.history) for _ in bases]
+        # Only these look at losses, of which each member has its own.
+        self._looks_back = self.schedule.once_an_epoch or isinstance(self.schedule, OwnSchedule)
+        self._epoch, self.latest = -1, list(bases)
+
+    def of_each(self) -> list[float]:
+        """The rates of the step under way."""
+        epoch = len(self.history.train_losses)
+        if self.schedule.once_an_epoch and self._epoch == epoch:
+            return self.latest
+        if self._looks_back:
+            for history in self.histories:
+                history.step = self.history.step
+            factors = [float(self.schedule(history)) for history in self.histories]
+        else:
+            factors = [float(self.schedule(self.history))] * len(self.bases)
+        self.latest = [base * factor for base, factor in zip(self.bases, factors, strict=True)]
+        self._epoch = epoch
+        return self.latest
+
+    def forget(self) -> None:
+        """Ask the schedule anew: the past is another one now."""
+        self._epoch = -1
+
+
+class MemberTraining(Training):
+    """One run of several members.
+
+    Parameters
+    ----------
+    objective, loader, optimizer, rates, method, checkpoints, average
+        As of `Training`; of members.
+
+    Attributes
+    ----------
+    stopped : list of (str or None)
+        Why each member no longer changes.
+    """
+
+    def __init__(
+        self,
+        objective: MemberObjective,
+        loader: Loader,
+        optimizer: MemberOptimizer,
+        rates: MemberRates,
+        method: Method,
+        checkpoints: Observer | None = None,
+        *,
+        average: float = 0.0,
+    ) -> None:
+        super().__init__(objective, loader, optimizer, rates, method, checkpoints, average=average)
+        self.members, self.rules, self.member_rates = objective, optimizer, rates
+        self.stopped: list[str | None] = [None] * objective.n
+        self._end = self.copied()
+        self._is_best, self._diverged = [False] * objective.n, 0
+
+    @property
+    def running(self) -> list[bool]:
+        """Which members still change; the objective and its losses heed it."""
+        return self.members.losses.running
+
+    def stop(self, member: int, why: str) -> None:
+        """Leave a member as it is now."""
+        self.stopped[member], self.running[member] = why, False
+        self._end[member, ...] = self.parameters.flat[member, ...]
+
+    def is_finite(self, train_loss: float) -> bool:
+        """Whether any member's loss and weights are; one whose are not ends with its last good ones."""
+        xp = self.parameters.backend.xp
+        losses = self.members.losses.of_each()
+        are_finite = to_host(xp.all(xp.isfinite(self.parameters.flat), axis=-1)).tolist()
+        broken = [
+            n
+            for n, is_running in enumerate(self.running)
+            if is_running and not (math.isfinite(losses[n]) and are_finite[n])
+        ]
+        if len(broken) + self._diverged == self.members.n:
+            return False
+        self._diverged += len(broken)
+        for n in broken:
+            self._put(n, self.last_good[n, ...])
+            epoch = len(self.history.train_losses) + 1
+            self.stop(n, f"{DIVERGED} {epoch}")
+            warnings.warn(
+                f"member {n} of {self.members.n} diverged in epoch {epoch} "
+                f"(learning_rate={self.member_rates.latest[n]:g}): it keeps the weights of its last good "
+                "epoch, and the others go on.",
+                stacklevel=3,
+            )
+        return True
+
+    def _put(self, member: int, vector: Any) -> None:
+        """Give a member other weights, and the average that they have."""
+        self.parameters.flat[member, ...] = vector
+        if self.average is not None:
+            self.average.flat[member, ...] = vector
+
+    def keep_good(self) -> None:
+        """Keep the weights of an epoch; those of members that have stopped stay theirs."""
+        if self.average is not None:
+            self.average.use()
+            for n, is_running in enumerate(self.running):
+                if not is_running:
+                    self.parameters.flat[n, ...] = self._end[n, ...]
+        super().keep_good()
+
+    def keep_best(self) -> bool:
+        """Keep each member's weights where its watched loss is its lowest so far; whether any's is."""
+        epoch = len(self.history.train_losses)
+        best = self.copied()
+        for n, history in enumerate(self.member_rates.histories):
+            self._is_best[n] = self.running[n] and history.watched[-1] < history.best_loss
+            if self._is_best[n]:
+                history.best_loss, history.best_epoch = history.watched[-1], epoch
+            else:
+                best[n, ...] = self.best[n, ...]
+        self.best = best  # who was given the one before may keep it
+        if self.history.watched[-1] < self.history.best_loss:
+            self.history.best_loss, self.history.best_epoch = self.history.watched[-1], epoch
+        return any(self._is_best)
+
+    def members_now(self) -> tuple[Member, ...]:
+        """What each member has come to."""
+        rates = self.member_rates.latest
+        return tuple(
+            Member(
+                train_loss=history.train_losses[-1] if history.train_losses else math.nan,
+                validation_loss=history.validation_losses[-1] if history.validation_losses else None,
+                learning_rate=rates[n],
+                is_best=self._is_best[n],
+                best_epoch=history.best_epoch,
+                stopped=self.stopped[n],
+            )
+            for n, history in enumerate(self.member_rates.histories)
+        )
+
+    def put_best_back(self) -> None:
+        """Give each member the weights of its best epoch."""
+        for n, history in enumerate(self.member_rates.histories):
+            if history.best_epoch:
+                self.parameters.flat[n, ...] = self.best[n, ...]
+
+    def state(self) -> TrainingState:
+        """Everything that the run needs to go on from here."""
+        state = super().state()
+        members = [
+            dataclasses.asdict(history) | {"stopped": why, "behind": behind}
+            for history, why, behind in zip(
+                self.member_rates.histories, self.stopped, self.rules.behind, strict=True
+            )
+        ]
+        arrays = state.arrays | {"end": to_host(self._end).copy()}
+        return dataclasses.replace(state, arrays=arrays, numbers=state.numbers | {"members": members})
+
+    def restore(self, state: TrainingState) -> None:
+        """Go on from a state."""
+        super().restore(state)
+        self._end = self.parameters.backend.asarray(state.arrays["end"])
+        for n, numbers in enumerate(state.numbers["members"]):
+            own = {field.name: numbers[field.name] for field in dataclasses.fields(History)}
+            own |= {name: list(value) for name, value in own.items() if isinstance(value, list)}
+            own |= {name: getattr(self.history, name) for name in ("step", "steps_per_epoch", "max_epochs")}
+            self.member_rates.histories[n] = History(**own)
+            self.stopped[n], self.rules.behind[n] = numbers["stopped"], numbers["behind"]
+            self.running[n] = self.stopped[n] is None
+        self._diverged = sum(str(why).startswith(DIVERGED) for why in self.stopped)
+        self.member_rates.forget()
+
+
+class MemberDescent(Descent):
+    """The method that makes steps of all members.
+
+    Parameters
+    ----------
+    clip_norms : sequence of (float or None)
+        The largest Euclidean norm of each member's gradient.
+    """
+
+    def __init__(self, clip_norms: Sequence[float | None]) -> None:
+        super().__init__(loss_of=operator.methodcaller("objective"))
+        self.clip_norms = clip_norms
+
+    def step_of(self, training: Training) -> Step:
+        """What makes the updates."""
+        of = cast(MemberTraining, training)
+        return MemberStep(of.members, of.rules, self.clip_norms, of.member_rates.of_each)
+
+
+class MemberMonitor(LossMonitor):
+    """Watches the losses of each member, and ends it by its own.
+
+    Parameters
+    ----------
+    training : MemberTraining
+        The run.
+    stopping : Stopping
+        When a member, or all, are over.
+    validate : callable, optional
+        Gives the losses of all on the rows held out.
+    """
+
+    def __init__(
+        self,
+        training: MemberTraining,
+        stopping: Stopping,
+        validate: Callable[[], list[float]] | None = None,
+    ) -> None:
+        super().__init__(training, stopping)
+        self.members, self.validate_each = training, validate
+
+    def look(self, train_loss: float) -> None:
+        """Keep the good weights, and the losses of all members that run, and their means."""
+        members, run = self.members, self.training.history
+        members.keep_good()
+        losses = members.members.losses.of_each()
+        held_out = None if self.validate_each is None else self.validate_each()
+        running = np.flatnonzero(members.running).tolist()
+        for n in running:
+            history = members.member_rates.histories[n]
+            history.train_losses.append(losses[n])
+            history.validation_losses += [] if held_out is None else [held_out[n]]
+        for each, means in ((losses, run.train_losses), (held_out, run.validation_losses)):
+            if each is not None:
+                means.append(mean_of([each[n] for n in running]) if running else means[-1])
+
+    def reason(self) -> str | None:
+        """Why the run is over: for all, or as its last member has stopped."""
+        members, run = self.members, self.training.history
+        for n, history in enumerate(members.member_rates.histories):
+            history.seconds = run.seconds
+            if members.running[n] and (why := self.stopping.of_losses(history)) is not None:
+                members.stop(n, why)
+        if not any(members.running):
+            reasons = sorted({str(why) for why in members.stopped})
+            return reasons[0] if len(reasons) == 1 else f"all {len(members.stopped)} members have stopped"
+        return self.stopping.of_clock(run)

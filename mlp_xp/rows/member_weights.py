@@ -1,0 +1,96 @@
+"""Weights that each member of a network has of its own for every row: which rows it sees, and how often.
+
+folds        0 for the part of the rows that a member leaves out, else 1
+bootstrap    how often a row comes in a sample of as many rows, drawn with replacement
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from mlp_xp.machine.array_api import ArrayLike, Backend, on_host
+from mlp_xp.rows.source import Source, Taken, Wrapped, weight_problem
+from mlp_xp.settings import checks
+
+
+class MemberWeighted(Wrapped):
+    """A source whose rows have a weight for each member, times the source's own.
+
+    Parameters
+    ----------
+    source : source
+    weights : array_like (n_rows, members)
+        >= 0, and not all 0 for any member.
+
+    Raises
+    ------
+    ValueError
+        Shape or values are no weights.
+    """
+
+    def __init__(self, source: Source, weights: ArrayLike) -> None:
+        super().__init__(source)
+        self.weights = on_host(weights)
+        shape = self.weights.shape
+        if len(shape) != 2 or shape[0] != source.n_rows or self.weights.dtype.kind not in "fiub":
+            raise ValueError(
+                f"member_weight is {self.weights.dtype} of shape {shape}: needed are numbers of shape "
+                f"({source.n_rows}, members)."
+            )
+        with np.errstate(over="ignore"):
+            each = zip(self.weights.min(axis=0), self.weights.sum(axis=0, dtype=float), strict=True)
+            checks.refuse(
+                weight_problem(f"member_weight of member {n}", shape[0], float(least), float(total))
+                for n, (least, total) in enumerate(each)
+            )
+        self.y, self.has_weights, self.n_weights = source.y, True, shape[1]
+
+    def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray | None, weight: np.ndarray | None) -> None:
+        """Fill the arrays; weight (m, members) with the source's own weight times that of each."""
+        if weight is None:
+            self.source.rows(index, x, y, None)
+            return
+        own = np.empty(len(index), dtype=weight.dtype)
+        self.source.rows(index, x, y, own)
+        np.multiply(self.weights[index], own[:, None], out=weight)
+
+    def on_device(self, backend: Backend, *, labels: bool) -> Callable[[np.ndarray], Taken] | None:
+        """The source's rows, with these weights."""
+        take = self.source.on_device(backend, labels=labels)
+        if take is None:
+            return None
+
+        def weighted(index: np.ndarray) -> Taken:
+            x, y, _, host_weight = take(index)
+            own = self.weights[index] * (1.0 if host_weight is None else host_weight[:, None])
+            return x, y, backend.asarray(own), own
+
+        return weighted
+
+
+def folds(n_rows: int, members: int, seed: int = 0) -> np.ndarray:
+    """Which rows each member trains on, (n_rows, members): all but its fold, drawn at random.
+
+    Every row is left out by one member; folds differ by one row at most. The rows that are held out are the
+    others, `~folds(...)`.
+    """
+    checks.refuse([checks.whole("members", members, least=2)])
+    if members > n_rows:
+        raise ValueError(f"{n_rows} rows cannot be parted into {members} folds: each needs one row.")
+    fold = np.random.default_rng(seed).permutation(n_rows) % members
+    seen: np.ndarray = fold[:, None] != np.arange(members)
+    return seen
+
+
+def bootstrap(n_rows: int, members: int, seed: int = 0) -> np.ndarray:
+    """How often each row comes in a sample of each member, (n_rows, members).
+
+    Rows that do not come at all, a good third, are out of the bag, and can judge the member.
+
+    References
+    ----------
+    Efron, Bootstrap methods: another look at the jackknife, 1979; Breiman, Bagging predictors, 1996.
+    """
+    generator = np.random.default_rng(seed)
+    counts = [np.bincount(generator.integers(0, n_rows, n_rows), minlength=n_rows) for _ in range(members)]
+    return np.stack(counts, axis=1)

@@ -1,0 +1,209 @@
+"""Members that are trained together: each to what it would be alone, bit for bit, by the plain way."""
+
+import warnings
+
+import numpy as np
+import pytest
+from arrays import host
+
+from mlp_xp.losses import SoftmaxCrossEntropy
+from mlp_xp.network import Network
+from mlp_xp.optimizers import AdamW, RateFactors
+from mlp_xp.regularizers import L1, L2
+from mlp_xp.rows.loader import Loader
+from mlp_xp.training import train
+
+K = 3
+GENERATOR = np.random.default_rng(0)
+X = GENERATOR.normal(size=(70, 5))
+Y = X[:, :1] - np.sin(2 * X[:, 1:2]) + 0.1 * GENERATOR.normal(size=(70, 1))
+CLASSES = (Y[:, 0] > 0).astype(int) + (Y[:, 0] > 1)
+
+TOGETHER = {"max_epochs": 4, "way": "plain", "seed": 11}
+
+
+def network(members=None, seed=7, sizes=(5, 8, 4, 1), **options):
+    return Network(sizes, activation="tanh", dtype="float64", seed=seed, members=members, **options)
+
+
+def loader(y=Y, **options):
+    return Loader(X, y, **{"batch_size": 16, "seed": 3, "prefetch": "never", **options})
+
+
+def trained_alone(each, sizes=(5, 8, 4, 1), y=Y, validation=None, loader_options=None):
+    """Networks and epochs of members trained one by one, each with its own arguments."""
+    networks, epochs = [], []
+    for n, options in enumerate(each):
+        alone = network(seed=7 + n, sizes=sizes)
+        held_out = None if validation is None else Loader(*validation)
+        arguments = {**TOGETHER, "seed": 11 + n, "validation": held_out, **options}
+        rows = loader(y, **({} if loader_options is None else loader_options[n]))
+        epochs.append(list(train(alone, rows, **arguments)))
+        networks.append(alone)
+    return networks, epochs
+
+
+def check(together, epochs, alone, alone_epochs):
+    """Compare weights, and the losses of every epoch that a member made."""
+    for n, one in enumerate(alone):
+        np.testing.assert_array_equal(host(together.parameters.flat)[n], host(one.parameters.flat))
+        for epoch, own in zip(epochs, alone_epochs[n], strict=False):
+            assert epoch.members[n].train_loss == own.train_loss
+            assert epoch.members[n].validation_loss == own.validation_loss
+            assert epoch.members[n].learning_rate == own.learning_rate
+            assert epoch.members[n].is_best == own.is_best
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"optimizer": "sgd", "learning_rate": 0.05, "clip_norm": 0.3},
+        {"regularizer": "elastic_net:l1=0.01,l2=0.02"},
+        {"dropout": 0.3},
+        {"dropout": (0.0, 0.2), "dropout_schedule": "cosine"},
+        {"average": 0.3},
+        {"reduction": "sum", "learning_rate": 1e-4, "regularizer": "l2:strength=0.1"},
+        {"optimizer": "adamw", "schedule": "one_cycle", "rate_factors": RateFactors()},
+        {"optimizer": "nadam", "schedule": "exponential", "loss": "huber"},
+        {"max_epochs": 12, "schedule": "reduce_on_plateau:patience=1", "learning_rate": 0.1},
+    ],
+    ids=lambda options: " ".join(options) or "plain",
+)
+def test_each_is_trained_as_alone(options):
+    together = network(K)
+    epochs = list(train(together, loader(), **{**TOGETHER, **options}))
+    check(together, epochs, *trained_alone([options] * K))
+    assert epochs[-1].train_loss == pytest.approx(np.mean([m.train_loss for m in epochs[-1].members]))
+
+
+OWN = {
+    "learning_rate": ("learning_rate", [0.1, 0.01, 0.001]),
+    "clip_norm": ("clip_norm", [0.1, None, 0.5]),
+    "dropout": ("dropout", [(0.0, 0.0), (0.3, 0.0), (0.5, 0.5)]),
+    "penalty": ("regularizer", [L2(0.1), None, L1(0.01)]),
+    "decay": ("optimizer", [AdamW(weight_decay=decay) for decay in (0.0, 0.1, 0.5)]),
+}
+
+
+@pytest.mark.parametrize("which", OWN)
+def test_numbers_of_each_ones_own(which):
+    name, values = OWN[which]
+    together = network(K)
+    epochs = list(train(together, loader(), **TOGETHER, **{name: values}))
+    check(together, epochs, *trained_alone([{name: value} for value in values]))
+
+
+def test_losses_of_each_ones_own():
+    losses = [SoftmaxCrossEntropy(smoothing) for smoothing in (0.0, 0.1, 0.2)]
+    together, sizes = network(K, sizes=(5, 8, 3)), (5, 8, 3)
+    epochs = list(train(together, loader(CLASSES), **TOGETHER, loss=losses))
+    check(together, epochs, *trained_alone([{"loss": loss} for loss in losses], sizes, CLASSES))
+    assert together.predict(X).sum(axis=1) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("average", [0.0, 0.3])
+def test_each_stops_by_itself_and_keeps_its_best(average):
+    validation = X[:20], Y[:20] + 0.5
+    options = {
+        "max_epochs": 60, "patience": 2, "keep": "best", "average": average,
+        "learning_rate": [0.3, 0.03, 0.1],
+    }  # fmt: skip
+    together = network(K)
+    epochs = list(train(together, loader(), **{**TOGETHER, **options}, validation=Loader(*validation)))
+    alone, own = trained_alone(
+        [{**options, "learning_rate": rate} for rate in options["learning_rate"]], validation=validation
+    )
+    check(together, epochs, alone, own)
+    assert len({len(each) for each in own}) > 1
+    assert len(epochs) == max(map(len, own))
+    assert [m.stopped for m in epochs[-1].members] == [each[-1].stopped for each in own]
+    assert epochs[-1].stopped is not None
+
+
+def test_one_that_diverges_leaves_the_others_alone():
+    together, rates = network(K), [0.01, 1e200, 0.02]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        epochs = list(train(together, loader(), **TOGETHER, optimizer="sgd", learning_rate=rates))
+    assert "member 1 of 3 diverged in epoch 1" in str(caught[0].message)
+    alone, own = trained_alone([{"optimizer": "sgd", "learning_rate": rate} for rate in (0.01, 0.02)])
+    flat = host(together.parameters.flat)
+    np.testing.assert_array_equal(flat[0], host(alone[0].parameters.flat))
+    assert np.isfinite(flat).all()
+    np.testing.assert_array_equal(flat[1], host(network(seed=8).parameters.flat))
+    assert epochs[-1].members[1].stopped == "diverged in epoch 1"
+    assert epochs[-1].members[0].train_loss == own[0][-1].train_loss
+
+
+def test_all_that_diverge_are_an_error():
+    together = network(K)
+    before = host(together.parameters.flat).copy()
+    with pytest.raises(FloatingPointError, match="epoch 1"):
+        list(train(together, loader(), **TOGETHER, optimizer="sgd", learning_rate=1e200))
+    np.testing.assert_array_equal(host(together.parameters.flat), before)
+
+
+@pytest.mark.parametrize("batch_size", [1, 16, "full"])
+@pytest.mark.parametrize("chunk_rows", [4096, 5])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_rows_of_each_ones_own(batch_size, chunk_rows, optimizer):
+    weights = GENERATOR.integers(0, 3, (70, K)).astype(float)
+    options = {"batch_size": batch_size, "chunk_rows": chunk_rows}
+    together, more = network(K), {"optimizer": optimizer, "regularizer": "l2:strength=0.01"}
+    validation = Loader(X, Y, member_weight=1.0 * (weights == 0))
+    rows = loader(**options, member_weight=weights)
+    epochs = list(train(together, rows, **TOGETHER, **more, validation=validation))
+    each = [{**options, "sample_weight": weights[:, n]} for n in range(K)]
+    for n in range(K):
+        out = weights[:, n] == 0
+        alone, own = trained_alone([more] * K, loader_options=each, validation=(X[out], Y[out]))
+        np.testing.assert_array_equal(host(together.parameters.flat)[n], host(alone[n].parameters.flat))
+        assert [e.members[n].train_loss for e in epochs] == [e.train_loss for e in own[n]]
+        found = [e.members[n].validation_loss for e in epochs]
+        assert found == pytest.approx([e.validation_loss for e in own[n]])
+
+
+@pytest.mark.parametrize("stop_at", [1, 3])
+def test_a_run_goes_on_from_a_state(stop_at):
+    options = {
+        **TOGETHER, "max_epochs": 7, "patience": 2, "tolerance": 0.3, "average": 0.2, "dropout": 0.1,
+        "learning_rate": [0.1, 0.01, 0.001],
+    }  # fmt: skip
+    whole = network(K)
+    all_epochs = list(train(whole, loader(), **options))
+    half = network(K)
+    for epoch in train(half, loader(), **options):
+        if epoch.number == stop_at:
+            state = epoch.state()
+            break
+    rest = network(K, seed=0)
+    later = list(train(rest, loader(), **options, state=state))
+    np.testing.assert_array_equal(host(rest.parameters.flat), host(whole.parameters.flat))
+    assert [e.members for e in later] == [e.members for e in all_epochs[stop_at:]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learning_rate": [0.1, 0.2]}, "learning_rate has 2 entries for 3 members"),
+        ({"learning_rate": [0.1, -0.2, 0.1]}, "learning_rate=-0.2"),
+        ({"regularizer": ["l1", "l2"]}, "regularizer has 2 entries"),
+        ({"optimizer": "lbfgs"}, "one by one"),
+        ({"on_divergence": "rollback"}, "rolled back"),
+        ({"optimizer": ["adam", "sgd", "adam"]}, "same vectors"),
+        ({"loss": ["squared_error", "poisson", "squared_error"]}, "one link"),
+    ],
+)
+def test_what_members_cannot_have_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        train(network(K), loader(batch_size="full"), **TOGETHER, **options)
+
+
+def test_another_librarys_members_train(backend):
+    together = Network((5, 8, 1), members=K, device=backend, seed=7)
+    rows = Loader(X.astype("float32"), Y, member_weight=GENERATOR.integers(1, 3, (70, K)), batch_size=16)
+    options = {"max_epochs": 2, "learning_rate": [0.1, 0.01, 0.02], "dropout": 0.2, "clip_norm": 1.0}
+    epochs = list(train(together, rows, **options, regularizer="l2", validation=Loader(X, Y)))
+    assert all(np.isfinite(m.validation_loss) for m in epochs[-1].members)
+    assert together.predict(X).shape == (70, 1)
