@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from mlp_xp.settings.spelling import given, spelled
+from mlp_xp.tables.files.arrow_files import FORMATS
 
 
 @contextlib.contextmanager
@@ -28,7 +29,7 @@ def given_data(data: str | None) -> Iterator[str | None]:
         yield str(path)
 
 
-FIRST_BYTES = {b"PAR1": ".parquet", b"ARROW1": ".arrow"}
+FIRST_BYTES = {form.mark: form.suffixes[0] for form in FORMATS.values()}
 """How files begin that are no text."""
 
 

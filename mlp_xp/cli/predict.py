@@ -22,6 +22,7 @@ from mlp_xp.saved.model_file import Model, load
 from mlp_xp.settings.options import Problems
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.files import written_rows
+from mlp_xp.tables.files.arrow_files import FORMATS
 from mlp_xp.tables.files.column_kinds import Progress
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TableOptions
@@ -32,7 +33,7 @@ FORMULA = frozenset("=+-@\t\r\n＝＋－＠")
 
 NUMBER = re.compile(r"[+-]?\d[\d., ]*(e[+-]?\d+)?%?", re.IGNORECASE | re.ASCII)
 
-OTHER_FORMATS = (".parquet", ".arrow", ".feather", ".npy", ".npz", ".safetensors")
+OTHER_FORMATS = {".npy", ".npz", ".safetensors"}.union(*(form.suffixes for form in FORMATS.values()))
 
 
 def predict(options: Predict) -> None:

@@ -27,11 +27,6 @@ MEMORY, GENERAL = "Memory and cache", "General"
 ARRAY_SUFFIXES = (".npy", ".npz")
 """Of files whose columns have no names."""
 
-FILES = (
-    "A .csv, .parquet, .arrow or .feather file, a folder or glob of them, an .npz that holds x and y, an "
-    "x.npy, or '-' for standard input."
-)
-
 TASKS = ("auto", "regression", "classification")
 
 SCALINGS = ("standard", "robust", "none", "encoded")
@@ -93,6 +88,12 @@ def _datasets() -> Iterable[str]:
     from mlp_xp.tables.datasets import DATASETS
 
     return DATASETS
+
+
+def _suffixes() -> Iterable[str]:
+    from mlp_xp.tables.files.opening import TABLE_SUFFIXES
+
+    return [suffix for suffix in TABLE_SUFFIXES if suffix.count(".") == 1]
 
 
 def _dataset(shown: str | None) -> Any:
@@ -215,7 +216,15 @@ class HoldOut:
 class TableOptions(Options):
     """Where a table is and how it is read."""
 
-    data: str | None = option(None, DATA, f"{FILES} Without it: --dataset.", metavar="DATA", position=1)
+    data: str | None = option(
+        None,
+        DATA,
+        "A file ({words}), a folder or glob of them, an .npz that holds x and y, an x.npy, or '-' for "
+        "standard input. Without it: --dataset.",
+        words=_suffixes,
+        metavar="DATA",
+        position=1,
+    )
     dataset: str | None = _dataset(None)
     target: str = option(
         "",

@@ -135,7 +135,7 @@ class TestTrial:
         path = self.parquet(tmp_path, 1600)
         with Sandbox() as sandbox:
             for _ in range(2):
-                sandbox.read("parquet", local_file(path), ["a", "y"])
+                sandbox.read("Parquet", local_file(path), ["a", "y"])
         assert open_source(path, target="y", text="code").n_rows == 16
 
     @linux
@@ -148,11 +148,11 @@ class TestTrial:
     def test_the_end_of_the_process_becomes_an_error(self, tmp_path):
         path = self.parquet(tmp_path, 1600)
         with Sandbox() as sandbox:
-            sandbox.read("parquet", local_file(path), ["a"])
+            sandbox.read("Parquet", local_file(path), ["a"])
             sandbox._process.kill()
             with pytest.raises(ValueError, match=r"t\.parquet can not be read: it ended the process"):
-                sandbox.read("parquet", local_file(path), ["a"])
-            sandbox.read("parquet", local_file(path), ["a"])
+                sandbox.read("Parquet", local_file(path), ["a"])
+            sandbox.read("Parquet", local_file(path), ["a"])
 
 
 @pytest.mark.needs("pyarrow")

@@ -11,9 +11,6 @@ from mlp_xp.settings.spelling import spelled
 from mlp_xp.tables.files.blocks import Part, TableBlock
 from mlp_xp.tables.files.one_value import SECONDS, Gaps
 
-PARQUET_SUFFIXES = (".parquet", ".pq")
-ARROW_SUFFIXES = (".arrow", ".feather", ".ipc")
-
 # Bytes of each column that are read ahead.
 _BUFFER_BYTES = 1 << 16
 
@@ -96,11 +93,30 @@ def _common_kind(kinds: dict[str, str], name: str) -> str | None:
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """How files of one format are read: their columns, their parts, and the rows of a part."""
+    """How files of one format are known and read.
 
+    Attributes
+    ----------
+    suffixes : tuple of str
+        Ends of their names, the usual one first.
+    mark : bytes
+        How they begin.
+    columns : callable (File) -> list of (str, Arrow type)
+        Names and types of the columns.
+    parts : callable (File) -> list of Part
+        What can be read on its own.
+    batches : callable (Part, names) -> iterator of Arrow batches
+        The rows of some columns of a part, checked.
+    looked_at : callable (Part, names) -> iterator of Arrow batches, optional
+        The same where rows are only looked at, if that can cost less.
+    """
+
+    suffixes: tuple[str, ...]
+    mark: bytes
     columns: Callable[[File], list[tuple[str, Any]]]
     parts: Callable[[File], list[Part]]
     batches: Callable[[Part, Sequence[str]], Iterator[Any]]
+    looked_at: Callable[[Part, Sequence[str]], Iterator[Any]] | None = None
 
 
 def _parquet(stream: Arrow) -> Any:
@@ -157,30 +173,42 @@ def _ipc_parts(file: File) -> list[Part]:
         return [Part(file, 1, int(ipc.open_file(stream).count_rows()))]
 
 
-def ipc_reader(stream: Arrow, names: Sequence[str]) -> Any:
-    """A reader of some columns of an Arrow file."""
+def _ipc_batches(part: Part, names: Sequence[str]) -> Iterator[Any]:
+    with reading(part.file), part.file.open() as stream:
+        n_rows = block_rows(len(names))
+        for batch in _checked_ipc(stream, names):
+            for start in range(0, batch.num_rows, n_rows):
+                yield batch.slice(start, n_rows)
+
+
+def _mapped_ipc_batches(part: Part, names: Sequence[str]) -> Iterator[Any]:
+    """Numbers that are not compressed are not looked at, and cost nothing however many they are."""
+    from pyarrow import memory_map
+
+    with reading(part.file), memory_map(part.file.path) as stream:
+        yield from _checked_ipc(stream, names)
+
+
+def _checked_ipc(stream: Arrow, names: Sequence[str]) -> Iterator[Any]:
     from pyarrow import ipc
 
     known = ipc.open_file(stream).schema.names
     first = {name: at for at, name in reversed(list(enumerate(known)))}
     fields = sorted(first[name] for name in names)
-    return ipc.open_file(stream, options=ipc.IpcReadOptions(included_fields=fields))
+    reader = ipc.open_file(stream, options=ipc.IpcReadOptions(included_fields=fields))
+    for number in range(reader.num_record_batches):
+        batch = reader.get_batch(number)
+        # Nothing in an IPC file is checked before it is used, offsets included.
+        batch.validate(full=True)
+        yield batch
 
 
-def _ipc_batches(part: Part, names: Sequence[str]) -> Iterator[Any]:
-    with reading(part.file), part.file.open() as stream:
-        reader = ipc_reader(stream, names)
-        for number in range(reader.num_record_batches):
-            batch = reader.get_batch(number)
-            # Nothing in an IPC file is checked before it is used, offsets included.
-            batch.validate(full=True)
-            n_rows = block_rows(len(names))
-            for start in range(0, batch.num_rows, n_rows):
-                yield batch.slice(start, n_rows)
+PARQUET = Format((".parquet", ".pq"), b"PAR1", _parquet_columns, _parquet_parts, _parquet_batches)
+ARROW = Format(
+    (".arrow", ".feather", ".ipc"), b"ARROW1", _ipc_columns, _ipc_parts, _ipc_batches, _mapped_ipc_batches
+)
 
-
-PARQUET = Format(_parquet_columns, _parquet_parts, _parquet_batches)
-ARROW = Format(_ipc_columns, _ipc_parts, _ipc_batches)
+FORMATS = {"Parquet": PARQUET, "Arrow": ARROW}
 
 
 class TypedTable:
@@ -191,7 +219,7 @@ class TypedTable:
     files : list of File
         Read one after the other; columns are found by name.
     form : Format
-        `PARQUET` or `ARROW`.
+        One of `FORMATS`.
     gaps : Gaps
         What stands for a gap among strings.
     """

@@ -16,7 +16,7 @@ from mlp_xp.rows.source import Source
 from mlp_xp.rows.streams import BUFFER_ROWS, BatchSource
 from mlp_xp.settings import checks
 from mlp_xp.settings.spelling import given, spelled
-from mlp_xp.tables.files.arrow_files import ARROW, ARROW_SUFFIXES, PARQUET, PARQUET_SUFFIXES, TypedTable
+from mlp_xp.tables.files.arrow_files import ARROW, FORMATS, TypedTable
 from mlp_xp.tables.files.arrow_map import ArrowSource, is_mappable
 from mlp_xp.tables.files.column_kinds import LABEL, Progress, Settled, TableFile, settle
 from mlp_xp.tables.files.columns import PLURAL, as_names, select
@@ -37,7 +37,10 @@ MEMORY_LIMIT = 1 << 30
 READERS_BYTES = 512 << 20
 """Memory that must be there to read a table: with less, pyarrow's threads crash or wait for ever."""
 
-TABLE_SUFFIXES = (*CSV_SUFFIXES, *PARQUET_SUFFIXES, *ARROW_SUFFIXES)
+SUFFIXES = {"CSV": CSV_SUFFIXES} | {name: form.suffixes for name, form in FORMATS.items()}
+"""How files of each format end."""
+
+TABLE_SUFFIXES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 
 
 def open_source(
@@ -63,8 +66,7 @@ def open_source(
     `x.npy`                     mapped into memory; `target` is the path of `y.npy`
     `.npz`                      arrays x, y and sample_weight in memory; `target` names another y
     `.csv`, `.tsv` (.gz ...)    read by pyarrow; columns by name
-    `.parquet`                  read by pyarrow; columns by name
-    `.arrow`, `.feather`        read by pyarrow; columns by name
+    `.parquet`, `.arrow` ...    read by pyarrow (`arrow_files.FORMATS`); columns by name
     ==========================  =================================================================
 
     A folder's files are one table, with a column for each `NAME=VALUE` among its folders' names.
@@ -232,18 +234,11 @@ def table_of(files: Sequence[File], given: CsvForm) -> tuple[CsvForm | None, Tab
 
 def _table(files: Sequence[File], form: CsvForm) -> TableFile:
     """The files as one table; ValueError unless all are of one format that is known."""
-    formats = {
-        "CSV": CSV_SUFFIXES,
-        "Parquet": PARQUET_SUFFIXES,
-        "Arrow": ARROW_SUFFIXES,
-    }
     found: dict[str, File] = {}
     for file in files:
-        for name, suffixes in formats.items():
-            if file.name.lower().endswith(suffixes):
-                found.setdefault(name, file)
-                break
-        else:
+        name = next((name for name, ends in SUFFIXES.items() if file.name.lower().endswith(ends)), None)
+        found.setdefault(name or "", file)
+        if name is None:
             known = ", ".join((".npy", ".npz", *TABLE_SUFFIXES))
             raise ValueError(f"{file.path} is of no known format; files end in one of {known}.")
     if len(found) > 1:
@@ -251,7 +246,7 @@ def _table(files: Sequence[File], form: CsvForm) -> TableFile:
         raise ValueError(f"files of several formats in one table: {listed}. Name those of one.")
     if "CSV" in found:
         return CsvTable(files, form)
-    return TypedTable(files, PARQUET if "Parquet" in found else ARROW, form.gaps)
+    return TypedTable(files, FORMATS[next(iter(found))], form.gaps)
 
 
 def _from_cache(kept_at: Path, files: Sequence[File], notes: list[str]) -> TableSource | None:

@@ -19,9 +19,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlp_xp.rows.files import File, local_file, reading
+from mlp_xp.rows.files import File, local_file
 from mlp_xp.settings import checks
-from mlp_xp.tables.files.arrow_files import PARQUET, TypedTable, ipc_reader
+from mlp_xp.tables.files.arrow_files import FORMATS, Format, TypedTable
 
 SPARE_BYTES = 128 << 20
 """Memory that reading any file may take."""
@@ -44,7 +44,7 @@ class Sandbox:
     Examples
     --------
     >>> with Sandbox() as sandbox:
-    ...     sandbox.read("parquet", local_file("big.parquet"), ["a", "b"])  # doctest: +SKIP
+    ...     sandbox.read("Parquet", local_file("big.parquet"), ["a", "b"])  # doctest: +SKIP
     """
 
     def __init__(self) -> None:
@@ -120,7 +120,7 @@ def read_in_sandbox(table: TypedTable, names: Sequence[str]) -> None:
     ValueError
         One of them cannot be read.
     """
-    form = "parquet" if table.form is PARQUET else "arrow"
+    form = next(name for name, form in FORMATS.items() if form is table.form)
     with Sandbox() as sandbox:
         for file in table.files:
             if not file.remote:
@@ -139,7 +139,7 @@ def serve() -> None:
         refused = None
         _limit_memory(SPARE_BYTES + GROWTH * file.size)
         try:
-            for n_bytes in itertools.accumulate(_sizes(request["form"], file, request["names"])):
+            for n_bytes in itertools.accumulate(_sizes(FORMATS[request["form"]], file, request["names"])):
                 if file.size > WHOLE_BYTES and n_bytes > WHOLE_BYTES:
                     break
         except (ValueError, MemoryError) as error:
@@ -148,21 +148,11 @@ def serve() -> None:
         sys.stdout.flush()
 
 
-def _sizes(form: str, file: File, names: Sequence[str]) -> Iterator[int]:
+def _sizes(form: Format, file: File, names: Sequence[str]) -> Iterator[int]:
     """Read a file as it is read to be converted; yield the bytes of each batch."""
-    if form == "parquet":
-        for part in PARQUET.parts(file):
-            for batch in PARQUET.batches(part, names):
-                yield batch.nbytes
-        return
-    from pyarrow import memory_map
-
-    # Mapped: numbers that are not compressed are not looked at, and cost nothing however many they are.
-    with reading(file), memory_map(file.path) as stream:
-        reader = ipc_reader(stream, names)
-        for number in range(reader.num_record_batches):
-            batch = reader.get_batch(number)
-            batch.validate(full=True)
+    look = form.looked_at or form.batches
+    for part in form.parts(file):
+        for batch in look(part, names):
             yield batch.nbytes
 
 
