@@ -2,6 +2,11 @@
 
 import dataclasses
 import math
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+Seen = TypeVar("Seen")
+"""What a fold makes of losses."""
 
 
 @dataclasses.dataclass
@@ -42,6 +47,28 @@ class History:
     best_epoch: int = 0
     best_loss: float = math.inf
     rollbacks: int = 0
+
+    def __post_init__(self) -> None:
+        """Nothing was folded yet; what is, is no part of the past itself."""
+        self._folded: dict[Hashable, tuple[list[float], int, Any]] = {}
+
+    def fold(
+        self, key: Hashable, step: Callable[[Seen, float], Seen], start: Seen, *, but_last: int = 0
+    ) -> Seen:
+        """What `step` makes of the watched losses, one after the other from a start, but for the last few.
+
+        What was made of earlier ones is remembered under `key`: an epoch takes the same time however many
+        have passed.
+        """
+        losses = self.watched
+        known, n_seen, seen = self._folded.get(key, (losses, 0, start))
+        n = max(0, len(losses) - but_last)
+        if known is not losses or n_seen > n:  # the run was put back
+            n_seen, seen = 0, start
+        for at in range(n_seen, n):
+            seen = step(seen, losses[at])
+        self._folded[key] = (losses, n, seen)
+        return seen
 
     @property
     def watched(self) -> list[float]:

@@ -243,15 +243,14 @@ class ReduceOnPlateau(Schedule):
 
     def __call__(self, history: History) -> float:
         """The factor now."""
-        scale, best, waited = 1.0, math.inf, 0
-        for loss in history.watched:
-            if loss < best - self.tolerance:
-                best, waited = loss, 0
-            else:
-                waited += 1
-            if waited >= self.patience:
-                scale, waited = scale * self.factor, 0
+        scale, _, _ = history.fold(self, self._after, (1.0, math.inf, 0))
         return max(scale, self.floor)
+
+    def _after(self, seen: tuple[float, float, int], loss: float) -> tuple[float, float, int]:
+        """Factor, best loss and epochs waited, with one loss more."""
+        scale, best, waited = seen
+        best, waited = (loss, 0) if loss < best - self.tolerance else (best, waited + 1)
+        return (scale * self.factor, best, 0) if waited >= self.patience else (scale, best, waited)
 
 
 SCHEDULES: dict[str, type[Schedule]] = {

@@ -1,6 +1,7 @@
 """When a training ends: pure functions of the history, each of which answers a reason or None."""
 
 import dataclasses
+import functools
 import math
 
 from mlp_xp.history import History
@@ -50,10 +51,10 @@ class Stopping:
 
     def no_improvement(self, history: History) -> str | None:
         """The best of the last `patience` epochs is not better than the best before them."""
-        losses = [math.inf if math.isnan(loss) else loss for loss in history.watched]
-        if self.patience is None or len(losses) <= self.patience:
+        if self.patience is None or len(history.watched) <= self.patience:
             return None
-        before, lately = min(losses[: -self.patience]), min(losses[-self.patience :])
+        before = history.fold(self, _lower, math.inf, but_last=self.patience)
+        lately = functools.reduce(_lower, history.watched[-self.patience :], math.inf)
         if lately < before - self.tolerance:
             return None
         which = "held-out" if history.validation_losses else "training"
@@ -71,3 +72,8 @@ class Stopping:
         if self.time_budget is None or history.seconds < self.time_budget:
             return None
         return f"time budget of {self.time_budget:g} seconds used"
+
+
+def _lower(lowest: float, loss: float) -> float:
+    """The lower of two losses; one that is nan is none."""
+    return min(lowest, loss)

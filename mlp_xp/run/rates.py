@@ -1,5 +1,6 @@
 """The learning rate of each step, and what else changes with it: pure functions of the history."""
 
+import copy
 import dataclasses
 
 from mlp_xp.dropout import Dropout
@@ -50,7 +51,7 @@ class Rates:
         rates = [self.for_step()]
         if self.schedule.once_an_epoch:
             return rates * n_steps
-        later = dataclasses.replace(self.history)  # the same past, seen from steps that are still to come
+        later = copy.copy(self.history)  # the same past, seen from steps that are still to come
         for later.step in range(self.history.step + 1, self.history.step + n_steps):
             rates.append(self._at(later))
         self.last = rates[-1]

@@ -217,7 +217,9 @@ class Training:
             **{f"optimizer.{name}": vector for name, vector in self.optimizer.to_host().items()},
             **objective.losses.to_host(),
         }
-        numbers = dataclasses.asdict(history) | {"t": self.optimizer.t, "last_rate": self.rates.last}
+        past = ((field.name, getattr(history, field.name)) for field in dataclasses.fields(History))
+        numbers = {name: list(value) if isinstance(value, list) else value for name, value in past}
+        numbers |= {"t": self.optimizer.t, "last_rate": self.rates.last}
         return TrainingState(arrays, numbers, self._where())
 
     def _trained(self) -> dict[str, np.ndarray]:
