@@ -10,7 +10,7 @@ TYPE_CHECKING = False  # as typing's, which takes a while to import
 if TYPE_CHECKING:
     from typing import Any
 
-    from mlp_xp.estimators import MLPClassifier, MLPRegressor
+    from mlp_xp.estimators import MLPClassifier, MLPRegressor, TableClassifier, TableRegressor
     from mlp_xp.machine import data_parallel
     from mlp_xp.network import Network
     from mlp_xp.rows.loader import Loader
@@ -27,6 +27,8 @@ __all__ = [
     "MLPClassifier",
     "MLPRegressor",
     "Network",
+    "TableClassifier",
+    "TableRegressor",
     "data_parallel",
     "export_onnx",
     "fit_table",
@@ -41,6 +43,8 @@ _PLACES = {
     "MLPClassifier": "estimators",
     "MLPRegressor": "estimators",
     "Network": "network",
+    "TableClassifier": "estimators",
+    "TableRegressor": "estimators",
     "data_parallel": "machine",
     "export_onnx": "saved.onnx_file",
     "fit_table": "tables.fit_table",

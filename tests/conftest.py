@@ -43,6 +43,7 @@ OPTIONAL = (
     "psutil",
     "pyarrow",
     "scipy",
+    "skl2onnx",
     "sklearn",
     "tensorboard",
     "threadpoolctl",

@@ -22,7 +22,7 @@ from mlp_xp.estimators.array_home import HOST, device_for, home_of, on_host, see
 from mlp_xp.estimators.callbacks import Listeners
 from mlp_xp.estimators.data import InMemory, Rows, Streamed, is_streamed, names_of, source_given
 from mlp_xp.estimators.drawing import DrawnOrder, draw_validation, draw_weights
-from mlp_xp.estimators.numeric import LOOKED_AT, refuse_dates, warn_if_coarse
+from mlp_xp.estimators.numeric import LOOKED_AT, refuse_dates, refuse_texts, warn_if_coarse
 from mlp_xp.estimators.perceptron import Perceptron
 from mlp_xp.estimators.saved import HISTORY
 from mlp_xp.estimators.training import Continuation, FitMonitor, Validation, epoch_loss
@@ -219,6 +219,7 @@ class Fit:
         """X and y as scikit-learn checks them, on the host but for an X that stays where it is."""
         e, stay = self.e, stays(X)
         refuse_dates("X", X)
+        refuse_texts(X, numeric=e._y_numeric)
         if e._y_numeric:
             refuse_dates("y", y)
         checked, y = validate_data(

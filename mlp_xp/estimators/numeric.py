@@ -1,4 +1,4 @@
-"""What cannot be computed with as it is: dates, what float32 has no room for, what it rounds away."""
+"""What cannot be computed with as it is: dates, texts, what float32 has no room for, what it rounds away."""
 
 import warnings
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse
 
 from mlp_xp.settings.precision import STEP, is_coarse
+from mlp_xp.tables.own_tables import columns_of
 
 LOOKED_AT = 4096
 """Rows that are looked at for what float32 rounds away."""
@@ -27,6 +28,38 @@ def refuse_dates(name: str, given: Any) -> None:
                 f"{where} holds {held} (dtype {dtype}); numbers are needed. Say in which unit they count, "
                 f"e.g. .astype('{span}[s]').astype('int64') / 86400 for days, and standardise them."
             )
+
+
+def refuse_texts(given: Any, *, numeric: bool) -> None:
+    """Raise ValueError where columns of X hold texts that are no numbers; it names them."""
+    columns = columns_of(given) if hasattr(given, "columns") else None
+    if columns is None:
+        array = given
+        if isinstance(given, list) and np.asarray(given[:1]).dtype.kind in "OUS":
+            array = np.asarray(given)
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "OUS" or array.ndim != 2:
+            return
+        columns = {str(number): array[:, number] for number in range(array.shape[1])}
+    texts = [name for name, values in columns.items() if _has_text(values)]
+    if texts:
+        more = f" and {len(texts) - 5} more" if len(texts) > 5 else ""
+        instead = "TableRegressor" if numeric else "TableClassifier"
+        raise ValueError(
+            f"X holds texts in column {', '.join(map(repr, texts[:5]))}{more}, and numbers are needed: "
+            f"encode them, or use {instead}, which takes texts as they are."
+        )
+
+
+def _has_text(values: Any) -> bool:
+    if getattr(getattr(values, "dtype", None), "kind", "O") in "biufc":
+        return False
+    for value in np.asarray(values):
+        if isinstance(value, str):
+            try:
+                float(value)
+            except ValueError:
+                return True
+    return False
 
 
 def refuse_overflow(x: Any, dtype: str) -> None:

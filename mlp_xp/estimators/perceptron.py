@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from mlp_xp.backprop import backprop
 from mlp_xp.estimators.array_home import HOST, Home, home_of, on_host, seen_by_host, stays
 from mlp_xp.estimators.callbacks import CallbackSupport
-from mlp_xp.estimators.numeric import refuse_dates, refuse_non_finite, refuse_overflow
+from mlp_xp.estimators.numeric import refuse_dates, refuse_non_finite, refuse_overflow, refuse_texts
 from mlp_xp.estimators.parameters import CONSTRAINTS, hidden_activations, problems_with, refuse
 from mlp_xp.estimators.rows import dense_pieces
 from mlp_xp.estimators.saved import description_of
@@ -137,6 +137,7 @@ class Perceptron(CallbackSupport, BaseEstimator):
             check_is_fitted(self)
         home = home_of(X)
         refuse_dates("X", X)
+        refuse_texts(X, numeric=self._y_numeric)
         if get_config()["array_api_dispatch"] and home != self._home():
             raise ValueError(
                 f"Inputs passed to {type(self).__name__}.{method}() must use the same namespace and the "

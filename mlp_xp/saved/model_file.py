@@ -59,17 +59,28 @@ class Estimator(Protocol):
         """Everything but the network, as JSON values."""
 
 
+class TableEstimator(Protocol):
+    """What is asked of a fitted estimator of tables."""
+
+    model_: TableModel
+
+
 Model = Network | TableModel | Estimator
 """What a model file holds."""
 
 
-def save(model: Model, path: str | os.PathLike[str]) -> None:
+def without_contract(model: Any) -> Model:
+    """The table model of an estimator of tables, or what is a model by itself."""
+    return model.model_ if hasattr(model, "model_") else model
+
+
+def save(model: Model | TableEstimator, path: str | os.PathLike[str]) -> None:
     """Write a model file.
 
     Parameters
     ----------
     model : Network, TableModel or fitted estimator
-        What `load` will give back.
+        What `load` will give back; of an estimator of tables, its table model.
     path : path
         Usually ``*.safetensors``. An existing file is replaced, at once and only when the new one is
         complete.
@@ -83,6 +94,7 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
     ValueError
         Its weights are not all finite, or it is an estimator that is not fitted.
     """
+    model = without_contract(model)
     if isinstance(model, Network):
         document: dict[str, Any] = {"kind": "network"}
         network = model
@@ -93,7 +105,10 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
         document = {"kind": "estimator", "estimator": model.description()}
         network = model.network
     else:
-        raise TypeError(f"{model!r} cannot be saved: give a Network, a TableModel or a fitted estimator.")
+        hint = " A pipeline's steps are code: export_onnx writes them." if hasattr(model, "steps") else ""
+        raise TypeError(
+            f"{model!r} cannot be saved: give a Network, a TableModel or a fitted estimator.{hint}"
+        )
     document |= {"network": _network_description(network)}
     document["format"] = FORMAT if has_news(document) else PLAIN_FORMAT
     tensors = {f"weights.{layer}": to_host(w) for layer, w in enumerate(network.parameters.weights)}

@@ -1,6 +1,7 @@
 """A model of a table in one call: what `mlp-xp train` does, in Python."""
 
 import contextlib
+import dataclasses
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,13 @@ from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TrainingOptions
 
 
-def fit_table(data: ArrayLike, target: str | Sequence[str], **options: Any) -> TableModel:
+def fit_table(
+    data: ArrayLike,
+    target: str | Sequence[str],
+    *,
+    levels: Sequence[str] | None = None,
+    **options: Any,
+) -> TableModel:
     """Train a model on a table, as `mlp-xp train` does: the same options give the same model.
 
     Parameters
@@ -28,6 +35,8 @@ def fit_table(data: ArrayLike, target: str | Sequence[str], **options: Any) -> T
         needs pyarrow, the extra mlp-xp[files].
     target : str or sequence of str
         The column to predict, or several.
+    levels : sequence of str, optional
+        Names of classes whose numbers, from 0, the target holds; they are taken from the target if not given.
     **options
         Options of `mlp-xp train` with underscores in their names: ``epochs=50``, ``hidden=(64, 64)``,
         ``recipe="plain"``. `mlp-xp train --help` explains each.
@@ -59,6 +68,8 @@ def fit_table(data: ArrayLike, target: str | Sequence[str], **options: Any) -> T
         checks.refuse(settings.problems())
         stack.enter_context(blas.at_most(settings.threads))
         rows = read_data(settings)
+        if levels is not None:
+            rows = dataclasses.replace(rows, table=dataclasses.replace(rows.table, levels=tuple(levels)))
         model = new_model(rows)
         loader = loader_for(rows.options, rows.parts.training)
         for epoch in fit(rows, model.network, loader):

@@ -181,9 +181,8 @@ class TableModel(Interpretation):
             Values (float64) or probabilities of classes (also where a network has one output for two).
         """
         n_rows = len(x)
-        predicted = np.empty((n_rows, len(self.output_names)), float if self.levels is None else np.float32)
-        if self.levels is not None and self.network.backend.dtype_name == "float64":
-            predicted = predicted.astype(float)
+        dtype = "float64" if self.levels is None else self.network.backend.dtype_name
+        predicted = np.empty((n_rows, len(self.output_names)), dtype)
         step = min(PREDICT_ROWS, rows_in(PASS_BYTES, self.n_numbers))
         for start in range(0, n_rows, step):
             values = np.asarray(x[start : start + step], dtype=float)
@@ -227,13 +226,36 @@ class TableModel(Interpretation):
         ValueError
             A column is missing or holds something else than it did in training, or their number is wrong.
         """
+        outputs = self._outputs(x)
+        return outputs if self.levels is None else self.choose(outputs)
+
+    def predict_proba(self, x: Any) -> np.ndarray:
+        """Probabilities of the classes, in the order of `levels`.
+
+        Parameters
+        ----------
+        x : as for `predict`
+
+        Returns
+        -------
+        array (n_rows, n_classes)
+
+        Raises
+        ------
+        ValueError
+            The model predicts numbers, or as for `predict`.
+        """
+        if self.levels is None:
+            raise ValueError(f"this model predicts {', '.join(self.targets.names)}: it has no classes.")
+        return self._outputs(x)
+
+    def _outputs(self, x: Any) -> np.ndarray:
+        """A column for each of `output_names`."""
         if isinstance(x, str | os.PathLike):
             table = open_inputs(TableOptions(data=os.fspath(x)), self)
-            outputs = np.vstack(list(self.predict_parts(table.source)))
-        else:
-            columns = columns_of(x)
-            outputs = self.predict_raw(self._rows(x) if columns is None else self._columns(columns))
-        return outputs if self.levels is None else self.choose(outputs)
+            return np.vstack(list(self.predict_parts(table.source)))
+        columns = columns_of(x)
+        return self.predict_raw(self._rows(x) if columns is None else self._columns(columns))
 
     def _rows(self, x: ArrayLike) -> np.ndarray:
         """An array of rows, checked."""

@@ -9,10 +9,11 @@ import numpy as np
 from mlp_xp.machine.array_api import ArrayLike
 from mlp_xp.machine.whole_file import write_whole
 from mlp_xp.network import Network
-from mlp_xp.saved.model_file import Model
+from mlp_xp.saved.model_file import Model, TableEstimator, without_contract
 from mlp_xp.saved.onnx_file.columns import features, matrix_problem
 from mlp_xp.saved.onnx_file.graph import Graph
 from mlp_xp.saved.onnx_file.network import Layers, functions_of
+from mlp_xp.saved.onnx_file.pipeline import Pipeline, with_steps_before
 from mlp_xp.settings import checks
 from mlp_xp.settings.precision import is_coarse
 from mlp_xp.tables.files.one_value import Gaps
@@ -25,7 +26,13 @@ MATRIX = "X"
 OUTPUTS = ("prediction", "label", "probabilities")
 
 
-def export_onnx(model: Model, path: str | os.PathLike[str], *, matrix_input: bool = False) -> None:
+def export_onnx(
+    model: Model | TableEstimator | Pipeline,
+    path: str | os.PathLike[str],
+    *,
+    matrix_input: bool = False,
+    example: ArrayLike | None = None,
+) -> None:
     """Write a model as an ONNX file: from raw columns to predictions, with standard operators alone.
 
     Inputs are float32 [N, 1] for numbers and booleans (NaN is a gap), text [N, 1] ("" is a gap) and int64
@@ -37,27 +44,34 @@ def export_onnx(model: Model, path: str | os.PathLike[str], *, matrix_input: boo
 
     Parameters
     ----------
-    model : Network, TableModel or fitted estimator
+    model : Network, TableModel, fitted estimator, or Pipeline that ends in one
+        Steps before the last are written by skl2onnx, which must be installed.
     path : path
         Usually ``*.onnx``. Replaced at once, when the new file is complete.
     matrix_input : bool
         One input X instead of one a column.
+    example : array or DataFrame, optional
+        For a pipeline: a few rows, whose columns and types become the inputs; one float32 X if not given.
 
     Raises
     ------
     ValueError
         The model cannot be written so; the message says why.
     ModuleNotFoundError
-        onnx is not installed.
+        onnx is not installed, or skl2onnx for a pipeline.
     OSError
         The file cannot be written.
     """
-    write_whole(path, onnx_bytes(model, matrix_input=matrix_input))
+    write_whole(path, onnx_bytes(model, matrix_input=matrix_input, example=example))
 
 
-def onnx_bytes(model: Model, *, matrix_input: bool = False) -> bytes:
+def onnx_bytes(
+    model: Model | TableEstimator | Pipeline, *, matrix_input: bool = False, example: ArrayLike | None = None
+) -> bytes:
     """What `export_onnx` writes; the same model gives the same bytes."""
-    parts = _parts(model)
+    if isinstance(model, Pipeline):
+        return with_steps_before(model, onnx_bytes(model[-1], matrix_input=True), example)
+    parts = _parts(without_contract(model))
     functions_of(parts.network)
     checks.refuse([matrix_problem(parts.inputs) if matrix_input else _names_problem(parts.inputs.names)])
     matrix = MATRIX if matrix_input or not parts.has_names else None
