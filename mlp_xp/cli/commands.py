@@ -16,7 +16,7 @@ from mlp_xp.tables.options import (
     TRAINING,
     DeviceOptions,
     PredictionOptions,
-    TableOptions,
+    TargetOptions,
     TrainingOptions,
 )
 
@@ -147,7 +147,7 @@ class Predict(OfModel, Talking, PredictionOptions):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluate(OfModel, Talking, TableOptions, DeviceOptions):
+class Evaluate(OfModel, Talking, TargetOptions, DeviceOptions):
     """Compare a model's predictions with the targets of a table.
 
     The data has the columns and targets that the model was trained on, in any order. Metrics are in the

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlp_xp.tables.measured import ROWS
 from mlp_xp.tables.metrics import in_order
 
 MOST_CLASSES = 12
@@ -25,7 +26,11 @@ def metric_tables(result: Mapping[str, Any]) -> list[list[Sequence[str]]]:
             name: f"{shown(low)} to {shown(high)}" for name, (low, high) in intervals.items()
         }
     others = dict(result.get("baselines", {}))
-    others |= {f"{rows} rows": result[f"{rows}_metrics"] for rows in ROWS if f"{rows}_metrics" in result}
+    others |= {
+        f"{rows} rows": result[f"{name}_metrics"]
+        for rows, name in ROWS.items()
+        if f"{name}_metrics" in result
+    }
     columns |= {of: {name: shown(value) for name, value in found.items()} for of, found in others.items()}
     n_rows = f"{result['rows_measured']:,} " if "rows_measured" in result else ""
     head = (f"{n_rows}{result['metrics_on']} rows" if "metrics_on" in result else f"{n_rows}rows", *columns)
@@ -35,10 +40,6 @@ def metric_tables(result: Mapping[str, Any]) -> list[list[Sequence[str]]]:
     ]
     classes = result.get("classes")
     return [lines, _of_classes(classes)] if classes else [lines]
-
-
-ROWS = ("training",)
-"""Other rows that a model may be measured on."""
 
 
 def _of_classes(classes: Mapping[str, Mapping[str, float]]) -> list[Sequence[str]]:

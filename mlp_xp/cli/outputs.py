@@ -67,7 +67,7 @@ class Outputs:
         result: Mapping[str, Any],
         *,
         training: Source,
-        held_out: Source | None,
+        measured: Source,
         source: str,
         introduction: Sequence[str],
         command: str,
@@ -82,8 +82,8 @@ class Outputs:
         history : History
         result : mapping
             What ``--json`` prints.
-        training, held_out : source
-            Raw rows of both parts; held_out is None where there is none.
+        training, measured : source
+            Raw rows, those that were trained on and those that the model is judged on.
         source : str
             What the rows were read from.
         introduction : sequence of str
@@ -97,7 +97,7 @@ class Outputs:
         if self.report is not None:
             rates = [self._rates.get(n + 1, math.nan) for n in range(len(history.train_losses))]
             account = Account(source, introduction, command, result, history, VERSION, rates, seed)
-            write_whole(self.report, page(account, model, training, held_out).encode("utf-8", "replace"))
+            write_whole(self.report, page(account, model, training, measured).encode("utf-8", "replace"))
 
 
 def command_line(command: str, options: Options) -> str:

@@ -41,7 +41,8 @@ from mlp_xp.tables.recipe import uses_tables
 def introduction(data: Data, network: Network) -> list[str]:
     """What is known before the first epoch, for people."""
     table, parts, options = data.table, data.parts, data.options
-    held = "" if parts.held_out is None else f", {parts.held_out.n_rows:,} held out"
+    held = "" if parts.raw_held_out is None else f", {parts.raw_held_out.n_rows:,} held out"
+    held += "" if parts.raw_test is None else f", {parts.raw_test.n_rows:,} to test on"
     by = "" if options.split_column is None else f" (by {options.hold_out.by}, {options.split_column})"
     layers = "-".join(map(str, network.layer_sizes))
     n_columns, n_rows = len(table.columns), parts.raw_training.n_rows
@@ -240,10 +241,12 @@ def save_model(data: Data, model: TableModel, outcome: Outcome, result: Mapping[
     return write_somewhere(out, lambda path: save(model, path))
 
 
-def report(result: Mapping[str, Any]) -> str:
-    """The tables at the end."""
+def report(result: Mapping[str, Any], *, keep: str = "best") -> str:
+    """The tables at the end; `keep` says which epoch's weights are kept."""
     best = result["best_epoch"]
     epochs = str(result["epochs"]) + (f", best {best}" if best not in (None, result["epochs"]) else "")
+    if result["metrics_on"] == "held-out" and keep == "best":
+        epochs += f", chosen by the held-out rows; {given('test', 0.1)} keeps rows apart that only measure"
     rows: list[Sequence[str]] = [
         ("epochs", epochs),
         ("stopped", result["stopped"]),

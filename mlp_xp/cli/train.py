@@ -84,7 +84,7 @@ def finish(
             outcome.history,
             result,
             training=rows.parts.raw_training,
-            held_out=rows.parts.raw_held_out,
+            measured=rows.parts.measured[1],
             source=rows.table.name,
             introduction=stages.introduction(rows, model.network),
             command=command_line("train", options),
@@ -93,7 +93,7 @@ def finish(
     if options.as_json:
         show(json.dumps(result))
     elif not options.quiet:
-        show(stages.report(result))
+        show(stages.report(result, keep=options.keep))
     if failed:
         raise OSError("\n".join(map(explained, failed)))
 

@@ -72,7 +72,7 @@ class Account:
     seed: int = 0
 
 
-def page(account: Account, model: TableModel, training: Source, held_out: Source | None) -> str:
+def page(account: Account, model: TableModel, training: Source, measured: Source) -> str:
     """The page as HTML.
 
     Parameters
@@ -80,14 +80,14 @@ def page(account: Account, model: TableModel, training: Source, held_out: Source
     account : Account
     model : TableModel
         As it was trained.
-    training, held_out : source
-        Raw rows; held_out is None where none were held out, and the model is judged on the training part.
+    training, measured : source
+        Raw rows: those that were trained on, and those that the model is judged on, as ``metrics_on`` of the
+        result says.
     """
     most = most_rows(max(len(model.inputs.names), len(model.output_names)))
     seen = sample(training, account.seed, most)
-    judged = seen if held_out is None else sample(held_out, account.seed, most)
-    n_judged = (held_out or training).n_rows
-    part = "training rows" if held_out is None else "held-out rows"
+    judged = sample(measured, account.seed, most)
+    n_judged, part = measured.n_rows, f"{account.result['metrics_on']} rows"
     names = model.targets.names
     more = f" and {len(names) - MOST_TARGETS:,} more" if len(names) > MOST_TARGETS else ""
     title = f"{', '.join(names[:MOST_TARGETS])}{more} from {account.source}"

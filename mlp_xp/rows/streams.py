@@ -171,13 +171,20 @@ class BatchSource(Source):
                 "parts need some: choose another part, or give more rows that differ."
             )
 
-        def of(n_rows: int, *, chosen: bool) -> BatchSource:
-            rows = _PartOfStream(self, lambda batch: _chosen(batch, part, key) == chosen)
-            return BatchSource(rows, n_rows=n_rows, buffer_rows=self.buffer_rows, check=False)
-
-        two = of(self.n_rows - n_chosen, chosen=False), of(n_chosen, chosen=True)
+        two = (
+            self._only(lambda batch: ~_chosen(batch, part, key), self.n_rows - n_chosen),
+            self._only(lambda batch: _chosen(batch, part, key), n_chosen),
+        )
         self._parts[part, seed] = two
         return two
+
+    def only(self, is_wanted: Callable[[StreamBatch], Array]) -> "BatchSource":
+        """A source of the rows of this stream that a function of a batch says are wanted; one pass counts."""
+        return self._only(is_wanted, sum(int(is_wanted(batch).sum()) for batch in self._checked(None)))
+
+    def _only(self, is_wanted: Callable[[StreamBatch], Array], n_rows: int) -> "BatchSource":
+        rows = _PartOfStream(self, is_wanted)
+        return BatchSource(rows, n_rows=n_rows, buffer_rows=self.buffer_rows, check=False)
 
     def check_unchanged(self) -> None:
         """Have the stream's own `check_unchanged` called, if it has one."""

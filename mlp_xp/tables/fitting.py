@@ -256,7 +256,10 @@ def watched_loss(data: Data) -> Loss | None:
     return None if limits is None else Bounded(data.loss, *limits)
 
 
-RESULTS = ("metrics", "metrics_on", "rows_measured", "intervals", "baselines", "training_metrics", "classes")
+RESULTS = (
+    *("metrics", "metrics_on", "rows_measured", "intervals", "baselines", "classes"),
+    *("held_out_metrics", "training_metrics"),
+)
 """What a model file says of what was measured (`measured.Measured`)."""
 
 
@@ -279,7 +282,7 @@ def training_notes(
     epochs, stopped : int, str or None
         How it ended.
     """
-    held_out, options = data.parts.raw_held_out, data.options
+    held_out, test, options = data.parts.raw_held_out, data.parts.raw_test, data.options
     noted = {name: getattr(options, name) for name, known in options.described().items() if known.noted}
     if uses_tables(options):
         noted |= {"recipe": options.recipe} | {name: getattr(options, name) for name in NEW_IN_RECIPES}
@@ -291,6 +294,7 @@ def training_notes(
         "stopped": stopped,
         "rows": data.parts.raw_training.n_rows,
         "held_out_rows": 0 if held_out is None else held_out.n_rows,
+        **({} if test is None else {"test_rows": test.n_rows}),
         "held_out_by": options.hold_out.by,
         "optimizer": describe(OPTIMIZERS, options.read("optimizer")),
         "schedule": describe(SCHEDULES, options.read("schedule")),

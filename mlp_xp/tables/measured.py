@@ -17,8 +17,8 @@ class Measured:
 
     Attributes
     ----------
-    on : {"held-out", "training"}
-        Which rows it is measured on: the training part where none were held out.
+    on : {"test", "held-out", "training"}
+        Which rows it is measured on: those that nothing looked at before; else those held out; else all.
     model : Evaluation
         With intervals, unless it is of training rows.
     others : mapping of str to Evaluation
@@ -41,12 +41,12 @@ class Measured:
             "metrics_on": self.on,
             "rows_measured": self.model.n_rows,
             "baselines": {name: metrics for name, metrics in others.items() if name not in ROWS},
-            **{f"{name}_metrics": metrics for name, metrics in others.items() if name in ROWS},
+            **{f"{ROWS[name]}_metrics": metrics for name, metrics in others.items() if name in ROWS},
         }
 
 
-ROWS = ("training",)
-"""Names of rows among those of baselines."""
+ROWS = {"held-out": "held_out", "training": "training"}
+"""Names of rows among those of baselines, and as they stand in JSON."""
 
 
 def measured(model: TableModel, parts: Split, seed: int) -> Measured:
@@ -61,10 +61,10 @@ def measured(model: TableModel, parts: Split, seed: int) -> Measured:
     """
     width = max(len(model.inputs.names), len(model.output_names))
     training = sample(parts.raw_training, seed, most_rows(width))
-    held_out = parts.raw_held_out
-    rows = parts.raw_training if held_out is None else held_out
+    on, rows = parts.measured
     others = baselines(model, training, rows)
-    if held_out is not None:
+    if on == "test" and parts.raw_held_out is not None:
+        others["held-out"] = assess(model, parts.raw_held_out)
+    if on != "training":
         others["training"] = assess(model, training)
-    found = assess(model, rows, seed=None if held_out is None else seed)
-    return Measured("training" if held_out is None else "held-out", found, others)
+    return Measured(on, assess(model, rows, seed=None if on == "training" else seed), others)

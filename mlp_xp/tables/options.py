@@ -195,6 +195,8 @@ class HoldOut:
     ----------
     part : float in [0, 1)
         Of the rows.
+    test : float in [0, 1)
+        Of the rows, to be measured on alone.
     by : {"random", "group", "time"}
         Single rows; whole groups, rows with the same value of a column; or the latest rows by a column.
     column : str or None
@@ -210,6 +212,7 @@ class HoldOut:
     column: str | None = None
     seed: int = 0
     stratified: bool = False
+    test: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -336,6 +339,18 @@ class TableOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class TargetOptions(TableOptions):
+    """A table whose targets are needed."""
+
+    drop_missing_target: bool = option(
+        False,
+        DATA,
+        "Leave out rows that have no target, which are refused else.",
+        shown="off",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DeviceOptions(Options):
     """Where to compute."""
 
@@ -365,7 +380,7 @@ class DeviceOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingOptions(TableOptions, DeviceOptions):
+class TrainingOptions(TargetOptions, DeviceOptions):
     """A training on a table, from reading it to the weights that are kept."""
 
     dataset: str | None = _dataset("diabetes")
@@ -576,6 +591,12 @@ class TrainingOptions(TableOptions, DeviceOptions):
         bound=lambda: Number(least=0, below=1),
         shown=shown("validation"),
     )
+    test: float = option(
+        0.0,
+        END,
+        "Part of the rows that is only measured on: held-out rows have chosen the epoch.",
+        bound=lambda: Number(least=0, below=1),
+    )
     group: str | None = option(
         None,
         END,
@@ -698,7 +719,8 @@ class TrainingOptions(TableOptions, DeviceOptions):
     def hold_out(self) -> HoldOut:
         """Which rows are held out."""
         by = "group" if self.group else "time" if self.time else "random"
-        return HoldOut(self.read("validation"), by, self.split_column, self.seed, uses_tables(self))
+        part, test = self.read("validation"), self.test
+        return HoldOut(part, by, self.split_column, self.seed, uses_tables(self), test)
 
     @property
     def dropout_rates(self) -> tuple[float, ...]:
@@ -748,7 +770,10 @@ class TrainingOptions(TableOptions, DeviceOptions):
         if self.group and self.time:
             yield f"{spelled('group')} and {spelled('time')} are two ways to hold rows out: give one of them."
         by = "group" if self.group else "time"
-        if self.split_column and self.validation == 0:
+        if (self.validation or 0) + self.test >= 1:
+            both = f"{given('validation', self.validation)} and {given('test', self.test)}"
+            yield f"{both} leave no rows to train on: together they must be less than 1."
+        if self.split_column and self.validation == 0 and not self.test:
             yield (
                 f"{spelled(by)}: with {given('validation', 0)} no rows are held out. Leave one of the "
                 "two out."

@@ -9,7 +9,8 @@ import numpy as np
 
 from mlp_xp.losses import LOSSES, Loss
 from mlp_xp.rows.arrays import ArraySource
-from mlp_xp.rows.source import Source, passes
+from mlp_xp.rows.source import Source, Subset, passes
+from mlp_xp.rows.streams import BatchSource
 from mlp_xp.settings import checks
 from mlp_xp.settings.catalogue import name_of
 from mlp_xp.settings.spelling import given, spelled
@@ -28,6 +29,7 @@ from mlp_xp.tables.files.one_value import (
     resembles_number,
     resembles_time,
 )
+from mlp_xp.tables.files.records import NO_TEXT
 from mlp_xp.tables.files.text_values import READINGS
 from mlp_xp.tables.interpretation import Interpretation
 from mlp_xp.tables.options import TASKS, TableOptions
@@ -146,6 +148,7 @@ def open_table(
         raise ValueError(
             f"{options.data} has named columns: say which to predict with {given('target', 'NAME')}."
         )
+    drops = targets_needed and getattr(options, "drop_missing_target", False)
     excluded, form = options.read("exclude"), form or options.csv_form
     besides = [split_column] if split_column and split_column not in columns else []
     source: Source = open_source(
@@ -156,7 +159,7 @@ def open_table(
         weight_column=options.weight_column,
         dtype="float64",
         text="refuse" if numbers_alone else "code if clear",
-        gaps="refuse" if numbers_alone else "keep",
+        gaps="refuse" if numbers_alone else "keep all" if drops else "keep",
         kinds=kinds or {},
         progress=progress,
         memory_limit=options.read("memory_limit"),
@@ -165,6 +168,11 @@ def open_table(
         csv=form,
     )
     source.check_finite(gaps=not numbers_alone)
+    notes = [*source.notes]
+    if drops:
+        n_rows, source = source.n_rows, _with_targets(source)
+        if source.n_rows < n_rows:
+            notes.append(f"{n_rows - source.n_rows:,} of {n_rows:,} rows have no target, and are left out")
     dates = [column.name for column in source.columns if column.kind == "date"]
     if dates and numbers_alone:
         raise ValueError(
@@ -173,14 +181,35 @@ def open_table(
         )
     targets = tuple(column.name for column in source.targets)
     written = Written.of_columns((*source.columns, *source.targets), form)
-    notes = tuple(source.notes)
-    table = Table(path.name, source, tuple(source.columns), targets, notes=notes, written=written)
+    table = Table(path.name, source, tuple(source.columns), targets, notes=tuple(notes), written=written)
     table = dataclasses.replace(table, levels=_levels(table))
     if split_column is None:
         return table
     by_default = split_column_is_input and split_column not in excluded
     is_input = split_column in columns if columns else by_default
     return _split_by(table, split_column, is_input)
+
+
+def _with_targets(source: Source) -> Source:
+    """The rows of a source that have all targets.
+
+    Raises
+    ------
+    ValueError
+        None has.
+    """
+    is_text = np.array([column.kind == "text" for column in source.targets])
+
+    def is_wanted(batch: Any) -> Any:
+        return ~(np.isnan(batch[1]) | (is_text & (batch[1] == NO_TEXT))).any(axis=1)
+
+    if isinstance(source, BatchSource):
+        return source.only(is_wanted)
+    wanted = [index[is_wanted((x, y))] for index, x, y, _ in passes(source)]
+    index = np.concatenate(wanted)
+    if not len(index):
+        raise ValueError("no row has a target: there is nothing to learn.")
+    return source if len(index) == source.n_rows else Subset(source, index)
 
 
 def _split_by(table: Table, name: str, is_input: bool) -> Table:

@@ -125,7 +125,7 @@ def _missing(options: "TrainingOptions", n_rows: int, has_classes: bool) -> dict
     if uses_tables(options):
         part = asked["validation"]
         wanted["validation"] = part = validation_part(n_rows) if part is None else part
-        n_training = max(1, n_rows - round(part * n_rows))
+        n_training = max(1, n_rows - round((part + options.test) * n_rows))
         wanted["learning_rate"] = RATE_FOR_CLASSES if has_classes else TABLES["learning_rate"]
         size = batch_size(n_training)
         wanted["batch_size"] = str(size)

@@ -1,4 +1,4 @@
-"""A table in two parts, one to train on and one held out, raw and as a network sees them."""
+"""A table in parts, to train on, held out, and to test on, raw and as a network sees them."""
 
 import dataclasses
 
@@ -19,12 +19,13 @@ from mlp_xp.tables.statistics import measure
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """A table in two parts.
+    """A table in parts.
 
     Attributes
     ----------
-    raw_training, raw_held_out : source
-        Raw rows with the codes of `inputs`; the second is None where nothing is held out.
+    raw_training, raw_held_out, raw_test : source
+        Raw rows with the codes of `inputs`; the second is None where nothing is held out, and the third where
+        nothing is kept apart to be measured on alone.
     inputs, targets : Inputs, Targets
         What is done with the columns.
     class_weight : str
@@ -36,6 +37,7 @@ class Split:
     inputs: Inputs
     targets: Targets
     class_weight: str = "none"
+    raw_test: Source | None = None
 
     @property
     def training(self) -> Source:
@@ -49,6 +51,15 @@ class Split:
         """The rows held out, as a network sees them."""
         raw = self.raw_held_out
         return None if raw is None else Prepared(raw, self.inputs, self.targets)
+
+    @property
+    def measured(self) -> tuple[str, Source]:
+        """Which rows tell how good a model is, and those rows: those that it knows least of."""
+        if self.raw_test is not None:
+            return "test", self.raw_test
+        return (
+            ("training", self.raw_training) if self.raw_held_out is None else ("held-out", self.raw_held_out)
+        )
 
     @property
     def unused(self) -> list[str]:
@@ -85,7 +96,7 @@ def split(
     ValueError
         A part has no rows, a target has a single value, there are no classes to weigh.
     """
-    training, held_out = _divide(table, hold_out)
+    training, held_out, test = _parts(table, hold_out)
     inputs, targets = measure(
         training,
         table.columns,
@@ -107,8 +118,10 @@ def split(
     elif not bound_targets:
         targets = dataclasses.replace(targets, limits=())
     _check_class_weight(table, class_weight)
-    held_out = None if held_out is None else recoded(held_out, table.columns, inputs)
-    return Split(recoded(training, table.columns, inputs), held_out, inputs, targets, class_weight)
+    coded, held_out, test = (
+        None if part is None else recoded(part, table.columns, inputs) for part in (training, held_out, test)
+    )
+    return Split(coded or training, held_out, inputs, targets, class_weight, test)
 
 
 def split_for(table: Table, model: TableModel, hold_out: HoldOut, *, class_weight: str = "none") -> Split:
@@ -120,7 +133,8 @@ def split_for(table: Table, model: TableModel, hold_out: HoldOut, *, class_weigh
         A part has no rows, there are no classes to weigh.
     """
     _check_class_weight(table, class_weight)
-    return Split(*_divide(table, hold_out), model.inputs, model.targets, class_weight)
+    training, held_out, test = _parts(table, hold_out)
+    return Split(training, held_out, model.inputs, model.targets, class_weight, test)
 
 
 def _check_class_weight(table: Table, class_weight: str) -> None:
@@ -128,11 +142,29 @@ def _check_class_weight(table: Table, class_weight: str) -> None:
         raise ValueError(f"{given('class_weight', class_weight)}: the target has no classes (regression).")
 
 
-def _divide(table: Table, hold_out: HoldOut) -> tuple[Source, Source | None]:
+TEST_SEED = 1_000_003
+"""What is added to the seed for the rows to test on: a stream's parts must not follow from each other."""
+
+
+def _parts(table: Table, hold_out: HoldOut) -> tuple[Source, Source | None, Source | None]:
+    """The rows of a table to train on, held out, and to test on; the latter are taken first."""
+    if not hold_out.test:
+        return *_divide(table, hold_out), None
+    seed = hold_out.seed + TEST_SEED
+    rest, test = _divide(table, dataclasses.replace(hold_out, part=hold_out.test, seed=seed), " to test on")
+    split_column = table.split_column
+    if split_column is not None and isinstance(rest, Subset):
+        split_column = (Subset(split_column[0], rest.index), *split_column[1:])
+    part = hold_out.part / (1 - hold_out.test)
+    others = dataclasses.replace(table, source=rest, split_column=split_column)
+    return *_divide(others, dataclasses.replace(hold_out, part=part)), test
+
+
+def _divide(table: Table, hold_out: HoldOut, which: str = " held out") -> tuple[Source, Source | None]:
     """The rows of a table in two parts, each a source; the second is None where nothing is held out."""
     source, part = table.source, hold_out.part
     if source.order is not None:  # a stream: no row has a number
-        return _checked(*_divide_stream(source, hold_out))
+        return _checked(*_divide_stream(source, hold_out), which)
     if hold_out.stratified and hold_out.by == "random" and part and _has_few_classes(table):
         labels = np.concatenate([y[:, 0] for _, _, y, _ in passes(source)])
         training, held_out = stratified(labels, part, hold_out.seed)
@@ -140,14 +172,15 @@ def _divide(table: Table, hold_out: HoldOut) -> tuple[Source, Source | None]:
         training, held_out = at_random(source.n_rows, part, hold_out.seed)
     else:
         training, held_out = _divide_by(table, hold_out)
-    return _checked(Subset(source, training), Subset(source, held_out) if len(held_out) else None)
+    second = Subset(source, held_out) if len(held_out) else None
+    return _checked(Subset(source, training), second, which)
 
 
-def _checked(training: Source, held_out: Source | None) -> tuple[Source, Source | None]:
+def _checked(training: Source, held_out: Source | None, which: str) -> tuple[Source, Source | None]:
     """Both parts, unless the weights of one are no weights."""
     check_weights(training, " to train on")
     if held_out is not None:
-        check_weights(held_out, " held out")
+        check_weights(held_out, which)
     return training, held_out
 
 

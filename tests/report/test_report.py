@@ -71,7 +71,7 @@ def page_of(case, rng, *, held_out=True):
     model, rows = model_and_rows(case, rng)
     result = {
         "metrics": {"rmse": None, "accuracy": 0.5, f"r2_{NASTY}": 0.123456},
-        "metrics_on": "held-out",
+        "metrics_on": "held-out" if held_out else "training",
         "rows_measured": 30,
         "epochs": 3,
         "best_epoch": 2,
@@ -86,7 +86,7 @@ def page_of(case, rng, *, held_out=True):
     account = Account(
         f"{NASTY}.csv", [f"read from {NASTY}"], command, result, history, "1.2.3", [0.1, 0.1, 0.01]
     )
-    return page(account, model, rows, rows if held_out else None)
+    return page(account, model, rows, rows)
 
 
 class Reader(html.parser.HTMLParser):

@@ -54,7 +54,7 @@ class ArrowSource(Source):
         The columns.
     notes : sequence of str
         For people.
-    gaps : {"refuse", "keep"}
+    gaps : {"refuse", "keep", "keep all"}
         What to do with NaN among the features: an error when the row is gathered, or nothing.
     """
 
@@ -64,7 +64,8 @@ class ArrowSource(Source):
         self, files: Sequence[File], schema: Schema, notes: Sequence[str] = (), gaps: str = "refuse"
     ) -> None:
         self.files, self.schema, self.notes = tuple(files), schema, tuple(notes)
-        self._gaps = gaps == "keep"
+        self._gaps, n_targets = gaps != "refuse", len(schema.targets)
+        self._n_gappy = len(schema.features) + n_targets * (gaps == "keep all")
         self.columns, self.targets = schema.features, schema.targets
         self.weight: RawColumn | None = schema.weight
         self.n_features, self.n_targets = len(schema.features), len(schema.targets)
@@ -106,7 +107,7 @@ class ArrowSource(Source):
     def _check(self, index: Array, values: Array, number: int, *, gaps: bool) -> None:
         """Refuse what is not finite in a column, and weights below 0; with `gaps`, features may be NaN."""
         column = self.schema.columns[number]
-        bad = np.isinf(values) if gaps and number < self.n_features else ~np.isfinite(values)
+        bad = np.isinf(values) if gaps and number < self._n_gappy else ~np.isfinite(values)
         needed = "finite numbers are needed"
         if column is self.weight:
             bad |= values < 0

@@ -94,7 +94,7 @@ def open_source(
         What to do with features that are text: an error, or their codes 0, 1, ... in `x`; "if clear" is an
         error where most of the texts are numbers and `kinds` does not say that they are text. The texts
         of targets are always coded; `source.targets[0].levels` has them.
-    gaps : {"refuse", "keep"}
+    gaps : {"refuse", "keep", "keep all"}
         What to do with features that are missing: an error, or NaN in `x` (-1 for text).
     kinds : mapping of str to str, optional
         What some columns are known to be (`columns.KINDS`), or how they are read (`text_values.READINGS`):
@@ -127,7 +127,7 @@ def open_source(
         [
             checks.one_of("dtype", dtype, ("float32", "float64")),
             checks.one_of("text", text, ("refuse", "code", "code if clear")),
-            checks.one_of("gaps", gaps, ("refuse", "keep")),
+            checks.one_of("gaps", gaps, ("refuse", "keep", "keep all")),
             checks.whole("memory_limit", memory_limit, least=0),
         ]
     )

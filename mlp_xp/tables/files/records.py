@@ -114,8 +114,8 @@ class Converter:
         Where the blocks come from.
     known : frozenset of str
         Columns whose reading was known before they were looked at.
-    gaps : {"refuse", "keep"}
-        Whether a feature may be missing. Targets and weights never may.
+    gaps : {"refuse", "keep", "keep all"}
+        Whether features may be missing, or targets too. Weights never may.
     """
 
     schema: Schema
@@ -183,13 +183,20 @@ class Converter:
             row = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
             raise ValueError(
                 f"{block.place(row, at)}, where a value is needed. Fill it, leave the row out, "
-                f"{self._words(column)}"
-                f"or leave the column out with {spelled('exclude')}."
+                f"{self._words(column)}{self._rest(number)}."
             )
         return self._converted(values, column, block, at, may_be_missing=self._may_be_missing(number))
 
     def _may_be_missing(self, number: int) -> bool:
-        return self.gaps == "keep" and self.schema.role(number) == "feature"
+        """Whether a column may have gaps."""
+        n_features, n_targets = len(self.schema.features), len(self.schema.targets)
+        return number < {"refuse": 0, "keep": n_features, "keep all": n_features + n_targets}[self.gaps]
+
+    def _rest(self, number: int) -> str:
+        """What else may be done with a gap."""
+        if self.gaps == "keep" and self.schema.columns[number] in self.schema.targets:
+            return f"or all such rows with {spelled('drop_missing_target')}"
+        return f"or leave the column out with {spelled('exclude')}"
 
     def _words(self, column: RawColumn) -> str:
         may_be_word = column.kind == "text" and self.table.gaps.words
@@ -248,8 +255,7 @@ class Converter:
             if bad.any():
                 at = int(np.argmax(bad))
                 raise ValueError(
-                    f"{block.place(at, number)}, {reason}. Mend it, leave the row out, or leave the "
-                    f"column out with {spelled('exclude')}."
+                    f"{block.place(at, number)}, {reason}. Mend it, leave the row out, {self._rest(number)}."
                 )
 
 
