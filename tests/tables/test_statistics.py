@@ -1,6 +1,8 @@
 """Statistics of the training part: exact against libraries, in bounded memory, and from nothing else."""
 
+import math
 import tracemalloc
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -121,6 +123,25 @@ def test_a_column_with_a_single_value_is_not_used(value, kind, small_parts):
     if kind == "bool" and value == value:
         value = float(value > 0)
     assert inputs_of(np.full(50, value), kind) == Constant("a", kind)
+
+
+@pytest.mark.parametrize("centre", [1e15, -1e15, 1.7e9])
+def test_a_spread_of_a_few_digits_is_a_spread(rng, centre, small_parts):
+    x = centre + 3 * rng.normal(size=(80, 1))
+    inputs, targets = measure(Raw(x, x), numbers("a"), "y", scaling="standard")
+    assert not targets.constant[0]
+    exact = [Fraction(value) for value in x[:, 0].tolist()]
+    mean = sum(exact) / len(exact)
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in exact) / len(exact))
+    for scale in (targets.scales[0], inputs.columns[0].scale):
+        assert scale == pytest.approx(deviation, rel=0.01)
+
+
+def test_noise_in_the_last_digits_is_no_spread(small_parts):
+    x = np.tile([0.1 + 0.2, 0.3], 20)[:, None]
+    assert x[0] != x[1]
+    _, targets = measure(Raw(np.arange(40.0)[:, None], x), numbers("a"), "y", scaling="standard")
+    assert targets.constant[0]
 
 
 def test_a_single_value_among_gaps_says_where_the_gaps_are():
