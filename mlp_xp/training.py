@@ -23,6 +23,7 @@ from mlp_xp.objective import Objective
 from mlp_xp.optimizers import LBFGS, OPTIMIZERS, Optimizer, RateFactors, Rule
 from mlp_xp.own import find
 from mlp_xp.regularizers import REGULARIZERS, Regularizer
+from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.gather import CHECKED_ROWS, check_rows
 from mlp_xp.rows.loader import Loader
 from mlp_xp.rows.source import refuse_weights
@@ -34,6 +35,7 @@ from mlp_xp.run.state import Method, Observer, Training, TrainingState
 from mlp_xp.run.validation import mean_losses
 from mlp_xp.schedules import SCHEDULES, Schedule
 from mlp_xp.settings import checks, fields
+from mlp_xp.settings.precision import warn_if_coarse
 from mlp_xp.stopping import Stopping
 from mlp_xp.training_loop import Descent, run
 
@@ -441,6 +443,11 @@ def _check_fit(network: Network, loader: Loader, loss: Loss) -> None:
     if loader.sample_weight is not None:
         refuse_weights(loader.sample_weight)
     targets = source.y
+    if network.backend.dtype_name == "float32" and isinstance(source, ArraySource):
+        known = {"x": source.x} if loss.labels or targets is None else {"x": source.x, "y": targets}
+        for name, values in known.items():
+            if values.dtype != np.float32:  # else nothing can be done any more
+                warn_if_coarse(name, values)
     if targets is not None:
         for start in range(0, len(targets), CHECKED_ROWS):
             part = targets[start : start + CHECKED_ROWS]

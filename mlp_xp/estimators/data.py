@@ -1,5 +1,6 @@
 """The rows of a fit: in memory, or read as they are needed from a path, a source or a loader."""
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -259,7 +260,11 @@ def typed_labels(texts: Sequence[str]) -> np.ndarray:
     if all(text.lower() in TRUTH for text in found):
         return np.array([text.lower() == "true" for text in found])
     if all(re.fullmatch(r"[+-]?\d+(\.0*)?", text, re.ASCII) for text in found):
-        return np.array([int(text.partition(".")[0]) for text in found])
+        whole = [int(text.partition(".")[0]) for text in found]
+        with contextlib.suppress(OverflowError):  # wider than any type: texts
+            # Left to itself NumPy makes floats of 1 and 2^63.
+            return np.array(whole, np.int64 if max(whole) < 2**63 else np.uint64)
+        return np.array(texts)
     try:
         _refuse_fractions(np.array([number(text) for text in found]))
         return np.array([number(text) for text in found]).astype(np.int64)

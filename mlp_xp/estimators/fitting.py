@@ -22,7 +22,7 @@ from mlp_xp.estimators.array_home import HOST, device_for, home_of, on_host, see
 from mlp_xp.estimators.callbacks import Listeners
 from mlp_xp.estimators.data import InMemory, Rows, Streamed, is_streamed, names_of, source_given
 from mlp_xp.estimators.drawing import DrawnOrder, draw_validation, draw_weights
-from mlp_xp.estimators.numeric import LOOKED_AT, refuse_dates, refuse_texts, warn_if_coarse
+from mlp_xp.estimators.numeric import refuse_dates, refuse_texts
 from mlp_xp.estimators.perceptron import Perceptron
 from mlp_xp.estimators.saved import HISTORY
 from mlp_xp.estimators.training import Continuation, FitMonitor, Validation, epoch_loss
@@ -41,6 +41,7 @@ from mlp_xp.run.rates import Rates
 from mlp_xp.run.state import Training
 from mlp_xp.run.validation import mean_loss
 from mlp_xp.schedules import Constant
+from mlp_xp.settings.precision import LOOKED_AT, warn_if_coarse
 from mlp_xp.training_loop import Descent, run
 
 OF_SKLEARN = 5

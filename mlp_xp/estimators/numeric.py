@@ -1,17 +1,11 @@
-"""What cannot be computed with as it is: dates, texts, what float32 has no room for, what it rounds away."""
+"""What cannot be computed with as it is: dates, texts, and what float32 has no room for."""
 
-import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import scipy.sparse
 
-from mlp_xp.settings.precision import STEP, is_coarse
 from mlp_xp.tables.own_tables import columns_of
-
-LOOKED_AT = 4096
-"""Rows that are looked at for what float32 rounds away."""
 
 
 def refuse_dates(name: str, given: Any) -> None:
@@ -84,20 +78,3 @@ def refuse_non_finite(outputs: np.ndarray) -> None:
             f"the prediction of row {row} (from 0) is {outputs[row]}: its values are so large that computing "
             "with them overflows. Standardise X as in training, or mend the row."
         )
-
-
-def warn_if_coarse(what: str, values: np.ndarray, names: Sequence[str] | None = None) -> None:
-    """Warn where float32 rounds away what tells the values of a column apart, such as Unix seconds."""
-    part = np.asarray(values[:LOOKED_AT], dtype=float)
-    if len(part) < 2:
-        return
-    means, deviations = part.mean(axis=0), part.std(axis=0)
-    for at, (mean, deviation) in enumerate(zip(means.tolist(), deviations.tolist(), strict=True)):
-        if is_coarse(mean, deviation):
-            column = f"{what}[:, {at}]" if names is None else f"column {names[at]!r}"
-            warnings.warn(
-                f"{column}: float32 has steps of {abs(mean) * STEP:.3g} at {mean:.6g}, which is coarse for "
-                f"values that differ by {deviation:.3g}. Subtract their mean in float64, or fit with "
-                "dtype='float64'.",
-                stacklevel=2,
-            )

@@ -1,5 +1,8 @@
 """Whether float32 tells values apart: its steps grow with the values, not with what they differ by."""
 
+import warnings
+from collections.abc import Sequence
+
 import numpy as np
 
 STEP = float(np.finfo(np.float32).eps)
@@ -7,6 +10,10 @@ STEP = float(np.finfo(np.float32).eps)
 
 COARSE = 1e-2
 """Steps above this part of a deviation are coarse: rounding is then a loss that a training can see."""
+
+
+LOOKED_AT = 4096
+"""Rows that are looked at."""
 
 
 def is_coarse(size: float, deviation: float) -> bool:
@@ -18,3 +25,31 @@ def is_coarse(size: float, deviation: float) -> bool:
     (True, False)
     """
     return abs(size) * STEP > COARSE * deviation > 0
+
+
+def warn_if_coarse(what: str, values: np.ndarray, names: Sequence[str] | None = None) -> None:
+    """Warn where float32 rounds away what tells the values of a column apart, such as Unix seconds.
+
+    Parameters
+    ----------
+    what : str
+        What the values are called.
+    values : array (n_rows, n_columns)
+        Of which the first `LOOKED_AT` rows are looked at.
+    names : sequence of str, optional
+        Of the columns.
+    """
+    part = np.asarray(values[:LOOKED_AT], dtype=float)
+    if len(part) < 2:
+        return
+    with np.errstate(all="ignore"):  # of values so large that they overflow there is nothing to say here
+        means, deviations = part.mean(axis=0), part.std(axis=0)
+    for at, (mean, deviation) in enumerate(zip(means.tolist(), deviations.tolist(), strict=True)):
+        if is_coarse(mean, deviation):
+            column = f"{what}[:, {at}]" if names is None else f"column {names[at]!r}"
+            warnings.warn(
+                f"{column}: float32 has steps of {abs(mean) * STEP:.3g} at {mean:.6g}, which is coarse for "
+                f"values that differ by {deviation:.3g}. Subtract their mean in float64, or compute with "
+                "dtype='float64'.",
+                stacklevel=2,
+            )

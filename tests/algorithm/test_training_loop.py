@@ -779,3 +779,19 @@ def test_names_classes_and_instances_mean_the_same(data, device):
         ends.append(flat(network))
     for end in ends[1:]:
         np.testing.assert_array_equal(end, ends[0])
+
+
+@pytest.mark.parametrize("what", ["x", "y"])
+def test_numbers_that_float32_rounds_together_are_said(what, rng):
+    seconds = 1_700_000_000.0 + rng.integers(0, 1000, (40, 1))
+    x, y = (seconds, np.zeros((40, 1))) if what == "x" else (np.ones((40, 1)), seconds)
+    with pytest.warns(UserWarning, match=rf"{what}\[:, 0\]: float32 has steps of 203 at 1.7e\+09"):
+        train(Network((1, 1)), Loader(x, y, batch_size=10))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(Network((1, 1), dtype="float64"), Loader(x, y, batch_size=10))
+        train(
+            Network((1, 2)),
+            Loader(np.ones((40, 1)), seconds[:, 0] > 0, batch_size=10),
+            loss="softmax_cross_entropy",
+        )

@@ -1,0 +1,132 @@
+"""Class labels come back as they went in: of any type, from memory and files, through files and ONNX."""
+
+import numpy as np
+import pytest
+
+pytestmark = [
+    pytest.mark.needs("sklearn"),
+    pytest.mark.filterwarnings("ignore:Stochastic Optimizer"),
+]
+
+LABELS = {
+    "beyond 2^24": np.array([20_000_001, 20_000_002, 20_000_003]),
+    "beyond 2^53": np.array([2**53 + 1, 2**53 + 2, 2**62 + 1]),
+    "below -2^53": np.array([-(2**53) - 1, -(2**53) - 2, 7]),
+    "unsigned": np.array([1, 2**63 + 1, 2**64 - 1], np.uint64),
+    "small integers": np.array([-3, 0, 100], np.int8),
+    "floats": np.array([-1.0, 2.0, 1e6]),
+    "truth values": np.array([False, True]),
+    "texts": np.array(["01", "1", "NA"]),
+    "objects": np.array(["b", "a", "é🎉"], dtype=object),
+    "days": np.array(["1969-12-31", "2020-02-29", "9999-12-31"], "datetime64[D]"),
+    "moments": np.array(["2020-01-01T00:00:00.000001", "2020-01-01T00:00:00.000002"], "datetime64[us]"),
+}
+
+N_ROWS = 60
+
+
+def rows(labels):
+    which = np.arange(N_ROWS) % len(labels)
+    x = np.eye(len(labels))[which] + np.random.default_rng(0).normal(0, 0.01, (N_ROWS, len(labels)))
+    return x, labels[which]
+
+
+def classifier():
+    from mlp_xp import MLPClassifier
+
+    return MLPClassifier((8,), max_iter=60, learning_rate_init=0.05, random_state=0, tol=0.0)
+
+
+def fitted(x, y):
+    return classifier().fit(x, y)
+
+
+def check_same(found, expected):
+    assert found.dtype == expected.dtype or expected.dtype == object  # whose texts are an array of texts then
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+def test_labels_in_memory_and_through_a_file(labels, tmp_path):
+    from mlp_xp import load, save
+
+    x, y = rows(labels)
+    model = fitted(x, y)
+    save(model, tmp_path / "m")
+    for each in (model, load(tmp_path / "m")):
+        check_same(each.classes_, np.unique(labels))
+        check_same(each.predict(x), y)
+
+
+@pytest.mark.parametrize("name", ["beyond 2^24", "beyond 2^53", "below -2^53", "unsigned", "small integers"])
+def test_labels_in_array_files(name, tmp_path):
+    x, y = rows(LABELS[name])
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", y)
+    model = fitted(str(tmp_path / "x.npy"), str(tmp_path / "y.npy"))
+    np.testing.assert_array_equal(model.classes_, np.unique(LABELS[name]))
+    np.testing.assert_array_equal(model.predict(x), y)
+
+
+@pytest.mark.needs("pyarrow", "pandas")
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+@pytest.mark.parametrize("name", ["beyond 2^24", "beyond 2^53", "below -2^53", "unsigned", "days"])
+def test_labels_in_tables(name, form, tmp_path):
+    import pandas as pd
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+
+    x, y = rows(LABELS[name])
+    table = pa.table({"a": x[:, 0], "b": x[:, 1], "c": x[:, 2], "y": pa.array(y)})
+    path = tmp_path / f"t.{form}"
+    (csv.write_csv if form == "csv" else parquet.write_table)(table, path)
+    model = fitted(str(path), "y")
+    check_texts(model.classes_, np.unique(LABELS[name]))
+    check_texts(model.predict(pd.DataFrame(x, columns=list("abc"))), y)
+
+
+def check_texts(found, expected):
+    """Equal as they are written, down to the last digit."""
+    assert [str(value)[:10] if "T" in str(value) else str(value) for value in found.tolist()] == [
+        str(value) for value in expected.tolist()
+    ]
+
+
+@pytest.mark.needs("onnx", "onnxruntime")
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+def test_labels_of_onnx(labels, tmp_path):
+    import onnxruntime
+
+    from mlp_xp.saved.onnx_file import onnx_bytes
+
+    x, y = rows(labels)
+    session = onnxruntime.InferenceSession(onnx_bytes(fitted(x, y)))
+    found = session.run(["label"], {each.name: x.astype(np.float32) for each in session.get_inputs()})[0]
+    kind = y.dtype.kind
+    if kind in "ib":
+        np.testing.assert_array_equal(found, y.astype(np.int64))
+    elif kind == "f":
+        np.testing.assert_array_equal(found.astype(float), y)
+    else:  # ONNX has no labels of that kind: they are written as texts
+        assert found.tolist() == [str(value) for value in y]
+
+
+def test_one_class():
+    model = fitted(np.linspace(0, 1, 30)[:, None], ["only"] * 30)
+    assert model.classes_.tolist() == ["only"]
+    np.testing.assert_array_equal(model.predict_proba([[0.5], [9.0]]), [[1.0], [1.0]])
+    assert model.predict([[0.5]]).tolist() == ["only"]
+
+
+def test_a_row_that_float32_has_no_room_for():
+    from mlp_xp import MLPRegressor
+
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    bad = np.array([[0.0, 0.0, 0.0], [1e300, 0.0, 0.0]])
+    narrow, wide = (
+        MLPRegressor(hidden_layer_sizes=(5,), max_iter=5, random_state=0).fit(each, x[:, 0])
+        for each in (x, x.astype(float))
+    )
+    with pytest.raises(ValueError, match=r"row 1 \(from 0\) of X has a value beyond 3\.4e\+38"):
+        narrow.predict(bad)
+    assert np.isfinite(wide.predict(bad)).all()
