@@ -5,6 +5,7 @@ file before memory is set aside; object arrays, which would need pickle, are ref
 """
 
 import dataclasses
+import io
 import math
 import os
 import struct
@@ -23,6 +24,9 @@ from mlp_xp.settings.checks import did_you_mean
 
 # Bytes that one byte in the archive can become at most, by the compression that NumPy writes.
 _GROWTH = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}
+
+MOST_HEADER_BYTES = 65_536
+"""What the header of an `.npy` file may have; those of numbers have 118."""
 
 _BROKEN_HEADER = (
     ValueError,
@@ -65,11 +69,15 @@ def read_header(stream: IO[bytes], name: str) -> Header:
     """The header at the start of a stream; ValueError if it is none, or holds Python objects."""
     try:
         version = np.lib.format.read_magic(stream)
-        read = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
+        read, size = {
+            (1, 0): (np.lib.format.read_array_header_1_0, 2),
+            (2, 0): (np.lib.format.read_array_header_2_0, 4),
         }[version]
-        shape, fortran_order, dtype = read(stream)
+        length = stream.read(size)
+        if int.from_bytes(length, "little") > MOST_HEADER_BYTES:  # NumPy would read all of it first
+            raise ValueError("its header is too long")
+        header = length + stream.read(int.from_bytes(length, "little"))
+        shape, fortran_order, dtype = read(io.BytesIO(header))
     except KeyError:
         raise ValueError(
             f"{name} is an .npy file of version {version}, which only structured arrays need; save "
@@ -84,7 +92,12 @@ def read_header(stream: IO[bytes], name: str) -> Header:
         )
     if any(type(axis) is not int or axis < 0 for axis in shape) or len(shape) > 32:
         raise ValueError(f"{name} is not a whole .npy file: its shape is {shape}.")
-    return Header(shape, dtype, fortran_order, stream.tell())
+    if dtype.subdtype is not None:
+        dtype, inner = dtype.subdtype
+        shape += inner
+    if dtype.itemsize == 0:
+        raise ValueError(f"{name} is empty: its values have no bytes (dtype {dtype}).")
+    return Header(shape, dtype, fortran_order, np.lib.format.MAGIC_LEN + len(header))
 
 
 def map_npy(path: str | os.PathLike[str]) -> Array:

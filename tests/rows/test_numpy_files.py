@@ -67,6 +67,7 @@ def test_weights_of_an_npz_file(tmp_path):
     assert all_rows(open_source(tmp_path / "d.npz"))[2].tolist() == [0, 1, 2, 3]
 
 
+LONG_HEADER = b"\x93NUMPY\x02\x00" + (2_000_000_000).to_bytes(4, "little") + b" " * 100
 PICKLE = npy((4, 3), "|O", b"cos\nsystem\n(S'false'\ntR.")
 
 
@@ -86,6 +87,8 @@ PICKLE = npy((4, 3), "|O", b"cos\nsystem\n(S'false'\ntR.")
         (npy((3,), values=bytes(12)), r"x has shape \(3,\)"),
         (npy((4, 3), "<U1", bytes(48)), "x holds text"),
         (npy("__import__('os').getpid()", values=bytes(48)), "is not a whole .npy file"),
+        (LONG_HEADER, "is not a whole .npy file: its header is too long"),
+        (npy((2**60, 3), "|S0"), "is empty: its values have no bytes"),
     ],
 )
 def test_broken_npy_files_are_refused(tmp_path, content, message):
@@ -112,6 +115,8 @@ def zipped(content, member="x.npy"):
         (zipped(PICKLE), "holds Python objects, which are never loaded"),
         (zipped(npy((2**40, 2**20), values=bytes(48))), r"\[x\] is cut short"),
         (zipped(npy((4, 4), values=bytes(48))), r"\[x\] is cut short"),
+        (zipped(LONG_HEADER + bytes(1 << 20)), r"\[x\] is not a whole .npy file: its header is too long"),
+        (zipped(npy((2**60, 3), "|S0")), r"\[x\] is empty: its values have no bytes"),
     ],
 )
 def test_broken_npz_files_are_refused(tmp_path, content, message):
@@ -139,6 +144,16 @@ def test_damaged_files_end_in_rows_or_in_our_error(tmp_path_factory, seed, kind)
         source = open_source(path)
         index = np.arange(min(4, source.n_rows))
         source.rows(index, np.empty((len(index), source.n_features)), None, None)
+
+
+def test_values_that_are_rows_of_values_themselves(tmp_path):
+    content = npy((4,), "(3,)<f4", X[:4].astype("<f4").tobytes())
+    (tmp_path / "x.npy").write_bytes(content)
+    (tmp_path / "d.npz").write_bytes(zipped(content))
+    for name in ("x.npy", "d.npz"):
+        found = np.empty((4, 3), np.float32)
+        open_source(tmp_path / name).rows(np.arange(4), found, None, None)
+        np.testing.assert_array_equal(found, X[:4].astype("f4"))
 
 
 def test_missing_files_are_named_with_what_there_is(tmp_path):
