@@ -271,7 +271,7 @@ class CpuStep(Step):
             n_made = stop
         return n_made
 
-    def _share_out(self, n_parts: int, *arguments: Any) -> None:
+    def _share_out(self, n_parts: int, *arguments: object) -> None:
         """Call the compiled steps, by several threads where they are large enough."""
         from mlp_xp.fast.compiled.steps import make_steps
         from mlp_xp.fast.compiled.threads import GIVEN_UP, LINE

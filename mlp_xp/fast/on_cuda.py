@@ -16,6 +16,7 @@ from typing import Any
 from mlp_xp.activations import Activation
 from mlp_xp.dropout import Dropout
 from mlp_xp.fast import programs
+from mlp_xp.fast.cuda.graph import Captured
 from mlp_xp.fast.cuda.kernels import INVERSE
 from mlp_xp.fast.cuda.kit import Kit, kit_of
 from mlp_xp.losses import GroupedCrossEntropy, Loss, Pinball, SoftmaxCrossEntropy
@@ -25,7 +26,7 @@ from mlp_xp.network import Network
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import Optimizer
 from mlp_xp.regularizers import REGULARIZERS, Norms
-from mlp_xp.rows.batch import Batch
+from mlp_xp.rows.batch import Batch, Chunk
 from mlp_xp.settings.catalogue import known_name
 from mlp_xp.step import Step
 
@@ -35,7 +36,7 @@ EAGER_STEPS = 2
 log = logging.getLogger(__name__)
 
 
-def plain_of(part: Any) -> Any:
+def plain_of(part: object) -> Any:
     """The plain part that a fused one stands for; any other part itself."""
     return getattr(part, "plain", part)
 
@@ -96,7 +97,7 @@ class FusedPenalty:
         """λ R(w), valid until it is asked for again."""
         return self.kit.penalty(w, self.l1, self.l2)
 
-    def add_gradient(self, backend: Backend, w: Array, gradient: Array, scale: Any) -> None:
+    def add_gradient(self, backend: Backend, w: Array, gradient: Array, scale: float | Array) -> None:
         """Add scale · λ ∂R/∂w."""
         if isinstance(scale, float):
             self.plain.add_gradient(backend, w, gradient, scale)
@@ -153,8 +154,8 @@ class CudaStep(Step):
         self.program = self._program_of_rule() if is_whole_rule else None
         objective.compute_with(*self._equivalents())
         self._buffers: tuple[Any, ...] | None = None
-        self._graph: Any = None
-        self._of_graph: Any = None
+        self._graph: Captured | None = None
+        self._of_graph: object = None
         self._repeated = (0, 0)
 
     def _equivalents(self) -> tuple[Network, Any, Any, Any]:
@@ -203,7 +204,7 @@ class CudaStep(Step):
         fits = program and len(programs.numbers_of_step(rule, program, 1, 1.0)) <= INVERSE
         return program if fits else None
 
-    def _is_norms(self, penalty: Any) -> bool:
+    def _is_norms(self, penalty: object) -> bool:
         return known_name(REGULARIZERS, penalty) is not None and isinstance(penalty, Norms)
 
     def __call__(self, batch: Batch, number: int, rate: float) -> None:
@@ -226,7 +227,7 @@ class CudaStep(Step):
         optimizer.t += 1
         objective.losses.filled(batch.divisor)
 
-    def _rows_of(self, chunk: Any) -> tuple[Any, ...]:
+    def _rows_of(self, chunk: Chunk) -> tuple[Any, ...]:
         """Where the rows of a chunk go: the first rows of arrays whose addresses stay."""
         n_rows = chunk.x.shape[0]
         if self._buffers is None or self._buffers[0].shape[0] < n_rows:

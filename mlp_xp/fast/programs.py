@@ -6,13 +6,13 @@ a user's own function may change from call to call.
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from mlp_xp.activations import ACTIVATIONS, Activation
 from mlp_xp.losses import LINKS, LOSSES, Link, Loss, Pointwise
-from mlp_xp.machine.array_api import backend
+from mlp_xp.machine.array_api import Array, backend
 from mlp_xp.machine.symbolic import Program, program
 from mlp_xp.optimizers import OPTIMIZERS, Rule
 from mlp_xp.settings.catalogue import known_name
@@ -42,11 +42,11 @@ def of_activation(f: Activation, dtype: str) -> Both | None:
 def _of_activation(f: Activation, dtype: str) -> Both | None:
     on = backend("cpu", dtype)
 
-    def forward(inputs: Sequence[Any], _: Sequence[Any], kept: Any) -> Sequence[Any]:
+    def forward(inputs: Sequence[Array], _: Sequence[Array], kept: Array) -> Sequence[Array]:
         f.forward(on, inputs[0], None if f.keeps_output else kept)
         return inputs if f.keeps_output else [*inputs, kept]
 
-    def chain(inputs: Sequence[Any], *_: Any) -> Sequence[Any]:
+    def chain(inputs: Sequence[Array], *_: object) -> Sequence[Array]:
         f.chain(on, *inputs)
         return inputs[:1]
 
@@ -63,7 +63,7 @@ def of_loss(loss: Loss, dtype: str) -> Program | None:
 def _of_loss(loss: Pointwise, dtype: str) -> Program | None:
     on = backend("cpu", dtype)
 
-    def differentiate(inputs: Sequence[Any], *_: Any) -> Sequence[Any]:
+    def differentiate(inputs: Sequence[Array], *_: object) -> Sequence[Array]:
         z, y = inputs
         return z, loss.differentiate(on, z, y) * loss.part
 
@@ -83,7 +83,7 @@ def of_rule(rule: Rule) -> Program | None:
 
 @functools.lru_cache(maxsize=1024)
 def _of_rule(rule: Rule) -> Program | None:
-    def move(inputs: Sequence[Any], h: Sequence[float], _: Any) -> Sequence[Any]:
+    def move(inputs: Sequence[Array], h: Sequence[float], _: object) -> Sequence[Array]:
         p, g, *state = inputs
         rule.move(np, h, p, g, **dict(zip(rule.state, state, strict=True)))
         return p, *state

@@ -12,6 +12,7 @@ from typing import Any
 from mlp_xp.fast.compiled import elementary
 from mlp_xp.fast.compiled.compiler import ANY_ORDER, EXACT, for_c, pieces
 from mlp_xp.fast.compiled.losses import signature
+from mlp_xp.machine.array_api import Array
 from mlp_xp.machine.symbolic import COMPARISONS, Program
 
 FUNCTIONS: Mapping[str, Callable[[float], float]] = {
@@ -169,7 +170,7 @@ def activate(text: str, dtype: str) -> Any:
     keeps = len(_steps_of(text)[1]) > 1
 
     @for_c(double(array, array, array, doubles, whole, whole), ANY_ORDER)
-    def loop(z_: Any, kept_: Any, biases: Any, numbers: Any, n_units: int, n_rows: int) -> float:
+    def loop(z_: Array, kept_: Array, biases: Array, numbers: Array, n_units: int, n_rows: int) -> float:
         z, kept, given = (
             carray(z_, (n_units, n_rows)),
             carray(kept_, (n_units, n_rows)),
@@ -193,7 +194,7 @@ def chain(text: str, dtype: str) -> Any:
     _, array, doubles, double, whole, carray = _types(dtype)
 
     @for_c(double(array, array, doubles, whole), ANY_ORDER)
-    def loop(delta_: Any, kept_: Any, numbers: Any, n: int) -> float:
+    def loop(delta_: Array, kept_: Array, numbers: Array, n: int) -> float:
         delta, kept, given = carray(delta_, n), carray(kept_, n), _numbers_of(text, numbers)
         for i in range(n):
             delta[i] = _computed(text, (delta[i], kept[i]), given)[0]
@@ -209,9 +210,17 @@ def differentiate(text: str, dtype: str) -> Any:
 
     @for_c(signature(dtype), ANY_ORDER)
     def loop(
-        z_: Any, y_: Any, _labels: Any, weight: Any, _rest: Any, numbers: Any, n_outputs: int, n_rows: int,
-        is_weighted: int, factor: float,
-    ) -> float:  # fmt: skip
+        z_: Array,
+        y_: Array,
+        _labels: Array,
+        weight: Array,
+        _rest: Array,
+        numbers: Array,
+        n_outputs: int,
+        n_rows: int,
+        is_weighted: int,
+        factor: float,
+    ) -> float:
         z, y = carray(z_, (n_outputs, n_rows)), carray(y_, (n_rows, n_outputs))
         given, total = _numbers_of(text, numbers), 0.0
         for j in range(n_outputs):
@@ -235,7 +244,9 @@ def update(text: str, dtype: str, n_state: int, shrinks: bool) -> Any:
     at_factor = _n_numbers(text)
 
     @for_c(double(array, array, array, array, doubles, whole, whole), EXACT)
-    def loop(p_: Any, g_: Any, first_: Any, second_: Any, numbers: Any, n: int, n_weights: int) -> float:
+    def loop(
+        p_: Array, g_: Array, first_: Array, second_: Array, numbers: Array, n: int, n_weights: int
+    ) -> float:
         p, g, first, second = carray(p_, n), carray(g_, n), carray(first_, n), carray(second_, n)
         given = _numbers_of(text, numbers)
         if shrinks:

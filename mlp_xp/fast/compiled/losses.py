@@ -6,6 +6,7 @@ from typing import Any
 
 from mlp_xp.fast.compiled.compiler import ANY_ORDER, for_c, in_any_order, pieces
 from mlp_xp.fast.compiled.elementary import exp, log1p
+from mlp_xp.machine.array_api import Array
 
 
 def signature(dtype: str) -> Any:
@@ -29,7 +30,9 @@ def _bounded(minus_log_p: float, eps: float) -> float:
 
 
 @in_any_order
-def _softmax(c: float, eps: float, z: Any, labels: Any, weight: Any, factor: float, rest: Any) -> float:
+def _softmax(
+    c: float, eps: float, z: Array, labels: Array, weight: Array, factor: float, rest: Array
+) -> float:
     """As `SoftmaxCrossEntropy`, no digits lost: d = z − max z, rest = Σ e^d but for the largest."""
     n_outputs, n_rows = z.shape
     total = 0.0
@@ -102,9 +105,17 @@ def softmax(dtype: str) -> Any:
 
     @for_c(signature(dtype), ANY_ORDER)
     def loss(
-        z: Any, _y: Any, labels: Any, weight: Any, rest: Any, numbers: Any, n_outputs: int, n_rows: int,
-        is_weighted: int, factor: float,
-    ) -> float:  # fmt: skip
+        z: Array,
+        _y: Array,
+        labels: Array,
+        weight: Array,
+        rest: Array,
+        numbers: Array,
+        n_outputs: int,
+        n_rows: int,
+        is_weighted: int,
+        factor: float,
+    ) -> float:
         s = carray(weight, n_rows * is_weighted)
         delta = carray(z, (n_outputs, n_rows))
         return _softmax(

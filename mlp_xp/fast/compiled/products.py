@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mlp_xp.fast.compiled.compiler import in_any_order
+from mlp_xp.machine.array_api import Array
 
 BLAS_FROM = 16_384
 """Multiplications from which the BLAS is faster than the loops."""
@@ -44,7 +45,7 @@ def suits_blas(n_in: int, n_out: int, n_rows: int) -> bool:
 
 
 @in_any_order
-def forward(w: Any, a: Any, z: Any) -> None:
+def forward(w: Array, a: Array, z: Array) -> None:
     """z ← Wᵀ a."""
     n_in, n_out = w.shape
     if suits_blas(n_in, n_out, a.shape[1]):
@@ -57,7 +58,7 @@ def forward(w: Any, a: Any, z: Any) -> None:
 
 
 @in_any_order
-def _add_rows(factors: Any, rows: Any, out: Any) -> None:
+def _add_rows(factors: Array, rows: Array, out: Array) -> None:
     """Out ← Σ_k factor_k row_k, four rows at a time: `out` is read and written a quarter as often."""
     n_rows, n = rows.shape
     x0, row0 = factors[0], rows[0]
@@ -78,7 +79,7 @@ def _add_rows(factors: Any, rows: Any, out: Any) -> None:
 
 
 @in_any_order
-def gradient(a: Any, delta: Any, g: Any, add: bool) -> None:
+def gradient(a: Array, delta: Array, g: Array, add: bool) -> None:
     """g ← a δᵀ, or g ← g + a δᵀ."""
     n_in, n_out = g.shape
     if suits_blas(n_in, n_out, a.shape[1]):
@@ -99,7 +100,7 @@ def gradient(a: Any, delta: Any, g: Any, add: bool) -> None:
 
 
 @in_any_order
-def _multiply(a: Any, delta: Any, g: Any, add: bool) -> None:
+def _multiply(a: Array, delta: Array, g: Array, add: bool) -> None:
     """g ← a δᵀ, or g ← g + a δᵀ. To the BLAS, which thinks in columns, that is gᵀ and a product δ aᵀ."""
     factors = np.ones(2, a.dtype)
     if not add:
@@ -123,7 +124,7 @@ def _multiply(a: Any, delta: Any, g: Any, add: bool) -> None:
 
 
 @in_any_order
-def back(w: Any, delta: Any, out: Any) -> None:
+def back(w: Array, delta: Array, out: Array) -> None:
     """Out ← W δ."""
     n_in, n_out = w.shape
     if suits_blas(n_in, n_out, delta.shape[1]):
@@ -138,7 +139,7 @@ def back(w: Any, delta: Any, out: Any) -> None:
 
 
 @in_any_order
-def _dot(one: Any, other: Any) -> Any:
+def _dot(one: Array, other: Array) -> Any:
     """Σ_i one_i other_i."""
     total = one.dtype.type(0.0)
     for i in range(one.size):
@@ -147,7 +148,7 @@ def _dot(one: Any, other: Any) -> Any:
 
 
 @in_any_order
-def row_sums(delta: Any, g: Any, add: bool) -> None:
+def row_sums(delta: Array, g: Array, add: bool) -> None:
     """g ← Σ_i δ_i, or g ← g + Σ_i δ_i: the gradient of the biases."""
     zero = g.dtype.type(0.0)
     for j in range(delta.shape[0]):
@@ -158,7 +159,7 @@ def row_sums(delta: Any, g: Any, add: bool) -> None:
 
 
 @in_any_order
-def transpose(x: Any, out: Any) -> None:
+def transpose(x: Array, out: Array) -> None:
     """Out ← xᵀ, in tiles that stay in the cache."""
     n_rows, n_columns = x.shape
     for first in range(0, n_rows, TILE):

@@ -16,6 +16,7 @@ from mlp_xp.fast.compiled.compiler import in_any_order
 from mlp_xp.fast.compiled.formulas import call
 from mlp_xp.fast.compiled.products import back, forward, gradient, row_sums, transpose
 from mlp_xp.fast.compiled.threads import LINE, share, wait_for_all
+from mlp_xp.machine.array_api import Array
 
 PART_WORK = 4_000_000
 """Parameters × rows for each thread, from which several pay. 32-100-1 with 200 rows has 0.7 million: what one
@@ -42,34 +43,34 @@ def parts_for(n_rows: int, n_weights: int, most: int) -> int:
 def make_steps(
     part: int,
     n_parts: int,
-    arrived: Any,
-    totals: Any,
-    sizes: Any,
-    functions: Any,
-    keeps: Any,
-    constants: Any,
-    no_biases: Any,
+    arrived: Array,
+    totals: Array,
+    sizes: Array,
+    functions: Array,
+    keeps: Array,
+    constants: Array,
+    no_biases: Array,
     loss: int,
-    loss_constants: Any,
+    loss_constants: Array,
     l1: float,
     l2: float,
     clip_norm: float,
     rule: int,
-    numbers: Any,
-    p: Any,
-    g: Any,
-    m: Any,
-    v: Any,
+    numbers: Array,
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
     n_weights: int,
-    x: Any,
-    y: Any,
-    labels: Any,
-    weight: Any,
+    x: Array,
+    y: Array,
+    labels: Array,
+    weight: Array,
     batch: int,
-    divisors: Any,
+    divisors: Array,
     takes_mean: bool,
-    memory: Any,
-    values: Any,
+    memory: Array,
+    values: Array,
 ) -> None:
     """Make a thread's part of one step for each row of `numbers`.
 
@@ -200,13 +201,13 @@ def _n_own(n_rows: int, part: int, n_sharing: int) -> int:
 
 
 @in_any_order
-def deltas_from(sizes: Any, keeps: Any) -> int:
+def deltas_from(sizes: Array, keeps: Array) -> int:
     """Numbers a row before the δ: all a, and as many again where derivatives do not follow from them."""
     return sizes.sum() * (2 if keeps.any() else 1)
 
 
 @in_any_order
-def memory_size(sizes: Any, keeps: Any, n_rows: int, n_parts: int) -> int:
+def memory_size(sizes: Array, keeps: Array, n_rows: int, n_parts: int) -> int:
     """Numbers of memory for steps of so many rows."""
     a_row = deltas_from(sizes, keeps)
     for turn in range(N_DELTAS):
@@ -215,7 +216,7 @@ def memory_size(sizes: Any, keeps: Any, n_rows: int, n_parts: int) -> int:
 
 
 @in_any_order
-def _width(sizes: Any, turn: int) -> int:
+def _width(sizes: Array, turn: int) -> int:
     """The most units of the layers whose δ go to the same place; at least one, for the loss to write on."""
     widest = 1
     for layer in range(turn, sizes.size - 1, N_DELTAS):
@@ -224,13 +225,13 @@ def _width(sizes: Any, turn: int) -> int:
 
 
 @in_any_order
-def _units(memory: Any, at: int, n_units: int, n_rows: int) -> Any:
+def _units(memory: Array, at: int, n_units: int, n_rows: int) -> Any:
     """The (n_units, n_rows) numbers that come after `at` for each row."""
     return memory[at * n_rows : (at + n_units) * n_rows].reshape((n_units, n_rows))
 
 
 @in_any_order
-def _kept(memory: Any, sizes: Any, keeps: Any, layer: int, n_rows: int) -> Any:
+def _kept(memory: Array, sizes: Array, keeps: Array, layer: int, n_rows: int) -> Any:
     """What a layer's derivative follows from: its a, or what stands as far behind all a."""
     at = sizes[: layer + 1].sum()
     if keeps[layer]:
@@ -239,7 +240,7 @@ def _kept(memory: Any, sizes: Any, keeps: Any, layer: int, n_rows: int) -> Any:
 
 
 @in_any_order
-def _delta(memory: Any, sizes: Any, at: int, layer: int, n_rows: int) -> Any:
+def _delta(memory: Array, sizes: Array, at: int, layer: int, n_rows: int) -> Any:
     """Where a layer's δ goes: others may still read that of the layer behind, hence three in turn."""
     for turn in range(layer % N_DELTAS):
         at += _width(sizes, turn)
@@ -248,7 +249,7 @@ def _delta(memory: Any, sizes: Any, at: int, layer: int, n_rows: int) -> Any:
 
 @in_any_order
 def apply_rule(
-    rule: int, h: Any, p: Any, g: Any, m: Any, v: Any, first: int, last: int, n_weights: int
+    rule: int, h: Array, p: Array, g: Array, m: Array, v: Array, first: int, last: int, n_weights: int
 ) -> None:
     """Apply the rule to the elements first … last."""
     own_weights = max(0, min(last, n_weights) - first)
@@ -256,14 +257,14 @@ def apply_rule(
 
 
 @in_any_order
-def _chain(functions: Any, constants: Any, layer: int, delta: Any, kept: Any) -> None:
+def _chain(functions: Array, constants: Array, layer: int, delta: Array, kept: Array) -> None:
     """δ ← δ f'; for the identity there is nothing to do."""
     if functions[layer, 1] != 0:
         call(functions[layer, 1], (delta, kept, constants[layer, 1], delta.size))
 
 
 @in_any_order
-def _penalty(w: Any, l1: float, l2: float) -> float:
+def _penalty(w: Array, l1: float, l2: float) -> float:
     """l1 Σ |w| + l2 Σ w²."""
     sizes, squares = 0.0, 0.0
     for i in range(w.size):
@@ -273,7 +274,7 @@ def _penalty(w: Any, l1: float, l2: float) -> float:
 
 
 @in_any_order
-def _add_penalty(w: Any, g: Any, l1: float, l2: float) -> None:
+def _add_penalty(w: Array, g: Array, l1: float, l2: float) -> None:
     """g ← g + l1 sign(w) + 2 l2 w."""
     number = w.dtype.type
     if l2 != 0.0:
@@ -287,7 +288,7 @@ def _add_penalty(w: Any, g: Any, l1: float, l2: float) -> None:
 
 
 @in_any_order
-def _clip_factor(g: Any, limit: float) -> Any:
+def _clip_factor(g: Array, limit: float) -> Any:
     """As `clip_by_global_norm`: squares of g / unit do not overflow."""
     unit = limit
     for i in range(g.size):

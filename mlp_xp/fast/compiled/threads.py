@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mlp_xp.fast.compiled.compiler import in_any_order
+from mlp_xp.machine.array_api import Array
 
 LINE = 8
 """Numbers (int64) from one thread's to the next one's: a cache line each."""
@@ -54,7 +55,7 @@ _load, _store, _offer_core = _atomic()
 
 
 @in_any_order
-def wait_for_all(part: int, n_parts: int, arrived: Any, ticket: int) -> int:
+def wait_for_all(part: int, n_parts: int, arrived: Array, ticket: int) -> int:
     """Return when all parts have come with this ticket: the next meeting's ticket, or 0 to give up."""
     if n_parts > 1:
         _store(arrived, part * LINE, ticket)

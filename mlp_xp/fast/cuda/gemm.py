@@ -11,13 +11,14 @@ What no machine without a GPU can confirm: the results, and that cuBLAS captures
 import ctypes
 from typing import Any
 
+from mlp_xp.machine.array_api import Array
 from mlp_xp.machine.cuda.precision import tf32_is_allowed
 
 _NO, _TRANSPOSE = 0, 1  # cublasOperation_t
 _FP32, _TF32 = 0, 3  # cublasMath_t: CUBLAS_DEFAULT_MATH, CUBLAS_TF32_TENSOR_OP_MATH
 
 
-def _operation(x: Any) -> tuple[int, int]:
+def _operation(x: Array) -> tuple[int, int]:
     """How cuBLAS, which counts by columns, must see a matrix: as it is or transposed, and its stride."""
     rows, columns = x.shape
     by_row, by_column = x.strides[0] // x.itemsize, x.strides[1] // x.itemsize
@@ -29,7 +30,7 @@ def _operation(x: Any) -> tuple[int, int]:
     raise ValueError(f"a matrix of shape {x.shape} and strides {x.strides} has no axis without gaps.")
 
 
-def arguments(out: Any, a: Any, b: Any) -> tuple[int, int, int, int, int, int, int, int]:
+def arguments(out: Array, a: Array, b: Array) -> tuple[int, int, int, int, int, int, int, int]:
     """What to tell cuBLAS so that out ← a b.
 
     C = A B by rows is Cᵀ = Bᵀ Aᵀ by columns: the operands change places.
@@ -93,7 +94,7 @@ class Gemm:
             "float64": (self._library.cublasDgemm_v2, ctypes.c_double(1.0), ctypes.c_double(0.0)),
         }
 
-    def __call__(self, out: Any, a: Any, b: Any) -> None:
+    def __call__(self, out: Array, a: Array, b: Array) -> None:
         """out ← a b; a may be a vector (k,), then out is one (m,)."""
         if a.ndim == 1:
             a, out = a[None, :], out[None, :]

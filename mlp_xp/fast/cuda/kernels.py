@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mlp_xp.machine.array_api import Array
 from mlp_xp.machine.symbolic import COMPARISONS, FUNCTIONS, Program
 
 Real = Literal["float", "double"]
@@ -381,11 +382,11 @@ extern "C" __global__ void record_values(
     )
 
 
-def _real(array: Any) -> Real:
+def _real(array: Array) -> Real:
     return "float" if array.dtype.itemsize == 4 else "double"
 
 
-def activate(program: Program, z: Any, biases: Any, kept: Any) -> None:
+def activate(program: Program, z: Array, biases: Array, kept: Array) -> None:
     """z ← f(z + b) and, where the derivative does not follow from that, kept ← f'(z + b).
 
     Parameters
@@ -403,12 +404,12 @@ def activate(program: Program, z: Any, biases: Any, kept: Any) -> None:
     _activate_kernel(program, len(outputs))(z, biases, biases.size, *program.numbers, *outputs)
 
 
-def chain(program: Program, delta: Any, kept: Any) -> None:
+def chain(program: Program, delta: Array, kept: Array) -> None:
     """δ ← δ ⊙ f': from a where it follows from it, else from f' itself, whichever was kept."""
     _chain_kernel(program)(delta, kept, *program.numbers, delta)
 
 
-def differentiate(program: Program, z: Any, y: Any, weight: Any, per_output: Any) -> None:
+def differentiate(program: Program, z: Array, y: Array, weight: Array, per_output: Array) -> None:
     """A pointwise loss: per_output ← s L, and z becomes δ.
 
     Parameters
@@ -430,7 +431,7 @@ def differentiate(program: Program, z: Any, y: Any, weight: Any, per_output: Any
 
 
 def update(
-    program: Program, shrinks: bool, scalars: Any, g: Any, n_weights: int, p: Any, *state: Any
+    program: Program, shrinks: bool, scalars: Array, g: Array, n_weights: int, p: Array, *state: Array
 ) -> None:
     """A rule's step on flat vectors, in one pass.
 
@@ -461,42 +462,42 @@ class Sums:
         Of the vectors and results.
     """
 
-    def __init__(self, dtype: Any) -> None:
+    def __init__(self, dtype: object) -> None:
         import cupy
 
         self._partial = cupy.empty((2 * _PARTS,), dtype=cupy.float64)
         self._result = cupy.empty((2,), dtype=dtype)
 
-    def _finish(self, v: Any, l1: float, l2: float, limit: float) -> None:
+    def _finish(self, v: Array, l1: float, l2: float, limit: float) -> None:
         real, n_parts = _real(v), min(_PARTS, -(-v.size // _THREADS))
         _partial_sums_kernel(real)((n_parts,), (_THREADS,), (v, np.int64(v.size), self._partial))
         numbers = (np.int32(n_parts), np.float64(l1), np.float64(l2), np.float64(limit))
         _finish_sums_kernel(real)((1,), (1,), (self._partial, *numbers, self._result))
 
-    def penalty(self, w: Any, l1: float, l2: float) -> Any:
+    def penalty(self, w: Array, l1: float, l2: float) -> Any:
         """l1 Σ |w| + l2 Σ w², a 0-d array that the next call overwrites."""
         self._finish(w, l1, l2, 1.0)
         return self._result[0]
 
-    def clip(self, g: Any, limit: float) -> None:
+    def clip(self, g: Array, limit: float) -> None:
         """Scale g so that its Euclidean norm is at most `limit` (from 1e154 on it counts as infinite)."""
         self._finish(g, 0.0, 0.0, limit)
         g *= self._result[1]
 
 
-def penalty_gradient(w: Any, g: Any, scale: Any, l1: float, l2: float) -> None:
+def penalty_gradient(w: Array, g: Array, scale: Array, l1: float, l2: float) -> None:
     """g ← g + scale (l1 sign(w) + 2 l2 w), with the scale in device memory."""
     _penalty_gradient_kernel()(w, scale, l1, l2, g)
 
 
 def cross_entropy(
-    z: Any,
-    y: Any,
-    weight: Any,
+    z: Array,
+    y: Array,
+    weight: Array,
     groups: tuple[int, ...],
     smoothing: float,
     bounds: tuple[float, float] | None,
-    per_row: Any,
+    per_row: Array,
 ) -> None:
     """Softmax cross-entropy, summed over targets: per_row ← s L, and z becomes δ; a launch for each target.
 
@@ -531,7 +532,7 @@ def cross_entropy(
         first += n_classes
 
 
-def pinball(z: Any, y: Any, weight: Any, quantiles: Any, per_output: Any) -> None:
+def pinball(z: Array, y: Array, weight: Array, quantiles: Array, per_output: Array) -> None:
     """Pinball loss: per_output ← s L, and z becomes δ.
 
     Parameters
@@ -553,7 +554,7 @@ def pinball(z: Any, y: Any, weight: Any, quantiles: Any, per_output: Any) -> Non
 
 
 def dropout_mask(
-    mask: Any, counters: Any, seed: int, layer: int, first_row: int, threshold: int, factor: float
+    mask: Array, counters: Array, seed: int, layer: int, first_row: int, threshold: int, factor: float
 ) -> None:
     """mask ← 0 or `factor`, by a hash of (seed, step, layer, unit, row); the step's number is counters[0].
 
@@ -576,9 +577,14 @@ def dropout_mask(
 
 
 def begin_step(
-    sources: tuple[Any, Any, Any], targets: tuple[Any, Any, Any], scalars: Any, numbers: tuple[float, ...],
-    counters: Any, number: int, place: int,
-) -> None:  # fmt: skip
+    sources: tuple[Array, Array, Array],
+    targets: tuple[Array, Array, Array],
+    scalars: Array,
+    numbers: tuple[float, ...],
+    counters: Array,
+    number: int,
+    place: int,
+) -> None:
     """Copy a step's rows to fixed addresses, and write its numbers to device memory: one launch.
 
     The numbers travel as the launch's arguments, so that nothing on the host must outlive the call.
@@ -600,7 +606,7 @@ def begin_step(
     _begin_kernel(_real(scalars))((_blocks(max(words)),), (_THREADS,), tuple(arguments))
 
 
-def record(value: Any, penalty: Any, counters: Any, waiting: Any) -> None:
+def record(value: Array, penalty: Array, counters: Array, waiting: Array) -> None:
     """waiting[place] ← value, waiting[place + 1] ← penalty (if not None), with the place in device memory."""
     arguments = (value, value if penalty is None else penalty, np.int32(penalty is not None))
     _record_kernel(_real(waiting))((1,), (1,), (*arguments, counters, waiting))

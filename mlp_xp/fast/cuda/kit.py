@@ -8,6 +8,8 @@ from typing import Any
 from mlp_xp.fast.cuda import kernels
 from mlp_xp.fast.cuda.gemm import Gemm
 from mlp_xp.fast.cuda.graph import Captured, NotCapturedError
+from mlp_xp.machine.array_api import Array, Backend
+from mlp_xp.machine.cuda.feeding import Streams
 from mlp_xp.machine.symbolic import Program
 
 _of_thread = threading.local()
@@ -38,7 +40,7 @@ class Kit:
     pinball = staticmethod(kernels.pinball)
     penalty_gradient = staticmethod(kernels.penalty_gradient)
 
-    def __init__(self, streams: Any, dtype: Any) -> None:
+    def __init__(self, streams: Streams, dtype: object) -> None:
         import cupy
 
         self.streams, self.stream = streams, streams.compute
@@ -57,15 +59,15 @@ class Kit:
 
         return bool(cupy.cuda.get_current_stream().ptr == self.stream.ptr)
 
-    def handles(self, array: Any) -> bool:
+    def handles(self, array: Array) -> bool:
         """Whether the kernels take an array: no gaps, and not more elements than they can count."""
         return bool(array.flags.c_contiguous) and array.size <= kernels.LARGEST
 
-    def writer(self, backend: Any) -> Callable[..., Any]:
+    def writer(self, backend: Backend) -> Callable[..., Array]:
         """`Backend.into` with our own matrix product on our stream; elsewhere the library's."""
         plain, matmul = backend.into, backend.xp.matmul
 
-        def write(out: Any, f: Callable[..., Any], *args: Any) -> Any:
+        def write(out: Array, f: Callable[..., Array], *args: Array) -> Array:
             if f is matmul and self.is_current():
                 self.gemm(out, *args)
                 return out
@@ -75,8 +77,8 @@ class Kit:
 
     def begin(
         self,
-        sources: tuple[Any, ...],
-        targets: tuple[Any, ...],
+        sources: tuple[Array, ...],
+        targets: tuple[Array, ...],
         numbers: tuple[float, ...],
         inverse: float,
         number: int,
@@ -104,23 +106,30 @@ class Kit:
         )  # fmt: skip
         self.number = number
 
-    def record(self, value: Any, penalty: Any, waiting: Any) -> None:
+    def record(self, value: Array, penalty: Array, waiting: Array) -> None:
         """Store the step's loss and penalty at their place."""
         kernels.record(value, penalty, self.counters, waiting)
 
-    def update(self, program: Program, shrinks: bool, *vectors: Any) -> None:
+    def update(self, program: Program, shrinks: bool, *vectors: Array) -> None:
         """Apply a rule with the step's numbers: g, how many weights there are, p, and the state."""
         kernels.update(program, shrinks, self.scalars, *vectors)
 
     def cross_entropy(
-        self, z: Any, y: Any, weight: Any, groups: tuple[int, ...], smoothing: float, eps: float, per_row: Any
+        self,
+        z: Array,
+        y: Array,
+        weight: Array,
+        groups: tuple[int, ...],
+        smoothing: float,
+        eps: float,
+        per_row: Array,
     ) -> None:
         """Softmax cross-entropy per row, summed over groups of classes; z becomes δ."""
         bounds = (-math.log1p(-eps), -math.log(eps)) if eps else None
         kernels.cross_entropy(z, y, weight, groups, smoothing, bounds, per_row)
 
     def dropout_mask(
-        self, mask: Any, seed: int, layer: int, first_row: int, threshold: int, factor: float
+        self, mask: Array, seed: int, layer: int, first_row: int, threshold: int, factor: float
     ) -> None:
         """Fill a dropout mask for the step whose number is in device memory."""
         kernels.dropout_mask(mask, self.counters, seed, layer, first_row, threshold, factor)
@@ -130,7 +139,7 @@ class Kit:
         return Captured(self.stream, run)
 
 
-def kit_of(streams: Any, dtype: Any) -> Kit:
+def kit_of(streams: Any, dtype: object) -> Kit:
     """What a training in the calling thread computes with: made once for each device and dtype."""
     kits: dict[Any, Kit] = vars(_of_thread).setdefault("kits", {})
     if (streams, dtype) not in kits:
