@@ -53,9 +53,12 @@ class Activation(fields.Checked):
     ----------
     keeps_output : bool
         Whether the derivative follows from the output.
+    initializer : str
+        The starting weights that a network takes for it when none are named (`initializers.INITIALIZERS`).
     """
 
     keeps_output: bool = False
+    initializer: ClassVar[str] = "glorot_uniform"
 
     def activate(self, backend: Backend, z: Array, biases: Array | None, kept: Array | None) -> None:
         """z ← f(z + b), and what the derivative follows from is kept."""
@@ -145,6 +148,7 @@ class Relu(Activation):
     """f(z) = max(z, 0), f' = 1 where a > 0, else 0."""
 
     keeps_output = True
+    initializer = "he_uniform"
 
     def activate(self, backend: Backend, z: Array, biases: Array | None, kept: Array | None) -> None:
         """z ← max(z, −b) + b, which is max(z + b, 0).
@@ -178,6 +182,7 @@ class LeakyRelu(Activation):
 
     slope: float = fields.number(0.01, above=0, below=1)
     keeps_output = True
+    initializer = "he_uniform"
 
     def forward(self, backend: Backend, z: Array, kept: Array | None) -> None:
         """z becomes max(z, slope · z)."""
@@ -207,6 +212,7 @@ class Elu(Activation):
 
     alpha: float = fields.number(1.0, above=0)
     keeps_output = True
+    initializer = "he_uniform"
 
     def forward(self, backend: Backend, z: Array, kept: Array | None) -> None:
         """z becomes max(z, 0) + α (e^min(z, 0) − 1)."""
@@ -242,6 +248,7 @@ class Selu(Activation):
     """
 
     keeps_output = True
+    initializer = "lecun_normal"
     scale: ClassVar[float] = 1.0507009873554805
     alpha: ClassVar[float] = 1.6732632423543772
 
@@ -260,6 +267,7 @@ class Softplus(Activation):
     """f(z) = log(1 + e^z), f' = 1 − e^−a."""
 
     keeps_output = True
+    initializer = "he_uniform"
 
     def forward(self, backend: Backend, z: Array, kept: Array | None) -> None:
         """z becomes log(1 + e^z)."""
@@ -280,6 +288,7 @@ class Silu(ManyPasses):
     """
 
     keeps_output = False
+    initializer = "he_uniform"
 
     def forward(self, backend: Backend, z: Array, kept: Array | None) -> None:
         """z becomes z σ(z); kept becomes σ (1 + z (1 − σ))."""
@@ -307,6 +316,7 @@ class Gelu(ManyPasses):
     """
 
     keeps_output = False
+    initializer = "he_uniform"
     c: ClassVar[float] = math.sqrt(2.0 / math.pi)
     k: ClassVar[float] = 0.044715
 
@@ -336,6 +346,7 @@ class Mish(ManyPasses):
     """
 
     keeps_output = False
+    initializer = "he_uniform"
 
     def forward(self, backend: Backend, z: Array, kept: Array | None) -> None:
         """z becomes z tanh(log(1 + e^z))."""

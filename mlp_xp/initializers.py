@@ -239,15 +239,3 @@ INITIALIZERS: dict[str, type[Initializer]] = {
     "zeros": Zeros,
     "given": Given,
 }
-
-SUITED = {
-    "relu": "he_uniform",
-    "leaky_relu": "he_uniform",
-    "elu": "he_uniform",
-    "softplus": "he_uniform",
-    "silu": "he_uniform",
-    "gelu": "he_uniform",
-    "mish": "he_uniform",
-    "selu": "lecun_normal",
-}
-"""The initializer that `Network` takes for an activation when none is named; Glorot's for the others."""

@@ -10,7 +10,7 @@ import numpy as np
 from mlp_xp import derivatives
 from mlp_xp.activations import ACTIVATIONS, Activation, Custom, Identity, resolve_activation
 from mlp_xp.forward import predict
-from mlp_xp.initializers import INITIALIZERS, SUITED, Initializer
+from mlp_xp.initializers import INITIALIZERS, Initializer
 from mlp_xp.losses import LINKS, IdentityLink, Link
 from mlp_xp.machine.array_api import Array, ArrayLike, Backend
 from mlp_xp.machine.array_api import backend as find_backend
@@ -39,7 +39,7 @@ class Network:
         nothing is turned down by one number, not by a row of weights.
     initializer : str, instance, or list of them, optional
         How the weights start: one for all layers, or a list with one for each, the output layer's last; what
-        suits each layer's activation (`initializers.SUITED`) if not given.
+        suits each layer's activation (`Activation.initializer`) if not given.
     device : str or Backend
         "cpu", "cuda", "cuda:N".
     dtype : str, optional
@@ -113,7 +113,7 @@ class Network:
                 "weights: give one for all, or one for each, the output layer's last."
             )
         return [
-            resolve_own("initializer", INITIALIZERS, one or suited_initializer(f))
+            resolve_own("initializer", INITIALIZERS, one or f.initializer)
             for one, f in zip(a_layer, self.activations, strict=True)
         ]
 
@@ -315,11 +315,6 @@ def activation_name(activation: Activation) -> str:
     if isinstance(activation, Custom):
         return activation.name
     return name_of(ACTIVATIONS, activation)
-
-
-def suited_initializer(activation: Activation) -> str:
-    """The name of the initializer for layers with this activation."""
-    return SUITED.get(activation_name(activation), "glorot_uniform")
 
 
 def resolve_link(given: object) -> Link:
