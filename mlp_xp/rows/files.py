@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mlp_xp.machine import main_memory
+from mlp_xp.rows.signatures import LONGEST, seems_to_be
 
 EXTRA = 'pip install "mlp-xp[files]"'
 
@@ -102,10 +103,28 @@ class File:
         filesystem, path = self._filesystem()
         return filesystem.open_input_stream(path, compression="detect")
 
+    @property
+    def seems_to_be(self) -> str:
+        """What a local file begins like, and what to do, where that is not what its name says."""
+        if self.remote is not None:
+            return ""
+        with contextlib.suppress(OSError), self._local.open("rb") as stream:
+            found = seems_to_be(stream.read(LONGEST))
+            return "" if self._local.suffix in found.split() else found
+        return ""
+
     def _filesystem(self) -> tuple[Arrow, str]:
         if self.remote:
             return self.remote
         from pyarrow import fs
+
+        try:
+            self.path.encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"{self.path} has a name that is no UTF-8, which pyarrow does not open: rename it, or make a "
+                "link to it with another name."
+            ) from None
 
         return fs.LocalFileSystem(), self.path
 
@@ -124,8 +143,11 @@ def reading(file: File) -> Iterator[None]:
                 f"{file.path} can not be read to the end: there is not enough memory ({short})."
             ) from error
         said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        known = file.seems_to_be
         raise ValueError(
-            f"{file.path} can not be read to the end; it may be cut short, damaged or of another "
+            f"{file.path} can not be read to the end; {known}."
+            if known
+            else f"{file.path} can not be read to the end; it may be cut short, damaged or of another "
             f"format: {said}"
         ) from error
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mlp_xp.rows.files import Arrow, File, reading
+from mlp_xp.rows.signatures import seems_to_be
 from mlp_xp.settings import checks
 from mlp_xp.settings.spelling import given
 from mlp_xp.tables.files.blocks import Part, TableBlock
@@ -103,7 +104,7 @@ def recognise(file: File, form: CsvForm) -> tuple[CsvForm, int]:
     """The form with encoding and delimiter filled in from the first lines; bytes of the first."""
     with reading(file), file.open_stream() as stream:
         start = stream.read(_SAMPLE_BYTES)
-    if not start.strip():
+    if not start.strip().removeprefix(codecs.BOM_UTF8).removeprefix(codecs.BOM_UTF16_LE):
         raise ValueError(f"{file.path} is empty: a line of column names and at least one row are needed.")
     encoding = form.encoding or _encoding(file, start)
     text = codecs.getincrementaldecoder(encoding)("replace").decode(start)
@@ -115,19 +116,40 @@ def recognise(file: File, form: CsvForm) -> tuple[CsvForm, int]:
 
 
 def _encoding(file: File, start: bytes) -> str:
+    if not _is_plain(start) and (known := seems_to_be(start)):
+        raise ValueError(f"{file.path} is no CSV file: {known}.")
     for mark, name in (
         (codecs.BOM_UTF8, "utf-8"),
+        (codecs.BOM_UTF32_LE, "utf-32"),  # which begins with that of UTF-16
+        (codecs.BOM_UTF32_BE, "utf-32"),
         (codecs.BOM_UTF16_LE, "utf-16"),
         (codecs.BOM_UTF16_BE, "utf-16"),
     ):
         if start.startswith(mark):
             return name
     if b"\0" in start:
-        raise ValueError(
-            f"{file.path} is no text in UTF-8: it holds zero bytes. If it is a CSV file in another "
-            f"encoding, name it, e.g. {given('encoding', 'utf-16-le')}."
-        )
+        likely = _with_zero_bytes(start)
+        remedy = f"It reads as text with {given('encoding', likely)}." if likely else "It is no CSV file."
+        raise ValueError(f"{file.path} is no text in UTF-8: it holds zero bytes. {remedy}")
     return "utf-8"
+
+
+def _is_plain(start: bytes) -> bool:
+    """Whether bytes are text in UTF-8, as far as they go: PAR1 may be the name of a column."""
+    try:
+        return "\0" not in codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeError:
+        return False
+
+
+def _with_zero_bytes(start: bytes) -> str:
+    """The encoding, of those in which plain letters have zero bytes, that gives a line end; or nothing."""
+    for name in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be"):
+        with contextlib.suppress(UnicodeError):
+            text = codecs.getincrementaldecoder(name)().decode(start)
+            if "\n" in text and "\0" not in text:
+                return name
+    return ""
 
 
 def _delimiter(file: File, lines: Sequence[str]) -> str:
@@ -254,6 +276,11 @@ class CsvTable:
                     number, *others = wrong.groups()
                     row = first_row + int(number) - 1
                     raise ValueError(self._wrong_row(file, row, *others)) from None
+                if "Empty CSV file" in str(error):
+                    raise ValueError(
+                        f"{file.path} has no row below its first line: a line of column names and at least "
+                        "one row are needed."
+                    ) from None
                 if "straddl" in str(error):
                     line = self._long_line(file)
                     where = f"line {line:,}" if line else "a quoted text that is never closed"

@@ -44,7 +44,7 @@ ROWS = "a,b,c\n1,2,3\n4,5,6\n"
         (ROWS.encode() + b"7,\xff,9\n", r"row 3 \(line 4\), column 'b' holds b'\\xff', which is no UTF-8"),
         (b"a,b\xff,c\n1,2,3\n", r"t\.csv is not written in the encoding"),
         (b"a\0b\0c\n\0", r"t\.csv is no text in UTF-8: it holds zero bytes"),
-        (b"\xff\xfea,b,c\n1,2,3\n", r"t\.csv can not be read to the end"),
+        (b"\xff\xfea,b,c\n1,2,3\n", r"t\.csv has no row below its first line"),
         ("a,b,b,c\n1,2,3,4\n", r"more than one column named 'b'"),
     ],
 )  # fmt: skip
