@@ -59,7 +59,8 @@ def sections(contents: Contents) -> Sections:
         ("with" if contents.bias else "without") + " biases" + ", a scale of each input" * (scale is not None)
     )
     output = name_of(LINKS, contents.output)
-    title = f"network: {n_parameters:,} parameters, {biases}, {contents.dtype}, output {output}"
+    n_members = "" if contents.members is None else f"{contents.members} members, together "
+    title = f"network: {n_members}{n_parameters:,} parameters, {biases}, {contents.dtype}, output {output}"
     # Nothing is computed here, so that a user's own activations need not be given.
     model = contents.model("cpu", dict.fromkeys(contents.own_activations, "identity"))
     if isinstance(model, Network):

@@ -198,6 +198,7 @@ class MemberTraining(Training):
             )
         ]
         arrays = state.arrays | {"end": to_host(self._end).copy()}
+        arrays["epoch.values"][:, ~np.array(self.running)] = 0.0  # nan, where one has diverged
         return dataclasses.replace(state, arrays=arrays, numbers=state.numbers | {"members": members})
 
     def restore(self, state: TrainingState) -> None:

@@ -426,15 +426,34 @@ def _problem(state: TrainingState, configuration: object, data: object) -> str |
         return f"it is at step {numbers['step']} after {n_epochs} epochs of {n_steps} steps"
     if len(numbers["validation_losses"]) not in (0, n_epochs) or numbers["best_epoch"] > n_epochs:
         return f"losses or best epoch do not fit {n_epochs} epochs"
+    if (what := _wrong_member(state)) is not None:
+        return f"its members are none: {what}"
     values, steps, divisors = (arrays[f"epoch.{name}"] for name in ("values", "steps", "divisors"))
-    if values.ndim != 1 or steps.shape != values.shape or divisors.ndim != 1 or len(divisors) > n_steps:
+    of_each = arrays["parameters"].shape[:-1]  # of members each value is a row
+    if (*steps.shape, *of_each) != values.shape or (len(divisors), *of_each) != divisors.shape:
         return "the values of its epoch do not fit together"
+    if steps.ndim != 1 or len(divisors) > n_steps:
+        return "its epoch has values of more steps than there are"
     if steps.dtype != np.int64 or (len(steps) and not 0 <= steps.min() <= steps.max() < len(divisors)):
         return "the values of its epoch are of steps that there are not"
     kinds = {name: array.dtype.kind for name, array in arrays.items() if name != "epoch.steps"}
     if wrong := [name for name, kind in kinds.items() if kind != "f"]:
         return f"its {wrong[0]} are no real numbers"
     return None if is_finite(state) else "it has weights or losses that are nan or infinite"
+
+
+def _wrong_member(state: TrainingState) -> str | None:
+    """What is wrong with what a state says of each member; None where nothing is, or there are none."""
+    members, of_each = state.numbers.get("members", ()), state.arrays["parameters"].shape[:-1]
+    if not isinstance(members, list | tuple) or len(of_each) > 1 or len(members) != sum(of_each):
+        return f"{str(members)[:60]} for {sum(of_each)}"
+    fields = {field.name: NUMBERS[field.name] for field in dataclasses.fields(History)}
+    fields |= {"behind": _whole, "stopped": lambda why: why is None or type(why) is str}
+    for n, member in enumerate(members):
+        for name, is_one in fields.items():
+            if not is_one(member[name]):
+                return f"{name} of member {n} can not be {str(member[name])[:60]}"
+    return None
 
 
 def _whole(value: object) -> bool:

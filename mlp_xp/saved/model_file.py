@@ -19,7 +19,6 @@ import safetensors
 import safetensors.numpy
 
 from mlp_xp.activations import ACTIVATIONS, Activation, Custom, resolve_activation
-from mlp_xp.initializers import Given
 from mlp_xp.losses import LINKS, Link
 from mlp_xp.machine.array_api import DTYPES, to_host
 from mlp_xp.machine.main_memory import require
@@ -114,7 +113,7 @@ def save(model: Model | TableEstimator, path: str | os.PathLike[str]) -> None:
     tensors = {f"weights.{layer}": to_host(w) for layer, w in enumerate(network.parameters.weights)}
     tensors |= {f"biases.{layer}": to_host(b) for layer, b in enumerate(network.parameters.biases)}
     if network.parameters.input_scale is not None:
-        tensors["input_scale"] = to_host(network.parameters.input_scale)[:, 0]
+        tensors["input_scale"] = to_host(network.parameters.input_scale)[..., 0]
     if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
         raise ValueError("the network has weights that are nan or infinite; such a model is not saved.")
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
@@ -125,7 +124,8 @@ def has_news(document: Mapping[str, Any]) -> bool:
     """Whether a document says what readers of `PLAIN_FORMAT` would not understand."""
     table = document.get("table", {"inputs": [], "targets": {}})
     is_encoded = any("encoding" in column for column in table["inputs"])
-    return "input_scale" in document["network"] or is_encoded or "limits" in table["targets"]
+    is_new = {"input_scale", "members"} & document["network"].keys()
+    return bool(is_new) or is_encoded or "limits" in table["targets"]
 
 
 def sealed(document: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
@@ -206,6 +206,8 @@ class Contents:
     bias : bool
     dtype : str
     output : link
+    members : int or None
+        How many networks; None where there is one, without an axis of its own.
     weights, biases : list of arrays
         One a layer; biases are none without them.
     input_scale : array (n_inputs,) or None
@@ -221,6 +223,7 @@ class Contents:
     bias: bool
     dtype: str
     output: Link
+    members: int | None
     weights: list[np.ndarray]
     biases: list[np.ndarray]
     input_scale: np.ndarray | None
@@ -245,10 +248,13 @@ class Contents:
             activation=activations,
             bias=self.bias,
             input_scale=self.input_scale is not None,
-            initializer=Given(self.weights, self.biases or None),
+            initializer="zeros",
             device=device,
             dtype=self.dtype,
+            members=self.members,
         )
+        for layer, weights in enumerate(self.weights):
+            network.parameters.set_layer(layer, weights, self.biases[layer] if self.bias else None)
         if self.input_scale is not None:
             network.parameters.set_input_scale(self.input_scale)
         network.output = self.output
@@ -370,15 +376,19 @@ def _contents(
         raise ValueError("kind, layer_sizes, bias or dtype are none")
     if len(sizes) < 2 or not all(type(size) is int and size >= 1 for size in sizes):
         raise ValueError(f"layer_sizes={str(sizes)[:60]} are none")
+    members = network.get("members")
+    if members is not None and not (type(members) is int and members >= 1):
+        raise ValueError(f"members={str(members)[:60]} are none")
+    lead, row = ((), ()) if members is None else ((members,), (1,))
     layers = list(enumerate(itertools.pairwise(sizes)))
     stated = STATED[dtype]
     needed: dict[str, tuple[str, tuple[int, ...]]] = {
-        f"weights.{layer}": (stated, shape) for layer, shape in layers
+        f"weights.{layer}": (stated, (*lead, *shape)) for layer, shape in layers
     }
     if bias:
-        needed |= {f"biases.{layer}": (stated, (n_out,)) for layer, (_, n_out) in layers}
+        needed |= {f"biases.{layer}": (stated, (*lead, *row, n_out)) for layer, (_, n_out) in layers}
     if network.get("input_scale", False):
-        needed["input_scale"] = (stated, (sizes[0],))
+        needed["input_scale"] = (stated, (*lead, sizes[0]))
     for name in sorted({*needed, *found}):
         if needed.get(name) != found.get(name):
             raise ValueError(
@@ -391,21 +401,26 @@ def _contents(
     output = resolve_link(network["output"])
     if misfit := output.misfit(sizes[-1]):
         raise ValueError(misfit)
-    return Contents(tuple(sizes), activations, bias, dtype, output, [], [], None, document, path)
+    return Contents(tuple(sizes), activations, bias, dtype, output, members, [], [], None, document, path)
 
 
 def _network_description(network: Network) -> dict[str, Any]:
     scale = {} if network.parameters.input_scale is None else {"input_scale": True}
-    return scale | {
-        "layer_sizes": list(network.layer_sizes),
-        "activations": [
-            {"custom": f.name} if isinstance(f, Custom) else describe(ACTIVATIONS, f)
-            for f in network.activations
-        ],
-        "bias": network.parameters.bias,
-        "dtype": network.backend.dtype_name,
-        "output": describe(LINKS, network.output),
-    }
+    members = {} if network.members is None else {"members": network.members}
+    return (
+        scale
+        | members
+        | {
+            "layer_sizes": list(network.layer_sizes),
+            "activations": [
+                {"custom": f.name} if isinstance(f, Custom) else describe(ACTIVATIONS, f)
+                for f in network.activations
+            ],
+            "bias": network.parameters.bias,
+            "dtype": network.backend.dtype_name,
+            "output": describe(LINKS, network.output),
+        }
+    )
 
 
 def _activation(described: object) -> Activation | OwnActivation:

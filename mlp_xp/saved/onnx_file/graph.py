@@ -96,11 +96,11 @@ class Graph:
 
     def columns(self, value: str, numbers: Sequence[int]) -> str:
         """Some columns of a value, in this order."""
-        return self.op("Gather", value, self.constant(numbers, "int64"), axis=1)
+        return self.op("Gather", value, self.constant(numbers, "int64"), axis=-1)
 
     def beside(self, values: Sequence[str]) -> str:
         """Values with the same rows, side by side."""
-        return values[0] if len(values) == 1 else self.op("Concat", *values, axis=1)
+        return values[0] if len(values) == 1 else self.op("Concat", *values, axis=-1)
 
     def to_bytes(self) -> bytes:
         """The file.

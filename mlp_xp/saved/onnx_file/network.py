@@ -95,7 +95,10 @@ class Layers:
         return at(program.outputs[0])
 
     def outputs(self, network: Network, x: str) -> str:
-        """What `Network.predict` gives for x [N, n_features] of the dtype: [N, n_outputs]."""
+        """What `Network.predict` gives for x [N, n_features] of the dtype: [N, n_outputs].
+
+        The values of members have an axis for them before N until they are averaged.
+        """
         a, functions = x, functions_of(network)
         for layer, (program, (weights, biases, _)) in enumerate(zip(functions, network.layers, strict=True)):
             if layer == 0 and network.parameters.input_scale is not None:
@@ -104,7 +107,10 @@ class Layers:
             if biases is not None:
                 z = self.op("Add", z, self.graph.constant(to_host(biases), self.dtype))
             a = self.computed(program, z)
-        return self.linked(network.output, a)
+        predictions = self.linked(network.output, a)
+        if network.members is None:
+            return predictions
+        return self.op("ReduceMean", predictions, self.graph.constant([0], "int64"), keepdims=0)
 
     def linked(self, link: Link, z: str) -> str:
         """The predictions."""
@@ -114,21 +120,22 @@ class Layers:
     def softmax_of_groups(self, z: str, groups: tuple[int, ...]) -> str:
         """Softmax over each group of neighbouring columns."""
         parts = [
-            self.op("Softmax", self.graph.columns(z, range(columns.start, columns.stop)), axis=1)
+            self.op("Softmax", self.graph.columns(z, range(columns.start, columns.stop)), axis=-1)
             for columns in group_columns(groups)
         ]
         return self.graph.beside(parts)
 
     def in_order(self, z: str, n_quantiles: int) -> str:
         """Each group of `n_quantiles` neighbouring columns in ascending order."""
-        grouped = self.op("Reshape", z, self.graph.constant([0, -1, n_quantiles], "int64"))
+        parts = [self.op("Shape", z, end=-1), self.graph.constant([-1, n_quantiles], "int64")]
+        grouped = self.op("Reshape", z, self.op("Concat", *parts, axis=0))
         largest = self.graph.constant([n_quantiles], "int64")
-        ascending = self.graph.op("TopK", grouped, largest, n_outputs=2, axis=2, largest=0)
+        ascending = self.graph.op("TopK", grouped, largest, n_outputs=2, axis=-1, largest=0)
         return self.op("Reshape", ascending, self.op("Shape", z))
 
 
 LINKS: dict[type, Callable[[Layers, Any, str], str]] = {
-    SoftmaxLink: lambda to, link, z: to.op("Softmax", z, axis=1),
+    SoftmaxLink: lambda to, link, z: to.op("Softmax", z, axis=-1),
     SortedLink: lambda to, link, z: to.in_order(z, link.n_quantiles),
     GroupedSoftmaxLink: lambda to, link, z: to.softmax_of_groups(z, link.groups),
 }
