@@ -36,10 +36,6 @@ LEAST_PERIODS = 2
 """How often a cycle must come in the training part to be a feature."""
 
 
-NOISE = 4
-"""Values of a column that are the same to so many of the last float64 digits are taken for one."""
-
-
 class Moments:
     """Count, mean, deviation and extremes of each of some columns, from their rows part by part.
 
