@@ -11,7 +11,7 @@ import sys
 
 TYPE_CHECKING = False  # as typing's, which takes a while to import
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import FrameType
 
 
@@ -23,9 +23,12 @@ def _leave(number: int, _: "FrameType | None") -> None:
 
 def main(arguments: "Sequence[str] | None" = None) -> None:
     """Run a command and exit with its status."""
+    defaults: dict[int, Callable[[int, FrameType | None], object] | int | None]
+    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     with contextlib.suppress(ValueError):  # raised in a thread, where signals are somebody else's
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, _leave)
+        for number, default in defaults.items():
+            if signal.getsignal(number) is default:
+                signal.signal(number, _leave)
     try:
         _main(arguments)
     except MemoryError:  # not even an error could be said any more
@@ -33,8 +36,9 @@ def main(arguments: "Sequence[str] | None" = None) -> None:
         sys.exit(2)
     finally:
         with contextlib.suppress(ValueError):
-            if signal.getsignal(signal.SIGINT) is _leave:
-                signal.signal(signal.SIGINT, signal.default_int_handler)
+            for number, default in defaults.items():
+                if signal.getsignal(number) is _leave:
+                    signal.signal(number, default)
 
 
 def _main(arguments: "Sequence[str] | None") -> None:

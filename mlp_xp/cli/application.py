@@ -91,7 +91,10 @@ def run(given: Sequence[str]) -> int:
         try:
             helped = bool({"--help", "-h"} & set(arguments))
             app = application(lambda name: name in arguments, full=helped)
-            return int(app(args=arguments, prog_name="mlp-xp", standalone_mode=False) or 0)
+            status = int(app(args=arguments, prog_name="mlp-xp", standalone_mode=False) or 0)
+            if signals.number is not None:  # typer makes an exit of an interruption between its own lines
+                raise KeyboardInterrupt
+            return status
         except (Exception, KeyboardInterrupt) as error:
             found = error.__cause__ if isinstance(error, CarriedError) and error.__cause__ else error
             if signals.number is not None or isinstance(found, KeyboardInterrupt | typer.Abort):

@@ -224,9 +224,9 @@ def test_streams_that_lack_a_character(run, folder, encoding):
 def test_a_signal_after_the_last_epoch_waits_for_the_model(folder, number, status):
     """The signal is sent by the process itself while it measures what it has trained."""
     program = (
-        "import os, sys; from mlp_xp.cli import main, stages; measure = stages.evaluate\n"
-        f"def evaluate(*a): os.kill(os.getpid(), {int(number)}); return measure(*a)\n"
-        "stages.evaluate = evaluate; main(sys.argv[1:])"
+        "import os, sys; from mlp_xp.cli import main, stages; measure = stages.result_of\n"
+        f"def result_of(*a): os.kill(os.getpid(), {int(number)}); return measure(*a)\n"
+        "stages.result_of = result_of; main(sys.argv[1:])"
     )
     command = [sys.executable, "-c", program, "train", *QUICK, "--out", "m"]
     done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
@@ -252,20 +252,38 @@ def test_too_little_memory_is_called_so(folder, most):
 @pytest.mark.parametrize(
     "library", ["mlp_xp.cli.application", "typer", "mlp_xp.cli.train", "numpy", "rich.live"]
 )
-def test_an_interruption_while_it_starts_has_its_line_and_its_status(folder, library):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_while_it_starts_has_its_line_and_its_status(folder, library, number, status):
     """The signal is sent by the process itself when a library is looked for."""
     program = (
         "import os, sys\nfrom mlp_xp.cli import main\n"
         "class Finder:\n"
         "    def find_spec(self, name, *_):\n"
-        f"        if name == {library!r}: os.kill(os.getpid(), {int(signal.SIGINT)})\n"
+        f"        if name == {library!r}: os.kill(os.getpid(), {int(number)})\n"
         "sys.meta_path.insert(0, Finder())\n"
         "main(sys.argv[1:])"
     )
     command = [sys.executable, "-c", program, "train", "--epochs", "2", "--out", "m"]
     done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (130, "mlp-xp: error: interrupted.\n")
+    assert (done.returncode, done.stderr) == (status, "mlp-xp: error: interrupted.\n")
     assert [path.name for path in folder.iterdir()] == ["data"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_between_two_lines_of_the_parser_is_one(folder, number, status):
+    program = (
+        "import os, sys; from mlp_xp.cli import application, main; build = application.function_of\n"
+        "def function_of(*a, **k):\n"
+        "    function = build(*a, **k)\n"
+        f"    def call(*a, **k): os.kill(os.getpid(), {int(number)}); return function(*a, **k)\n"
+        "    call.__signature__ = function.__signature__; return call\n"
+        "application.function_of = function_of; main(['train', '--epochs', '1'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, env=environment(), capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr.strip()) == (status, "mlp-xp: error: interrupted.")
 
 
 def test_help_and_completion_import_nothing_that_computes(folder):
