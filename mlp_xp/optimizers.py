@@ -17,15 +17,16 @@ applied as it is written.
 
 import dataclasses
 import functools
+import itertools
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from mlp_xp.machine.array_api import Array, Namespace, to_host
 from mlp_xp.parameters import Parameters
-from mlp_xp.settings import fields
+from mlp_xp.settings import checks, fields
 
 
 class Rule(fields.Checked):
@@ -388,6 +389,9 @@ class RateFactors(fields.Checked):
         Whether the factor on the weights of a layer with n_in inputs is 1/√n_in, rather than 1.
     biases, input_scale : float > 0
         On all biases, and on the scale of the inputs.
+    layers : sequence of float >= 0, optional
+        On all that belongs to a layer (the scale of the inputs to the first), one for each, beside the
+        others. A layer with 0 is frozen: it neither moves nor decays, and a gradient's norm is without it.
 
     References
     ----------
@@ -398,24 +402,51 @@ class RateFactors(fields.Checked):
     by_fan_in: bool = True
     biases: float = fields.number(0.1, above=0)
     input_scale: float = fields.number(6.0, above=0)
+    layers: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Check all; one number stands for a sequence of one."""
+        super().__post_init__()
+        if self.layers is not None:
+            given = self.layers if isinstance(self.layers, tuple | list) else (self.layers,)
+            checks.refuse(checks.number("layers", factor, least=0) for factor in given)
+            object.__setattr__(self, "layers", tuple(given))
+
+    def freezing(self, layers: Collection[int], n_layers: int) -> "RateFactors":
+        """The same with some layers frozen: by number from 0, or from −1 backwards."""
+        checks.refuse(
+            f"frozen={layer!r} is no layer of this network: 0 is its first, {n_layers - 1} or -1 its last."
+            for layer in layers
+            if isinstance(layer, bool) or layer not in range(-n_layers, n_layers)
+        )
+        factors = list(self.layers or (1.0,) * n_layers)
+        for layer in layers:
+            factors[layer] = 0.0
+        return dataclasses.replace(self, layers=tuple(factors))
 
     def groups(self, parameters: Parameters) -> list[tuple[slice, float]]:
-        """Which slices of the vectors have which factor."""
-        sizes = [
-            (w.shape[-2] * w.shape[-1], 1.0 / math.sqrt(w.shape[-2]) if self.by_fan_in else 1.0)
-            for w in parameters.weights
+        """Which slices of the vectors have which factor, in their order."""
+        sizes = list(itertools.pairwise(parameters.layer_sizes))
+        layers = self.layers or (1.0,) * len(sizes)
+        if len(layers) != len(sizes) or not any(layers):
+            raise ValueError(
+                f"layers={layers!r} must be a factor for each of the network's {len(sizes)} layers, "
+                "not all of them 0."
+            )
+        parts = [
+            (n_in * n_out, factor / math.sqrt(n_in) if self.by_fan_in else factor)
+            for (n_in, n_out), factor in zip(sizes, layers, strict=True)
         ]
-        n_scales = 0 if parameters.input_scale is None else parameters.layer_sizes[0]
-        sizes += [
-            (parameters.size - parameters.n_weights - n_scales, self.biases),
-            (n_scales, self.input_scale),
-        ]
-        found, start = [], 0
-        for size, factor in sizes:
-            if size:
-                found.append((slice(start, start + size), factor))
-            start += size
-        return found
+        if parameters.bias:
+            parts += [(n_out, factor * self.biases) for (_, n_out), factor in zip(sizes, layers, strict=True)]
+        if parameters.input_scale is not None:
+            parts.append((sizes[0][0], layers[0] * self.input_scale))
+        stops = list(itertools.accumulate(size for size, _ in parts))
+        return [(slice(stop - size, stop), factor) for stop, (size, factor) in zip(stops, parts, strict=True)]
+
+
+NO_FACTORS = RateFactors(by_fan_in=False, biases=1.0, input_scale=1.0)
+"""The rate for everything."""
 
 
 class Optimizer:
@@ -434,6 +465,8 @@ class Optimizer:
     ----------
     groups : list of (slice, float), or None
         Slices of the vectors with a rate of their own, and the factors.
+    frozen : list of slice
+        Those that do not move.
     decay_factor : float
         On the rate of a decoupled decay.
     t : int
@@ -447,7 +480,9 @@ class Optimizer:
     def __init__(self, rule: Rule, parameters: Parameters, factors: RateFactors | None = None) -> None:
         self.rule = rule
         self.parameters = parameters
-        self.groups = None if factors is None else factors.groups(parameters)
+        groups = None if factors is None else factors.groups(parameters)
+        self.frozen = [part for part, factor in groups or () if factor == 0.0]
+        self.groups = None if groups is None else [each for each in groups if each[1]]
         self.decay_factor = 1.0
         self.t = 0
         self.is_moving = False
@@ -476,7 +511,16 @@ class Optimizer:
 
     def shrink_weights(self, rate: float) -> None:
         """W ← W − η λ W, for a rule with decoupled decay."""
-        self.rule.shrink(self.parameters.flat_weights, rate * self.decay_factor)
+        n_weights = self.parameters.n_weights
+        groups = self.groups if self.frozen and self.groups is not None else [(slice(0, n_weights), 1.0)]
+        for part, _ in groups:
+            moving = self.parameters.flat[..., part.start : min(part.stop, n_weights)]
+            self.rule.shrink(moving, rate * self.decay_factor)
+
+    def hold(self, gradient: Parameters) -> None:
+        """Set to 0 what the gradient has for frozen layers."""
+        for part in self.frozen:
+            gradient.flat[..., part] = 0.0
 
     def flush_subnormals(self) -> None:
         """Set to zero what has decayed below the smallest normal number.

@@ -58,7 +58,8 @@ class Step:
         self.optimizer.step(self.objective.gradient, rate)
 
     def clip(self) -> None:
-        """Clip the gradient of the batch last differentiated."""
+        """Clip the gradient of the batch last differentiated, to which frozen layers do not count."""
+        self.optimizer.hold(self.objective.gradient)
         if self.clip_norm is not None:
             clip_by_global_norm(self.objective.gradient, self.clip_norm)
 

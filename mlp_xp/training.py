@@ -4,7 +4,7 @@ It is a generator of epochs. The caller's loop logs, plots, checkpoints and brea
 """
 
 import dataclasses
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from mlp_xp.members.step import MemberObjective, MemberOptimizer
 from mlp_xp.members.training import MemberDescent, MemberMonitor, MemberRates, MemberTraining
 from mlp_xp.network import Network, seeds_of
 from mlp_xp.objective import Objective
-from mlp_xp.optimizers import LBFGS, OPTIMIZERS, Optimizer, RateFactors, Rule
+from mlp_xp.optimizers import LBFGS, NO_FACTORS, OPTIMIZERS, Optimizer, RateFactors, Rule
 from mlp_xp.own import find
 from mlp_xp.regularizers import REGULARIZERS, Regularizer
 from mlp_xp.rows.arrays import ArraySource
@@ -49,6 +49,7 @@ def train(
     learning_rate: float | Sequence[float] = 1e-3,
     schedule: object = "constant",
     rate_factors: RateFactors | None = None,
+    frozen: Collection[int] = (),
     decay_schedule: object = "constant",
     regularizer: object = None,
     dropout: float | Sequence[float] | Sequence[Sequence[float]] = 0.0,
@@ -95,7 +96,9 @@ def train(
     schedule : str, schedule or function
         A name of `schedules.SCHEDULES`, an instance, or a function of the history: the factor on η.
     rate_factors : RateFactors, optional
-        Further factors on η, by group of parameters.
+        Further factors on η, by group of parameters and by layer.
+    frozen : collection of int
+        Layers that stay as they are: 0 is the first, −1 the last.
     decay_schedule : str or schedule
         The factor on the decay of a rule that has one (`AdamW`), which falls with η too.
     regularizer : str or regularizer, optional
@@ -227,7 +230,8 @@ def train(
     _fit_memory(network, loader, given, ranks)
     history = History(steps_per_epoch=loader.steps_per_epoch, max_epochs=max_epochs)
     make = _training if members is None else _training_of_members
-    training = make(network, loader, each, history, rate_factors, checkpoints, ranks)
+    factors = (rate_factors or NO_FACTORS).freezing(frozen, network.n_layers) if frozen else rate_factors
+    training = make(network, loader, each, history, factors, checkpoints, ranks)
     if state is not None:
         training.restore(state)
     if ranks is not None:

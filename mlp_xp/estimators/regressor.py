@@ -373,7 +373,10 @@ class MLPRegressor(RegressorMixin, Perceptron):
         known = {"squared_error": HalfSquaredError(), "poisson": Poisson(deviance=True)}
         if isinstance(self.loss, str) and self.loss in known:
             return known[self.loss]
-        return own.resolve("loss", _FOR_NUMBERS, self.loss)
+        for_numbers = {
+            name: loss for name, loss in LOSSES.items() if not loss.labels and not loss.takes_two_classes
+        }
+        return own.resolve("loss", for_numbers, self.loss)
 
     def _link(self) -> Any:
         return self._loss("float64").link
@@ -385,6 +388,3 @@ class MLPRegressor(RegressorMixin, Perceptron):
 
     def _more_problems(self) -> list[str | None]:
         return [found_by(self, "loss", lambda _: self._loss("float64"))]
-
-
-_FOR_NUMBERS = {name: loss for name, loss in LOSSES.items() if not loss.labels and not loss.takes_two_classes}

@@ -162,6 +162,7 @@ class MemberStep(Step):
             self.rules.step_each(self.members.gradient, self.rates())
 
     def clip(self) -> None:
-        """Clip each member's gradient."""
+        """Clip each member's gradient, to which frozen layers do not count."""
+        self.rules.hold(self.members.gradient)
         if self._limits is not None:
             clip_by_global_norm(self.members.gradient, self._limits)

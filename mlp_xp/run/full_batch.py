@@ -189,6 +189,8 @@ class Search:
                 if what == "evaluate":
                     try:
                         found_there = value_and_gradient(objective, loader, content)
+                        for part in training.optimizer.frozen:
+                            found_there[1][part] = 0.0
                     finally:  # also where Ctrl-C ends it
                         parameters.flat[...] = parameters.backend.asarray(at)
                     answers.put(found_there)

@@ -494,7 +494,7 @@ class TrainingOptions(TargetOptions, DeviceOptions):
         None,
         TRAINING,
         "Factors on the learning rate: by_fan_in=true (1 / root of a layer's inputs, on weights), "
-        "biases=0.1, input_scale=6, with commas; or 'none'.",
+        "biases=0.1, input_scale=6, layers=0/1/1 (0 freezes a layer), with commas; or 'none'.",
         shown=shown("rate_factors"),
         read=_rate_factors,
     )
