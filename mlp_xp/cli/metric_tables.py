@@ -43,12 +43,13 @@ def metric_tables(result: Mapping[str, Any]) -> list[list[Sequence[str]]]:
 
 
 def _of_classes(classes: Mapping[str, Mapping[str, float]]) -> list[Sequence[str]]:
-    worst = sorted(classes, key=lambda level: classes[level]["f1"])[:MOST_CLASSES]
+    there = [level for level in classes if classes[level]["rows"] > 0]
+    worst = {*sorted(there, key=lambda level: classes[level]["f1"])[:MOST_CLASSES]}
     lines: list[Sequence[str]] = [("class", "rows", "precision", "recall", "f1")]
-    for level in (level for level in classes if level in worst):
+    for level in (level for level in there if level in worst):
         of = classes[level]
         lines.append((level, f"{of['rows']:,g}", *(shown(of[name]) for name in lines[0][2:])))
-    n_more = len(classes) - MOST_CLASSES
+    n_more = len(there) - MOST_CLASSES
     return [*lines, (f"... and {n_more:,} that are recognised better",)] if n_more > 0 else lines
 
 

@@ -22,6 +22,7 @@ from mlp_xp.saved.checkpoint import Checkpoints, Interruption
 from mlp_xp.saved.model_file import save
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.stopping import Stopping
+from mlp_xp.tables.advice import MOST, Run, advice
 from mlp_xp.tables.calibration import calibrate
 from mlp_xp.tables.fitting import (
     Data,
@@ -217,8 +218,10 @@ def result_of(
     history, parts, before = outcome.history, data.parts, outcome.resumed_from
     is_full = takes_all_rows(data.options)
     steps = len(history.train_losses) if is_full else history.step
+    found = measured(model, parts, options.seed)
     return {
-        **measured(model, parts, options.seed).description(),
+        **found.description(),
+        "advice": advice(Run(data, model, history, found)),
         "epochs": len(history.train_losses),
         "best_epoch": history.best_epoch or None,
         "train_loss": history.train_losses[-1],
@@ -255,4 +258,5 @@ def report(result: Mapping[str, Any], *, keep: str = "best") -> str:
     ]
     if result["model"]:
         rows.append(("model", result["model"]))
-    return "\n\n".join(aligned(each) for each in (*metric_tables(result), rows))
+    tables = (aligned(each) for each in (*metric_tables(result), rows))
+    return "\n\n".join([*tables, *result["advice"][:MOST]])

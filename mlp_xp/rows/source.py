@@ -194,6 +194,14 @@ class Subset(Wrapped):
         return None if take is None else lambda index: take(self.index[index])
 
 
+def number_in_file(source: Source, row: int) -> int | None:
+    """The number (from 0) that a row has where it comes from; None for those of a stream."""
+    while isinstance(source, Wrapped):
+        row = int(source.index[np.array([row])][0]) if isinstance(source, Subset) else row
+        source = source.source
+    return None if source.order is not None else row
+
+
 class Adapted(Source):
     """A user's own object as a source: the one place where it is asked for what it may have.
 

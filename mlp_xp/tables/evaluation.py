@@ -1,8 +1,9 @@
 """How good a table model is, in the user's units, over any number of rows in bounded memory."""
 
 import dataclasses
+import heapq
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -15,6 +16,9 @@ MOST_NUMBERS = 2**22
 
 RESAMPLES, MOST_RESAMPLED = 200, 10_000
 """Times that rows are drawn again for an interval, and rows that it is found on."""
+
+WORST = 10
+"""Rows that are named."""
 
 CONFIDENCE = 0.95
 """How often an interval covers the metric on rows without end."""
@@ -34,12 +38,15 @@ class Evaluation:
         Where each metric may be on rows without end: the middle 95% of 200 resamples. None if not asked for.
     classes : mapping of str to mapping, or None
         Precision, recall, F1 and rows of each class.
+    worst : sequence of (int, float, float)
+        The rows that cost most: what each costs, and which part of the whole that is.
     """
 
     metrics: Mapping[str, float]
     n_rows: int
     intervals: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     classes: Mapping[str, Mapping[str, float]] | None = None
+    worst: Sequence[tuple[int, float, float]] = ()
 
     def description(self) -> dict[str, object]:
         """As JSON values: a number that is not finite is None."""
@@ -73,7 +80,7 @@ def kind_of(model: TableModel, near: np.ndarray) -> Kind:
         )
     if model.loss.link.probabilities == "each":
         return Labels()
-    return Numbers(model.targets.names, model.loss, near)
+    return Numbers(model.targets.names, model.loss, near, model.targets.scales)
 
 
 def evaluate(model: TableModel, source: Source) -> dict[str, float]:
@@ -121,14 +128,19 @@ def assess(
     kind: Kind | None = None
     total: Sums = {}
     kept: list[tuple[np.ndarray, ...]] = []
-    n_seen = 0
-    for _, x, y, given in passes(source, PREDICT_ROWS, n_more=model.n_numbers):
+    worst: list[tuple[float, int]] = []
+    cost, n_seen = 0.0, 0
+    for index, x, y, given in passes(source, PREDICT_ROWS, n_more=model.n_numbers):
         predicted, weight = (predict or model.predict_raw)(x).astype(float), given[:, None]
         kind = kind or kind_of(model, y.mean(axis=0))
         sums = kind.sums(y, predicted, weight)
         total = {name: total.get(name, 0.0) + value for name, value in sums.items()}
         kept.append(tuple(part[-n_seen % every :: every].copy() for part in (y, predicted, weight)))
         n_seen += len(x)
+        costs = given * kind.losses(y, predicted)
+        cost += costs.sum()
+        most = np.argsort(-costs, kind="stable")[:WORST]
+        worst = heapq.nlargest(WORST, [*worst, *zip(costs[most].tolist(), index[most].tolist(), strict=True)])
     if kind is None:
         raise ValueError("there are no rows to measure.")
     rows = tuple(np.concatenate(parts) for parts in zip(*kept, strict=True))
@@ -138,6 +150,7 @@ def assess(
         source.n_rows,
         {} if seed is None else _intervals(kind, found, rows, source.n_rows, seed),
         kind.of_each(total, model.levels) if isinstance(kind, Classes) and model.levels else None,
+        [(at, each, each / cost) for each, at in worst if each > 0],
     )
 
 

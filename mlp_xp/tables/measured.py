@@ -4,10 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from mlp_xp.rows.source import Source
 from mlp_xp.tables.baselines import baselines
 from mlp_xp.tables.evaluation import Evaluation, assess
 from mlp_xp.tables.model import TableModel
-from mlp_xp.tables.sample import most_rows, sample
+from mlp_xp.tables.sample import Sample, most_rows, sample
 from mlp_xp.tables.split import Split
 
 
@@ -23,16 +24,17 @@ class Measured:
         With intervals, unless it is of training rows.
     others : mapping of str to Evaluation
         Of the baselines on the same rows, and of the model on other rows, "training" (some of them) last.
+    rows : source
+        Those that it is measured on.
+    sample : Sample
+        Some rows of the training part.
     """
 
     on: str
     model: Evaluation
     others: Mapping[str, Evaluation]
-
-    @property
-    def baselines(self) -> dict[str, Evaluation]:
-        """Those of the others that are no model of ours."""
-        return {name: found for name, found in self.others.items() if name not in ROWS}
+    rows: Source
+    sample: Sample
 
     def description(self) -> dict[str, Any]:
         """As JSON values, for a result and for a model file."""
@@ -67,4 +69,5 @@ def measured(model: TableModel, parts: Split, seed: int) -> Measured:
         others["held-out"] = assess(model, parts.raw_held_out)
     if on != "training":
         others["training"] = assess(model, training)
-    return Measured(on, assess(model, rows, seed=None if on == "training" else seed), others)
+    found = assess(model, rows, seed=None if on == "training" else seed)
+    return Measured(on, found, others, rows, training)

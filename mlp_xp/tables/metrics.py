@@ -1,8 +1,9 @@
 """What is measured of predictions: every metric by its name, with scikit-learn's definitions.
 
 Some add up over the rows, and so over parts of them; the others look at all rows at once. Each of the four
-kinds below has both: `sums` of a part, `of_sums` their metrics, and `of_rows` the others. y, predicted and
-weight are arrays (n_rows, n_targets), (n_rows, n_outputs) and (n_rows, 1).
+kinds below has both: `sums` of a part, `of_sums` their metrics, and `of_rows` the others; and `losses`, what
+each row costs, (n_rows,). y, predicted and weight are arrays (n_rows, n_targets), (n_rows, n_outputs) and
+(n_rows, 1).
 """
 
 import dataclasses
@@ -78,6 +79,9 @@ class Kind(Protocol):
     def of_rows(self, y: np.ndarray, predicted: np.ndarray, weight: np.ndarray) -> dict[str, float]:
         """The other metrics, of all rows."""
 
+    def losses(self, y: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+        """What each row costs."""
+
 
 class Numbers:
     """R², RMSE, MAE, median absolute error, and the loss's own metric: means over targets, then of each.
@@ -87,12 +91,16 @@ class Numbers:
     names : sequence of str
         Of the targets.
     loss : loss
-    centres : sequence of float
+    centres : array (n_targets,)
         A number near each target, from which squares are taken.
+    scales : sequence of float
+        In which units errors of several targets are alike.
     """
 
-    def __init__(self, names: Sequence[str], loss: Loss, centres: np.ndarray) -> None:
-        self.names, self.loss, self._centres = names, loss, centres
+    def __init__(
+        self, names: Sequence[str], loss: Loss, centres: np.ndarray, scales: Sequence[float]
+    ) -> None:
+        self.names, self.loss, self._centres, self._scales = names, loss, centres, np.asarray(scales)
 
     def sums(self, y: np.ndarray, predicted: np.ndarray, weight: np.ndarray) -> Sums:
         """What adds up, of some rows."""
@@ -131,6 +139,10 @@ class Numbers:
             {"median_error": np.array([median(each, weight[:, 0]) for each in error.T])}
         )
 
+    def losses(self, y: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+        """What each row costs: the square of its error."""
+        return np.asarray((((predicted - y) / self._scales) ** 2).sum(axis=1))
+
     def _over_targets(self, each: Mapping[str, np.ndarray]) -> dict[str, float]:
         found = {metric: float(values.mean()) for metric, values in each.items()}
         if len(self.names) > 1:
@@ -150,9 +162,8 @@ class Classes:
         """What adds up, of some rows."""
         label, guess, n_classes = y[:, 0].astype(int), predicted.argmax(axis=1), predicted.shape[1]
         of_row, is_right = weight[:, 0], label == guess
-        surprise = minus_log(np.take_along_axis(predicted, label[:, None], axis=1))
         return {
-            "surprise": (weight * surprise).sum(),
+            "surprise": (of_row * self.losses(y, predicted)).sum(),
             "true": np.bincount(label, of_row, n_classes),
             "guessed": np.bincount(guess, of_row, n_classes),
             "both": np.bincount(label[is_right], of_row[is_right], n_classes),
@@ -174,6 +185,10 @@ class Classes:
         tried = [1] if predicted.shape[1] == 2 else np.unique(label)
         areas = [roc_auc(label == one, predicted[:, one], weight[:, 0]) for one in tried]
         return {"roc_auc": float(np.mean(areas)) if areas else math.nan}
+
+    def losses(self, y: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+        """What each row costs: −log p of its class."""
+        return minus_log(np.take_along_axis(predicted, y.astype(int), axis=1))[:, 0]
 
     def of_each(self, sums: Sums, levels: Sequence[str]) -> dict[str, dict[str, float]]:
         """Precision, recall, F1 and rows (their weight) of each class; 0 where nothing was predicted."""
@@ -197,11 +212,10 @@ class Labels:
     def sums(self, y: np.ndarray, predicted: np.ndarray, weight: np.ndarray) -> Sums:
         """What adds up, of some rows."""
         right = ((predicted > 0.5) == (y > 0.5)).mean(axis=1, keepdims=True)
-        surprise = (y * minus_log(predicted) + (1 - y) * minus_log(1 - predicted)).mean(axis=1, keepdims=True)
         return {
             "weight": weight.sum(),
             "right": (weight * right).sum(),
-            "surprise": (weight * surprise).sum(),
+            "surprise": (weight[:, 0] * self.losses(y, predicted)).sum(),
         }
 
     def of_sums(self, sums: Sums) -> dict[str, float]:
@@ -214,6 +228,11 @@ class Labels:
         areas = [roc_auc(y[:, at] > 0.5, predicted[:, at], weight[:, 0]) for at in range(y.shape[1])]
         return {"roc_auc": float(np.mean(areas))}
 
+    def losses(self, y: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+        """What each row costs."""
+        surprise = y * minus_log(predicted) + (1 - y) * minus_log(1 - predicted)
+        return np.asarray(surprise.mean(axis=1))
+
 
 class Quantiles:
     """Pinball loss, a mean over quantiles and targets; coverage, the part of rows between the outer ones."""
@@ -223,14 +242,11 @@ class Quantiles:
 
     def sums(self, y: np.ndarray, predicted: np.ndarray, weight: np.ndarray) -> Sums:
         """What adds up, of some rows."""
-        q = self.quantiles
-        grouped = predicted.reshape(*y.shape, len(q))
-        error = y[:, :, None] - grouped
-        pinball = np.maximum(q * error, (q - 1) * error).mean(axis=(1, 2))
+        grouped = predicted.reshape(*y.shape, len(self.quantiles))
         inside = (grouped[:, :, 0] <= y) & (y <= grouped[:, :, -1])
         return {
             "weight": weight.sum(),
-            "pinball": (weight[:, 0] * pinball).sum(),
+            "pinball": (weight[:, 0] * self.losses(y, predicted)).sum(),
             "inside": (weight[:, 0] * inside.mean(axis=1)).sum(),
         }
 
@@ -244,6 +260,12 @@ class Quantiles:
     def of_rows(self, y: np.ndarray, predicted: np.ndarray, weight: np.ndarray) -> dict[str, float]:
         """There are none."""
         return {}
+
+    def losses(self, y: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+        """What each row costs."""
+        q = self.quantiles
+        error = y[:, :, None] - predicted.reshape(*y.shape, len(q))
+        return np.asarray(np.maximum(q * error, (q - 1) * error).mean(axis=(1, 2)))
 
 
 def minus_log(p: np.ndarray) -> np.ndarray:

@@ -18,12 +18,17 @@ class Sample(Source):
     ----------
     x, y : arrays (n_rows, n_columns), (n_rows, n_targets)
     weight : array (n_rows,) or None
+    index : int64 array (n_rows,), optional
+        Their numbers where they come from.
     """
 
     y: np.ndarray
 
-    def __init__(self, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
+    def __init__(
+        self, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None, index: np.ndarray | None = None
+    ) -> None:
         self.x, self.y, self.weight = x, y, weight
+        self.index = np.arange(len(x)) if index is None else index
         self.n_rows, self.n_features, self.n_targets = len(x), x.shape[1], y.shape[1]
         self.has_weights = weight is not None
 
@@ -44,7 +49,7 @@ def sample(source: Source, seed: int, most: int = MOST_ROWS) -> Sample:
     else:
         index = np.sort(np.random.default_rng([seed, 2]).choice(source.n_rows, most, replace=False))
     x, y, weight = read(source, index)
-    return Sample(x, y, weight if source.has_weights else None)
+    return Sample(x, y, weight if source.has_weights else None, index)
 
 
 def most_rows(width: int) -> int:

@@ -1,0 +1,248 @@
+"""What to look at and to try after a training, in plain sentences, the most telling first."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from mlp_xp.history import History
+from mlp_xp.rows.source import Source, number_in_file
+from mlp_xp.settings.options import written
+from mlp_xp.settings.spelling import given
+from mlp_xp.tables.evaluation import Evaluation
+from mlp_xp.tables.fitting import Data
+from mlp_xp.tables.measured import Measured
+from mlp_xp.tables.metrics import METRICS, deciding
+from mlp_xp.tables.model import TableModel
+from mlp_xp.tables.preparation import Category, Constant
+from mlp_xp.tables.sample import Sample
+
+MOST = 2
+"""Sentences at the end of a run; more are too many to act on."""
+
+LARGE_SHARE, LARGE_COST = 0.5, 1.0
+"""Of the whole loss, for one row; and what that is, in squared deviations of the target or in nats."""
+
+FEWEST_ROWS = 30
+"""Rows below which a column that differs in each, or that goes with the target, may do so by chance."""
+
+SAME = 0.9999
+"""The correlation from which on a column says the target."""
+
+MANY_CLASSES = 1000
+
+DECADES = 2.0
+"""Powers of ten between the 5th and the 95th percentile of a target that are too many for squared errors."""
+
+FAR_WORSE = 1.5
+"""The loss over that of a constant, from which on it is not the columns' fault."""
+
+RISE = 1.1
+"""Of the held-out loss over its least, from which on a network learned rows by heart."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A training that is over.
+
+    Attributes
+    ----------
+    data, model, history : Data, TableModel, History
+    found : Measured
+    """
+
+    data: Data
+    model: TableModel
+    history: History
+    found: Measured
+
+
+def advice(run: Run) -> list[str]:
+    """Sentences, each with something to try."""
+    rules: Sequence[Callable[[Run], Iterator[str]]] = (
+        _says_the_target,
+        _one_row,
+        _too_few_epochs,
+        _class_not_found,
+        _no_better_than_a_baseline,
+        _first_epoch,
+        _names_of_rows,
+        _many_classes,
+        _decades,
+        _by_heart,
+    )
+    return [said for rule in rules for said in rule(run)]
+
+
+def _says_the_target(run: Run) -> Iterator[str]:
+    rows = run.found.sample
+    if rows.n_rows < FEWEST_ROWS or rows.n_targets > 1:
+        return
+    y = rows.y[:, 0]
+    for at, column in enumerate(run.model.inputs.columns):
+        if not isinstance(column, Constant) and _same(rows.x[:, at], y, is_text=isinstance(column, Category)):
+            yield (
+                f"Column {column.name!r} says the target almost exactly. If it is known only afterwards, "
+                f"leave it out: {_leave_out(run, column.name)}."
+            )
+
+
+def _same(x: np.ndarray, y: np.ndarray, *, is_text: bool) -> bool:
+    """Whether one follows from the other, along a line or level by level."""
+    known = ~np.isnan(x)
+    x, y = x[known], y[known]
+    if len(x) < FEWEST_ROWS or len(np.unique(y)) < 2 or len(np.unique(x)) < 2:
+        return False
+    if is_text:
+        n_pairs = len(np.unique(np.column_stack([x, y]), axis=0))
+        return n_pairs == len(np.unique(x)) == len(np.unique(y)) and n_pairs < len(x) / 2
+    return bool(abs(np.corrcoef(x, y)[0, 1]) > SAME)
+
+
+def _one_row(run: Run) -> Iterator[str]:
+    for rows, found, place in _measured_rows(run):
+        if not found.worst or found.n_rows < FEWEST_ROWS:
+            continue
+        at, cost, share = found.worst[0]
+        number = number_in_file(*place(at))
+        if share > LARGE_SHARE and cost > LARGE_COST and number is not None:
+            yield (
+                f"Row {number + 1:,} alone makes {share:.0%} of the loss on the {rows} rows: look whether "
+                f"its values are right, or leave it out. {given('loss', 'huber')} heeds such rows less."
+            )
+
+
+def _measured_rows(run: Run) -> Iterator[tuple[str, Evaluation, Callable[[int], tuple[Source, int]]]]:
+    """Rows that the model was measured on, and where each comes from."""
+    found = run.found
+    yield found.on, found.model, lambda at: (found.rows, at)
+    if "training" in found.others:
+        training = run.data.parts.raw_training
+        yield "training", found.others["training"], lambda at: (training, int(found.sample.index[at]))
+
+
+def _class_not_found(run: Run) -> Iterator[str]:
+    classes = run.found.model.classes or {}
+    missed = [name for name, each in classes.items() if each["rows"] > 0 and not each["recall"]]
+    if not missed or len(classes) > MANY_CLASSES or run.data.options.class_weight != "none":
+        return
+    level = missed[0]
+    more = f", nor of {len(missed) - 1} other classes" if len(missed) > 1 else ""
+    area = run.found.model.metrics["roc_auc"]
+    yield (
+        f"None of the {classes[level]['rows']:,g} {run.found.on} rows of class {level!r} is found{more}, as "
+        f"other classes are likelier. Choose by probability_{level} instead (ROC AUC {area:.3g}), or try "
+        f"{given('class_weight', 'balanced')}."
+    )
+
+
+def _no_better_than_a_baseline(run: Run) -> Iterator[str]:
+    metric = deciding(run.found.model.metrics)
+    own = run.found.model.metrics[metric]
+    for name in ("mean", "majority", "linear"):
+        other = run.found.others[name].metrics[metric] if name in run.found.others else None
+        if other is None or not own >= other:
+            continue
+        if name != "linear" and own > FAR_WORSE * other:
+            yield from _smaller_steps(run, f"The model is worse than the {name} alone")
+            return
+        compared = f"({METRICS[metric].words} {own:.4g}, and {other:.4g})"
+        if name != "linear":
+            yield (
+                f"The model is no better than the {name} alone {compared}: the columns say nothing of "
+                f"{', '.join(run.model.targets.names[:3])}, or the rows are too few. Give other columns, or "
+                "more rows."
+            )
+        else:
+            yield (
+                f"The model is no better than a linear one of the same features {compared}. More rows or "
+                f"other columns would help; {given('hidden', '32,32')} or {given('dropout', '0.3')} may."
+            )
+        return
+
+
+def _first_epoch(run: Run) -> Iterator[str]:
+    if run.history.best_epoch == 1 and len(run.history.watched) > 2:
+        yield from _smaller_steps(run, "The first epoch was the best one")
+
+
+def _smaller_steps(run: Run, found: str) -> Iterator[str]:
+    rate = run.data.options.read("learning_rate") / 10
+    yield (
+        f"{found}: the steps are too large, or there is little to learn. Try "
+        f"{given('learning_rate', f'{rate:g}')}."
+    )
+
+
+def _names_of_rows(run: Run) -> Iterator[str]:
+    rows = run.found.sample
+    named = [
+        column.name
+        for at, column in enumerate(run.model.inputs.columns)
+        if column.kind == "number" and not isinstance(column, Constant) and _counts(rows, at)
+    ]
+    if named and run.data.table.split_column is None:
+        yield (
+            f"Column {named[0]!r} is a whole number that differs in every row, as numbers of rows are. Leave "
+            f"it out: {_leave_out(run, *named)}."
+        )
+
+
+def _counts(rows: Sample, at: int) -> bool:
+    """Whether a column numbers the rows: whole numbers, each once, close together."""
+    values = rows.x[:, at]
+    if len(values) < FEWEST_ROWS or np.isnan(values).any() or (values != np.floor(values)).any():
+        return False
+    different = np.unique(values)
+    return len(different) == len(values) and _middle_step(different) <= 2 * rows.n_rows
+
+
+def _middle_step(values: np.ndarray) -> float:
+    return float(np.median(np.diff(values)))
+
+
+def _many_classes(run: Run) -> Iterator[str]:
+    n_classes = len(run.model.levels or ())
+    if n_classes > MANY_CLASSES:
+        rows = run.data.parts.raw_training.n_rows / n_classes
+        yield (
+            f"There are {n_classes:,} classes, with {rows:.1f} rows each on average: if they are amounts, "
+            f"try {given('task', 'regression')}."
+        )
+
+
+def _decades(run: Run) -> Iterator[str]:
+    loss = run.model.loss
+    if run.model.levels is not None or loss is None or loss.metric or not loss.standardises_target:
+        return
+    for at, name in enumerate(run.model.targets.names):
+        y = run.found.sample.y[:, at]
+        if y.min() >= 0 and len(y) >= FEWEST_ROWS:
+            low, high = np.quantile(y[y > 0], [0.05, 0.95]) if (y > 0).any() else (1.0, 1.0)
+            if np.log10(high / low) > DECADES:
+                yield (
+                    f"Target {name!r} goes from {low:.3g} to {high:.3g}, so that its largest values decide. "
+                    f"Try its logarithm as the target, or {given('loss', 'poisson')}."
+                )
+                return
+
+
+def _by_heart(run: Run) -> Iterator[str]:
+    held_out, trained, best = run.history.validation_losses, run.history.train_losses, run.history.best_epoch
+    if not 1 < best < len(held_out) or not held_out[-1] > RISE * run.history.best_loss > 0:
+        return
+    if trained[-1] < trained[best - 1]:
+        yield (
+            f"The held-out loss rises after epoch {best} while the training loss falls: the network learns "
+            f"rows by heart. Give more rows, or try {given('hidden', '32,32')} or {given('dropout', '0.3')}."
+        )
+
+
+def _too_few_epochs(run: Run) -> Iterator[str]:
+    done, options = len(run.history.watched), run.data.options
+    if run.history.best_epoch == done >= options.read("epochs") and options.schedule == "constant":
+        yield f"The last epoch was the best one: more may be better, {given('epochs', 2 * done)}."
+
+
+def _leave_out(run: Run, *names: str) -> str:
+    return given("exclude", written([*run.data.options.read("exclude"), *names]))

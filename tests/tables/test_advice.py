@@ -1,0 +1,128 @@
+"""What is said to be tried after a training: each sentence where it is due, and nowhere else."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import runner
+
+pytestmark = pytest.mark.needs("pyarrow")
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return runner(capsys)
+
+
+def advice(run, columns, *options):
+    """What a training on columns says, of which the last is the target."""
+    lines = [",".join(columns), *(",".join(map(str, row)) for row in zip(*columns.values(), strict=True))]
+    Path("d.csv").write_text("\n".join(lines), encoding="utf-8")
+    named = ("train", "d.csv", "--target", list(columns)[-1], "--hidden", "16", "--quiet", "--json")
+    outcome = run(*named, "--epochs", "200", "--learning-rate", "0.01", *options)
+    assert outcome.errors == []
+    return json.loads(outcome.out)["advice"]
+
+
+@pytest.fixture
+def table(rng):
+    """Columns with a curved target, about which there is nothing to say."""
+    a, b = rng.normal(size=(2, 400)).round(4)
+    return {"a": a, "b": b, "y": (np.sin(2 * a) + b**2 + 0.1 * rng.normal(size=400)).round(4)}
+
+
+def test_where_all_is_well_nothing_is_said(run, table):
+    assert advice(run, table, "--patience", "0", "--schedule", "cosine") == []
+
+
+def test_a_column_that_says_the_target(run, table):
+    leaked = {"after": (table["y"] * 1.19 + 1).round(4)} | table
+    (said, *_) = advice(run, leaked, "--exclude", "b")
+    assert said == (
+        "Column 'after' says the target almost exactly. If it is known only afterwards, leave it out: "
+        "--exclude b,after."
+    )
+
+
+def test_a_column_that_names_the_classes(run, table):
+    kind = np.where(table["y"] > 1, "yes", "no")
+    (said, *_) = advice(run, {"a": table["a"], "code": np.where(kind == "yes", "Q", "Z"), "y": kind})
+    assert said.startswith("Column 'code' says the target almost exactly")
+    said = advice(run, {"a": table["a"], "code": np.arange(400) % 3, "y": kind}, "--text", "code")
+    assert not any("code" in each for each in said)
+
+
+@pytest.mark.parametrize("row", [37, 200])
+def test_one_row_that_makes_the_loss(run, table, row):
+    table["y"][row] = 5000.0
+    said = [each for each in advice(run, table) if each.startswith(f"Row {row + 1} alone makes")]
+    assert len(said) == 1
+    assert "rows: look whether its values are right" in said[0]
+
+
+def test_numbers_of_rows(run, table):
+    said = advice(run, {"id": np.arange(1000, 1400)} | table)
+    assert any("Column 'id' is a whole number that differs in every row" in each for each in said)
+    assert any(each.endswith("--exclude id.") for each in said)
+
+
+def test_a_class_that_is_not_found(run, rng):
+    kind = np.where(rng.random(600) < 0.03, "rare", "common")
+    said = advice(run, {"a": rng.normal(size=600), "kind": kind}, "--validation", "0.4")
+    assert any("held-out rows of class 'rare' is found" in each for each in said)
+    assert any("--class-weight balanced" in each for each in said)
+
+
+def test_no_better_than_a_constant(run, table, rng):
+    table["y"] = rng.normal(size=400)
+    said = advice(run, table, "--epochs", "300", "--keep", "last", "--patience", "0")
+    assert any(each.startswith("The model is ") and "than the mean alone" in each for each in said)
+
+
+def test_rows_that_are_learned_by_heart(run, table, rng):
+    table["y"] = table["a"] + 2 * rng.normal(size=400)
+    said = advice(
+        run, table, "--patience", "0", "--hidden", "64,64", "--learning-rate", "0.001", "--epochs", "400"
+    )
+    assert any("the network learns rows by heart" in each for each in said)
+
+
+def test_no_better_than_a_line(run, table, rng):
+    table["y"] = table["a"] + 0.1 * rng.normal(size=400)
+    said = advice(run, table, "--epochs", "20")
+    assert any("no better than a linear one of the same features" in each for each in said)
+
+
+def test_steps_that_are_too_large(run, table):
+    said = advice(run, table, "--learning-rate", "5", "--hidden", "64,64")
+    assert any("the steps are too large" in each and "--learning-rate 0.5." in each for each in said)
+
+
+def test_amounts_as_classes(run, rng):
+    amounts = rng.permutation(1500) * 7
+    said = advice(run, {"a": amounts + rng.normal(size=1500), "y": amounts}, *CLASSES)
+    assert any(each.startswith("There are 1,500 classes, with 0.9 rows each on average") for each in said)
+
+
+CLASSES = ("--task", "classification", "--epochs", "2")
+
+
+def test_a_target_over_decades(run, table):
+    table["y"] = np.exp(3 * table["a"]).round(6)
+    assert any("so that its largest values decide" in each for each in advice(run, table))
+    assert not any("largest values" in each for each in advice(run, table, "--loss", "poisson"))
+
+
+def test_too_few_epochs(run, table):
+    assert "The last epoch was the best one: more may be better, --epochs 6." in advice(
+        run, table, "--epochs", "3"
+    )
+
+
+def test_two_sentences_end_a_run(run, table):
+    assert len(advice(run, {"id": np.arange(1000, 1400), "after": table["y"]} | table, "--epochs", "2")) > 2
+    out = run("train", "d.csv", "--target", "y", "--hidden", "16", "--learning-rate", "0.03").out
+    said = out.rstrip().split("\n\n")[2:]
+    assert [said[0].split("'")[1], len(said)] == ["after", 2]
