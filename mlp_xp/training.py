@@ -228,6 +228,8 @@ def train(
         if part is not None:
             _check_fit(network, part, given.loss)
     _fit_memory(network, loader, given, ranks)
+    if validation is not None:
+        validation.fit_chunks(Memo.bytes_per_row(network))
     history = History(steps_per_epoch=loader.steps_per_epoch, max_epochs=max_epochs)
     make = _training if members is None else _training_of_members
     factors = (rate_factors or NO_FACTORS).freezing(frozen, network.n_layers) if frozen else rate_factors
@@ -414,6 +416,7 @@ def _fit_memory(network: Network, loader: Loader, given: Settings, ranks: Ranks 
     vectors = 5 + len(given.optimizer.state) + bool(given.average)
     number = network.backend.xp.finfo(network.backend.dtype).bits // 8
     runtime = network.backend.runtime
+    loader.fit_chunks(Memo.bytes_per_row(network))
     loader.fit_memory(
         Memo.bytes_per_row(network),
         vectors * network.parameters.size * number,

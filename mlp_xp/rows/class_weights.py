@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from mlp_xp.machine.array_api import Backend
-from mlp_xp.rows.source import Source, Taken, Wrapped, passes
+from mlp_xp.rows.source import PASS_BYTES, Source, Taken, Wrapped, passes
 from mlp_xp.settings import checks
 
 
@@ -42,7 +42,9 @@ class ClassWeighted(Wrapped):
             + [checks.number(f"class_weight[{label}]", weight, least=0) for label, weight in given.items()]
         )
         if isinstance(class_weight, Mapping) and source.y is not None:
-            known = np.unique(source.y)
+            step = max(1, PASS_BYTES // 8)  # a copy of all would be sorted
+            each = [np.unique(source.y[start : start + step]) for start in range(0, len(source.y), step)]
+            known = np.unique(np.concatenate(each))
             checks.refuse(
                 f"class_weight names class {label!r}, which no row is of; there are {_listed(known)}."
                 for label in class_weight

@@ -29,6 +29,9 @@ from mlp_xp.settings.catalogue import resolve
 DEFAULT_BATCH = 256
 """Rows a step where nobody says how many."""
 
+CHUNK_ROWS, CHUNK_BYTES, LEAST_CHUNK_BYTES = 4096, 1 << 30, 1 << 26
+"""Rows on the device at a time and bytes for them, where nobody says; bytes that they may always take."""
+
 AUTO_LARGEST = 4096
 """The largest batch that "auto" chooses."""
 
@@ -60,8 +63,9 @@ class Loader:
         whose result gives the rows of positions start … stop as ``[start:stop]``.
     seed : int
         Of the order: a pure function of (seed, epoch).
-    chunk_rows : int
-        The largest number of rows on the device at a time.
+    chunk_rows : int, optional
+        The largest number of rows on the device at a time; 4,096 if not given, and in `train` no more than
+        fit `memory_limit`.
     memory_limit : int, optional
         Bytes that a step may take, parameters and all: what "auto" looks at.
     prefetch : "auto", "always" or "never"
@@ -101,14 +105,14 @@ class Loader:
         member_weight: ArrayLike = None,
         order: str | Order | None = None,
         seed: int = 0,
-        chunk_rows: int = 4096,
+        chunk_rows: int | None = None,
         memory_limit: int | None = None,
         prefetch: str = "auto",
         device: str | Backend | None = None,
         dtype: str | None = None,
     ) -> None:
         problems = [
-            checks.whole("chunk_rows", chunk_rows),
+            None if chunk_rows is None else checks.whole("chunk_rows", chunk_rows),
             checks.whole("seed", seed, least=0),
             None if memory_limit is None else checks.whole("memory_limit", memory_limit),
             checks.one_of("prefetch", prefetch, ("auto", "always", "never")),
@@ -132,7 +136,8 @@ class Loader:
             self.source = ClassWeighted(self.source, class_weight)
         if member_weight is not None:
             self.source = MemberWeighted(self.source, member_weight)
-        self.seed, self.chunk_rows, self.device, self.dtype = seed, chunk_rows, device, dtype
+        self.seed, self.device, self.dtype = seed, device, dtype
+        self.chunk_rows, self._chunks_are_given = chunk_rows or CHUNK_ROWS, chunk_rows is not None
         self.memory_limit, self.batch_bound = memory_limit, "given"
         self.batch_size = self._batch_rows(batch_size)
         self.order = self._order(self.source.order or "shuffled" if order is None else order)
@@ -182,6 +187,19 @@ class Loader:
         fits = _power_of_two((min(limits) - other_bytes) // bytes_per_row)
         if fits < self.batch_size:
             self.batch_size, self.batch_bound = fits, "memory"
+
+    def fit_chunks(self, bytes_per_row: int) -> None:
+        """Take no more rows at a time than fit the memory limit, where nobody said how many.
+
+        Parameters
+        ----------
+        bytes_per_row : int
+            What a step takes for every row on the device.
+        """
+        if not self._chunks_are_given:
+            buffers = SLOTS * 8 * (self.source.n_features + self.source.n_targets + 1)
+            limit = max(LEAST_CHUNK_BYTES, self.memory_limit or CHUNK_BYTES)
+            self.chunk_rows = max(1, min(self.chunk_rows, limit // (bytes_per_row + buffers)))
 
     def _order(self, order: str | Order) -> Order:
         known: Order = (

@@ -498,15 +498,12 @@ def fingerprint(source: Source) -> str:
     n_columns = source.n_features + source.n_targets + 1
     sizes = f"{source.n_rows} {source.n_features} {source.n_targets}".encode()
     if source.n_rows * n_columns * 8 <= FINGERPRINT_BYTES:
-        parts = (np.arange(source.n_rows)[first : first + FINGERPRINT_ROWS] for first in _starts(source))
+        starts = range(0, source.n_rows, FINGERPRINT_ROWS)
+        parts = (np.arange(each, min(each + FINGERPRINT_ROWS, source.n_rows)) for each in starts)
         return _digest(sizes, source, (read(source, part) for part in parts))
     spread = np.unique(np.linspace(0, source.n_rows - 1, FINGERPRINT_ROWS).astype(np.int64))
     some = _digest(sizes, source, [read(source, spread)])
     return f"{some}:{_digest(sizes, source, (part[1:] for part in passes(source)))}"
-
-
-def _starts(source: Source) -> range:
-    return range(0, source.n_rows, FINGERPRINT_ROWS)
 
 
 def _digest(sizes: bytes, source: Source, parts: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> str:

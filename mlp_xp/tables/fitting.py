@@ -232,7 +232,7 @@ def fit(
         dropout_schedule=options.read("dropout_schedule"),
         clip_norm=options.clip_norm,
         reduction=options.reduction,
-        validation=Loader(data.parts.held_out, batch_size="full") if data.parts.held_out else None,
+        validation=_held_out(data),
         watched_loss=watched_loss(data),
         **stopping_of(options),
         average=options.read("average"),
@@ -244,6 +244,12 @@ def fit(
         on_divergence=options.on_divergence,
         seed=options.seed,
     )
+
+
+def _held_out(data: Data) -> Loader | None:
+    """What gives the rows held out."""
+    source, limit = data.parts.held_out, data.options.read("memory_limit")
+    return None if source is None else Loader(source, batch_size="full", memory_limit=limit or None)
 
 
 def watched_loss(data: Data) -> Loss | None:

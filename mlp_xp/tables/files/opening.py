@@ -40,6 +40,9 @@ READERS_BYTES = 512 << 20
 SUFFIXES = {"CSV": CSV_SUFFIXES} | {name: form.suffixes for name, form in FORMATS.items()}
 """How files of each format end."""
 
+LEAST_BUFFER_BYTES = 1 << 26
+"""Bytes of a stream's rows that are shuffled together, however little memory there may be: 64 MiB."""
+
 TABLE_SUFFIXES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 
 
@@ -190,12 +193,15 @@ def open_source(
         notes.append(f"{settled.n_rows:,} rows are read where they are, by memory maps")
         return ArrowSource(files, schema, notes, gaps)
     if not cache:
+        buffer_rows = max(
+            1, min(BUFFER_ROWS, max(memory_limit, LEAST_BUFFER_BYTES) // schema.record.itemsize)
+        )
         notes.append(
             f"{settled.n_rows:,} rows are read from their files in each epoch: parts in random order, rows "
-            f"shuffled within {BUFFER_ROWS:,}; the cache would shuffle all of them, and be faster"
+            f"shuffled within {buffer_rows:,}; the cache would shuffle all of them, and be faster"
         )
         stream = TableStream(table, converted.converter, notes)
-        return BatchSource(stream, n_rows=settled.n_rows, check=gaps == "refuse")
+        return BatchSource(stream, n_rows=settled.n_rows, buffer_rows=buffer_rows, check=gaps == "refuse")
     write_records(kept_at, schema, settled.n_rows, where, converted.records(progress))
     _release_memory()
     written = _from_cache(kept_at, files, notes)

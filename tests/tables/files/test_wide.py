@@ -133,3 +133,11 @@ def test_quantiles_are_those_of_numpy(rng):
         for values in (rng.normal(size=n) * 1e6, rng.integers(0, 5, n).astype(float)):
             ordered, parts = np.sort(values), (0.0, 0.01, 0.25, 0.5, 0.75, 0.99, 1.0)
             assert quantiles(ordered, parts) == np.quantile(ordered, parts).tolist()
+
+
+def test_rows_of_a_stream_are_shuffled_within_a_buffer_of_bytes(tmp_path):
+    for n_columns, n_rows in ((3, 65_536), (3000, (64 << 20) // (3001 * 4))):
+        wide(n_columns).to_csv(tmp_path / "t.csv", index=False)
+        source = open_source(tmp_path / "t.csv", "y", cache=False, memory_limit=0)
+        assert source.buffer_rows == n_rows
+        assert f"within {n_rows:,};" in "".join(source.notes)
