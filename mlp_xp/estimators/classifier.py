@@ -1,7 +1,8 @@
 """MLPClassifier."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin, _fit_context
@@ -12,16 +13,15 @@ from sklearn.utils.validation import _check_sample_weight
 
 from mlp_xp.estimators.array_home import on_host
 from mlp_xp.estimators.data import Encoded, InMemory, SeenTargets, seen_targets
-from mlp_xp.estimators.fitting import Held, fit
-from mlp_xp.estimators.parameters import is_stochastic, stated
-from mlp_xp.estimators.perceptron import Perceptron
+from mlp_xp.estimators.fitting import Held, Learner
 from mlp_xp.estimators.targets import Labels, kind_of, labels_of, numbers_of
 from mlp_xp.losses import BinaryCrossEntropy, GroupedCrossEntropy, SoftmaxCrossEntropy
 from mlp_xp.rows.source import Source
 from mlp_xp.settings import checks
 
 
-class MLPClassifier(ClassifierMixin, Perceptron):
+@dataclasses.dataclass(eq=False, repr=False, match_args=False)
+class MLPClassifier(ClassifierMixin, Learner):
     """A multilayer perceptron for classification, in the place of scikit-learn's.
 
     For one `random_state`, float64 data and "adam" or "sgd" it gives scikit-learn 1.9's loss curve, weights
@@ -178,119 +178,11 @@ class MLPClassifier(ClassifierMixin, Perceptron):
     loss = "log_loss"
     _y_numeric = False
 
-    def __init__(
-        self,
-        hidden_layer_sizes: Any = (100,),
-        activation: Any = "relu",
-        *,
-        solver: Any = "adam",
-        alpha: float = 0.0001,
-        batch_size: int | str = "auto",
-        learning_rate: Any = "constant",
-        learning_rate_init: float = 0.001,
-        power_t: float = 0.5,
-        max_iter: int = 200,
-        shuffle: bool = True,
-        random_state: Any = None,
-        tol: float = 1e-4,
-        verbose: bool = False,
-        warm_start: bool | str = False,
-        momentum: float = 0.9,
-        nesterovs_momentum: bool = True,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
-        n_iter_no_change: float = 10,
-        max_fun: int = 15000,
-        device: str | None = None,
-        dtype: str | None = None,
-        dropout: float | Sequence[float] = 0.0,
-        l1: float = 0.0,
-        clip_norm: float | None = None,
-        initializer: Any = None,
-        class_weight: Any = None,
-        label_smoothing: float = 0.0,
-        scoring: Any = None,
-        time_budget: float | None = None,
-        callback: Callable[[Any], Any] | None = None,
-    ) -> None:
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.power_t = power_t
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
-        self.max_fun = max_fun
-        self.device = device
-        self.dtype = dtype
-        self.dropout = dropout
-        self.l1 = l1
-        self.clip_norm = clip_norm
-        self.initializer = initializer
-        self.class_weight = class_weight
-        self.label_smoothing = label_smoothing
-        self.scoring = scoring
-        self.time_budget = time_budget
-        self.callback = callback
-
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(
-        self,
-        X: Any,
-        y: Any = None,
-        sample_weight: Any = None,
-        *,
-        X_val: Any = None,
-        y_val: Any = None,
-        sample_weight_val: Any = None,
-        coef_init: Any = None,
-        intercept_init: Any = None,
-    ) -> "MLPClassifier":
-        """Fit the model to X and the classes y.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features), path, source or Loader
-            The input data; read. From a path (a table, .npy or .npz; see `tables.files.open_source`), a
-            source or a `Loader` rows are gathered step by step, in the core's order, and never held as a
-            whole; a Loader brings its batches and order along. Processes that mpiexec started share them out
-            and fit the same model together (`mlp_xp.machine.data_parallel`); arrays are each process's own.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            Class labels; an indicator matrix of labels; or several columns of class labels. With a path
-            the name of the target column (or a list of them); with a source or a Loader left out.
-        sample_weight : array-like of shape (n_samples,), optional
-            Weights >= 0.
-        X_val, y_val, sample_weight_val : array-like, optional
-            Rows of your own to score after every epoch, instead of `validation_fraction`; X_val may be a
-            path or a source, too.
-        coef_init, intercept_init : list of arrays, optional
-            Weights (and biases, else zeros) to start from, shaped like `coefs_` and `intercepts_`.
-
-        Returns
-        -------
-        self : MLPClassifier
-            After an error it is as it was before.
-        """
-        held = Held(X_val, y_val, sample_weight_val)
-        return fit(self, X, y, sample_weight, held=held, start=(coef_init, intercept_init))
+    hidden_layer_sizes: object = (100,)
+    activation: object = "relu"
+    _: dataclasses.KW_ONLY
+    class_weight: object = None
+    label_smoothing: float = 0.0
 
     @available_if(lambda self: self._has_partial_fit())
     @_fit_context(prefer_skip_nested_validation=True)
@@ -304,7 +196,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         X_val: Any = None,
         y_val: Any = None,
         sample_weight_val: Any = None,
-    ) -> "MLPClassifier":
+    ) -> Self:
         """Update the model with one epoch over the given rows.
 
         Parameters
@@ -323,19 +215,11 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         self : MLPClassifier
         """
         held = Held(X_val, y_val, sample_weight_val)
-        return fit(
-            self,
-            X,
-            y,
-            sample_weight,
-            held=held,
-            incremental=True,
-            prepare=lambda: self._first_classes(on_host(y), classes),
-        )
+        return self._fit(X, y, sample_weight, held, prepare=lambda: self._first_classes(on_host(y), classes))
 
     def _has_partial_fit(self) -> bool:
         """L-BFGS has none."""
-        if not is_stochastic(self):
+        if not self._makes_steps():
             raise AttributeError(
                 f"partial_fit is only available for stochastic optimizers. {self.solver} is not stochastic."
             )
@@ -570,15 +454,11 @@ class MLPClassifier(ClassifierMixin, Perceptron):
 
     def _more_problems(self) -> list[str | None]:
         smoothing = checks.number("p", self.label_smoothing, least=0, below=1)
-        known = self.class_weight is None or isinstance(self.class_weight, dict | list)
+        given = self.class_weight
+        known = given is None or isinstance(given, dict | list) or given == "balanced"
         return [
-            stated(self, smoothing, "label_smoothing", "a number in [0, 1)"),
-            stated(
-                self,
-                None if known or self.class_weight == "balanced" else "",
-                "class_weight",
-                "a dict, a list of dicts, 'balanced' or None",
-            ),
+            self._wrong("label_smoothing", "a number in [0, 1)", smoothing),
+            self._wrong("class_weight", "a dict, a list of dicts, 'balanced' or None", not known),
         ]
 
     def __sklearn_tags__(self) -> Any:

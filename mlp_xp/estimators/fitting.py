@@ -7,9 +7,10 @@ import functools
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
+from sklearn.base import _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
@@ -17,18 +18,18 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from mlp_xp import own
 from mlp_xp.dropout import resolve_dropout
-from mlp_xp.estimators import parameters
 from mlp_xp.estimators.array_home import HOST, device_for, home_of, on_host, seen_by_host, stays
 from mlp_xp.estimators.callbacks import Listeners
 from mlp_xp.estimators.data import InMemory, Rows, Streamed, is_streamed, names_of, source_given
 from mlp_xp.estimators.drawing import DrawnOrder, draw_validation, draw_weights
 from mlp_xp.estimators.numeric import refuse_dates, refuse_texts
+from mlp_xp.estimators.parameters import hidden_activations
 from mlp_xp.estimators.perceptron import Perceptron
 from mlp_xp.estimators.saved import HISTORY
 from mlp_xp.estimators.training import Continuation, FitMonitor, Validation, epoch_loss
 from mlp_xp.history import History
 from mlp_xp.initializers import INITIALIZERS, Given
-from mlp_xp.machine.array_api import Array, to_host
+from mlp_xp.machine.array_api import Array, ArrayLike, to_host
 from mlp_xp.machine.data_parallel import Ranks, world
 from mlp_xp.network import Network
 from mlp_xp.objective import Objective
@@ -49,66 +50,23 @@ OF_SKLEARN = 5
 filters that people have (``module="sklearn"``) match."""
 
 
+_OF_CALLBACKS = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
+"""What scikit-learn needs after a fit, also after one that failed."""
+
+
 class Held(NamedTuple):
     """Validation data as the user gave them."""
 
-    X: Any
-    y: Any
-    sample_weight: Any
+    X: ArrayLike
+    y: ArrayLike
+    sample_weight: ArrayLike
 
 
-Start = tuple[Sequence[Array] | None, Sequence[Array] | None]
-"""Weights, and biases, that a user gave to start from."""
+class Start(NamedTuple):
+    """Weights and biases that a user gave to start from."""
 
-
-def fit(
-    e: Any,
-    X: Any,
-    y: Any,
-    sample_weight: Any,
-    *,
-    held: Held,
-    start: Start = (None, None),
-    incremental: bool = False,
-    prepare: Callable[[], None] | None = None,
-) -> Any:
-    """Fit an estimator; after an error it is as it was before.
-
-    Parameters
-    ----------
-    e : estimator
-        To fit.
-    X, y, sample_weight : array-like
-        As scikit-learn has them.
-    held : Held
-        The user's own validation data, if any.
-    start : pair of lists
-        The user's own starting weights and biases, if any.
-    incremental : bool
-        Whether this is one epoch of partial_fit.
-    prepare : callable, optional
-        What to do first.
-
-    Returns
-    -------
-    estimator
-        `e`.
-    """
-    before = dict(vars(e))
-    try:
-        if prepare is not None:
-            prepare()
-        Fit(e, X, incremental).run(X, y, sample_weight, held, start)
-    except BaseException:
-        kept = {name: value for name, value in vars(e).items() if name in _OF_CALLBACKS}
-        vars(e).clear()
-        vars(e).update(before | kept)
-        raise
-    return e
-
-
-_OF_CALLBACKS = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
-"""What scikit-learn needs after a fit, also after one that failed."""
+    weights: Sequence[ArrayLike] | None = None
+    biases: Sequence[ArrayLike] | None = None
 
 
 class Fit:
@@ -131,22 +89,22 @@ class Fit:
         The processes that fit together.
     """
 
-    def __init__(self, e: Perceptron, X: Any, incremental: bool) -> None:
+    def __init__(self, e: Perceptron, X: ArrayLike, *, incremental: bool) -> None:
         self.e, self.incremental = e, incremental
         self.first = not hasattr(e, "coefs_") or (not e.warm_start and not incremental)
-        self.keeps = incremental or parameters.is_continue(e.warm_start)
+        self.keeps = incremental or e._goes_on()
         self.going_on = not self.first and self.keeps
         self.ranks: Ranks | None = world() if is_streamed(X) else None
 
-    def run(self, X: Any, y: Any, sample_weight: Any, held: Held, start: Start) -> None:
+    def run(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike, held: Held, start: Start) -> None:
         """From data to a trained network."""
         e = self.e
-        sizes = parameters.hidden_sizes(e)
+        sizes = e._hidden_sizes()
         data = self._data(X, y, sample_weight)
         validation = self._checked_held(held, y if isinstance(X, str | os.PathLike) else None)
         self.random_state = check_random_state(self._shared(e.random_state))
         e.n_outputs_ = e._n_outputs(data.source.n_targets)
-        layer_sizes = [e.n_features_in_, *map(int, sizes), e.n_outputs_]
+        layer_sizes = [e.n_features_in_, *sizes, e.n_outputs_]
         if self.first:
             network = self._new_network(layer_sizes, start)
         else:
@@ -156,7 +114,7 @@ class Fit:
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         self.listeners = Listeners(e, network, e.max_iter, X, y, metadata)
         self.listeners.begin()
-        if parameters.is_stochastic(e):
+        if e._makes_steps():
             self._descend(network, data, validation, X if isinstance(X, Loader) else None)
         else:
             self._search(network, data, validation)
@@ -168,7 +126,7 @@ class Fit:
         e._publish(network)
         self.listeners.end()
 
-    def _data(self, X: Any, y: Any, sample_weight: Any) -> Rows:
+    def _data(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike) -> Rows:
         """The rows, checked."""
         e = self.e
         with contextlib.nullcontext() if self.ranks is None else self.ranks.lowest_first():
@@ -196,7 +154,7 @@ class Fit:
             e._home_marker = home.send(np.empty(0, dtype=self.dtype))
         return data
 
-    def _checked(self, X: Any, y: Any, sample_weight: Any) -> InMemory:
+    def _checked(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike) -> InMemory:
         """Rows of arrays."""
         e = self.e
         X, y = self._validated(X, y, reset=self.first)
@@ -216,7 +174,7 @@ class Fit:
         e = self.e
         self.dtype = (e.dtype or found) if self.first else e._network_now().backend.dtype_name
 
-    def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
+    def _validated(self, X: ArrayLike, y: ArrayLike, *, reset: bool) -> tuple[ArrayLike, Array]:
         """X and y as scikit-learn checks them, on the host but for an X that stays where it is."""
         e, stay = self.e, stays(X)
         refuse_dates("X", X)
@@ -294,13 +252,13 @@ class Fit:
     def _new_network(self, layer_sizes: list[int], start: Start) -> Network:
         """A network with new weights, of an estimator that forgets what it knew."""
         e, n_hidden = self.e, len(layer_sizes) - 2
-        hidden = parameters.hidden_activations(e.activation, n_hidden)
+        hidden = hidden_activations(e.activation, n_hidden)
         initializer: Any = None
         seed = 0
-        if start[0] is not None:
-            initializer = Given(start[0], start[1])
+        if start.weights is not None:
+            initializer = Given(start.weights, start.biases)
         elif e.initializer is None:
-            all_of_them = hidden or parameters.hidden_activations(e.activation)
+            all_of_them = hidden or hidden_activations(e.activation)
             initializer = draw_weights(self.random_state, layer_sizes, all_of_them)
         else:
             initializer = own.resolve("initializer", INITIALIZERS, e.initializer)
@@ -330,8 +288,8 @@ class Fit:
         network = copy.copy(known)
         network.parameters = known.parameters.zeros_like()
         network.parameters.flat[...] = known.parameters.flat
-        if start[0] is not None:
-            given, none = Given(start[0], start[1]), np.random.default_rng()
+        if start.weights is not None:
+            given, none = Given(start.weights, start.biases), np.random.default_rng()
             for layer, weights in enumerate(network.parameters.weights):
                 drawn = (given.weights, given.biases)
                 network.parameters.set_layer(layer, *(draw(none, layer, *weights.shape) for draw in drawn))
@@ -349,7 +307,7 @@ class Fit:
         objective = Objective(
             network,
             e._loss(self.dtype),
-            parameters.regularizer_of(e),
+            e._regularizer(),
             past.dropout,
             ranks=self.ranks,
         )
@@ -377,7 +335,7 @@ class Fit:
             network.parameters.flat[...] = training.best
         optimizer = training.optimizer
         past = dataclasses.replace(past, t=optimizer.t, state=optimizer.state, latest=latest)
-        if not parameters.is_continue(e.warm_start):
+        if not e._goes_on():
             past = dataclasses.replace(past, order=None, seed=None, split=None)
         e._training = past
 
@@ -387,12 +345,10 @@ class Fit:
         if known is not None and self.going_on:
             return known.copied()
         history = History(max_epochs=e.max_iter)
-        rates = Rates(float(e.learning_rate_init), parameters.schedule_of(e), history)
+        rates = Rates(float(e.learning_rate_init), e._schedule(), history)
         # Nothing is drawn without dropout, so that the order is scikit-learn's.
         seed = int(self.random_state.randint(2**31)) if np.any(e.dropout) else 0
-        return Continuation(
-            parameters.rule_of(e), rates, resolve_dropout(e.dropout, network.n_layers - 1, seed)
-        )
+        return Continuation(e._rule(), rates, resolve_dropout(e.dropout, network.n_layers - 1, seed))
 
     def _split(self, past: Continuation, data: Rows) -> tuple[np.ndarray, np.ndarray]:
         """The rows to train on, and those to hold out."""
@@ -417,7 +373,7 @@ class Fit:
                 "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
                 stacklevel=OF_SKLEARN + 1,
             )
-        batch = parameters.batch_rows(e, n_rows) if given is None else min(given.batch_size, n_rows)
+        batch = e._batch_rows(n_rows) if given is None else min(given.batch_size, n_rows)
         if isinstance(data, InMemory) and given is None:
             order = past.order
             if order is None or order.n_rows != n_rows or self.incremental:
@@ -434,8 +390,8 @@ class Fit:
 
     def _search(self, network: Network, data: Rows, validation: Rows | None) -> None:
         """Train by L-BFGS over all rows."""
-        e, rule = self.e, parameters.rule_of(self.e)
-        objective = Objective(network, e._loss(self.dtype), parameters.regularizer_of(e), ranks=self.ranks)
+        e, rule = self.e, self.e._rule()
+        objective = Objective(network, e._loss(self.dtype), e._regularizer(), ranks=self.ranks)
         loader, rates = _whole(data), Rates(0.0, Constant(), History(max_epochs=e.max_iter))
         training = Training(objective, loader, Optimizer(rule, network.parameters), rates, Search(rule))
         if validation is not None:
@@ -526,3 +482,74 @@ class Fit:
 def _whole(rows: Rows) -> Loader:
     """All rows at once, in the order in which they can be read."""
     return Loader(rows.source, batch_size="full", order=rows.source.order or "sequential")
+
+
+class Learner(Perceptron):
+    """What can be fitted: `fit` of both classes."""
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike = None,
+        sample_weight: ArrayLike = None,
+        *,
+        X_val: ArrayLike = None,
+        y_val: ArrayLike = None,
+        sample_weight_val: ArrayLike = None,
+        coef_init: Sequence[ArrayLike] | None = None,
+        intercept_init: Sequence[ArrayLike] | None = None,
+    ) -> Self:
+        """Fit the model to X and y.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features), path, source or Loader
+            The input data; read. From a path (a table, .npy or .npz; see `tables.files.open_source`), a
+            source or a `Loader` rows are gathered step by step, in the core's order, and never held as a
+            whole; a Loader brings its batches and order along. Processes that mpiexec started share them out
+            and fit the same model together (`mlp_xp.machine.data_parallel`); arrays are each process's own.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets of a regression; of a classification the class labels, an indicator matrix of labels, or
+            several columns of class labels. With a path the name of the target column (or a list of them);
+            with a source or a Loader left out.
+        sample_weight : array-like of shape (n_samples,), optional
+            Weights >= 0.
+        X_val, y_val, sample_weight_val : array-like, optional
+            Rows of your own to score after every epoch, instead of `validation_fraction`; X_val may be a
+            path or a source, too.
+        coef_init, intercept_init : list of arrays, optional
+            Weights (and biases, else zeros) to start from, shaped like `coefs_` and `intercepts_`.
+
+        Returns
+        -------
+        self : object
+            After an error it is as it was before.
+        """
+        held, start = Held(X_val, y_val, sample_weight_val), Start(coef_init, intercept_init)
+        return self._fit(X, y, sample_weight, held, start)
+
+    def _fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike,
+        held: Held,
+        start: Start | None = None,
+        prepare: Callable[[], None] | None = None,
+    ) -> Self:
+        """Fit, or make one epoch of partial_fit where there is no start; after an error nothing has changed.
+
+        `prepare` is done first.
+        """
+        before = dict(vars(self))
+        try:
+            if prepare is not None:
+                prepare()
+            Fit(self, X, incremental=start is None).run(X, y, sample_weight, held, start or Start())
+        except BaseException:
+            kept = {name: value for name, value in vars(self).items() if name in _OF_CALLBACKS}
+            vars(self).clear()
+            vars(self).update(before | kept)
+            raise
+        return self

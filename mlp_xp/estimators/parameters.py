@@ -1,30 +1,27 @@
-"""Constructor parameters: checked as scikit-learn checks its own, translated to the core's objects."""
+"""Constructor parameters: declared for both classes, checked as scikit-learn checks its own, translated to the core."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
-from sklearn.utils._param_validation import (
-    Interval,
-    InvalidParameterError,
-    Options,
-    StrOptions,
-)
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import Interval, InvalidParameterError, Options, StrOptions
 
 from mlp_xp import own
-from mlp_xp.activations import resolve_activation
-from mlp_xp.initializers import INITIALIZERS
+from mlp_xp.activations import Activation, resolve_activation
+from mlp_xp.initializers import INITIALIZERS, Initializer
 from mlp_xp.machine.array_api import DTYPES
-from mlp_xp.optimizers import LBFGS, OPTIMIZERS, SGD, Adam, Momentum, Nesterov
+from mlp_xp.optimizers import LBFGS, OPTIMIZERS, SGD, Adam, Momentum, Nesterov, Rule
 from mlp_xp.regularizers import ElasticNet
-from mlp_xp.schedules import SCHEDULES, Constant, InverseScaling
+from mlp_xp.schedules import SCHEDULES, Constant, InverseScaling, Schedule
 from mlp_xp.settings import checks
 
 SCIPY_LOSS_TOLERANCE = 1e7 * np.finfo(float).eps
 """SciPy's default for L-BFGS-B, which scikit-learn leaves alone."""
 
-CONSTRAINTS: dict[str, Any] = {
+CONSTRAINTS: dict[str, list[object]] = {
     "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
     "alpha": [Interval(Real, 0, None, closed="left")],
     "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
@@ -50,103 +47,184 @@ CONSTRAINTS: dict[str, Any] = {
 SCHEDULES_OF_SKLEARN = ("constant", "invscaling", "adaptive")
 
 
-def refuse(problems: list[str | None]) -> None:
-    """Raise all problems with parameters in one error of the type that scikit-learn uses."""
-    found = [problem for problem in problems if problem]
-    if found:
-        raise InvalidParameterError("\n".join(found))
+@dataclasses.dataclass(eq=False, repr=False, match_args=False, kw_only=True)
+class Parameters(BaseEstimator):
+    """The keyword parameters of both classes; the docstring of `MLPClassifier` says what they mean.
 
+    As fields, from which the constructor follows: scikit-learn reads its signature. Each class has its
+    positional ones, `hidden_layer_sizes` and `activation` among them, and those that it has alone.
+    """
 
-def found_by(estimator: Any, name: str, find: Callable[[Any], Any], also: str = "") -> str | None:
-    """The problem with a parameter that `find` resolves, if it does not."""
-    value = getattr(estimator, name)
-    try:
-        find(value)
-    except (ValueError, TypeError) as error:
+    solver: object = "adam"
+    alpha: float = 0.0001
+    batch_size: int | str = "auto"
+    learning_rate: object = "constant"
+    learning_rate_init: float = 0.001
+    power_t: float = 0.5
+    max_iter: int = 200
+    shuffle: bool = True
+    random_state: int | np.random.RandomState | None = None
+    tol: float = 1e-4
+    verbose: bool = False
+    warm_start: bool | str = False
+    momentum: float = 0.9
+    nesterovs_momentum: bool = True
+    early_stopping: bool = False
+    validation_fraction: float = 0.1
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    n_iter_no_change: float = 10
+    max_fun: int = 15000
+    device: str | None = None
+    dtype: str | None = None
+    dropout: float | Sequence[float] = 0.0
+    l1: float = 0.0
+    clip_norm: float | None = None
+    initializer: object = None
+    scoring: str | Callable[..., float] | None = None
+    time_budget: float | None = None
+    callback: Callable[..., object] | None = None
+
+    _parameter_constraints: ClassVar = CONSTRAINTS
+
+    def _validate_params(self) -> None:
+        """scikit-learn's checks of its own parameters, then ours of those that have other values."""
+        super()._validate_params()
+        found = [problem for problem in [*self._problems(), *self._more_problems()] if problem]
+        if found:
+            raise InvalidParameterError("\n".join(found))
+
+    def _more_problems(self) -> list[str | None]:
+        """What is wrong with the parameters that one of the classes has alone."""
+        return []
+
+    def _problems(self) -> list[str | None]:
+        """What is wrong with the parameters that have values of our own."""
+        given = self.dropout
+        rates = given if isinstance(given, list | tuple) else [given]
+        wrong_rates = (checks.number("p", rate, least=0, below=1) for rate in rates)
+        is_warm = isinstance(self.warm_start, bool | np.bool_) or self._goes_on()
+        return [
+            self._unknown("activation", hidden_activations),
+            self._unknown("solver", lambda _: self._rule(), "'lbfgs', 'sgd', 'adam', or "),
+            self._unknown("learning_rate", lambda _: self._schedule(), f"{SCHEDULES_OF_SKLEARN}, or "),
+            self._wrong("warm_start", "True, False or 'continue'", not is_warm),
+            self._wrong("device", "'cpu', 'cuda' or 'cuda:N' or None", not _is(str, self.device)),
+            self._wrong("dtype", f"one of {DTYPES} or None", self.dtype not in (None, *DTYPES)),
+            self._wrong("dropout", "a number in [0, 1), or one for each hidden layer", any(wrong_rates)),
+            self._wrong("l1", "a number >= 0", checks.number("", self.l1, least=0)),
+            self._wrong("clip_norm", "a number > 0 or None", _is_not_positive(self.clip_norm)),
+            self._wrong("time_budget", "a number of seconds > 0 or None", _is_not_positive(self.time_budget)),
+            None if self.initializer is None else self._unknown("initializer", _initializer, "None, "),
+            self._wrong(
+                "scoring",
+                "'loss', the name of a scorer, a callable or None",
+                not (_is(str, self.scoring) or callable(self.scoring)),
+            ),
+            self._lbfgs_problem(),
+            self._wrong(
+                "callback", "a callable or None", not (self.callback is None or callable(self.callback))
+            ),
+        ]
+
+    def _unknown(self, name: str, find: Callable[[object], object], also: str = "") -> str | None:
+        """The problem with a parameter that `find` resolves, if it does not."""
+        value = getattr(self, name)
+        try:
+            find(value)
+        except (ValueError, TypeError) as error:
+            return (
+                f"The {name!r} parameter of {type(self).__name__} must be {also}a name or an object of "
+                f"mlp_xp. Got {value!r} instead: {error}"
+            )
+        return None
+
+    def _wrong(self, name: str, needed: str, is_wrong: object) -> str | None:
+        """A problem in scikit-learn's words, with all values that may be given."""
+        if not is_wrong:
+            return None
         return (
-            f"The {name!r} parameter of {type(estimator).__name__} must be {also}a name or an object "
-            f"of mlp_xp. Got {value!r} instead: {error}"
+            f"The {name!r} parameter of {type(self).__name__} must be {needed}. Got {getattr(self, name)!r} "
+            "instead."
         )
-    return None
+
+    def _lbfgs_problem(self) -> str | None:
+        """L-BFGS works on the objective over all rows, the same in each iteration."""
+        if self.solver != "lbfgs" or not (np.any(self.dropout) or self.clip_norm is not None):
+            return None
+        return "solver='lbfgs' works on all rows at once: it needs dropout=0 and clip_norm=None."
+
+    def _goes_on(self) -> bool:
+        """Whether fits go on where the last one ended."""
+        return isinstance(self.warm_start, str) and self.warm_start == "continue"
+
+    def _hidden_sizes(self) -> list[int]:
+        """Units of the hidden layers."""
+        given = self.hidden_layer_sizes
+        sizes = list(given) if hasattr(given, "__iter__") else [given]
+        if np.any(np.array(sizes) <= 0):
+            raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+        return [int(size) for size in sizes]
+
+    def _rule(self) -> Rule:
+        """The update rule of `solver`: scikit-learn's three with its parameters, or one of the core's."""
+        if not isinstance(self.solver, str) or self.solver not in ("sgd", "adam", "lbfgs"):
+            return own.resolve("optimizer", OPTIMIZERS, self.solver)
+        if self.solver == "lbfgs":
+            return LBFGS(
+                gradient_tolerance=float(self.tol),
+                loss_tolerance=SCIPY_LOSS_TOLERANCE,
+                max_evaluations=int(self.max_fun),
+            )
+        if self.solver == "adam":
+            return Adam(float(self.beta_1), float(self.beta_2), float(self.epsilon), eps_on="raw")
+        if self.momentum == 0:
+            return SGD()
+        return (Nesterov if self.nesterovs_momentum else Momentum)(float(self.momentum))
+
+    def _makes_steps(self) -> bool:
+        """Whether the solver makes steps, rather than L-BFGS's iterations over all rows."""
+        return not self._rule().takes_all_rows
+
+    def _is_adaptive(self) -> bool:
+        """Whether the rate is divided by 5 where training would stop: scikit-learn's, for "sgd" only."""
+        return (
+            self.solver == "sgd" and isinstance(self.learning_rate, str) and self.learning_rate == "adaptive"
+        )
+
+    def _schedule(self) -> Schedule:
+        """The schedule of `learning_rate`; scikit-learn's three names have an effect with "sgd" only."""
+        given = self.learning_rate
+        if isinstance(given, str) and given in SCHEDULES_OF_SKLEARN:
+            scaling = given == "invscaling" and self.solver == "sgd"
+            return InverseScaling(float(self.power_t)) if scaling else Constant()
+        return own.resolve("schedule", SCHEDULES, given)
+
+    def _regularizer(self) -> ElasticNet | None:
+        """alpha / 2 Σ w² + l1 Σ |w|."""
+        if not self.alpha and not self.l1:
+            return None
+        return ElasticNet(l1=float(self.l1), l2=0.5 * float(self.alpha))
+
+    def _batch_rows(self, n_rows: int) -> int:
+        """Rows a step, at most those there are."""
+        return min(200 if isinstance(self.batch_size, str) else int(self.batch_size), n_rows)
 
 
-def stated(estimator: Any, problem: str | None, name: str, needed: str) -> str | None:
-    """A problem in scikit-learn's words, with all values that may be given."""
-    if problem is None:
-        return None
-    value = getattr(estimator, name)
-    kind = type(estimator).__name__
-    return f"The {name!r} parameter of {kind} must be {needed}. Got {value!r} instead."
+def _is(kind: type, value: object) -> bool:
+    return value is None or isinstance(value, kind)
 
 
-def problems_with(e: Any) -> list[str | None]:
-    """What is wrong with the parameters that have values of our own."""
-
-    def optional(name: str, needed: str, check: Callable[[Any], str | None]) -> str | None:
-        value = getattr(e, name)
-        return None if value is None else stated(e, check(value), name, f"{needed} or None")
-
-    rates = e.dropout if isinstance(e.dropout, list | tuple) else [e.dropout]
-    return [
-        found_by(e, "activation", hidden_activations),
-        found_by(e, "solver", lambda _: rule_of(e), "'lbfgs', 'sgd', 'adam', or "),
-        found_by(e, "learning_rate", lambda _: schedule_of(e), f"{SCHEDULES_OF_SKLEARN}, or "),
-        stated(
-            e,
-            None if isinstance(e.warm_start, bool | np.bool_) or is_continue(e.warm_start) else "",
-            "warm_start",
-            "True, False or 'continue'",
-        ),
-        optional(
-            "device",
-            "'cpu', 'cuda' or 'cuda:N'",
-            lambda v: None if isinstance(v, str) else "",
-        ),
-        optional("dtype", f"one of {DTYPES}", lambda v: checks.one_of("dtype", v, DTYPES)),
-        stated(
-            e,
-            next(filter(None, (checks.number("p", p, least=0, below=1) for p in rates)), None),
-            "dropout",
-            "a number in [0, 1), or one for each hidden layer",
-        ),
-        stated(e, checks.number("l1", e.l1, least=0), "l1", "a number >= 0"),
-        optional("clip_norm", "a number > 0", lambda v: checks.number("", v, above=0)),
-        optional("time_budget", "a number of seconds > 0", lambda v: checks.number("", v, above=0)),
-        None
-        if e.initializer is None
-        else found_by(e, "initializer", lambda g: own.resolve("initializer", INITIALIZERS, g), "None, "),
-        optional(
-            "scoring",
-            "'loss', the name of a scorer, a callable",
-            lambda v: None if isinstance(v, str) or callable(v) else "",
-        ),
-        _lbfgs_problem(e),
-        optional("callback", "a callable", lambda v: None if callable(v) else ""),
-    ]
+def _is_not_positive(value: float | None) -> bool:
+    return value is not None and checks.number("", value, above=0) is not None
 
 
-def _lbfgs_problem(e: Any) -> str | None:
-    """L-BFGS works on the objective over all rows, the same in each iteration."""
-    if e.solver != "lbfgs" or not (np.any(e.dropout) or e.clip_norm is not None):
-        return None
-    return "solver='lbfgs' works on all rows at once: it needs dropout=0 and clip_norm=None."
+def _initializer(given: object) -> Initializer:
+    return own.resolve("initializer", INITIALIZERS, given)
 
 
-def is_continue(warm_start: Any) -> bool:
-    """Whether fits go on where the last one ended."""
-    return isinstance(warm_start, str) and warm_start == "continue"
-
-
-def hidden_sizes(estimator: Any) -> list[int]:
-    """Units of the hidden layers."""
-    given = estimator.hidden_layer_sizes
-    sizes = list(given) if hasattr(given, "__iter__") else [given]
-    if np.any(np.array(sizes) <= 0):
-        raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
-    return sizes
-
-
-def hidden_activations(given: Any, n_hidden: int | None = None) -> list[Any]:
+def hidden_activations(given: object, n_hidden: int | None = None) -> list[Activation]:
     """The activation of each hidden layer from one for all or a list with one for each.
 
     Raises
@@ -163,50 +241,3 @@ def hidden_activations(given: Any, n_hidden: int | None = None) -> list[Any]:
             )
         return [resolve_activation(each) for each in given]
     return [resolve_activation(given)] * (1 if n_hidden is None else n_hidden)
-
-
-def rule_of(e: Any) -> Any:
-    """The update rule of `solver`: scikit-learn's three with its parameters, or one of the core's."""
-    if not isinstance(e.solver, str) or e.solver not in ("sgd", "adam", "lbfgs"):
-        return own.resolve("optimizer", OPTIMIZERS, e.solver)
-    if e.solver == "lbfgs":
-        return LBFGS(
-            gradient_tolerance=float(e.tol),
-            loss_tolerance=SCIPY_LOSS_TOLERANCE,
-            max_evaluations=int(e.max_fun),
-        )
-    if e.solver == "adam":
-        return Adam(float(e.beta_1), float(e.beta_2), float(e.epsilon), eps_on="raw")
-    if e.momentum == 0:
-        return SGD()
-    return (Nesterov if e.nesterovs_momentum else Momentum)(float(e.momentum))
-
-
-def is_stochastic(e: Any) -> bool:
-    """Whether the solver makes steps, rather than L-BFGS's iterations over all rows."""
-    return not rule_of(e).takes_all_rows
-
-
-def is_adaptive(e: Any) -> bool:
-    """Whether the rate is divided by 5 where training would stop: scikit-learn's, for "sgd" only."""
-    return e.solver == "sgd" and isinstance(e.learning_rate, str) and e.learning_rate == "adaptive"
-
-
-def schedule_of(e: Any) -> Any:
-    """The schedule of `learning_rate`; scikit-learn's three names have an effect with "sgd" only."""
-    given = e.learning_rate
-    if isinstance(given, str) and given in SCHEDULES_OF_SKLEARN:
-        scaling = given == "invscaling" and e.solver == "sgd"
-        return InverseScaling(float(e.power_t)) if scaling else Constant()
-    return own.resolve("schedule", SCHEDULES, given)
-
-
-def regularizer_of(e: Any) -> ElasticNet | None:
-    """alpha / 2 Σ w² + l1 Σ |w|."""
-    return ElasticNet(l1=float(e.l1), l2=0.5 * float(e.alpha)) if e.alpha or e.l1 else None
-
-
-def batch_rows(e: Any, n_rows: int) -> int:
-    """Rows a step, at most those there are."""
-    size = 200 if isinstance(e.batch_size, str) else int(e.batch_size)
-    return min(size, n_rows)

@@ -8,14 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse
 from sklearn import get_config
-from sklearn.base import BaseEstimator
+from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from mlp_xp.backprop import backprop
 from mlp_xp.estimators.array_home import HOST, Home, home_of, on_host, seen_by_host, stays
-from mlp_xp.estimators.callbacks import CallbackSupport
 from mlp_xp.estimators.numeric import refuse_dates, refuse_non_finite, refuse_overflow, refuse_texts
-from mlp_xp.estimators.parameters import CONSTRAINTS, hidden_activations, problems_with, refuse
+from mlp_xp.estimators.parameters import Parameters, hidden_activations
 from mlp_xp.estimators.rows import dense_pieces
 from mlp_xp.estimators.saved import description_of
 from mlp_xp.forward import Memo, forward
@@ -35,19 +34,8 @@ class Built(NamedTuple):
     arrays: tuple[Any, ...]
 
 
-class Perceptron(CallbackSupport, BaseEstimator):
+class Perceptron(CallbackSupportMixin, Parameters):
     """What both estimators share."""
-
-    _parameter_constraints = CONSTRAINTS
-
-    def _validate_params(self) -> None:
-        """scikit-learn's checks of its own parameters, then ours of those that have other values."""
-        super()._validate_params()
-        refuse([*problems_with(self), *self._more_problems()])
-
-    def _more_problems(self) -> list[str | None]:
-        """What is wrong with the parameters that one of the classes has alone."""
-        return []
 
     def __sklearn_tags__(self) -> Any:
         """Tags."""

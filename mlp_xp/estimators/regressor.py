@@ -1,7 +1,7 @@
 """MLPRegressor."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import dataclasses
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import RegressorMixin, _fit_context
@@ -11,14 +11,13 @@ from sklearn.utils import column_or_1d
 from mlp_xp import own
 from mlp_xp.estimators.array_home import on_host
 from mlp_xp.estimators.data import Encoded
-from mlp_xp.estimators.fitting import Held, fit
-from mlp_xp.estimators.parameters import found_by
-from mlp_xp.estimators.perceptron import Perceptron
+from mlp_xp.estimators.fitting import Held, Learner
 from mlp_xp.losses import LOSSES, HalfSquaredError, Poisson
 from mlp_xp.rows.source import Source
 
 
-class MLPRegressor(RegressorMixin, Perceptron):
+@dataclasses.dataclass(eq=False, repr=False, match_args=False)
+class MLPRegressor(RegressorMixin, Learner):
     """A multilayer perceptron for regression, in the place of scikit-learn's.
 
     For one `random_state`, float64 data and "adam" or "sgd" it gives scikit-learn 1.9's loss curve, weights
@@ -129,117 +128,9 @@ class MLPRegressor(RegressorMixin, Perceptron):
 
     _y_numeric = True
 
-    def __init__(
-        self,
-        loss: Any = "squared_error",
-        hidden_layer_sizes: Any = (100,),
-        activation: Any = "relu",
-        *,
-        solver: Any = "adam",
-        alpha: float = 0.0001,
-        batch_size: int | str = "auto",
-        learning_rate: Any = "constant",
-        learning_rate_init: float = 0.001,
-        power_t: float = 0.5,
-        max_iter: int = 200,
-        shuffle: bool = True,
-        random_state: Any = None,
-        tol: float = 1e-4,
-        verbose: bool = False,
-        warm_start: bool | str = False,
-        momentum: float = 0.9,
-        nesterovs_momentum: bool = True,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
-        n_iter_no_change: float = 10,
-        max_fun: int = 15000,
-        device: str | None = None,
-        dtype: str | None = None,
-        dropout: float | Sequence[float] = 0.0,
-        l1: float = 0.0,
-        clip_norm: float | None = None,
-        initializer: Any = None,
-        scoring: Any = None,
-        time_budget: float | None = None,
-        callback: Callable[[Any], Any] | None = None,
-    ) -> None:
-        self.loss = loss
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.power_t = power_t
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
-        self.max_fun = max_fun
-        self.device = device
-        self.dtype = dtype
-        self.dropout = dropout
-        self.l1 = l1
-        self.clip_norm = clip_norm
-        self.initializer = initializer
-        self.scoring = scoring
-        self.time_budget = time_budget
-        self.callback = callback
-
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(
-        self,
-        X: Any,
-        y: Any = None,
-        sample_weight: Any = None,
-        *,
-        X_val: Any = None,
-        y_val: Any = None,
-        sample_weight_val: Any = None,
-        coef_init: Any = None,
-        intercept_init: Any = None,
-    ) -> "MLPRegressor":
-        """Fit the model to X and the targets y.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features), path, source or Loader
-            The input data; read. From a path (a table, .npy or .npz; see `tables.files.open_source`), a
-            source or a `Loader` rows are gathered step by step, in the core's order, and never held as a
-            whole; a Loader brings its batches and order along. Processes that mpiexec started share them out
-            and fit the same model together (`mlp_xp.machine.data_parallel`); arrays are each process's own.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            Targets. With a path the name of the target column (or a list of them); with a source or a
-            Loader left out.
-        sample_weight : array-like of shape (n_samples,), optional
-            Weights >= 0.
-        X_val, y_val, sample_weight_val : array-like, optional
-            Rows of your own to score after every epoch, instead of `validation_fraction`; X_val may be a
-            path or a source, too.
-        coef_init, intercept_init : list of arrays, optional
-            Weights (and biases, else zeros) to start from, shaped like `coefs_` and `intercepts_`.
-
-        Returns
-        -------
-        self : MLPRegressor
-            After an error it is as it was before.
-        """
-        held = Held(X_val, y_val, sample_weight_val)
-        return fit(self, X, y, sample_weight, held=held, start=(coef_init, intercept_init))
+    loss: object = "squared_error"
+    hidden_layer_sizes: object = (100,)
+    activation: object = "relu"
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
@@ -251,7 +142,7 @@ class MLPRegressor(RegressorMixin, Perceptron):
         X_val: Any = None,
         y_val: Any = None,
         sample_weight_val: Any = None,
-    ) -> "MLPRegressor":
+    ) -> Self:
         """Update the model with one epoch over the given rows (with "lbfgs": with a whole fit).
 
         Parameters
@@ -267,7 +158,7 @@ class MLPRegressor(RegressorMixin, Perceptron):
         self : MLPRegressor
         """
         held = Held(X_val, y_val, sample_weight_val)
-        return fit(self, X, y, sample_weight, held=held, incremental=True)
+        return self._fit(X, y, sample_weight, held)
 
     def predict(self, X: Any) -> Any:
         """Predict the targets of rows.
@@ -387,4 +278,4 @@ class MLPRegressor(RegressorMixin, Perceptron):
         return 1.0 / self.n_outputs_ if is_squared else 1.0
 
     def _more_problems(self) -> list[str | None]:
-        return [found_by(self, "loss", lambda _: self._loss("float64"))]
+        return [self._unknown("loss", lambda _: self._loss("float64"))]

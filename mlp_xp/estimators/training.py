@@ -12,7 +12,6 @@ import numpy as np
 
 from mlp_xp.dropout import Dropout
 from mlp_xp.epoch_losses import EpochLosses
-from mlp_xp.estimators import parameters
 from mlp_xp.estimators.drawing import DrawnOrder
 from mlp_xp.estimators.perceptron import Perceptron
 from mlp_xp.machine.array_api import Array, to_host
@@ -63,9 +62,9 @@ class Continuation:
         rates.history = copy.deepcopy(rates.history)
         return dataclasses.replace(self, rates=rates, order=copy.deepcopy(self.order))
 
-    def optimizer(self, of: Parameters) -> Optimizer:
+    def optimizer(self, parameters: Parameters) -> Optimizer:
         """The optimizer, for the parameters of a network."""
-        made = Optimizer(self.rule, of)
+        made = Optimizer(self.rule, parameters)
         if self.t:
             made.restore(self.t, self.state)
         return made
@@ -169,7 +168,7 @@ class FitMonitor:
 
     def __init__(self, e: Perceptron, training: Training, validation: Validation | None) -> None:
         self.e, self.training, self.validation = e, training, validation
-        self.makes_steps = parameters.is_stochastic(e)
+        self.makes_steps = e._makes_steps()
         self.is_early = self.makes_steps and e.early_stopping and validation is not None
         self.watched = "Training loss"
         if self.is_early:
@@ -232,7 +231,7 @@ class FitMonitor:
             f"{self.watched} did not improve more than tol={e.tol:f} for {e.n_iter_no_change} consecutive "
             "epochs."
         )
-        is_adaptive = parameters.is_adaptive(e)
+        is_adaptive = e._is_adaptive()
         if is_adaptive and rates.base > 1e-6:
             rates.base /= 5.0
             self._say(f"{reason} Setting learning rate to {rates.base:f}")
