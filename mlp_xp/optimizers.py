@@ -36,15 +36,17 @@ class Rule(fields.Checked):
     ----------
     state : tuple of str
         The names of the vectors that it remembers from step to step.
-    takes_all_rows : bool
-        Whether it is no update rule, but a search over the objective of all rows (`run.full_batch`).
     weight_decay : float
         λ of a decoupled decay; 0 without one.
     """
 
     state: tuple[str, ...] = ()
-    takes_all_rows: bool = False
     weight_decay: float = 0.0
+
+    @property
+    def search(self) -> "LBFGS | None":
+        """Itself, where it is no update rule but searches over the objective of all rows, as L-BFGS does."""
+        return None
 
     def shrink(self, weights: Array, rate: float) -> None:
         """W ← W − η λ W, before the update."""
@@ -361,7 +363,11 @@ class LBFGS(Rule):
     loss_tolerance: float = fields.number(64 * sys.float_info.epsilon, least=0)
     max_evaluations: int = fields.whole(2**31 - 1)
     state = ()
-    takes_all_rows = True
+
+    @property
+    def search(self) -> "LBFGS":
+        """Itself."""
+        return self
 
 
 OPTIMIZERS: dict[str, type[Rule]] = {

@@ -20,7 +20,7 @@ from mlp_xp.members.step import MemberObjective, MemberOptimizer
 from mlp_xp.members.training import MemberDescent, MemberMonitor, MemberRates, MemberTraining
 from mlp_xp.network import Network, seeds_of
 from mlp_xp.objective import Objective
-from mlp_xp.optimizers import LBFGS, NO_FACTORS, OPTIMIZERS, Optimizer, RateFactors, Rule
+from mlp_xp.optimizers import NO_FACTORS, OPTIMIZERS, Optimizer, RateFactors, Rule
 from mlp_xp.own import find
 from mlp_xp.regularizers import REGULARIZERS, Regularizer
 from mlp_xp.rows.arrays import ArraySource
@@ -400,14 +400,15 @@ def _found(problems: list[str | None], **given: object) -> dict[str, Any]:
 
 def _method(given: Settings, loader: Loader, *, has_dropout: bool) -> Method:
     """What makes the passes."""
-    if not isinstance(given.optimizer, LBFGS):
+    search = given.optimizer.search
+    if search is None:
         return Descent(given.way, given.clip_norm)
     if loader.steps_per_epoch > 1 or has_dropout or given.clip_norm or given.average:
         raise ValueError(
             "L-BFGS works on the objective over all rows: give the loader batch_size='full', no dropout, no "
             "clip_norm and no average."
         )
-    return Search(given.optimizer)
+    return Search(search)
 
 
 def _fit_memory(network: Network, loader: Loader, given: Settings, ranks: Ranks | None) -> None:

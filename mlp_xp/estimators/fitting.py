@@ -33,7 +33,7 @@ from mlp_xp.machine.array_api import Array, ArrayLike, to_host
 from mlp_xp.machine.data_parallel import Ranks, world
 from mlp_xp.network import Network
 from mlp_xp.objective import Objective
-from mlp_xp.optimizers import Optimizer
+from mlp_xp.optimizers import LBFGS, Optimizer
 from mlp_xp.rows.loader import Loader
 from mlp_xp.rows.order import Sequential, Shuffled
 from mlp_xp.rows.source import Source, Subset, passes, refuse_weights
@@ -114,10 +114,11 @@ class Fit:
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         self.listeners = Listeners(e, network, e.max_iter, X, y, metadata)
         self.listeners.begin()
-        if e._makes_steps():
+        search = e._rule().search
+        if search is None:
             self._descend(network, data, validation, X if isinstance(X, Loader) else None)
         else:
-            self._search(network, data, validation)
+            self._search(search, network, data, validation)
         if not network.parameters.are_finite():
             raise ValueError(
                 "Solver produced non-finite parameter weights. The input data may contain large values and "
@@ -388,9 +389,9 @@ class Fit:
         seed, prefetch = past.seed or 0, data.prefetch
         return past, Loader(source, batch_size=batch, order=visits, seed=seed, prefetch=prefetch)
 
-    def _search(self, network: Network, data: Rows, validation: Rows | None) -> None:
+    def _search(self, rule: LBFGS, network: Network, data: Rows, validation: Rows | None) -> None:
         """Train by L-BFGS over all rows."""
-        e, rule = self.e, self.e._rule()
+        e = self.e
         objective = Objective(network, e._loss(self.dtype), e._regularizer(), ranks=self.ranks)
         loader, rates = _whole(data), Rates(0.0, Constant(), History(max_epochs=e.max_iter))
         training = Training(objective, loader, Optimizer(rule, network.parameters), rates, Search(rule))
@@ -549,7 +550,6 @@ class Learner(Perceptron):
             Fit(self, X, incremental=start is None).run(X, y, sample_weight, held, start or Start())
         except BaseException:
             kept = {name: value for name, value in vars(self).items() if name in _OF_CALLBACKS}
-            vars(self).clear()
-            vars(self).update(before | kept)
+            self.__dict__ = before | kept
             raise
         return self

@@ -1,4 +1,4 @@
-"""Constructor parameters: declared for both classes, checked as scikit-learn checks its own, translated to the core."""
+"""Constructor parameters: declared once, checked as scikit-learn checks its own, translated to the core."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -110,7 +110,9 @@ class Parameters(BaseEstimator):
             self._unknown("solver", lambda _: self._rule(), "'lbfgs', 'sgd', 'adam', or "),
             self._unknown("learning_rate", lambda _: self._schedule(), f"{SCHEDULES_OF_SKLEARN}, or "),
             self._wrong("warm_start", "True, False or 'continue'", not is_warm),
-            self._wrong("device", "'cpu', 'cuda' or 'cuda:N' or None", not _is(str, self.device)),
+            self._wrong(
+                "device", "'cpu', 'cuda' or 'cuda:N' or None", not isinstance(self.device, str | None)
+            ),
             self._wrong("dtype", f"one of {DTYPES} or None", self.dtype not in (None, *DTYPES)),
             self._wrong("dropout", "a number in [0, 1), or one for each hidden layer", any(wrong_rates)),
             self._wrong("l1", "a number >= 0", checks.number("", self.l1, least=0)),
@@ -120,12 +122,10 @@ class Parameters(BaseEstimator):
             self._wrong(
                 "scoring",
                 "'loss', the name of a scorer, a callable or None",
-                not (_is(str, self.scoring) or callable(self.scoring)),
+                not (isinstance(self.scoring, str) or _may_be_called(self.scoring)),
             ),
             self._lbfgs_problem(),
-            self._wrong(
-                "callback", "a callable or None", not (self.callback is None or callable(self.callback))
-            ),
+            self._wrong("callback", "a callable or None", not _may_be_called(self.callback)),
         ]
 
     def _unknown(self, name: str, find: Callable[[object], object], also: str = "") -> str | None:
@@ -185,13 +185,12 @@ class Parameters(BaseEstimator):
 
     def _makes_steps(self) -> bool:
         """Whether the solver makes steps, rather than L-BFGS's iterations over all rows."""
-        return not self._rule().takes_all_rows
+        return self._rule().search is None
 
     def _is_adaptive(self) -> bool:
         """Whether the rate is divided by 5 where training would stop: scikit-learn's, for "sgd" only."""
-        return (
-            self.solver == "sgd" and isinstance(self.learning_rate, str) and self.learning_rate == "adaptive"
-        )
+        given = self.learning_rate
+        return self.solver == "sgd" and isinstance(given, str) and given == "adaptive"
 
     def _schedule(self) -> Schedule:
         """The schedule of `learning_rate`; scikit-learn's three names have an effect with "sgd" only."""
@@ -212,8 +211,8 @@ class Parameters(BaseEstimator):
         return min(200 if isinstance(self.batch_size, str) else int(self.batch_size), n_rows)
 
 
-def _is(kind: type, value: object) -> bool:
-    return value is None or isinstance(value, kind)
+def _may_be_called(value: object) -> bool:
+    return value is None or callable(value)
 
 
 def _is_not_positive(value: float | None) -> bool:

@@ -1,6 +1,8 @@
 """MLPRegressor."""
 
 import dataclasses
+import inspect
+import re
 from typing import Any, Self
 
 import numpy as np
@@ -10,6 +12,7 @@ from sklearn.utils import column_or_1d
 
 from mlp_xp import own
 from mlp_xp.estimators.array_home import on_host
+from mlp_xp.estimators.classifier import MLPClassifier
 from mlp_xp.estimators.data import Encoded
 from mlp_xp.estimators.fitting import Held, Learner
 from mlp_xp.losses import LOSSES, HalfSquaredError, Poisson
@@ -30,90 +33,13 @@ class MLPRegressor(RegressorMixin, Learner):
         predictions are e^z) are scikit-learn's. Others are `mlp_xp.losses`: "absolute_error",
         "huber:delta=2", "pinball:quantiles=0.1/0.5/0.9" for several quantiles at once; reported as the sum
         over targets.
-    hidden_layer_sizes : sequence of int
-        Units of each hidden layer; one number is one layer, () is a linear model.
-    activation : str, object, pair of functions, or list of them
-        "identity", "logistic", "tanh", "relu", or any other of `mlp_xp.activations`: one for all hidden
-        layers, or a list with one for each. A pair (value, derivative) of functions of z is your own.
-    solver : str or object
-        "adam", "sgd" and "lbfgs" are scikit-learn's; any other name or object of `mlp_xp.optimizers`
-        ("nadam", "adamw:weight_decay=0.1") runs with its own parameters.
-    alpha : float >= 0
-        The penalty is alpha / 2 · Σ w², divided by Σ s_i like the loss.
-    batch_size : int or "auto"
-        Rows a step; "auto" is min(200, rows). "lbfgs" takes all rows.
-    learning_rate : str or object
-        "constant"; with "sgd" also "invscaling" and "adaptive"; any other name or object of
-        `mlp_xp.schedules`, for every solver that makes steps.
-    learning_rate_init : float > 0
-        η, or what the schedule multiplies.
-    power_t : float >= 0
-        The exponent of "invscaling": η / (t + 1)^power_t, with t the rows seen, set once an epoch.
-    max_iter : int
-        Epochs, or L-BFGS iterations, at most.
-    shuffle : bool
-        Whether each epoch shuffles the order of the one before.
-    random_state : int, RandomState or None
-        Of weights, validation rows, order and dropout.
-    tol, n_iter_no_change : float, int
-        Training ends when more than `n_iter_no_change` epochs in a row did not improve what is watched by
-        `tol`; "adaptive" divides the rate by 5 instead, down to 1e-6. For "lbfgs", `tol` bounds the
-        gradient.
-    verbose : bool
-        Whether each epoch prints its loss.
-    warm_start : bool or "continue"
-        True: fit starts from the weights of the last one, with a new optimizer and order. "continue": it
-        really goes on, with the optimizer's state, schedule, dropout, order and validation rows, so that 300
-        fits of one epoch are one fit of 300. "lbfgs" goes on from its weights with an empty history.
-    momentum, nesterovs_momentum : float in [0, 1], bool
-        Of "sgd".
-    early_stopping, validation_fraction : bool, float
-        Whether to hold rows out, watch their score, and end with the weights of the best epoch.
-    beta_1, beta_2, epsilon : float
-        Of "adam", which adds epsilon to √v before the correction.
-    max_fun : int
-        Evaluations of "lbfgs", at most.
-    device : "cpu", "cuda", "cuda:N" or None
-        Where to compute; None: where X is.
-    dtype : "float32", "float64" or None
-        What to compute in; None: float32 for X of that, else float64 (a path or source: float32, unless it
-        holds float64 arrays).
-    dropout : float or sequence of float in [0, 1)
-        Probability that a hidden unit is left out of a step: for all hidden layers, or for each.
-    l1 : float >= 0
-        Adds l1 · Σ |w| to the penalty.
-    clip_norm : float or None
-        The largest Euclidean norm of a step's gradient.
-    initializer : str, object or None
-        Of `mlp_xp.initializers`; None draws what scikit-learn draws.
-    scoring : "loss", str, callable or None
-        What early stopping watches: the validation loss, a scorer by name or your own
-        ``scorer(estimator, X, y)``; None is `score`.
-    time_budget : float or None
-        Seconds, looked at after every epoch.
-    callback : callable or None
-        Called after every epoch with its `Progress` (number, loss, validation_loss, validation_score,
-        learning_rate, seconds, snapshot()); returning True stops. scikit-learn's own callbacks go to
-        `set_callbacks`.
+    others :
+        As in `MLPClassifier`.
 
     Attributes
     ----------
-    coefs_, intercepts_ : list of arrays
-        W_l (n_in, n_out) and b_l (n_out,) of each layer. What you write into them or assign predicts.
-    n_features_in_, feature_names_in_, n_layers_, n_outputs_, out_activation_ : int, array, int, int, str
-        Of the network, inputs counted as a layer.
-    n_iter_, t_ : int
-        Epochs of the last fit; rows seen in all.
-    loss_, loss_curve_, best_loss_ : float, list of float, float
-        The loss of the last epoch, of every epoch, of the best.
-    validation_scores_, best_validation_score_ : list of float, float
-        With validation rows; else None.
-    validation_loss_curve_, best_validation_loss_ : list of float, float
-        With validation rows only, the best with early stopping.
-    stopped_ : str or None
-        Why training ended; None after partial_fit.
-    device_ : str
-        Where it was computed.
+    others :
+        As in `MLPClassifier`.
 
     Examples
     --------
@@ -279,3 +205,18 @@ class MLPRegressor(RegressorMixin, Learner):
 
     def _more_problems(self) -> list[str | None]:
         return [self._unknown("loss", lambda _: self._loss("float64"))]
+
+
+def _with_others(text: str, model: str) -> str:
+    """A docstring with the entries of the one that has them, where it says "others"."""
+    own = ("class_weight", "label_smoothing", "classes_")
+    for section in ("Parameters", "Attributes"):
+        found = re.search(rf"^{section}\n-+\n(.*?)\n\n", model, re.DOTALL | re.MULTILINE)
+        entries = re.split(r"\n(?=\S)", found[1]) if found else []
+        others = "\n".join(entry for entry in entries if not entry.startswith(own))
+        text = text.replace("others :\n    As in `MLPClassifier`.", others, 1)
+    return text
+
+
+if MLPRegressor.__doc__ and MLPClassifier.__doc__:  # python -OO has none
+    MLPRegressor.__doc__ = _with_others(*map(inspect.cleandoc, (MLPRegressor.__doc__, MLPClassifier.__doc__)))

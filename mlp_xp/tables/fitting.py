@@ -163,7 +163,7 @@ def new_model(data: Data) -> TableModel:
 
 def takes_all_rows(options: TrainingOptions) -> bool:
     """Whether a step is one over all rows, whatever the batch size."""
-    return bool(options.read("optimizer").takes_all_rows)
+    return options.read("optimizer").search is not None
 
 
 def batch_is_too_large(options: TrainingOptions, n_rows: int) -> bool:

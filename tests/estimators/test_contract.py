@@ -5,6 +5,7 @@ import copy
 import importlib
 import inspect
 import pickle
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -46,6 +47,20 @@ def test_parameters_begin_with_scikit_learns_in_its_order(ours, theirs):
     for method in ("fit", "partial_fit", "predict", "score"):
         names = list(inspect.signature(getattr(theirs, method)).parameters)
         assert list(inspect.signature(getattr(ours, method)).parameters)[: len(names)] == names
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_the_docstring_has_every_parameter_and_attribute(kind):
+    def named(section):
+        text = re.search(rf"^{section}\n-+\n(.*?)\n\n", inspect.getdoc(kind), re.DOTALL | re.MULTILINE)[1]
+        return [name for line in re.findall(r"^\S.*?(?= :)", text, re.MULTILINE) for name in line.split(", ")]
+
+    assert sorted(named("Parameters")) == sorted(inspect.signature(kind).parameters)
+    model = fitted(kind, early_stopping=True, max_iter=2)
+    public = {name for name in vars(model) if name.endswith("_") and not name.startswith("_")}
+    found = named("Attributes")
+    assert len(found) == len(set(found))
+    assert public <= set(found)
 
 
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS)
