@@ -294,7 +294,7 @@ def _training_of_members(
 ) -> Training:
     """A run of networks that are trained together."""
     given = each[0]
-    if isinstance(given.optimizer, LBFGS):
+    if given.optimizer.search is not None:
         raise ValueError("L-BFGS searches for one network: train the members one by one (`network.each()`).")
     if given.on_divergence == "rollback":
         raise ValueError("members that diverge are not rolled back, but left behind: on_divergence='stop'.")
