@@ -17,6 +17,7 @@ def metric_tables(result: Mapping[str, Any]) -> list[list[Sequence[str]]]:
     ----------
     result : mapping
         "metrics", and as far as they are known "rows_measured", "metrics_on", "intervals", "baselines",
+        "cross_validation",
         metrics of other rows as "training_metrics", and "classes".
     """
     metrics, intervals = in_order(result["metrics"]), result.get("intervals", {})
@@ -24,6 +25,10 @@ def metric_tables(result: Mapping[str, Any]) -> list[list[Sequence[str]]]:
     if intervals:
         columns["95% interval"] = {
             name: f"{shown(low)} to {shown(high)}" for name, (low, high) in intervals.items()
+        }
+    if folds := result.get("cross_validation"):
+        columns["left-out folds"] = {
+            name: f"{shown(found['mean'])} ± {shown(found['deviation'])}" for name, found in folds.items()
         }
     others = dict(result.get("baselines", {}))
     others |= {

@@ -34,6 +34,7 @@ from mlp_xp.tables.fitting import (
     training_notes,
 )
 from mlp_xp.tables.measured import measured
+from mlp_xp.tables.members import cross_validated
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TrainingOptions
 from mlp_xp.tables.recipe import uses_tables
@@ -216,12 +217,14 @@ def result_of(
 ) -> dict[str, Any]:
     """What came out, as JSON values: metrics on the held-out part, or on the training part without one."""
     history, parts, before = outcome.history, data.parts, outcome.resumed_from
+    folds = cross_validated(model, data.options, parts.raw_training)
     is_full = takes_all_rows(data.options)
     steps = len(history.train_losses) if is_full else history.step
     found = measured(model, parts, options.seed)
     return {
         **found.description(),
         "advice": advice(Run(data, model, history, found)),
+        **({"cross_validation": folds} if folds else {}),
         "epochs": len(history.train_losses),
         "best_epoch": history.best_epoch or None,
         "train_loss": history.train_losses[-1],

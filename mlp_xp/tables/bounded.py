@@ -33,7 +33,7 @@ class Bounded(Loss):
 
     def __call__(self, backend: Backend, z: Array, y: Array, weight: Array | None) -> Array:
         """Σ s_i L_i; z is consumed."""
-        repeat = z.shape[1] // len(self.lower)
+        repeat = z.shape[-1] // len(self.lower)
         xp = backend.xp
         least, most = (
             backend.asarray([bound for bound in bounds for _ in range(repeat)])

@@ -14,6 +14,7 @@ from mlp_xp.settings import checks
 from mlp_xp.tables.calibration import calibrate
 from mlp_xp.tables.fitting import fit, loader_for, new_model, read_data, training_notes
 from mlp_xp.tables.measured import measured
+from mlp_xp.tables.members import cross_validated
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TrainingOptions
 
@@ -76,6 +77,7 @@ def fit_table(
             last = epoch
         calibrate(model, rows)
         found = measured(model, rows.parts, settings.seed).description()
+        found["cross_validation"] = cross_validated(model, rows.options, rows.parts.raw_training)
         model.training |= training_notes(rows, loader.batch_size, found, last.number, last.stopped)
     return model
 

@@ -21,6 +21,7 @@ from mlp_xp.settings.options import written
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.bounded import Bounded
 from mlp_xp.tables.files.column_kinds import Progress
+from mlp_xp.tables.members import member_weights
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import HoldOut, TrainingOptions
 from mlp_xp.tables.reading import Table, check_targets, for_model, for_task, open_for, open_table
@@ -156,6 +157,7 @@ def new_model(data: Data) -> TableModel:
         device=options.device,
         dtype=options.dtype,
         seed=options.seed,
+        members=options.folds or options.members,
     )
     inputs, targets = data.parts.inputs, data.parts.targets
     return TableModel(network, inputs, targets, table.levels, loss=loss, written=table.written)
@@ -189,6 +191,7 @@ def loader_for(options: TrainingOptions, source: Source) -> Loader:
         order=order,
         seed=options.seed,
         memory_limit=options.read("memory_limit"),
+        member_weight=member_weights(options, source),
     )
     if options.accumulate > 1 and not takes_all:
         loader.accumulate(options.accumulate)
@@ -247,9 +250,15 @@ def fit(
 
 
 def _held_out(data: Data) -> Loader | None:
-    """What gives the rows held out."""
-    source, limit = data.parts.held_out, data.options.read("memory_limit")
-    return None if source is None else Loader(source, batch_size="full", memory_limit=limit or None)
+    """The rows by which the run, or each member by those that it leaves out, is judged."""
+    source, mask, limit = data.parts.held_out, None, data.options.read("memory_limit")
+    if data.options.folds is not None:
+        source = data.parts.training
+        seen = member_weights(data.options, source)
+        mask = None if seen is None else ~seen
+    if source is None:
+        return None
+    return Loader(source, batch_size="full", memory_limit=limit or None, member_weight=mask)
 
 
 def watched_loss(data: Data) -> Loss | None:
@@ -263,6 +272,7 @@ def watched_loss(data: Data) -> Loss | None:
 
 
 RESULTS = (
+    "cross_validation",
     *("metrics", "metrics_on", "rows_measured", "intervals", "baselines", "classes"),
     *("held_out_metrics", "training_metrics"),
 )

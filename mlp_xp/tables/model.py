@@ -1,5 +1,6 @@
 """A network with what its columns mean."""
 
+import copy
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -205,7 +206,18 @@ class TableModel(Interpretation):
         """The names of the likeliest classes (n_rows,)."""
         return np.asarray(self.levels, dtype=object)[np.argmax(probabilities, axis=1)]
 
-    def predict(self, x: ArrayLike) -> np.ndarray:
+    def each(self) -> "list[TableModel]":
+        """A model of each member of the network, which shares its weights; one without members."""
+        models = []
+        for network in self.network.each():
+            model = copy.copy(self)
+            model.network = network
+            models.append(model)
+        return models
+
+    def predict(
+        self, x: ArrayLike, *, return_std: bool = False, quantiles: Sequence[float] | None = None
+    ) -> Any:
         """Predict for raw rows.
 
         Parameters
@@ -215,30 +227,57 @@ class TableModel(Interpretation):
             Arrow, or any with `__arrow_c_stream__`), a mapping of columns, a row or a list of rows as
             mappings, or the file at a path has them by name, in any order; further columns are ignored. None
             and nan are gaps; texts are read as in the training table.
+        return_std : bool
+            Whether also the standard deviation over the members is given, of numbers; 0 without members.
+        quantiles : sequence of float in [0, 1], optional
+            Which quantiles over the members are given, too.
 
         Returns
         -------
         array
-            (n_rows, n_outputs) numbers in the targets' units, or (n_rows,) names of classes.
+            (n_rows, n_outputs) numbers in the targets' units, or (n_rows,) names of classes. With return_std
+            or quantiles a tuple: these, the deviations (n_rows, n_outputs), and the quantiles
+            (n_quantiles, n_rows, n_outputs), as far as they are asked for. They say how far the members
+            differ, which is not how far the truth may be: noise is the same to all of them.
 
         Raises
         ------
         ValueError
             A column is missing or holds something else than it did in training, or their number is wrong.
         """
-        outputs = self._outputs(x)
-        return outputs if self.levels is None else self.choose(outputs)
+        if not return_std and quantiles is None:
+            outputs = self._outputs(x)
+            return outputs if self.levels is None else self.choose(outputs)
+        if self.levels is not None:
+            raise ValueError("names of classes have no deviation: ask predict_proba, with return_std.")
+        return self._with_spread(x, return_std, quantiles)
 
-    def predict_proba(self, x: Any) -> np.ndarray:
+    def _with_spread(self, x: ArrayLike, return_std: bool, quantiles: Sequence[float] | None) -> Any:
+        """Predictions, and what is asked for of how members differ."""
+        wanted = [] if quantiles is None else list(quantiles)
+        checks.refuse(checks.number("quantiles", q, least=0, most=1) for q in wanted)
+        members = self.each()
+        parts = [np.stack([model.predict_raw(part) for model in members]) for part in self._raw(x)]
+        of_each = np.concatenate(parts, axis=1)
+        found = [of_each.mean(axis=0)]
+        if return_std:
+            found.append(of_each.std(axis=0))
+        if quantiles is not None:
+            found.append(np.quantile(of_each, wanted, axis=0))
+        return tuple(found)
+
+    def predict_proba(self, x: Any, *, return_std: bool = False) -> Any:
         """Probabilities of the classes, in the order of `levels`.
 
         Parameters
         ----------
         x : as for `predict`
+        return_std : bool
+            Whether also the standard deviation over the members is given.
 
         Returns
         -------
-        array (n_rows, n_classes)
+        array (n_rows, n_classes), or two of them
 
         Raises
         ------
@@ -247,15 +286,21 @@ class TableModel(Interpretation):
         """
         if self.levels is None:
             raise ValueError(f"this model predicts {', '.join(self.targets.names)}: it has no classes.")
-        return self._outputs(x)
+        return self._with_spread(x, True, None) if return_std else self._outputs(x)
 
     def _outputs(self, x: Any) -> np.ndarray:
         """A column for each of `output_names`."""
+        return np.vstack([self.predict_raw(part) for part in self._raw(x)])
+
+    def _raw(self, x: Any) -> Iterator[np.ndarray]:
+        """Raw rows as `predict_raw` takes them: of a file some thousands at a time."""
         if isinstance(x, str | os.PathLike):
             table = open_inputs(TableOptions(data=os.fspath(x)), self)
-            return np.vstack(list(self.predict_parts(table.source)))
+            for _, part, _, _ in passes(table.source, PREDICT_ROWS, n_more=self.n_numbers):
+                yield part
+            return
         columns = columns_of(x)
-        return self.predict_raw(self._rows(x) if columns is None else self._columns(columns))
+        yield self._rows(x) if columns is None else self._columns(columns)
 
     def _rows(self, x: ArrayLike) -> np.ndarray:
         """An array of rows, checked."""

@@ -450,6 +450,30 @@ class TrainingOptions(TargetOptions, DeviceOptions):
         of_model=True,
     )
     bias: bool = option(True, NETWORK, "Whether layers have biases.", of_model=True)
+    members: int | None = option(
+        None,
+        NETWORK,
+        "Networks that start differently, are trained at once, and predict their mean.",
+        shown="one",
+        bound=Whole,
+        of_model=True,
+        noted=True,
+    )
+    folds: int | None = option(
+        None,
+        NETWORK,
+        "As many members, of which each leaves out one fold of the rows: a cross-validation in one run.",
+        bound=lambda: Whole(least=2),
+        of_model=True,
+        noted=True,
+    )
+    bootstrap: bool = option(
+        False,
+        NETWORK,
+        "Give each of --members a sample of as many rows, drawn with replacement.",
+        of_model=True,
+        noted=True,
+    )
     initializer: str | None = option(
         None,
         NETWORK,
@@ -719,7 +743,7 @@ class TrainingOptions(TargetOptions, DeviceOptions):
     def hold_out(self) -> HoldOut:
         """Which rows are held out."""
         by = "group" if self.group else "time" if self.time else "random"
-        part, test = self.read("validation"), self.test
+        part, test = 0.0 if self.folds else self.read("validation"), self.test
         return HoldOut(part, by, self.split_column, self.seed, uses_tables(self), test)
 
     @property
@@ -778,6 +802,18 @@ class TrainingOptions(TargetOptions, DeviceOptions):
                 f"{spelled(by)}: with {given('validation', 0)} no rows are held out. Leave one of the "
                 "two out."
             )
+        folds_and = [
+            spelled(name)
+            for name in ("members", "bootstrap", "validation", "group", "time")
+            if self.folds is not None and getattr(self, name)
+        ]
+        if folds_and:
+            yield (
+                f"{given('folds', self.folds)} makes a member of each fold, which is judged by the rows that "
+                f"it leaves out: leave {' and '.join(folds_and)} out."
+            )
+        elif self.bootstrap and self.members is None:
+            yield f"{spelled('bootstrap')}: say how many samples with {given('members', 8)}."
         if self.resume and self.checkpoint_dir is None:
             yield f"{spelled('resume')}: say from where with {given('checkpoint_dir', 'DIR')}."
         decided = [

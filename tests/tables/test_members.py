@@ -1,0 +1,100 @@
+"""Members of a table's network: folds, bootstraps, and how far they differ."""
+
+import numpy as np
+import pytest
+
+from mlp_xp import load, save
+from mlp_xp.rows.member_weights import bootstrap, folds
+from mlp_xp.tables.fit_table import fit_table
+
+GENERATOR = np.random.default_rng(0)
+X = GENERATOR.normal(size=150)
+TABLE = {"a": X, "b": GENERATOR.normal(size=150), "y": 100 * X + GENERATOR.normal(size=150)}
+CLASSES = {**TABLE, "y": np.where(X > 0, "up", "down")}
+QUICK = {"epochs": 4, "hidden": (8,), "recipe": "plain"}
+
+
+def test_folds_leave_each_row_out_once():
+    seen = folds(17, 4, seed=3)
+    assert seen.shape == (17, 4)
+    np.testing.assert_array_equal((~seen).sum(axis=1), 1)
+    assert set((~seen).sum(axis=0)) == {4, 5}
+    np.testing.assert_array_equal(seen, folds(17, 4, seed=3))
+    with pytest.raises(ValueError, match="3 rows"):
+        folds(3, 4)
+
+
+def test_a_bootstrap_draws_as_many_rows():
+    counts = bootstrap(200, 5, seed=1)
+    np.testing.assert_array_equal(counts.sum(axis=0), 200)
+    assert 0.3 < np.mean(counts == 0) < 0.45
+
+
+def test_folds_cross_validate():
+    pytest.importorskip("pyarrow")
+    model = fit_table(TABLE, "y", folds=3, **QUICK)
+    assert model.network.members == 3
+    found = model.training["cross_validation"]
+    seen, errors = folds(150, 3), []
+    rows = np.column_stack([TABLE["a"], TABLE["b"]])
+    for n, alone in enumerate(model.each()):
+        out = ~seen[:, n]
+        errors.append(np.sqrt(np.mean((alone.predict(rows[out])[:, 0] - TABLE["y"][out]) ** 2)))
+    assert found["rmse"]["mean"] == pytest.approx(np.mean(errors))
+    assert found["rmse"]["deviation"] == pytest.approx(np.std(errors, ddof=1))
+    assert model.training["folds"] == 3
+
+
+def test_predictions_come_with_their_spread(tmp_path):
+    pytest.importorskip("pyarrow")
+    model = fit_table(TABLE, "y", members=4, bootstrap=True, **QUICK)
+    save(model, tmp_path / "m.safetensors")
+    model = load(tmp_path / "m.safetensors")
+    rows = np.column_stack([TABLE["a"], TABLE["b"]])
+    each = np.stack([alone.predict(rows) for alone in model.each()])
+    mean, deviation, quantiles = model.predict(rows, return_std=True, quantiles=[0.1, 0.9])
+    np.testing.assert_allclose(mean, model.predict(rows), rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(deviation, each.std(axis=0))
+    assert quantiles.shape == (2, 150, 1)
+    assert (quantiles[0] <= quantiles[1]).all()
+    with pytest.raises(ValueError, match="quantiles"):
+        model.predict(rows, quantiles=[2])
+
+
+def test_probabilities_are_averaged():
+    pytest.importorskip("pyarrow")
+    model = fit_table(CLASSES, "y", members=3, epochs=3, hidden=(8,), recipe="tables")
+    rows = np.column_stack([TABLE["a"], TABLE["b"]])
+    p, deviation = model.predict_proba(rows, return_std=True)
+    np.testing.assert_allclose(p, model.predict_proba(rows), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(p.sum(axis=1), 1.0, rtol=1e-5)
+    assert deviation.max() > 0
+    with pytest.raises(ValueError, match="predict_proba"):
+        model.predict(rows, return_std=True)
+
+
+@pytest.mark.parametrize("recipe", ["plain", "tables"])
+def test_the_losses_of_left_out_rows_are_means(recipe):
+    pytest.importorskip("pyarrow")
+    from mlp_xp.tables.fitting import fit, loader_for, new_model, read_data
+    from mlp_xp.tables.options import TrainingOptions
+
+    options = TrainingOptions.of({"dataset": "diabetes", "folds": 4, "recipe": recipe, "epochs": 2})
+    data = read_data(options)
+    model = new_model(data)
+    *_, last = fit(data, model.network, loader_for(data.options, data.parts.training))
+    assert all(0.1 < member.validation_loss < 10 for member in last.members)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"folds": 3, "members": 4}, "folds"),
+        ({"folds": 3, "validation": 0.2}, "leave validation out"),
+        ({"bootstrap": True}, "members=8"),
+        ({"folds": 1}, "folds=1"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        fit_table(TABLE, "y", **QUICK, **options)
