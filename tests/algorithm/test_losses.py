@@ -28,10 +28,7 @@ from mlp_xp.settings.catalogue import resolve
 CPU = find_backend("cpu", "float64")
 DTYPES = ("float32", "float64")
 # By name: parameters, targets of one row, outputs.
-CASES = {
-    "squared_error": [({}, 2, 2)],
-    "half_squared_error": [({}, 2, 2)],
-    "absolute_error": [({}, 2, 2)],
+CASES = {name: [({}, 2, 2)] for name in LOSSES} | {
     "huber": [({}, 2, 2), ({"delta": 0.25}, 1, 1)],
     "pinball": [({}, 1, 1), ({"quantiles": (0.125, 0.5, 0.75)}, 2, 6)],
     "poisson": [({}, 2, 2), ({"deviance": True}, 2, 2)],
