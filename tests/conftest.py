@@ -89,6 +89,7 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "needs(*libraries): skipped, and reported, where one of them is not installed"
     )
+    config.addinivalue_line("markers", "every_backend: also over those that ask for no more than another one")
     device = config.getoption("device")
     if device != "cpu" and backends.gpu_of(device) is None:
         raise pytest.UsageError(f"--device {device}: must be cpu, cuda or cuda:N.")
@@ -98,6 +99,8 @@ def pytest_configure(config):
     needed = {*wanted, *required} | ({"cupy"} if device != "cpu" else set())
     config.stash[AVAILABLE], config.stash[MISSING] = {}, {}
     for name in backends.NAMES:
+        if wanted and name not in needed:  # to import torch takes seconds
+            continue
         try:
             config.stash[AVAILABLE][name] = backends.make(name, device)
         except backends.UnavailableError as reason:
@@ -143,8 +146,16 @@ def pytest_report_header(config):
 
 
 def pytest_generate_tests(metafunc):
-    if "backend_name" in metafunc.fixturenames:
-        metafunc.parametrize("backend_name", metafunc.config.stash[WANTED], scope="session")
+    if "backend_name" not in metafunc.fixturenames:
+        return
+    names = metafunc.config.stash[WANTED]
+    is_narrow = metafunc.definition.get_closest_marker("every_backend") is None
+    if is_narrow and not metafunc.config.getoption("backend"):
+        less = [*backends.ASK_FOR_LESS]
+        if "given" not in metafunc.fixturenames:  # which makes the difference
+            less.append("numpy-readonly")
+        names = [name for name in names if name not in less]
+    metafunc.parametrize("backend_name", names, scope="session")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bench import __main__ as command
-from bench import activations, batch_size, checkpoints, loader, memoisation, steps, streaming
+from bench import activations, batch_size, checkpoints, loader, memoisation, steps, streaming, tables
 from bench.harness import measure, results
 from bench.peers import loader as loader_peers
 from bench.peers import step as step_peers
@@ -51,13 +51,14 @@ def test_every_benchmark_is_known_to_the_command_and_asks_a_question():
 # Memoisation
 
 
-def test_memoisation_counts_paths_and_weights(device):
+def test_memoisation_counts_paths_and_weights(device, draws):
     result = memoisation.answer(quick=True, device=device)
     seed = row_of(result, "network", "4-3-2-1")
     assert seed["paths Π n"] == 4 * 3 * 2 * 1
     assert seed["weights Σ n n'"] == 4 * 3 + 3 * 2 + 2 * 1
     assert seed["without memo (µs)"] > 0
     assert all(row["memo (bytes)"] > 0 for row in result.rows)
+    draws(memoisation, result)
 
 
 @pytest.mark.parametrize("block", [1, 7, 50, 10**6])
@@ -102,23 +103,25 @@ def test_derivatives_that_differ_are_not_timed():
 # Checkpoints
 
 
-def test_checkpoints_are_written_after_every_epoch(device):
+def test_checkpoints_are_written_after_every_epoch(device, draws):
     result = checkpoints.answer(quick=True, device=device)
     (row,) = result.rows
     n_parameters = sum((a + 1) * b for a, b in itertools.pairwise(checkpoints.TOY_SIZES))
     assert row["checkpoint (bytes)"] > 3 * 4 * n_parameters  # weights, and Adam's two vectors
     assert 0 < row["checkpoint (s)"] < row["with a checkpoint (s)"]
+    draws(checkpoints, result)
 
 
 # Activations
 
 
-def test_activations_are_all_there_and_agree(device):
+def test_activations_are_all_there_and_agree(device, draws):
     result = activations.answer(quick=True, device=device)
     assert result.column("activation") == list(activations.MEASURED)
     assert row_of(result, "activation", "tanh")["f' is kept as"] == "a"
     assert row_of(result, "activation", "gelu")["f' is kept as"] == "f'(z)"
     assert all(seconds > 0 for seconds in result.column("epoch (s)"))
+    draws(activations, result)
 
 
 @pytest.mark.parametrize("name", activations.MEASURED)
@@ -146,7 +149,7 @@ def test_a_wrong_derivative_is_not_timed():
 # Batch sizes
 
 
-def test_batch_sizes_make_the_right_number_of_steps(device):
+def test_batch_sizes_make_the_right_number_of_steps(device, draws):
     result = batch_size.answer(quick=True, device=device)
     assert result.column("batch") == ["1", "10", "all 60"]
     assert result.column("steps an epoch") == [60, 6, 1]
@@ -155,6 +158,7 @@ def test_batch_sizes_make_the_right_number_of_steps(device):
     for curve in result.curves.values():
         assert curve["seconds"][0] == 0.0
         assert curve["loss"][-1] < curve["loss"][0]
+    draws(batch_size, result)
 
 
 def test_a_training_that_diverges_is_said_to(device):
@@ -168,7 +172,7 @@ def test_a_training_that_diverges_is_said_to(device):
 # Steps
 
 
-def test_libraries_train_alike():
+def test_libraries_train_alike(draws):
     trainings = (step_peers.TRAININGS[0], step_peers.TRAININGS[4])
     result = steps.answer(quick=True, device="cpu", trainings=trainings)
     why = ("not installed.", "(--compile).")
@@ -178,6 +182,7 @@ def test_libraries_train_alike():
     for row in result.rows:
         assert {name for name in step_peers.PEERS if row[name] is None} == absent
         assert row["mlp_xp ÷ products"] > 0
+    draws(steps, result)
 
 
 class TwoPeers:
@@ -218,12 +223,13 @@ def test_steps_are_for_the_cpu_and_known_peers():
 # Loader
 
 
-def test_loaders_are_timed_and_compared():
+def test_loaders_are_timed_and_compared(draws):
     result = loader.answer(quick=True, device="cpu")
     (row,) = result.rows
     assert row["mlp_xp ÷ np.take"] > 0
     absent = [name for name in loader_peers.PEERS if row[name] is None]
     assert [f"{name}: not installed." for name in absent] == result.notes[3:]
+    draws(loader, result)
 
 
 @pytest.mark.parametrize("wrong", [[0, 1, 2, 2], [0, 1, 2], [0, 1, 2, 3]])
@@ -237,7 +243,7 @@ def test_a_loader_that_passes_other_rows_is_not_timed(wrong):
 
 
 @pytest.mark.needs("pyarrow")
-def test_streaming_is_measured_in_three_parts(tmp_path):
+def test_streaming_is_measured_in_three_parts(tmp_path, draws):
     result = streaming.answer(quick=True, device="cpu", folder=tmp_path)
     sources = result.column("rows from")
     assert sources[:4] == ["memory", "mapped file"] * 2
@@ -246,6 +252,7 @@ def test_streaming_is_measured_in_three_parts(tmp_path):
     assert all(row["rows a second, before"] > 0 for row in result.rows[-3:])
     assert all(speed > 0 for speed in result.column("rows a second"))
     assert list(tmp_path.iterdir()) == []  # all is deleted
+    draws(streaming, result)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux shows it so")
@@ -259,6 +266,16 @@ def test_loading_is_measured_on_the_cpu():
     for benchmark in (loader, streaming):
         with pytest.raises(ValueError, match="CPU only"):
             benchmark.answer(quick=True, device="cuda")
+
+
+# Tables
+
+
+@pytest.mark.needs("pandas", "pyarrow", "sklearn")
+def test_tables_are_compared_with_trees(draws):
+    result = tables.answer(quick=True, device="cpu")
+    assert len(result.rows) >= len(tables.TOY_TABLES)
+    draws(tables, result)
 
 
 # What they share
@@ -340,17 +357,6 @@ def test_one_command_runs_benchmarks_and_writes_them(tmp_path):
         "memoisation.csv",
         "memoisation.png",
     }
-
-
-@pytest.mark.needs("matplotlib")
-@pytest.mark.parametrize("name", NAMES)
-def test_the_picture_can_be_drawn(name, tmp_path, need):
-    if name == "scaling":
-        need("mpi4py")
-    module = importlib.import_module(f"bench.{name}")
-    few = {"peers": ["matrix products"]} if name == "steps" else {}
-    module.answer(quick=True, device="cpu", **few).draw(tmp_path / "picture.png", module.draw)
-    assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
 def test_quick_results_are_not_kept(tmp_path):

@@ -23,13 +23,14 @@ def test_fast_steps_have_ratios_of_their_own():
     assert steps.table_row(training, {"mlp_xp": 8.0})["mlp_xp fast ÷ products"] is None
 
 
-def test_every_library_passes_whole_epochs():
+def test_every_library_passes_whole_epochs(in_this_process, draws):
     result = epochs.answer(quick=True, device="cpu")
     absent = {note.partition(":")[0] for note in result.notes if note.endswith("not installed.")}
     assert len(result.rows) == len(epoch_peers.CASES)
     for row in result.rows:
         assert {name for name in epoch_peers.PEERS if row[name] is None} == absent
         assert all(row[name] > 0 for name in epoch_peers.PEERS if name not in absent)
+    draws(epochs, result)
 
 
 @pytest.mark.parametrize("case", epoch_peers.CASES)
@@ -42,10 +43,11 @@ def test_an_epoch_lowers_the_loss(case, monkeypatch):
 
 
 @pytest.mark.needs("sklearn")
-def test_libraries_predict_alike():
+def test_libraries_predict_alike(in_this_process, draws):
     result = predict.answer(quick=True, device="cpu")  # its peers refuse predictions that are off
     assert len(result.rows) == len(predict_peers.SIZES) * len(predict.TOY_ROWS)
     assert all(row["scikit-learn ÷ mlp_xp"] > 0 for row in result.rows)
+    draws(predict, result)
 
 
 def test_a_library_that_predicts_something_else_is_refused(monkeypatch):
@@ -55,7 +57,7 @@ def test_a_library_that_predicts_something_else_is_refused(monkeypatch):
         predict_peers.time_predictions("other", (3, 4, 1), 5, 0.0)
 
 
-def test_growth_is_that_of_the_multiplications():
+def test_growth_is_that_of_the_multiplications(draws):
     result = growth.answer(quick=True, device="cpu")
     assert set(result.column("what grows")) == set(growth.SERIES)
     rows = [row for row in result.rows if row["what grows"] == "rows"]
@@ -63,6 +65,7 @@ def test_growth_is_that_of_the_multiplications():
     for row in result.rows:
         assert row["epoch (s)"] > 0
         assert row["peak ÷ least"] >= 1
+    draws(growth, result)
 
 
 def test_a_wide_step_takes_little_more_memory_than_it_must():

@@ -8,7 +8,7 @@ from bench.peers import estimator as estimator_peers
 pytestmark = pytest.mark.needs("sklearn")
 
 
-def test_both_libraries_fit_predict_and_are_pickled():
+def test_both_libraries_fit_predict_and_are_pickled(in_this_process, draws):
     result = estimators.answer(quick=True, device="cpu")  # losses that differ are refused
     n_whole = len(estimator_peers.SOLVERS)
     n_measured = len(estimator_peers.BATCHES) + len(estimator_peers.TOY_PREDICTED) + 1
@@ -16,6 +16,7 @@ def test_both_libraries_fit_predict_and_are_pickled():
     assert all(row[name] > 0 for row in result.rows for name in estimator_peers.MODULES)
     pickles = [row for row in result.rows if row["measured"] == "pickle (bytes)"]
     assert all(row["mlp_xp"] <= row["scikit-learn"] for row in pickles)
+    draws(estimators, result)
 
 
 def test_losses_that_differ_are_refused(monkeypatch):

@@ -67,7 +67,7 @@ def test_the_way_back_is_that_of_backprop():
 
 
 @pytest.mark.needs("mpi4py")
-def test_all_of_it_at_toy_size(monkeypatch):
+def test_all_of_it_at_toy_size(monkeypatch, draws):
     few = (scaling.TRAININGS[0], scaling.TRAININGS[4])
     monkeypatch.setattr(scaling, "TRAININGS", few)
     monkeypatch.setattr(scaling, "SCALED", (1,))
@@ -81,6 +81,7 @@ def test_all_of_it_at_toy_size(monkeypatch):
         if one["interconnect"] == other["interconnect"]:
             assert other["global batch for 80%"] > one["global batch for 80%"]
     assert sum("A model, not measured" in note for note in result.notes) == len(scaling.INTERCONNECTS)
+    draws(scaling, result)
 
 
 def test_it_is_for_the_cpu():

@@ -17,6 +17,8 @@ from mlp_xp.optimizers import LBFGS, OPTIMIZERS
 from mlp_xp.rows.loader import Loader
 from mlp_xp.training import train
 
+pytestmark = pytest.mark.every_backend
+
 CPU = find_backend("cpu", "float64")
 
 

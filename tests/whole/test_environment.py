@@ -11,11 +11,11 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 CONDA = (ROOT / "environment.yml").read_text()
 
-REQUIREMENT = re.compile(r"([a-z0-9-]+)(?:\[([a-z0-9,]+)\])?(?:>=([0-9.]+))?")
+REQUIREMENT = re.compile(r"([a-z0-9-]+)(?:\[([a-z0-9,]+)\])?(?:>=([0-9.]+))?(?:; sys_platform != '\w+')?")
 
 
 def parse(requirement):
-    """Split ``name[extra,extra]>=bound``; any other spelling fails."""
+    """Split ``name[extra,extra]>=bound``, for all systems or all but one; any other spelling fails."""
     name, extras, bound = REQUIREMENT.fullmatch(requirement).groups()
     return name, tuple(extras.split(",")) if extras else (), bound
 
