@@ -10,7 +10,7 @@ import unittest
 import backends
 import pytest
 import sklearn
-from sklearn.utils.estimator_checks import estimator_checks_generator
+from scikit_learn_checks import with_checks
 
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.machine import cuda
@@ -43,16 +43,10 @@ INSTANCES = [
 ]
 
 
-CHECKS = [
-    pytest.param(estimator, check, id=f"{number}-{check.func.__name__}")
-    for number, instance in enumerate(INSTANCES)
-    for estimator, check in estimator_checks_generator(instance)
-]
-
 MAY_SKIP = ("cupy", "dpnp", "cuda", "xpu", "mps", "decision_function")
 
 
-@pytest.mark.parametrize(("estimator", "check"), CHECKS)
+@with_checks(INSTANCES)
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_scikit_learns_checks(estimator, check):
     if getattr(check, "keywords", {}).get("array_namespace") == "cupy" and (problem := cuda.problem()):

@@ -4,9 +4,9 @@ import pickle
 
 import numpy as np
 import pytest
+from scikit_learn_checks import with_checks
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from mlp_xp import MLPClassifier, MLPRegressor, TableClassifier, TableRegressor, fit_table
 
@@ -20,7 +20,7 @@ NOT_PROMISED = {
 }
 
 
-@parametrize_with_checks(
+@with_checks(
     [TableRegressor(**SMALL), TableClassifier(**SMALL)], expected_failed_checks=lambda _: NOT_PROMISED
 )
 def test_scikit_learns_checks(estimator, check):
