@@ -4,6 +4,14 @@ from typing import Any
 
 from mlp_xp.network import Network
 
+try:
+    from sklearn.callback import CallbackSupportMixin as _mixin
+except ModuleNotFoundError:  # scikit-learn before 1.9
+    _mixin = type("NoCallbacks", (), {})
+
+CallbackSupport: Any = _mixin
+"""The base class that brings `set_callbacks`, where scikit-learn has it; else one that brings nothing."""
+
 
 class Listeners:
     """Tells the callbacks of a fit of its epochs.

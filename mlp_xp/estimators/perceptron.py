@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse
 from sklearn import get_config
-from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from mlp_xp.backprop import backprop
 from mlp_xp.estimators.array_home import HOST, Home, home_of, on_host, seen_by_host, stays
+from mlp_xp.estimators.callbacks import CallbackSupport
 from mlp_xp.estimators.numeric import refuse_dates, refuse_non_finite, refuse_overflow, refuse_texts
 from mlp_xp.estimators.parameters import Parameters, hidden_activations
 from mlp_xp.estimators.rows import dense_pieces
@@ -34,7 +34,7 @@ class Built(NamedTuple):
     arrays: tuple[Any, ...]
 
 
-class Perceptron(CallbackSupportMixin, Parameters):
+class Perceptron(CallbackSupport, Parameters):
     """What both estimators share."""
 
     def __sklearn_tags__(self) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import sklearn.neural_network as peers
+from scikit_learn_checks import SINCE_1_9
 from sklearn.base import clone
 from sklearn.datasets import load_digits, make_classification
 from sklearn.exceptions import DataConversionWarning, NotFittedError
@@ -64,7 +65,7 @@ def test_the_docstring_has_every_parameter_and_attribute(kind):
 
 
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS)
-@pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
+@pytest.mark.parametrize("solver", ["adam", "sgd", pytest.param("lbfgs", marks=SINCE_1_9)])
 @pytest.mark.parametrize("early", [False, True])
 def test_every_method_and_fitted_attribute(ours, theirs, solver, early):
     target = y if ours is MLPClassifier else real
@@ -154,6 +155,7 @@ def test_options_that_do_not_go_together():
         MLPRegressor(device="gpu").fit(x, real)
 
 
+@SINCE_1_9
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS)
 def test_bad_data_are_refused_as_scikit_learn_refuses_them(ours, theirs):
     target = y if ours is MLPClassifier else real
@@ -305,7 +307,7 @@ def test_pipeline_and_search():
     np.testing.assert_allclose(cross_val_score(pipeline, x, y, cv=3), cross_val_score(theirs, x, y, cv=3))
 
 
-@pytest.mark.parametrize("library", ["pandas", "polars"])
+@pytest.mark.parametrize("library", ["pandas", pytest.param("polars", marks=SINCE_1_9)])
 def test_feature_names(library, need):
     need(library)
     frames = importlib.import_module(library)

@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from scikit_learn_checks import SINCE_1_9
 from sklearn.datasets import load_diabetes, load_iris, make_classification
 from sklearn.metrics import log_loss, mean_absolute_error, r2_score
 
@@ -322,6 +323,7 @@ def test_time_budget_and_callable():
     assert lbfgs.validation_scores_[0] == pytest.approx(lbfgs.score(x, real))
 
 
+@SINCE_1_9
 def test_scikit_learns_callbacks():
     from sklearn import callback
 
@@ -333,6 +335,7 @@ def test_scikit_learns_callbacks():
     assert scores[-1] == pytest.approx(model.score(x, real))
 
 
+@SINCE_1_9
 def test_progress_bar_of_scikit_learn():
     from sklearn import callback
 

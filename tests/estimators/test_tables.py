@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from scikit_learn_checks import with_checks
+from scikit_learn_checks import SINCE_1_9, with_checks
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
@@ -55,7 +55,7 @@ def polars_frame(table):
 
 FRAMES = [
     pytest.param(pandas_frame, marks=pytest.mark.needs("pandas"), id="pandas"),
-    pytest.param(polars_frame, marks=pytest.mark.needs("pandas", "polars"), id="polars"),
+    pytest.param(polars_frame, marks=[pytest.mark.needs("pandas", "polars"), SINCE_1_9], id="polars"),
 ]
 
 
