@@ -9,7 +9,7 @@ Seen = TypeVar("Seen")
 """What a fold makes of losses."""
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class History:
     """The past of one training run, on the host.
 
@@ -69,6 +69,15 @@ class History:
             seen = step(seen, losses[at])
         self._folded[key] = (losses, n, seen)
         return seen
+
+    def __repr__(self) -> str:
+        """Where the run is, and its latest and best losses."""
+        losses = {"train_loss": self.train_losses, "validation_loss": self.validation_losses}
+        latest = "".join(f"{name}={each[-1]:.6g}, " for name, each in losses.items() if each)
+        return (
+            f"History(epochs={len(self.train_losses)}, step={self.step}, {latest}"
+            f"best_epoch={self.best_epoch}, best_loss={self.best_loss:.6g}, seconds={self.seconds:.1f})"
+        )
 
     @property
     def watched(self) -> list[float]:

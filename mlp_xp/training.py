@@ -27,7 +27,7 @@ from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.gather import CHECKED_ROWS, check_rows
 from mlp_xp.rows.loader import Loader
 from mlp_xp.rows.source import refuse_weights
-from mlp_xp.run.epoch import Epoch
+from mlp_xp.run.epoch import Epoch, Epochs
 from mlp_xp.run.full_batch import Search
 from mlp_xp.run.monitor import LossMonitor
 from mlp_xp.run.rates import Rates
@@ -243,7 +243,7 @@ def train(
     stopped = monitor.reason() if history.train_losses else None
     if state is not None and stopped is None:
         training.say_what_differs(state)
-    return run(training, monitor, keep=keep, stopped=stopped, threads=threads)
+    return Epochs(run(training, monitor, keep=keep, stopped=stopped, threads=threads))
 
 
 def _monitor(training: Training, validation: Any, each: Sequence["Settings"]) -> LossMonitor:

@@ -6,7 +6,7 @@ import numpy as np
 
 from mlp_xp.machine.staging import Runtime, Staging
 from mlp_xp.rows.batch import Chunk, Gathered
-from mlp_xp.rows.order import RowNumbers
+from mlp_xp.rows.order import RowNumbers, row_numbers
 from mlp_xp.rows.source import Source, Taken
 
 
@@ -43,24 +43,9 @@ class Gatherer:
         self.weighted = source.has_weights
         self.n_gathered = 0
 
-    def _index(self, start: int, stop: int) -> np.ndarray:
-        """The row numbers that the order gives; a source takes those out of range for the nearest row."""
-        index = np.asarray(self.order[start:stop], dtype=np.int64)
-        if start == stop:
-            return index
-        last = self.source.n_rows - 1
-        # Without its sign a negative number is too large: one pass, not two.
-        if index.shape != (stop - start,) or index.view(np.uint64).max() > last:
-            within = f" from {index.min()} to {index.max()}" if index.size else ""
-            raise ValueError(
-                f"the order gives numbers{within} of shape {index.shape} for positions {start} ... "
-                f"{stop - 1}: needed are {stop - start} row numbers from 0 to {last}."
-            )
-        return index
-
     def __call__(self, ranges: list[tuple[int, int]], slot: int) -> Gathered:
         """The rows of some ranges of positions, one after the other; valid until the slot is filled again."""
-        parts = [self._index(start, stop) for start, stop in ranges]
+        parts = [row_numbers(self.order, start, stop, self.source.n_rows) for start, stop in ranges]
         index = parts[0] if len(parts) == 1 else np.concatenate(parts)
         self.n_gathered += len(index)
         if self.take is not None:

@@ -20,7 +20,7 @@ from mlp_xp.rows.class_weights import ClassWeighted
 from mlp_xp.rows.device_arrays import ResidentSource, is_elsewhere
 from mlp_xp.rows.gather import Gatherer
 from mlp_xp.rows.member_weights import MemberWeighted
-from mlp_xp.rows.order import ORDERS, Order, Sequential, Shuffled
+from mlp_xp.rows.order import ORDERS, Order, Sequential, Shuffled, check_order
 from mlp_xp.rows.prefetch import SLOTS, Pace, prefetched
 from mlp_xp.rows.source import Source, as_source, is_source, refuse_weights
 from mlp_xp.settings import checks
@@ -141,6 +141,8 @@ class Loader:
         self.memory_limit, self.batch_bound = memory_limit, "given"
         self.batch_size = self._batch_rows(batch_size)
         self.order = self._order(self.source.order or "shuffled" if order is None else order)
+        if callable(order) and not isinstance(order, (type, *ORDERS.values())):
+            check_order(self.order, self.n_rows, seed)
         self.prefetch = prefetch
         self._pace = Pace()
         self._next_epoch = 0
@@ -231,6 +233,19 @@ class Loader:
                 "dtype out, or give both the same."
             )
         return network_backend
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return self.steps_per_epoch
+
+    def __repr__(self) -> str:
+        """Its rows, and how they become batches."""
+        source = self.source
+        return (
+            f"Loader(n_rows={self.n_rows}, n_features={source.n_features}, n_targets={source.n_targets}, "
+            f"batch_size={self.batch_size}, steps_per_epoch={len(self)}, order={self.order!r}, "
+            f"seed={self.seed})"
+        )
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches of the next epoch; their arrays are the caller's own."""

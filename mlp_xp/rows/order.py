@@ -9,6 +9,7 @@ order takes less than 32 MB.
 Sorted in order of increasing randomness: `Sequential`, `Blocks`, `Shuffled`, `WithReplacement`.
 """
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -33,6 +34,43 @@ class Order(Protocol):
 
     def __call__(self, n_rows: int, seed: int, epoch: int, /) -> RowNumbers:
         """The rows of one epoch."""
+
+
+def row_numbers(rows: RowNumbers, start: int, stop: int, n_rows: int) -> Integers:
+    """Those of positions start..stop, checked: a source would take one out of range for the nearest row."""
+    index: Integers = np.asarray(rows[start:stop], dtype=np.int64)
+    if start == stop:
+        return index
+    # Without its sign a negative number is too large: one pass, not two.
+    if index.shape != (stop - start,) or index.view(np.uint64).max() >= n_rows:
+        within = f" from {index.min()} to {index.max()}" if index.size else ""
+        raise ValueError(
+            f"the order gives numbers{within} of shape {index.shape} for positions {start} ... {stop - 1}: "
+            f"needed are {stop - start} row numbers from 0 to {n_rows - 1}."
+        )
+    return index
+
+
+CHECKED = 1000
+"""Positions at either end of an epoch that are looked at when an order is given."""
+
+
+def check_order(order: Order, n_rows: int, seed: int) -> None:
+    """Refuse an order of a user's own that gives no row numbers; one that draws does so in a copy.
+
+    Raises
+    ------
+    ValueError
+        It says for which positions, and what they have.
+    """
+    rows, most = copy.deepcopy(order)(n_rows, seed, 0), min(n_rows, CHECKED)
+    for start in sorted({0, n_rows - most}):
+        kind = np.asarray(rows[start : start + most]).dtype
+        if kind.kind not in "iu":
+            raise ValueError(
+                f"the order gives {kind}, where whole numbers are needed: those of rows, from 0."
+            )
+        row_numbers(rows, start, start + most, n_rows)
 
 
 # Positions evaluated together: 0.5 MB of row numbers, and temporaries that fit a level-2 cache.

@@ -1,6 +1,9 @@
 """What a run yields after each epoch."""
 
 import dataclasses
+import warnings
+from collections.abc import Generator
+from typing import Any
 
 from mlp_xp.machine.array_api import Array
 from mlp_xp.run.state import Member, Training, TrainingState
@@ -45,7 +48,7 @@ class Epoch:
     n_rows: int
     seconds: float
     is_best: bool
-    best_parameters: Array
+    best_parameters: Array = dataclasses.field(repr=False)
     stopped: str | None
     training: Training = dataclasses.field(repr=False, compare=False)
     members: tuple[Member, ...] = ()
@@ -57,6 +60,37 @@ class Epoch:
         stopped, bit for bit.
         """
         return self.training.state()
+
+
+class Epochs(Generator[Epoch]):
+    """The epochs of a run, each of which is trained when it is asked for."""
+
+    def __init__(self, made: Generator[Epoch]) -> None:
+        self._made, self._was_asked = made, False
+
+    def send(self, value: None) -> Epoch:
+        """Train one more epoch."""
+        self._was_asked = True
+        return self._made.send(value)
+
+    def throw(self, *error: Any) -> Epoch:
+        """Raise an error where the run waits."""
+        return self._made.throw(*error)
+
+    def close(self) -> None:
+        """End the run."""
+        self._was_asked = True
+        self._made.close()
+
+    def __del__(self) -> None:
+        """Warn where nobody asked for an epoch, so that nothing was trained."""
+        if not self._was_asked:
+            warnings.warn(
+                "nothing was trained: train() gives epochs, and trains each when it is asked for. Write "
+                "`for epoch in train(...):`.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
 
 def epoch_now(training: Training, stopped: str | None) -> Epoch:

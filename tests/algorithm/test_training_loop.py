@@ -786,12 +786,25 @@ def test_numbers_that_float32_rounds_together_are_said(what, rng):
     seconds = 1_700_000_000.0 + rng.integers(0, 1000, (40, 1))
     x, y = (seconds, np.zeros((40, 1))) if what == "x" else (np.ones((40, 1)), seconds)
     with pytest.warns(UserWarning, match=rf"{what}\[:, 0\]: float32 has steps of 203 at 1.7e\+09"):
-        train(Network((1, 1)), Loader(x, y, batch_size=10))
+        train(Network((1, 1)), Loader(x, y, batch_size=10)).close()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        train(Network((1, 1), dtype="float64"), Loader(x, y, batch_size=10))
+        train(Network((1, 1), dtype="float64"), Loader(x, y, batch_size=10)).close()
         train(
             Network((1, 2)),
             Loader(np.ones((40, 1)), seconds[:, 0] > 0, batch_size=10),
             loss="softmax_cross_entropy",
-        )
+        ).close()
+
+
+def test_a_run_that_nobody_iterates_warns(rng):
+    loader = Loader(rng.normal(size=(40, 1)), rng.normal(size=40), batch_size=10)
+    with pytest.warns(RuntimeWarning, match="nothing was trained: train.. gives epochs"):
+        train(Network((1, 1)), loader)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        epochs = train(Network((1, 1)), loader, max_epochs=3)
+        assert "best_parameters" not in repr(next(epochs))
+        assert repr(next(epochs).training.history).startswith("History(epochs=2, step=8, train_loss=")
+        epochs.close()
+        assert list(epochs) == []

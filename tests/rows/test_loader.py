@@ -224,15 +224,32 @@ def test_an_order_of_ones_own():
 
     found = read(Loader(x, y, batch_size=2, order=backwards, seed=8).batches(3, CPU))
     assert numbers(found).tolist() == [4, 3, 2, 1, 0]
-    assert calls == [(5, 8, 3)]
+    assert calls == [(5, 8, 0), (5, 8, 3)]  # the first when it is checked
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 5], [0, 1, -1, 3, 4], [0, 1, 2], np.zeros((5, 1), dtype=int)])
 def test_an_order_that_names_no_rows_is_refused(order):
     x, y, _ = rows(5)
-    loader = Loader(x, y, batch_size=5, order=lambda n_rows, seed, epoch: order)
-    with pytest.raises(ValueError, match="order"):
-        read(loader.batches(0, CPU))
+    with pytest.raises(ValueError, match="the order gives"):
+        Loader(x, y, batch_size=5, order=lambda n_rows, seed, epoch: order)
+    good = [0, 1, 2, 3, 4]
+    loader = Loader(x, y, batch_size=5, order=lambda n_rows, seed, epoch: order if epoch else good)
+    with pytest.raises(ValueError, match="the order gives"):
+        read(loader.batches(1, CPU))
+
+
+def test_an_order_of_halves_is_refused():
+    x, y, _ = rows(5)
+    with pytest.raises(ValueError, match="the order gives float64, where whole numbers are needed"):
+        Loader(x, y, order=lambda n_rows, seed, epoch: np.arange(n_rows) / 2)
+
+
+def test_a_loader_says_what_it_is():
+    x, y, _ = rows(5)
+    loader = Loader(x, y, batch_size=2)
+    assert len(loader) == len(list(loader)) == 3
+    assert repr(loader).startswith(f"Loader(n_rows=5, n_features={x.shape[1]}, n_targets=1, batch_size=2, ")
+    assert "order=Shuffled()" in repr(loader)
 
 
 @pytest.mark.parametrize(("prefetch", "buffers"), [("never", 1), ("always", 3)])
