@@ -7,6 +7,7 @@ from mlp_xp.cli.commands import Train
 from mlp_xp.cli.printing import say as say_line
 from mlp_xp.history import History
 from mlp_xp.machine.data_parallel import Ranks, world
+from mlp_xp.rows.fingerprint import fingerprint
 from mlp_xp.rows.source import Source
 from mlp_xp.run.state import TrainingState
 from mlp_xp.saved.checkpoint import (
@@ -15,7 +16,6 @@ from mlp_xp.saved.checkpoint import (
     configuration_in,
     decode,
     encode,
-    fingerprint,
     interruptible,
 )
 from mlp_xp.settings.spelling import given, spelled

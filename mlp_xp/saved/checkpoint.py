@@ -7,7 +7,6 @@ the system lets go of when the process ends, however it ends.
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -16,7 +15,7 @@ import stat
 import sys
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ import safetensors.numpy
 from mlp_xp.history import History
 from mlp_xp.machine.main_memory import require
 from mlp_xp.machine.whole_file import PART, open_plain, write_whole
-from mlp_xp.rows.source import Source, passes, read
+from mlp_xp.rows.fingerprint import same_data
 from mlp_xp.run.state import Training, TrainingState
 from mlp_xp.saved.model_file import checksum
 from mlp_xp.settings import checks
@@ -39,12 +38,6 @@ FORMAT = 1
 
 KEPT = 3
 """Checkpoints that stay in the folder; older ones are deleted."""
-
-FINGERPRINT_BYTES = 64 << 20
-"""A data set that takes no more, as float64, has a fingerprint of one part; of a larger one"""
-
-FINGERPRINT_ROWS = 1024
-"""so many rows, evenly spread, are looked at by themselves, too."""
 
 NAME = re.compile(r"checkpoint-(\d{9})-(\d{12})\.safetensors")
 
@@ -487,38 +480,6 @@ ALIKE = ("last_good", "best")
 
 FINITE = ("parameters", "last_good", "best", "epoch.values", "epoch.divisors")
 """Arrays without which a run goes nowhere if they are not finite."""
-
-
-def fingerprint(source: Source) -> str:
-    """A checksum of a source's sizes and of all of its rows.
-
-    Where they are many it has two parts: that of 1,024 rows evenly spread, which earlier checkpoints have
-    alone, and that of all.
-    """
-    n_columns = source.n_features + source.n_targets + 1
-    sizes = f"{source.n_rows} {source.n_features} {source.n_targets}".encode()
-    if source.n_rows * n_columns * 8 <= FINGERPRINT_BYTES:
-        starts = range(0, source.n_rows, FINGERPRINT_ROWS)
-        parts = (np.arange(each, min(each + FINGERPRINT_ROWS, source.n_rows)) for each in starts)
-        return _digest(sizes, source, (read(source, part) for part in parts))
-    spread = np.unique(np.linspace(0, source.n_rows - 1, FINGERPRINT_ROWS).astype(np.int64))
-    some = _digest(sizes, source, [read(source, spread)])
-    return f"{some}:{_digest(sizes, source, (part[1:] for part in passes(source)))}"
-
-
-def _digest(sizes: bytes, source: Source, parts: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> str:
-    """SHA-256 of sizes and of parts of rows: inputs, targets and weights of each."""
-    digest = hashlib.sha256(sizes)
-    for x, y, weight in parts:
-        for values in (x, y, weight) if source.has_weights else (x, y):
-            digest.update(values.data)
-    return digest.hexdigest()
-
-
-def same_data(kept: str | None, now: str | None) -> bool:
-    """Whether two fingerprints are of the same rows, as far as both say."""
-    parts = zip((kept or "").split(":"), (now or "").split(":"), strict=False)
-    return all(one == other for one, other in parts)
 
 
 def _lock(path: Path) -> Any:

@@ -16,9 +16,10 @@ from arrays import readonly
 
 from mlp_xp import Loader, Network, train
 from mlp_xp.machine.whole_file import PART
+from mlp_xp.rows import fingerprint as fingerprints
 from mlp_xp.rows.arrays import ArraySource
-from mlp_xp.saved import checkpoint
-from mlp_xp.saved.checkpoint import KEPT, Checkpoints, decode, encode, fingerprint, same_data
+from mlp_xp.rows.fingerprint import fingerprint, same_data
+from mlp_xp.saved.checkpoint import KEPT, Checkpoints, decode, encode
 from mlp_xp.settings.interval import Interval
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /sys")
@@ -526,7 +527,7 @@ def test_sigkill_at_any_moment(tmp_path):
 
 def test_the_fingerprint_of_many_rows_sees_each_of_them(monkeypatch, rng):
     x, y = rng.normal(size=(5_000, 3)), rng.normal(size=5_000)
-    monkeypatch.setattr(checkpoint, "FINGERPRINT_BYTES", 1_000)
+    monkeypatch.setattr(fingerprints, "WHOLE_BYTES", 1_000)
     before = fingerprint(ArraySource(readonly(x), readonly(y)))
     assert same_data(before, before)
     assert same_data(before.partition(":")[0], before)  # that of an earlier checkpoint
