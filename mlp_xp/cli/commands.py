@@ -14,6 +14,7 @@ from mlp_xp.tables.options import (
     MEMORY,
     NETWORK,
     TRAINING,
+    AppliedOptions,
     DeviceOptions,
     PredictionOptions,
     TargetOptions,
@@ -147,7 +148,7 @@ class Predict(OfModel, Talking, PredictionOptions):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluate(OfModel, Talking, TargetOptions, DeviceOptions):
+class Evaluate(OfModel, Talking, TargetOptions, AppliedOptions, DeviceOptions):
     """Compare a model's predictions with the targets of a table.
 
     The data has the columns and targets that the model was trained on, in any order. Metrics are in the

@@ -6,7 +6,7 @@ import json
 from mlp_xp.cli.commands import Evaluate
 from mlp_xp.cli.files import given_data
 from mlp_xp.cli.metric_tables import metric_tables
-from mlp_xp.cli.predict import known_names, no_data, with_names
+from mlp_xp.cli.predict import known_names, no_data, say_unlike, with_names
 from mlp_xp.cli.printing import aligned, say, show
 from mlp_xp.cli.progress import reading
 from mlp_xp.saved.model_file import load
@@ -15,6 +15,7 @@ from mlp_xp.tables.evaluation import assess
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TableOptions
 from mlp_xp.tables.reading import for_model, open_for, open_table
+from mlp_xp.tables.unlike import Watched, refuse_unlike
 
 
 def evaluate(options: Evaluate) -> None:
@@ -35,8 +36,13 @@ def evaluate(options: Evaluate) -> None:
             table = for_model(table, fitted)
         for line in table.unseen:
             say(line)
-        result = assess(fitted, table.source, seed=0).description()
-    result |= {"rows_measured": table.source.n_rows, "model": str(options.model)}
+        if options.strict:
+            refuse_unlike(table.source, fitted)
+        watched = Watched(table.source, fitted)
+        result = assess(fitted, watched, seed=0).description()
+    if not options.quiet:
+        say_unlike(watched)
+    result |= {"unlike": watched.found(), "rows_measured": table.source.n_rows, "model": str(options.model)}
     show(json.dumps(result) if options.as_json else "\n\n".join(map(aligned, metric_tables(result))))
 
 

@@ -27,11 +27,15 @@ from mlp_xp.tables.files.column_kinds import Progress
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TableOptions
 from mlp_xp.tables.reading import Table, open_inputs, open_table
+from mlp_xp.tables.unlike import Watched, refuse_unlike
 
 FORMULA = frozenset("=+-@\t\r\n＝＋－＠")
 """How a text begins that a spreadsheet takes for a formula, unless it is a number."""
 
 NUMBER = re.compile(r"[+-]?\d[\d., ]*(e[+-]?\d+)?%?", re.IGNORECASE | re.ASCII)
+
+MOST_UNLIKE = 5
+"""Columns that are unlike those of training, of which it is said."""
 
 OTHER_FORMATS = {".npy", ".npz", ".safetensors"}.union(*(form.suffixes for form in FORMATS.values()))
 
@@ -59,21 +63,45 @@ def predict(options: Predict) -> None:
             fitted, table = with_inputs(loaded, here, progress)
         for line in table.unseen:
             say(line)
+        if options.strict:
+            refuse_unlike(table.source, fitted)
+        watched = Watched(table.source, fitted)
         written = Predictions(
-            fitted, table, proba=options.proba, kept=kept, kept_rows=rows, safe=options.safe_csv
+            fitted,
+            dataclasses.replace(table, source=watched),
+            proba=options.proba,
+            kept=kept,
+            kept_rows=rows,
+            safe=options.safe_csv,
         )
         to_output = options.as_json and options.out == "-"
         n_rows = written.write_json() if to_output else written.write_csv(options.out)
     if options.as_json and options.out != "-":
-        found = {"predictions": n_rows, "columns": written.columns, "out": options.out}
+        found = {
+            "predictions": n_rows,
+            "columns": written.columns,
+            "out": options.out,
+            "unlike": watched.found(),
+        }
         show(json.dumps(found | {"model": str(options.model)}))
     elif not options.quiet and options.out != "-":
         say(f"{options.out}: {n_rows:,} predictions")
+    if not options.quiet:
+        say_unlike(watched)
     if written.n_formulas and not options.safe_csv and not options.quiet:
         say(
             f"{written.n_formulas:,} text{'s' * (written.n_formulas > 1)} would be computed by a spreadsheet "
             f"(=1+1): {spelled('safe_csv')} writes a ' before each"
         )
+
+
+def say_unlike(watched: Watched) -> None:
+    """Say what of the rows is unlike those that the model was trained on."""
+    said = watched.sentences()
+    for line in said[:MOST_UNLIKE]:
+        say(line)
+    if len(said) > MOST_UNLIKE:
+        say(f"... and {len(said) - MOST_UNLIKE} columns more")
 
 
 def no_data(options: TableOptions) -> str | None:

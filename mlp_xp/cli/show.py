@@ -27,7 +27,17 @@ COLUMNS_SHOWN = 20
 LEVELS_SHOWN = 5
 """Levels of a column that are listed."""
 
-TRAINING = ("rows", "held_out_rows", "epochs", "stopped", *TrainingOptions.described())
+TRAINING = (
+    "mlp_xp",
+    "recipe",
+    "data",
+    "rows",
+    "held_out_rows",
+    "test_rows",
+    "epochs",
+    "stopped",
+    *TrainingOptions.described(),
+)
 """What is said about a training, in this order."""
 
 

@@ -10,6 +10,7 @@ from mlp_xp.machine.data_parallel import Ranks
 from mlp_xp.network import Network
 from mlp_xp.optimizers import OPTIMIZERS
 from mlp_xp.regularizers import ElasticNet
+from mlp_xp.rows.fingerprint import fingerprint
 from mlp_xp.rows.loader import Loader
 from mlp_xp.rows.order import Shuffled
 from mlp_xp.rows.source import Source
@@ -28,6 +29,7 @@ from mlp_xp.tables.reading import Table, check_targets, for_model, for_task, ope
 from mlp_xp.tables.recipe import NEW_IN_RECIPES, initializers, loss_for, settled, uses_tables
 from mlp_xp.tables.split import Split, split, split_for
 from mlp_xp.training import train
+from mlp_xp.version import VERSION
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,7 +307,10 @@ def training_notes(
     noted |= {name: found[name] for name in RESULTS if found.get(name)}
     if len(noted.get("classes", ())) > MOST_CLASSES:
         del noted["classes"]
+    source = data.table.source
     return noted | {
+        "mlp_xp": VERSION,
+        "data": None if source.order is not None else fingerprint(source),
         "epochs": epochs,
         "stopped": stopped,
         "rows": data.parts.raw_training.n_rows,

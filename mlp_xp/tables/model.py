@@ -114,6 +114,7 @@ class TableModel(Interpretation):
         """Everything but the network, for a model file."""
         return {
             "inputs": self.inputs.description(),
+            "ranges": {name: list(ends) for name, ends in self.inputs.ranges.items()},
             "targets": self.targets.description(),
             "levels": self.levels,
             "loss": self.described_loss,
@@ -135,7 +136,10 @@ class TableModel(Interpretation):
         ValueError, TypeError, KeyError
             It describes no model around this network.
         """
-        inputs, targets = Inputs.of(description["inputs"]), Targets.of(description["targets"])
+        inputs, targets = (
+            Inputs.of(description["inputs"], description.get("ranges")),
+            Targets.of(description["targets"]),
+        )
         levels, training = description["levels"], description["training"]
         if levels is not None and not all(isinstance(level, str) for level in levels):
             raise TypeError("the name of a class is no text")

@@ -351,6 +351,18 @@ class TargetOptions(TableOptions):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class AppliedOptions(Options):
+    """How a model is applied to a table."""
+
+    strict: bool = option(
+        False,
+        DATA,
+        "Refuse rows unlike those of training: unknown texts, new gaps, values outside the range.",
+        shown="off",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DeviceOptions(Options):
     """Where to compute."""
 
@@ -845,7 +857,7 @@ class TrainingOptions(TargetOptions, DeviceOptions):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PredictionOptions(TableOptions, DeviceOptions):
+class PredictionOptions(TableOptions, AppliedOptions, DeviceOptions):
     """A model's predictions for a table."""
 
     keep: str = option(

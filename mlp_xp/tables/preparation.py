@@ -285,9 +285,12 @@ class Inputs:
     ----------
     columns : tuple of Number, Date, Category or Constant
         Each name once.
+    ranges : mapping of str to (float, float)
+        The least and the largest number or date of columns in the training part, where that is known.
     """
 
     columns: tuple[Column, ...]
+    ranges: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         """Check the names."""
@@ -320,8 +323,8 @@ class Inputs:
         return [{"treatment": names[type(column)], **_fields(column)} for column in self.columns]
 
     @classmethod
-    def of(cls, description: Sequence[Mapping[str, Any]]) -> "Inputs":
-        """What `description` describes.
+    def of(cls, description: Sequence[Mapping[str, Any]], ranges: Any = None) -> "Inputs":
+        """What `description` describes, and between which values its columns were.
 
         Raises
         ------
@@ -332,7 +335,8 @@ class Inputs:
             old = Targets.of(description)
             numbers = zip(old.names, old.means, old.scales, strict=True)
             return cls(tuple(Number(name, mean, scale, median=mean) for name, mean, scale in numbers))
-        return cls(tuple(_column_of(**described) for described in description))
+        known = {str(name): (float(low), float(high)) for name, (low, high) in dict(ranges or {}).items()}
+        return cls(tuple(_column_of(**described) for described in description), known)
 
     def fill(self, values: np.ndarray, x: np.ndarray) -> None:
         """Fill x (m, n_features) from values (m, n_columns), float64; both in the order of the columns."""

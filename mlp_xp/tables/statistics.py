@@ -154,7 +154,8 @@ def measure(
     ramps = n_ramps(source.n_rows, len(sampled)) if scaling == "encoded" else None
     quartiles = _quartiles(source, sampled, seed, ramps)
     inputs = Inputs(
-        tuple(seen.prepared(at, quartiles.get(at), scaling, max_levels) for at in range(len(columns)))
+        tuple(seen.prepared(at, quartiles.get(at), scaling, max_levels) for at in range(len(columns))),
+        seen.ranges,
     )
     if not inputs.n_features:
         raise ValueError(
@@ -207,6 +208,16 @@ class Seen:
         for at, count in self._counts.items():
             codes = np.where(x[:, at] >= 0, x[:, at], -1).astype(np.intp)
             count += np.bincount(codes + 1, minlength=len(count))
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """The least and the largest value of each column of numbers or dates that has some."""
+        least, most = self._numbers.least.tolist(), self._numbers.most.tolist()
+        return {
+            self.columns[at].name: (least[place], most[place])
+            for at, place in self._place.items()
+            if least[place] <= most[place]
+        }
 
     def targets(self, names: Sequence[str]) -> Targets:
         """How the targets are standardised."""

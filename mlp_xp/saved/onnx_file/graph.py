@@ -1,7 +1,7 @@
 """An ONNX graph while it is being built: values have names, operators make new values of others."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -102,8 +102,13 @@ class Graph:
         """Values with the same rows, side by side."""
         return values[0] if len(values) == 1 else self.op("Concat", *values, axis=-1)
 
-    def to_bytes(self) -> bytes:
+    def to_bytes(self, about: Mapping[str, str]) -> bytes:
         """The file.
+
+        Parameters
+        ----------
+        about : mapping of str to str
+            Its metadata.
 
         Raises
         ------
@@ -120,6 +125,7 @@ class Graph:
             ir_version=IR_VERSION,
             producer_name="mlp_xp",
         )
+        helper.set_model_props(model, dict(about))
         if model.ByteSize() > LARGEST:
             checks.refuse(
                 [f"the model takes {model.ByteSize():,} bytes, but an ONNX file holds {LARGEST:,}."]

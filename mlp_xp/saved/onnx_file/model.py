@@ -1,6 +1,7 @@
 """A network, a fitted estimator or a table model as an ONNX file."""
 
 import dataclasses
+import json
 import os
 from collections.abc import Sequence
 
@@ -19,6 +20,7 @@ from mlp_xp.settings.precision import is_coarse
 from mlp_xp.tables.files.one_value import Gaps
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.preparation import Inputs, Targets
+from mlp_xp.version import VERSION
 
 MATRIX = "X"
 """The name of the one input of a file with --matrix-input."""
@@ -89,7 +91,16 @@ def onnx_bytes(
         graph.output("prediction", _restored(graph, found, parts.targets, units, n_outputs), units, n_outputs)
     else:
         graph.output("prediction", found, dtype, n_outputs)
-    return graph.to_bytes()
+    return graph.to_bytes(_about(model))
+
+
+def _about(model: object) -> dict[str, str]:
+    """The metadata: by which version it was written, and of a table how it was trained, as JSON."""
+    known = {"mlp_xp": VERSION}
+    if isinstance(model, TableModel) and model.training:
+        known["training"] = json.dumps(model.training, sort_keys=True)
+        known["ranges"] = json.dumps(model.inputs.ranges, sort_keys=True)
+    return known
 
 
 @dataclasses.dataclass(frozen=True)
