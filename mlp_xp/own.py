@@ -153,7 +153,7 @@ def check_loss(loss: Loss) -> None:
     n_rows, n_targets = 12, 1 if loss.labels else 2
     n_outputs = loss.n_outputs(n_targets, 3)
     if loss.labels:
-        y: Any = generator.integers(0, 3, (n_rows, 1)).astype(np.int32)
+        y: np.ndarray = generator.integers(0, 3, (n_rows, 1)).astype(np.int32)
     else:
         y = generator.uniform(max(loss.least, -2.0), min(loss.most, 2.0), (n_rows, n_targets))
     z, s = generator.normal(0.0, 1.5, (n_rows, n_outputs)), generator.uniform(0.5, 2.0, (n_rows, 1))

@@ -398,11 +398,11 @@ class _Reader:
             )
 
 
-def _rows_of(batch: Sequence[Array | None], which: Any) -> Any:
+def _rows_of(batch: Sequence[Array | None], which: slice | Array) -> Any:
     return tuple(None if array is None else array[which] for array in batch)
 
 
-def _put(buffer: Sequence[Array | None], where: Any, rows: StreamBatch) -> None:
+def _put(buffer: Sequence[Array | None], where: slice | Array, rows: StreamBatch) -> None:
     for into, given in zip(buffer, rows, strict=True):
         if into is not None:
             into[where] = given

@@ -63,17 +63,6 @@ def resolve(kind: str, catalogue: Mapping[str, type[Thing]], given: object) -> T
     return _with_python_numbers(catalogue[name](**parameters))
 
 
-def find(
-    problems: list[str | None], kind: str, catalogue: Mapping[str, type[Thing]], given: object
-) -> Thing | None:
-    """`resolve`, but a ValueError is added to `problems`, to be raised with others; the result is None."""
-    try:
-        return resolve(kind, catalogue, given)
-    except ValueError as error:
-        problems.append(str(error))
-        return None
-
-
 def _parameters_of(kind: type) -> dict[str, bool]:
     """Names of what a class takes, and whether it has no default."""
     missing = dataclasses.MISSING

@@ -202,7 +202,7 @@ class Problems:
         checks.refuse(self.found)
 
 
-def written(value: Any) -> Any:
+def written(value: object) -> Any:
     """A value of Python or TOML as the command line has it: a sequence with commas.
 
     Examples
@@ -232,7 +232,7 @@ def names(_: str, text: str) -> tuple[str, ...]:
 def numbers(kind: type[int] | type[float]) -> Reader:
     """Numbers with commas between them; an empty text has none."""
 
-    def read(name: str, text: Any) -> tuple[Any, ...]:
+    def read(name: str, text: object) -> tuple[Any, ...]:
         try:
             return tuple(kind(part) for part in str(text).split(",")) if str(text).strip() else ()
         except ValueError:
@@ -244,7 +244,7 @@ def numbers(kind: type[int] | type[float]) -> Reader:
     return read
 
 
-def amount(name: str, text: Any) -> int:
+def amount(name: str, text: object) -> int:
     """Bytes, from a number with a unit.
 
     Examples

@@ -270,7 +270,7 @@ class TableModel(Interpretation):
             found.append(np.quantile(of_each, wanted, axis=0))
         return tuple(found)
 
-    def predict_proba(self, x: Any, *, return_std: bool = False) -> Any:
+    def predict_proba(self, x: ArrayLike, *, return_std: bool = False) -> Any:
         """Probabilities of the classes, in the order of `levels`.
 
         Parameters
@@ -292,11 +292,11 @@ class TableModel(Interpretation):
             raise ValueError(f"this model predicts {', '.join(self.targets.names)}: it has no classes.")
         return self._with_spread(x, True, None) if return_std else self._outputs(x)
 
-    def _outputs(self, x: Any) -> np.ndarray:
+    def _outputs(self, x: ArrayLike) -> np.ndarray:
         """A column for each of `output_names`."""
         return np.vstack([self.predict_raw(part) for part in self._raw(x)])
 
-    def _raw(self, x: Any) -> Iterator[np.ndarray]:
+    def _raw(self, x: ArrayLike) -> Iterator[np.ndarray]:
         """Raw rows as `predict_raw` takes them: of a file some thousands at a time."""
         if isinstance(x, str | os.PathLike):
             table = open_inputs(TableOptions(data=os.fspath(x)), self)

@@ -33,7 +33,7 @@ from mlp_xp.tables.files.records import NO_TEXT
 from mlp_xp.tables.files.text_values import READINGS
 from mlp_xp.tables.interpretation import Interpretation
 from mlp_xp.tables.options import TASKS, TableOptions
-from mlp_xp.tables.preparation import Category, Constant, Inputs
+from mlp_xp.tables.preparation import Category, Column, Constant, Inputs
 from mlp_xp.tables.prepared import Coded, Recoded, Selected
 from mlp_xp.tables.written import TEXT, Written
 
@@ -287,7 +287,7 @@ def open_for(options: TableOptions, model: Interpretation, **more: Any) -> Table
     )
 
 
-def _are_numbers_only(found: RawColumn, column: Any) -> bool:
+def _are_numbers_only(found: RawColumn, column: Column) -> bool:
     """Whether a column holds numbers where a model needs dates, or texts none of which is a number's."""
     if found.kind == "number":  # of arrays and data sets, which hold numbers alone
         return column.kind in ("text", "date")

@@ -11,7 +11,6 @@ Converted to a cache, as other large tables are, such a file would take its size
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -142,7 +141,7 @@ class ArrowSource(Source):
             file.check_unchanged()
 
 
-def _gather(mapped: _MappedFile, index: Array, where: Any, outs: Sequence[Array | None]) -> None:
+def _gather(mapped: _MappedFile, index: Array, where: slice | Array, outs: Sequence[Array | None]) -> None:
     batch = np.searchsorted(mapped.first_rows, index, side="right") - 1
     position = index - mapped.first_rows[batch]
     for dtype, columns in mapped.columns.items():
