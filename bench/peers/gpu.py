@@ -50,12 +50,12 @@ def mlp_xp(task: Task, way: str = "fast") -> tuple[Run, Weights]:
 
 def products(task: Task) -> tuple[Run, Weights]:
     """The matrix products of a step and nothing else, captured as a graph: a bound from below."""
-    from mlp_xp.fast.cuda.kit import kit_of
+    from mlp_xp.fast.cuda.engine import engine_of
     from mlp_xp.machine.array_api import backend as find_backend
 
     backend = find_backend("cuda", "float32")
     batch, sizes, runtime = task.training.batch, task.training.sizes, backend.runtime
-    kit = kit_of(runtime, backend.dtype)
+    engine = engine_of(runtime, backend.dtype)
     weights, last = [backend.asarray(w) for w in task.weights], len(task.weights) - 1
     x = backend.ones((batch, sizes[0]))
     z = [backend.ones((batch, n)) for n in sizes[1:]]
@@ -65,17 +65,17 @@ def products(task: Task) -> tuple[Run, Weights]:
     def step() -> None:
         a = x
         for layer, w in enumerate(weights):
-            kit.gemm(z[layer], a, w)
+            engine.gemm(z[layer], a, w)
             a = z[layer]
         for layer in range(last, -1, -1):
-            kit.gemm(gradients[layer], (z[layer - 1] if layer else x).mT, deltas[layer])
+            engine.gemm(gradients[layer], (z[layer - 1] if layer else x).mT, deltas[layer])
             if layer:
-                kit.gemm(deltas[layer - 1], deltas[layer], weights[layer].mT)
+                engine.gemm(deltas[layer - 1], deltas[layer], weights[layer].mT)
 
     with runtime.working():
         step()
         step()
-        graph = kit.capture(step)
+        graph = engine.capture(step)
     n_steps = len(task.x) // batch
 
     def run() -> None:

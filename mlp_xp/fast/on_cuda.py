@@ -1,6 +1,6 @@
 """A training step on a CUDA GPU: fused kernels, and one launch for the whole step.
 
-What computes lies in `fast.cuda` (the kit); here is how it takes the places of the plain parts. Steps of
+What computes lies in `fast.cuda` (the engine); here is how it takes the places of the plain parts. Steps of
 one chunk are copied to fixed addresses, with all numbers that change from step to step; after a few of them
 the step is captured as a graph, which is launched for every further step of as many rows. Ragged steps, and
 those of several chunks or ranks, are launched kernel by kernel, with the same kernels.
@@ -16,9 +16,9 @@ from typing import Any
 from mlp_xp.activations import Activation
 from mlp_xp.dropout import Dropout
 from mlp_xp.fast import programs
+from mlp_xp.fast.cuda.engine import Engine, engine_of
 from mlp_xp.fast.cuda.graph import Captured
 from mlp_xp.fast.cuda.kernels import INVERSE
-from mlp_xp.fast.cuda.kit import Kit, kit_of
 from mlp_xp.losses import GroupedCrossEntropy, Loss, Pinball, SoftmaxCrossEntropy
 from mlp_xp.machine.array_api import Array, Backend
 from mlp_xp.machine.symbolic import Program
@@ -44,21 +44,21 @@ def plain_of(part: object) -> Any:
 class FusedActivation(Activation):
     """An activation whose bias, value and derivative are one kernel."""
 
-    def __init__(self, plain: Activation, both: programs.Both, kit: Kit, no_biases: Array) -> None:
-        self.plain, self.both, self.kit, self.no_biases = plain, both, kit, no_biases
+    def __init__(self, plain: Activation, both: programs.Both, engine: Engine, no_biases: Array) -> None:
+        self.plain, self.both, self.engine, self.no_biases = plain, both, engine, no_biases
         self.keeps_output = plain.keeps_output
 
     def activate(self, backend: Backend, z: Array, biases: Array | None, kept: Array | None) -> None:
         """z ← f(z + b), and what the derivative follows from is kept."""
-        if self.kit.handles(z):
+        if self.engine.handles(z):
             b = self.no_biases if biases is None else biases
-            self.kit.activate(self.both.forward, z, b, None if self.keeps_output else kept)
+            self.engine.activate(self.both.forward, z, b, None if self.keeps_output else kept)
         else:
             self.plain.activate(backend, z, biases, kept)
 
     def chain(self, backend: Backend, delta: Array, kept: Array) -> None:
         """δ ← δ ⊙ f'."""
-        self.kit.chain(self.both.chain, delta, kept)
+        self.engine.chain(self.both.chain, delta, kept)
 
 
 class FusedLoss:
@@ -67,19 +67,21 @@ class FusedLoss:
     Parameters
     ----------
     plain : Loss
-    kit : Kit
+    engine : Engine
     fill : callable (z, y, weight, values)
         z becomes δ; values, one an output or one a row, are filled.
     per_row : bool
     """
 
-    def __init__(self, plain: Loss, kit: Kit, fill: Callable[..., None], *, per_row: bool = False) -> None:
-        self.plain, self.kit, self.fill, self.per_row = plain, kit, fill, per_row
+    def __init__(
+        self, plain: Loss, engine: Engine, fill: Callable[..., None], *, per_row: bool = False
+    ) -> None:
+        self.plain, self.engine, self.fill, self.per_row = plain, engine, fill, per_row
         self.labels, self.link, self.check_targets = plain.labels, plain.link, plain.check_targets
 
     def __call__(self, backend: Backend, z: Array, y: Array, weight: Array | None) -> Array:
         """Return Σ s L; z becomes δ."""
-        if not self.kit.handles(z):
+        if not self.engine.handles(z):
             return self.plain(backend, z, y, weight)
         values = backend.empty(z.shape[:1] if self.per_row else z.shape)
         self.fill(z, y, weight, values)
@@ -89,35 +91,35 @@ class FusedLoss:
 class FusedPenalty:
     """A penalty whose gradient is one kernel, also with a scale in device memory."""
 
-    def __init__(self, plain: Norms, kit: Kit) -> None:
-        self.plain, self.kit = plain, kit
+    def __init__(self, plain: Norms, engine: Engine) -> None:
+        self.plain, self.engine = plain, engine
         self.l1, self.l2 = plain.strengths
 
     def value(self, backend: Backend, w: Array) -> Array:
         """λ R(w), valid until it is asked for again."""
-        return self.kit.penalty(w, self.l1, self.l2)
+        return self.engine.penalty(w, self.l1, self.l2)
 
     def add_gradient(self, backend: Backend, w: Array, gradient: Array, scale: float | Array) -> None:
         """Add scale · λ ∂R/∂w."""
         if isinstance(scale, float):
             self.plain.add_gradient(backend, w, gradient, scale)
         else:
-            self.kit.penalty_gradient(w, gradient, scale, self.l1, self.l2)
+            self.engine.penalty_gradient(w, gradient, scale, self.l1, self.l2)
 
 
 class FusedDropout:
     """Dropout's masks by one kernel, which reads the step's number from device memory."""
 
-    def __init__(self, plain: Dropout, kit: Kit) -> None:
-        self.plain, self.kit, self.rates = plain, kit, plain.rates
+    def __init__(self, plain: Dropout, engine: Engine) -> None:
+        self.plain, self.engine, self.rates = plain, engine, plain.rates
 
     def mask(self, backend: Backend, shape: tuple[int, int], step: int, layer: int, first_row: int) -> Array:
         """The plain masks."""
         mask = backend.empty(shape)
-        if step != self.kit.number or not self.kit.handles(mask):
+        if step != self.engine.number or not self.engine.handles(mask):
             return self.plain.mask(backend, shape, step, layer, first_row)
         threshold, factor = self.plain.threshold(layer)
-        self.kit.dropout_mask(mask, self.plain.seed, layer, first_row, threshold, factor)
+        self.engine.dropout_mask(mask, self.plain.seed, layer, first_row, threshold, factor)
         return mask
 
 
@@ -132,8 +134,8 @@ class CudaStep(Step):
         Whether to capture steps.
     schedules_more : bool
         Whether more than the rate changes from step to step: dropout or decay.
-    kit : object, optional
-        What computes (`cuda.kit.Kit`).
+    engine : object, optional
+        What computes (`cuda.engine.Engine`).
     """
 
     def __init__(
@@ -144,11 +146,11 @@ class CudaStep(Step):
         *,
         captures: bool = True,
         schedules_more: bool = False,
-        kit: Kit | None = None,
+        engine: Engine | None = None,
     ) -> None:
         super().__init__(objective, optimizer, clip_norm)
         backend = objective.network.backend
-        self.kit = kit_of(backend.runtime, backend.dtype) if kit is None else kit
+        self.engine = engine_of(backend.runtime, backend.dtype) if engine is None else engine
         self.captures = captures
         is_whole_rule = optimizer.groups is None and not schedules_more
         self.program = self._program_of_rule() if is_whole_rule else None
@@ -159,12 +161,12 @@ class CudaStep(Step):
         self._repeated = (0, 0)
 
     def _equivalents(self) -> tuple[Network, Any, Any, Any]:
-        """Network, loss, penalty and dropout that compute with the kit where it has something."""
-        objective, kit, own = self.objective, self.kit, self.objective.network
+        """Network, loss, penalty and dropout that compute with the engine where it has something."""
+        objective, engine, own = self.objective, self.engine, self.objective.network
         network = copy.copy(own)
         for name in ("layers", "output_is_linear"):
             vars(network).pop(name, None)
-        network.backend = dataclasses.replace(own.backend, write=kit.writer(own.backend))
+        network.backend = dataclasses.replace(own.backend, write=engine.writer(own.backend))
         no_biases = own.backend.zeros((1,))
         network.activations = [self._fused_activation(f, no_biases) for f in map(plain_of, own.activations)]
         loss, penalty = plain_of(objective.loss), plain_of(objective.regularizer)
@@ -172,31 +174,31 @@ class CudaStep(Step):
         return (
             network,
             self._fused_loss(loss),
-            FusedPenalty(penalty, kit) if self._is_norms(penalty) else penalty,
-            FusedDropout(dropout, kit) if type(dropout) is Dropout else dropout,
+            FusedPenalty(penalty, engine) if self._is_norms(penalty) else penalty,
+            FusedDropout(dropout, engine) if type(dropout) is Dropout else dropout,
         )
 
     def _fused_activation(self, f: Activation, no_biases: Array) -> Activation:
         both = programs.of_activation(f, self.objective.network.backend.dtype_name)
         if both is None or both.forward.changes_nothing:
             return f
-        return FusedActivation(f, both, self.kit, no_biases)
+        return FusedActivation(f, both, self.engine, no_biases)
 
     def _fused_loss(self, loss: Loss) -> Any:
         """The loss by a kernel, where it has one; others are captured as they are."""
-        kit, backend = self.kit, self.objective.network.backend
+        engine, backend = self.engine, self.objective.network.backend
         if type(loss) is Pinball:
             quantiles = backend.asarray(loss.quantiles)
-            return FusedLoss(loss, kit, lambda z, y, s, values: kit.pinball(z, y, s, quantiles, values))
+            return FusedLoss(loss, engine, lambda z, y, s, values: engine.pinball(z, y, s, quantiles, values))
         if type(loss) is SoftmaxCrossEntropy or type(loss) is GroupedCrossEntropy:
             groups, numbers = getattr(loss, "groups", None), (loss.label_smoothing, loss.eps)
 
             def fill(z: Array, y: Array, weight: Array, values: Array) -> None:
-                kit.cross_entropy(z, y, weight, groups or z.shape[1:], *numbers, values)
+                engine.cross_entropy(z, y, weight, groups or z.shape[1:], *numbers, values)
 
-            return FusedLoss(loss, kit, fill, per_row=True)
+            return FusedLoss(loss, engine, fill, per_row=True)
         program = programs.of_loss(loss, backend.dtype_name)
-        return FusedLoss(loss, kit, functools.partial(kit.differentiate, program)) if program else loss
+        return FusedLoss(loss, engine, functools.partial(engine.differentiate, program)) if program else loss
 
     def _program_of_rule(self) -> Program | None:
         rule = self.optimizer.rule
@@ -213,14 +215,14 @@ class CudaStep(Step):
         if chunk is None or self.objective.ranks is not None or not batch.divisor or self.program is None:
             super().__call__(batch, number, rate)
             return
-        objective, optimizer, kit = self.objective, self.optimizer, self.kit
+        objective, optimizer, engine = self.objective, self.optimizer, self.engine
         room = objective.losses.room()
         if objective.losses.broken:
             return
         rows = self._rows_of(chunk)
         inverse = 1.0 if objective.reduction == "sum" else 1.0 / batch.divisor
         numbers = programs.numbers_of_step(optimizer.rule, self.program, optimizer.t + 1, rate)
-        kit.begin(tuple(chunk), rows, numbers, inverse, number, room.start)
+        engine.begin(tuple(chunk), rows, numbers, inverse, number, room.start)
         run = functools.partial(self._compute, self.program, rows, number, room.waiting)
         if not self._launch(batch.n_rows, rows, run):
             run()
@@ -238,24 +240,24 @@ class CudaStep(Step):
 
     def _compute(self, program: Program, rows: tuple[Any, ...], number: int, waiting: Array) -> None:
         """One step on rows at a fixed address, its numbers in device memory; its values go to `waiting`."""
-        objective, kit = self.objective, self.kit
+        objective, engine = self.objective, self.engine
         x, y, weight = rows
-        value = objective.add_chunk(x, y, weight, kit.inverse, number, 0, add=False)
-        penalty = objective.add_penalty(kit.inverse)
-        kit.record(value, penalty, waiting)
+        value = objective.add_chunk(x, y, weight, engine.inverse, number, 0, add=False)
+        penalty = objective.add_penalty(engine.inverse)
+        engine.record(value, penalty, waiting)
         self._update(program)
 
     def _update(self, program: Program) -> None:
         """Move the weights, by the numbers in device memory."""
         optimizer, g = self.optimizer, self.objective.gradient.flat
         if self.clip_norm is not None:
-            self.kit.clip(g, self.clip_norm)
+            self.engine.clip(g, self.clip_norm)
         vectors = (g, optimizer.parameters.n_weights, optimizer.parameters.flat, *optimizer.state.values())
-        self.kit.update(program, bool(optimizer.rule.weight_decay), *vectors)
+        self.engine.update(program, bool(optimizer.rule.weight_decay), *vectors)
 
     def _launch(self, n_rows: int, rows: tuple[Any, ...], run: Callable[[], None]) -> bool:
         """Launch the graph, captured first where it is time to; False where there is none for this step."""
-        if not self.captures or self._buffers is None or not self.kit.is_current():
+        if not self.captures or self._buffers is None or not self.engine.is_current():
             return False
         if self._graph is None and n_rows == self._buffers[0].shape[0]:
             size, times = self._repeated
@@ -270,8 +272,8 @@ class CudaStep(Step):
     def _capture(self, rows: tuple[Any, ...], run: Callable[[], None]) -> None:
         memo = self.objective.memo.of(rows[0].shape[0])
         try:
-            self._graph = self.kit.capture(run)
-        except self.kit.NotCapturedError as error:
+            self._graph = self.engine.capture(run)
+        except self.engine.NotCapturedError as error:
             self.captures = False
             log.warning("steps are launched kernel by kernel, since this one cannot be captured: %s", error)
         else:
@@ -284,7 +286,7 @@ class CudaStep(Step):
             return
         optimizer = self.optimizer
         numbers = programs.numbers_of_step(optimizer.rule, self.program, optimizer.t + 1, rate)
-        self.kit.begin((None,) * 3, (None,) * 3, numbers, 1.0, -1, 0)
+        self.engine.begin((None,) * 3, (None,) * 3, numbers, 1.0, -1, 0)
         optimizer.t += 1
         self._update(self.program)
 

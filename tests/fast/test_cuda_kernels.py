@@ -13,16 +13,16 @@ import pytest
 from arrays import host
 from stand_ins import host_kernels
 from stand_ins.all_programs import ARGUMENTS, RULES
-from stand_ins.stand_in_kit import StandInKit
+from stand_ins.stand_in_engine import StandInEngine
 
 from mlp_xp import training_loop
 from mlp_xp.activations import ACTIVATIONS
 from mlp_xp.dropout import Dropout
 from mlp_xp.fast import programs
+from mlp_xp.fast.cuda import engine as engine_room
 from mlp_xp.fast.cuda import kernels
-from mlp_xp.fast.cuda import kit as kit_room
+from mlp_xp.fast.cuda.engine import Engine, engine_of
 from mlp_xp.fast.cuda.graph import Captured, NotCapturedError
-from mlp_xp.fast.cuda.kit import Kit, kit_of
 from mlp_xp.fast.on_cuda import CudaStep
 from mlp_xp.losses import LOSSES, GroupedCrossEntropy, Pinball, Pointwise, SoftmaxCrossEntropy
 from mlp_xp.machine.array_api import Backend
@@ -147,10 +147,10 @@ def test_cross_entropy(n_classes, smoothing, eps, dtype, rng):
     y = rng.integers(0, n_classes, (n_rows, 1)).astype(np.int32)
     weight = rng.uniform(0.5, 2, (n_rows, 1)).astype(dtype)
     loss = SoftmaxCrossEntropy(smoothing, eps)
-    kit = object.__new__(Kit)
+    engine = object.__new__(Engine)
     for s in (None, weight):
         delta, expected, per_row = z.copy(), z.copy(), np.empty(n_rows, dtype)
-        kit.cross_entropy(delta, y, s, (n_classes,), smoothing, eps, per_row)
+        engine.cross_entropy(delta, y, s, (n_classes,), smoothing, eps, per_row)
         value = loss(backend, expected, y, s)
         close(per_row.sum(), value, dtype, factor=10)
         close(delta, expected, dtype)
@@ -164,10 +164,10 @@ def test_cross_entropy_of_several_targets(groups, smoothing, eps, dtype, rng):
     z = (3 * rng.normal(size=(n_rows, sum(groups)))).astype(dtype)
     y = np.stack([rng.integers(0, size, n_rows) for size in groups], axis=1).astype(np.int32)
     weight = rng.uniform(0.5, 2, (n_rows, 1)).astype(dtype)
-    loss, kit = GroupedCrossEntropy(groups, smoothing, eps), object.__new__(Kit)
+    loss, engine = GroupedCrossEntropy(groups, smoothing, eps), object.__new__(Engine)
     for s in (None, weight):
         delta, expected, per_row = z.copy(), z.copy(), np.full(n_rows, np.nan, dtype)
-        kit.cross_entropy(delta, y, s, groups, smoothing, eps, per_row)
+        engine.cross_entropy(delta, y, s, groups, smoothing, eps, per_row)
         value = loss(backend, expected, y, s)
         close(per_row.sum(), value, dtype, factor=10)
         close(delta, expected, dtype)
@@ -266,18 +266,18 @@ def test_a_step_begins_with_its_rows_and_numbers(weighted, labels, dtype, rng):
 # A whole training with these kernels
 
 
-class HostKit(Kit):
-    """The real kit, but for streams, cuBLAS and capture."""
+class HostEngine(Engine):
+    """The real engine, but for streams, cuBLAS and capture."""
 
     def __init__(self, dtype):
-        stand_in = StandInKit(dtype)
+        stand_in = StandInEngine(dtype)
         self.sums = kernels.Sums(np.dtype(dtype))
         self.scalars, self.counters = np.zeros(kernels.N_SCALARS, dtype), np.zeros(2, np.int64)
         self.inverse = self.scalars[kernels.INVERSE : kernels.INVERSE + 1]
         self.penalty, self.clip, self.number = self.sums.penalty, self.sums.clip, -1
         self.writer = stand_in.writer
         stand_in.scalars = self.scalars
-        self.capture = functools.partial(StandInKit.capture, self)
+        self.capture = functools.partial(StandInEngine.capture, self)
         self.captures, self.calls, self.graphs = True, [], 0
 
     def is_current(self):
@@ -293,11 +293,11 @@ class HostKit(Kit):
 @pytest.mark.parametrize("rule", RULES)
 def test_a_training_with_all_of_it(rule, dtype, rng, monkeypatch):
     x, y, weight = rng.normal(size=(46, 4)), rng.integers(0, 3, 46), rng.uniform(0.5, 2, 46)
-    found, kit = [], HostKit(dtype)
+    found, engine = [], HostEngine(dtype)
     monkeypatch.setattr(
         training_loop,
         "ways",
-        lambda name, way, **_: Step if way == "plain" else functools.partial(CudaStep, kit=kit),
+        lambda name, way, **_: Step if way == "plain" else functools.partial(CudaStep, engine=engine),
     )
     for way in ("plain", "fast"):
         network = Network((4, 6, 5, 3), activation=["gelu", "elu"], dtype=dtype, seed=3)
@@ -320,10 +320,10 @@ def test_a_training_with_all_of_it(rule, dtype, rng, monkeypatch):
         found.append((np.array(losses), host(network.parameters.flat)))
     for plain, fused in zip(*found, strict=True):
         close(fused, plain, dtype, factor=100)
-    assert kit.graphs == 1
+    assert engine.graphs == 1
 
 
-# Everything together: streams, staging, kit and update as they are, on a machine that does all at once
+# Everything together: streams, staging, engine and update as they are, on a machine that does all at once
 
 
 class OnDevice(np.ndarray):
@@ -399,9 +399,11 @@ def backend_of_a_machine(monkeypatch):
     both.get_default_memory_pool = lambda: SimpleNamespace(**pool)
     monkeypatch.setitem(sys.modules, "cupy", both)
     monkeypatch.setitem(sys.modules, "cupyx", SimpleNamespace(empty_pinned=np.empty))
-    monkeypatch.setattr(kit_room, "Gemm", Product)
+    monkeypatch.setattr(engine_room, "Gemm", Product)
     monkeypatch.setattr(
-        Kit, "record", lambda kit, value, penalty, waiting: HostKit.record(kit, value, penalty, waiting)
+        Engine,
+        "record",
+        lambda engine, value, penalty, waiting: HostEngine.record(engine, value, penalty, waiting),
     )
 
     def make(dtype):
@@ -445,12 +447,12 @@ def _refuse(captured, stream, run):
     raise NotCapturedError("a reason")
 
 
-def test_a_thread_has_one_kit_for_each_device_and_dtype(monkeypatch):
-    monkeypatch.setattr(kit_room, "Kit", lambda streams, dtype: [streams, dtype])
+def test_a_thread_has_one_engine_for_each_device_and_dtype(monkeypatch):
+    monkeypatch.setattr(engine_room, "Engine", lambda streams, dtype: [streams, dtype])
     streams, others = object(), []
-    thread = threading.Thread(target=lambda: others.append(kit_of(streams, "float32")))
+    thread = threading.Thread(target=lambda: others.append(engine_of(streams, "float32")))
     thread.start()
     thread.join()
-    assert kit_of(streams, "float32") is kit_of(streams, "float32")
-    assert kit_of(streams, "float64") == [streams, "float64"]
-    assert others[0] is not kit_of(streams, "float32")
+    assert engine_of(streams, "float32") is engine_of(streams, "float32")
+    assert engine_of(streams, "float64") == [streams, "float64"]
+    assert others[0] is not engine_of(streams, "float32")

@@ -7,7 +7,7 @@ import logging
 import numpy as np
 import pytest
 from arrays import host, readonly
-from stand_ins.stand_in_kit import StandInKit
+from stand_ins.stand_in_engine import StandInEngine
 
 from mlp_xp import epoch_losses, training_loop
 from mlp_xp.activations import ACTIVATIONS
@@ -34,8 +34,10 @@ def rows(loss):
     return readonly(x), readonly(y), readonly(weight)
 
 
-def run(kit, loss="squared_error", *, weighted=False, chunk_rows=4096, batch=BATCH, epochs=EPOCHS, **named):
-    """Losses and parameters of a training: with a kit, or by the plain rules where there is none."""
+def run(
+    engine, loss="squared_error", *, weighted=False, chunk_rows=4096, batch=BATCH, epochs=EPOCHS, **named
+):
+    """Losses and parameters of a training: with an engine, or by the plain rules where there is none."""
     x, y, weight = rows(loss)
     n_outputs = 3 if LOSSES[loss].labels else 1
     network = Network(
@@ -54,7 +56,7 @@ def run(kit, loss="squared_error", *, weighted=False, chunk_rows=4096, batch=BAT
         validation=validation,
         max_epochs=epochs,
         learning_rate=0.01,
-        way="plain" if kit is None else "fast",
+        way="plain" if engine is None else "fast",
         **named,
     )
     found = [(each.train_loss, each.validation_loss) for each in epochs_]
@@ -62,19 +64,19 @@ def run(kit, loss="squared_error", *, weighted=False, chunk_rows=4096, batch=BAT
 
 
 @pytest.fixture
-def with_kit(monkeypatch):
-    """`with_kit(kit)`: trainings take that kit, as they take a GPU's."""
+def with_engine(monkeypatch):
+    """`with_engine(engine)`: trainings take that engine, as they take a GPU's."""
 
-    def use(kit, **named):
-        make = functools.partial(CudaStep, kit=kit, **named)
+    def use(engine, **named):
+        make = functools.partial(CudaStep, engine=engine, **named)
         monkeypatch.setattr(training_loop, "ways", lambda name, way, **_: Step if way == "plain" else make)
-        return kit
+        return engine
 
     return use
 
 
-def check_equal(kit, *arguments, **named):
-    expected, found = run(None, *arguments, **named), run(kit, *arguments, **named)
+def check_equal(engine, *arguments, **named):
+    expected, found = run(None, *arguments, **named), run(engine, *arguments, **named)
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-11)
     np.testing.assert_allclose(found[1], expected[1], rtol=1e-9, atol=1e-12)
 
@@ -95,26 +97,26 @@ def test_which_way():
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("bias", [True, False])
-def test_every_activation(activation, bias, with_kit):
-    kit = with_kit(StandInKit())
-    check_equal(kit, activation=activation, bias=bias)
-    assert ("activate" in kit.calls) == (activation != "identity")
-    assert kit.calls.count("activate") >= kit.calls.count("chain")
+def test_every_activation(activation, bias, with_engine):
+    engine = with_engine(StandInEngine())
+    check_equal(engine, activation=activation, bias=bias)
+    assert ("activate" in engine.calls) == (activation != "identity")
+    assert engine.calls.count("activate") >= engine.calls.count("chain")
 
 
-def test_an_activation_on_the_last_layer_and_a_users_own(with_kit):
+def test_an_activation_on_the_last_layer_and_a_users_own(with_engine):
     pair = (lambda z: z / (1.0 + z * z), lambda z: (1.0 - z * z) / ((1.0 + z * z) * (1.0 + z * z)))
-    check_equal(with_kit(StandInKit()), activation=["relu", pair, "softplus"])
+    check_equal(with_engine(StandInEngine()), activation=["relu", pair, "softplus"])
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("weighted", [True, False])
-def test_every_loss(loss, weighted, with_kit):
-    kit = with_kit(StandInKit())
-    check_equal(kit, loss, weighted=weighted)
+def test_every_loss(loss, weighted, with_engine):
+    engine = with_engine(StandInEngine())
+    check_equal(engine, loss, weighted=weighted)
     kernels = {"softmax_cross_entropy": "cross_entropy", "pinball": "pinball"}
     for kernel in ("differentiate", *kernels.values()):
-        assert (kernel in kit.calls) == (kernel == kernels.get(loss, "differentiate"))
+        assert (kernel in engine.calls) == (kernel == kernels.get(loss, "differentiate"))
 
 
 SEVERAL = {
@@ -127,13 +129,13 @@ SEVERAL = {
 @pytest.mark.parametrize("kernel", SEVERAL)
 @pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize("chunk_rows", [4096, 4])
-def test_losses_of_several_targets(kernel, weighted, chunk_rows, with_kit, caplog, monkeypatch):
+def test_losses_of_several_targets(kernel, weighted, chunk_rows, with_engine, caplog, monkeypatch):
     monkeypatch.setitem(LOSSES, "grouped", GroupedCrossEntropy)  # the estimators' own
     loss, n_targets, n_outputs = SEVERAL[kernel]
     x, _, weight = rows("squared_error")
     rng = np.random.default_rng(4)
     y = rng.integers(0, 2, (N_ROWS, n_targets)) if loss.labels else rng.normal(size=(N_ROWS, n_targets))
-    kit, found = with_kit(StandInKit()), []
+    engine, found = with_engine(StandInEngine()), []
     for way in ("plain", "fast"):
         network = Network((4, 5, n_outputs), dtype="float64", seed=1)
         own = weight if weighted else None
@@ -142,16 +144,16 @@ def test_losses_of_several_targets(kernel, weighted, chunk_rows, with_kit, caplo
         found.append(([epoch.train_loss for epoch in epochs], host(network.parameters.flat)))
     np.testing.assert_allclose(found[1][0], found[0][0], rtol=1e-11)
     np.testing.assert_allclose(found[1][1], found[0][1], rtol=1e-9, atol=1e-12)
-    assert kernel in kit.calls
-    assert kit.graphs == (chunk_rows > BATCH)
+    assert kernel in engine.calls
+    assert engine.graphs == (chunk_rows > BATCH)
     assert caplog.records == []
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_every_rule(rule, with_kit):
-    kit = with_kit(StandInKit())
-    check_equal(kit, optimizer=rule)
-    assert kit.calls.count("update") == kit.calls.count("begin") == 5 * EPOCHS
+def test_every_rule(rule, with_engine):
+    engine = with_engine(StandInEngine())
+    check_equal(engine, optimizer=rule)
+    assert engine.calls.count("update") == engine.calls.count("begin") == 5 * EPOCHS
 
 
 @pytest.mark.parametrize(
@@ -162,47 +164,47 @@ def test_every_rule(rule, with_kit):
         )
     ),
 )
-def test_every_option(penalty, dropout, clip, reduction, weighted, with_kit):
+def test_every_option(penalty, dropout, clip, reduction, weighted, with_engine):
     named = {"regularizer": penalty, "dropout": dropout, "clip_norm": clip, "reduction": reduction}
-    kit = with_kit(StandInKit())
-    check_equal(kit, weighted=weighted, schedule="cosine", seed=9, **named)
+    engine = with_engine(StandInEngine())
+    check_equal(engine, weighted=weighted, schedule="cosine", seed=9, **named)
     for name, wanted in (("penalty", penalty), ("mask", dropout), ("clip", clip)):
-        assert (name in kit.calls) == bool(wanted)
+        assert (name in engine.calls) == bool(wanted)
 
 
 @pytest.mark.parametrize("rule", ["sgd", "adamw"])
 @pytest.mark.parametrize("weighted", [True, False])
-def test_steps_of_several_chunks(rule, weighted, with_kit):
-    kit = with_kit(StandInKit())
+def test_steps_of_several_chunks(rule, weighted, with_engine):
+    engine = with_engine(StandInEngine())
     named = {"regularizer": ElasticNet(0.01, 0.02), "dropout": 0.3, "clip_norm": 0.1}
-    check_equal(kit, chunk_rows=4, weighted=weighted, optimizer=rule, **named)
-    assert kit.graphs == 0
-    assert kit.calls.count("update") == 5 * EPOCHS
+    check_equal(engine, chunk_rows=4, weighted=weighted, optimizer=rule, **named)
+    assert engine.graphs == 0
+    assert engine.calls.count("update") == 5 * EPOCHS
 
 
-def test_steps_are_captured_once_and_ragged_ones_are_not(with_kit):
-    kit = with_kit(StandInKit())
-    check_equal(kit, epochs=4)
-    assert kit.graphs == 1
-    assert kit.calls.count("launch") == 4 * 4 - EAGER_STEPS
+def test_steps_are_captured_once_and_ragged_ones_are_not(with_engine):
+    engine = with_engine(StandInEngine())
+    check_equal(engine, epochs=4)
+    assert engine.graphs == 1
+    assert engine.calls.count("launch") == 4 * 4 - EAGER_STEPS
 
 
-def test_a_step_of_all_rows_is_captured(with_kit):
-    kit = with_kit(StandInKit())
-    check_equal(kit, batch="full", epochs=6)
-    assert kit.calls.count("launch") == 6 - EAGER_STEPS
+def test_a_step_of_all_rows_is_captured(with_engine):
+    engine = with_engine(StandInEngine())
+    check_equal(engine, batch="full", epochs=6)
+    assert engine.calls.count("launch") == 6 - EAGER_STEPS
 
 
-def test_without_graphs_nothing_is_captured(with_kit):
-    kit = with_kit(StandInKit(), captures=False)
-    check_equal(kit)
-    assert kit.graphs == 0
+def test_without_graphs_nothing_is_captured(with_engine):
+    engine = with_engine(StandInEngine(), captures=False)
+    check_equal(engine)
+    assert engine.graphs == 0
 
 
-def test_a_failed_capture_is_logged_once_and_training_goes_on(with_kit, caplog):
-    kit = with_kit(StandInKit(captures=False))
+def test_a_failed_capture_is_logged_once_and_training_goes_on(with_engine, caplog):
+    engine = with_engine(StandInEngine(captures=False))
     with caplog.at_level(logging.WARNING):
-        check_equal(kit)
+        check_equal(engine)
     assert [record.getMessage() for record in caplog.records] == [
         "steps are launched kernel by kernel, since this one cannot be captured: a reason"
     ]
@@ -210,26 +212,26 @@ def test_a_failed_capture_is_logged_once_and_training_goes_on(with_kit, caplog):
 
 @pytest.mark.parametrize("read_every", [3, 4, 5])
 @pytest.mark.parametrize("penalty", [None, ElasticNet(0.01, 0.02)])
-def test_values_are_stored_where_there_is_room(read_every, penalty, with_kit, monkeypatch):
+def test_values_are_stored_where_there_is_room(read_every, penalty, with_engine, monkeypatch):
     monkeypatch.setattr(epoch_losses, "READ_EVERY", read_every)
-    check_equal(with_kit(StandInKit()), regularizer=penalty)
+    check_equal(with_engine(StandInEngine()), regularizer=penalty)
 
 
-def test_weights_that_sum_to_zero_change_nothing(with_kit):
+def test_weights_that_sum_to_zero_change_nothing(with_engine):
     x, y, _ = rows("squared_error")
     weight = np.r_[np.zeros(BATCH), np.ones(N_ROWS - BATCH)]
     found = []
-    for kit in (None, with_kit(StandInKit())):
+    for engine in (None, with_engine(StandInEngine())):
         network = Network((4, 3, 1), dtype="float64")
         loader = Loader(x, y, weight, batch_size=BATCH, order="sequential")
-        way = "plain" if kit is None else "fast"
+        way = "plain" if engine is None else "fast"
         found.append([epoch.train_loss for epoch in train(network, loader, max_epochs=3, way=way)])
     np.testing.assert_allclose(*found, rtol=1e-12)
 
 
-def test_a_loss_that_is_not_finite_ends_the_epoch(with_kit, monkeypatch):
+def test_a_loss_that_is_not_finite_ends_the_epoch(with_engine, monkeypatch):
     monkeypatch.setattr(epoch_losses, "READ_EVERY", 4)
-    with_kit(StandInKit())
+    with_engine(StandInEngine())
     x, y, _ = rows("squared_error")
     network = Network((4, 3, 1), activation="identity", dtype="float64")
     before = host(network.parameters.flat)
@@ -239,8 +241,8 @@ def test_a_loss_that_is_not_finite_ends_the_epoch(with_kit, monkeypatch):
     np.testing.assert_array_equal(host(network.parameters.flat), before)
 
 
-def test_a_rolled_back_run_goes_on_with_new_kernels(with_kit):
-    kit = with_kit(StandInKit())
+def test_a_rolled_back_run_goes_on_with_new_kernels(with_engine):
+    engine = with_engine(StandInEngine())
     x, y, _ = rows("squared_error")
     network = Network((4, 3, 1), activation="leaky_relu", dtype="float64")
     loader = Loader(np.tile(x, (9, 1)), np.tile(y, (9, 1)), batch_size=1)
@@ -248,15 +250,15 @@ def test_a_rolled_back_run_goes_on_with_new_kernels(with_kit):
     with pytest.warns(UserWarning, match="Rolled back"):
         losses = [epoch.train_loss for epoch in train(network, loader, **named)]
     assert losses[-1] < losses[0]
-    assert kit.graphs > 1
+    assert engine.graphs > 1
 
 
-def test_a_rule_of_ones_own_is_applied_as_it_is_written(with_kit):
+def test_a_rule_of_ones_own_is_applied_as_it_is_written(with_engine):
     class Mine(SGD):
         def update(self, xp, t, rate, p, g):
             p -= 0.5 * rate * g
 
     assert of_rule(Mine()) is None
-    kit = with_kit(StandInKit())
-    check_equal(kit, optimizer=Mine())
-    assert kit.graphs == 0
+    engine = with_engine(StandInEngine())
+    check_equal(engine, optimizer=Mine())
+    assert engine.graphs == 0

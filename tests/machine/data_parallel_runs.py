@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from stand_ins.stand_in_kit import StandInKit
+from stand_ins.stand_in_engine import StandInEngine
 
 from mlp_xp import Loader, Network, train, training_loop
 from mlp_xp.fast.on_cuda import CudaStep
@@ -51,14 +51,14 @@ RUNS = {
     "stream of batches": {"optimizer": "adam", "weights": True, "streamed": True},
     "batches added up": {"optimizer": "adam", "batch_size": 7, "accumulated": 3, "weights": True},
     "summed by the device": {"optimizer": "adam", "weights": True, "clip_norm": 0.5, "device": True},
-    "by a GPU's kit": {
+    "by a GPU's engine": {
         "optimizer": "adamw",
         "weights": True,
         "dropout": 0.2,
         "clip_norm": 0.5,
         "regularizer": {"name": "elastic_net", "l1": 1e-3, "l2": 1e-2},
         "device": True,
-        "kit": True,
+        "engine": True,
     },
     "sum": {"optimizer": "sgd", "learning_rate": 1e-4, "reduction": "sum", "weights": True},
 }
@@ -99,8 +99,8 @@ def run(name, ranks=None):
     # Only rank 0's start counts: it is sent to the others.
     device = backend("cpu", "float64")
     ways = training_loop.ways
-    if options.pop("kit", False):
-        training_loop.ways = lambda name, way, **_: functools.partial(CudaStep, kit=StandInKit())
+    if options.pop("engine", False):
+        training_loop.ways = lambda name, way, **_: functools.partial(CudaStep, engine=StandInEngine())
     if options.pop("device", False):
         device = dataclasses.replace(device, runtime=SumsByItself())
     network = Network((4, 9, 7, 1), device=device, dtype="float64", seed=ranks.rank if ranks else 0)

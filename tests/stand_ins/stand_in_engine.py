@@ -1,4 +1,4 @@
-"""A kit (mlp_xp.fast.cuda.kit) of NumPy functions, for the logic around the kernels of a GPU.
+"""A engine (mlp_xp.fast.cuda.engine) of NumPy functions, for the logic around the kernels of a GPU.
 
 What a graph has captured reads arrays by their addresses, and nothing else: `launch` runs the captured
 function again, after setting to nonsense what the host knew of the step.
@@ -25,7 +25,7 @@ def computed(program, inputs, changing=()):
     return [values[place] for place in program.outputs]
 
 
-class StandInKit:
+class StandInEngine:
     """Counts what it is asked for in `calls`."""
 
     class NotCapturedError(RuntimeError):
@@ -146,14 +146,14 @@ class StandInKit:
 
 
 class StandInGraph:
-    def __init__(self, kit, run, number):
-        self.kit, self.run, self.number = kit, run, number
+    def __init__(self, engine, run, number):
+        self.engine, self.run, self.number = engine, run, number
         self.launches = 0
 
     def launch(self):
         """The host's number of the step is the one at the capture: what counts lies in the arrays."""
         self.launches += 1
-        now, self.kit.number = self.kit.number, self.number
+        now, self.engine.number = self.engine.number, self.number
         self.run()
-        self.kit.number = now
-        self.kit.calls.append("launch")
+        self.engine.number = now
+        self.engine.calls.append("launch")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from arrays import host
 from command_line import runner
-from stand_ins.stand_in_kit import StandInKit
+from stand_ins.stand_in_engine import StandInEngine
 
 from mlp_xp import Loader, Network, load, save, train, training_loop
 from mlp_xp.activations import ACTIVATIONS, Activation
@@ -117,12 +117,12 @@ def test_they_are_compiled_where_they_are_formulas(new, monkeypatch):
 
 @pytest.mark.parametrize("new", [*NEW, {"activation": "arctan"}])
 def test_they_are_kernels_where_they_are_formulas(new, monkeypatch):
-    kit = StandInKit()
-    step = functools.partial(CudaStep, kit=kit)
+    engine = StandInEngine()
+    step = functools.partial(CudaStep, engine=engine)
     monkeypatch.setattr(training_loop, "ways", lambda _, way, **named: Step if way == "plain" else step)
     np.testing.assert_allclose(trained(**new, way="fast"), trained(**new), rtol=1e-7, atol=1e-9)
-    assert {"differentiate", "update"} <= set(kit.calls)
-    assert ("activate" in kit.calls) == ("arctan" not in new.values())
+    assert {"differentiate", "update"} <= set(engine.calls)
+    assert ("activate" in engine.calls) == ("arctan" not in new.values())
 
 
 def test_they_have_the_gradients_that_they_state():

@@ -15,7 +15,7 @@ from mlp_xp.machine.symbolic import Program
 _of_thread = threading.local()
 
 
-class Kit:
+class Engine:
     """Kernels and products on the thread's compute stream, and the numbers of the step under way.
 
     Parameters
@@ -139,9 +139,9 @@ class Kit:
         return Captured(self.stream, run)
 
 
-def kit_of(streams: Any, dtype: object) -> Kit:
+def engine_of(streams: Any, dtype: object) -> Engine:
     """What a training in the calling thread computes with: made once for each device and dtype."""
-    kits: dict[Any, Kit] = vars(_of_thread).setdefault("kits", {})
-    if (streams, dtype) not in kits:
-        kits[streams, dtype] = Kit(streams, dtype)
-    return kits[streams, dtype]
+    engines: dict[Any, Engine] = vars(_of_thread).setdefault("engines", {})
+    if (streams, dtype) not in engines:
+        engines[streams, dtype] = Engine(streams, dtype)
+    return engines[streams, dtype]
