@@ -35,6 +35,7 @@ __all__ = [
     "load",
     "save",
     "train",
+    "tune",
 ]
 
 _PLACES = {
@@ -51,6 +52,7 @@ _PLACES = {
     "load": "saved.model_file",
     "save": "saved.model_file",
     "train": "training",
+    "tune": "tuning",
 }
 """Where each name is, below this package."""
 

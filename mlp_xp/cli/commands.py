@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+from mlp_xp.settings.fields import Whole
 from mlp_xp.settings.options import Option, Options, option
 from mlp_xp.tables.options import (
     CHECKPOINTS,
@@ -220,8 +221,38 @@ class Cache(General):
     )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tune(Talking, TrainingOptions):
+    """Search for the settings that suit a table: learning rate, decay, dropout, width, encoding and more.
+
+    Settings are drawn at random around the recipe's, which are the first that are tried; an option that is
+    given is not searched for. All are trained for a few epochs, the worse half by the held-out rows is
+    dropped, the others are trained on, and so forth. Tries of one shape are trained at once. The best model
+    is written, and its options beside it.
+
+    For example
+
+      mlp-xp tune houses.csv --target price --tries 64 --out houses.safetensors
+
+      mlp-xp tune houses.csv --target price --folds 5 --time-budget 600 --kept-in search
+    """
+
+    tries: int = option(64, TRAINING, "How many settings are tried.", bound=Whole)
+    out: Path | None = option(None, OUTPUT, "Model file to write (.safetensors).", metavar="FILE")
+    plot: Path | None = option(
+        None, OUTPUT, "Picture of the best tries' losses to write (.png or .svg).", metavar="FILE"
+    )
+    kept_in: Path | None = option(
+        None,
+        CHECKPOINTS,
+        "Folder for the search after each comparison: the same command goes on from there.",
+        metavar="DIR",
+    )
+
+
 COMMANDS: dict[str, type[Options]] = {
     "train": Train,
+    "tune": Tune,
     "predict": Predict,
     "evaluate": Evaluate,
     "export": Export,

@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mlp_xp.history import History
@@ -44,8 +45,19 @@ def draw_curves(path: str | os.PathLike[str], history: History, loss: str) -> No
     """
     curves = {"training": history.train_losses, "validation": history.validation_losses}
     curves = {name: values for name, values in curves.items() if values}
+    draw_lines(path, curves, loss, "losses over the epochs", history.best_epoch)
+
+
+def draw_lines(
+    path: str | os.PathLike[str],
+    curves: Mapping[str, Sequence[float]],
+    loss: str,
+    title: str,
+    best: int = 0,
+) -> None:
+    """Write a picture of some curves over the epochs; as `draw_curves`."""
     if Path(path).suffix.lower() == ".svg":
-        drawn = picture(curves, "epoch", loss, "losses over the epochs", history.best_epoch)
+        drawn = picture(curves, "epoch", loss, title, best)
         write_whole(path, drawn.encode("utf-8", "replace"))
         return
     from matplotlib.figure import Figure
@@ -55,7 +67,7 @@ def draw_curves(path: str | os.PathLike[str], history: History, loss: str) -> No
     for name, values in curves.items():
         marker = "o" if len(values) < 3 else None
         axes.plot(range(1, len(values) + 1), values, marker=marker, label=name)
-    if best := history.best_epoch:
+    if best:
         axes.axvline(best, color="grey", linestyle=":", label=f"best: epoch {best}")
     if spans_magnitudes(value for values in curves.values() for value in values):
         axes.set_yscale("log")

@@ -12,7 +12,7 @@ from mlp_xp.machine import blas
 from mlp_xp.machine.array_api import ArrayLike
 from mlp_xp.settings import checks
 from mlp_xp.tables.calibration import calibrate
-from mlp_xp.tables.fitting import fit, loader_for, new_model, read_data, training_notes
+from mlp_xp.tables.fitting import Data, fit, loader_for, new_model, read_data, training_notes
 from mlp_xp.tables.measured import measured
 from mlp_xp.tables.members import cross_validated
 from mlp_xp.tables.model import TableModel
@@ -64,7 +64,7 @@ def fit_table(
     >>> model.training["metrics_on"], model.training["metrics"]["r2"] > 0.95
     ('held-out', True)
     """
-    with _at_a_path(data) as path, contextlib.ExitStack() as stack:
+    with at_a_path(data) as path, contextlib.ExitStack() as stack:
         settings = TrainingOptions.of({"data": path, "target": target, **options})
         checks.refuse(settings.problems())
         stack.enter_context(blas.at_most(settings.threads))
@@ -75,15 +75,20 @@ def fit_table(
         loader = loader_for(rows.options, rows.parts.training)
         for epoch in fit(rows, model.network, loader):
             last = epoch
-        calibrate(model, rows)
-        found = measured(model, rows.parts, settings.seed).description()
-        found["cross_validation"] = cross_validated(model, rows.options, rows.parts.raw_training)
-        model.training |= training_notes(rows, loader.batch_size, found, last.number, last.stopped)
+        noted(model, rows, loader.batch_size, last.number, last.stopped)
     return model
 
 
+def noted(model: TableModel, rows: Data, batch_size: int, epochs: int, stopped: str | None) -> None:
+    """Calibrate a model whose training is over, measure it, and note both in it."""
+    calibrate(model, rows)
+    found = measured(model, rows.parts, rows.options.seed).description()
+    found["cross_validation"] = cross_validated(model, rows.options, rows.parts.raw_training)
+    model.training |= training_notes(rows, batch_size, found, epochs, stopped)
+
+
 @contextlib.contextmanager
-def _at_a_path(data: object) -> Iterator[str]:
+def at_a_path(data: object) -> Iterator[str]:
     """The path of a table; one in memory is written to a file first, and read as any other."""
     if isinstance(data, str | os.PathLike):
         yield os.fspath(data)

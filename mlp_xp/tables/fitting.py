@@ -144,9 +144,14 @@ def _hold_out(options: TrainingOptions, seed: int | None) -> HoldOut:
     return hold_out if seed is None else dataclasses.replace(hold_out, seed=seed)
 
 
-def new_model(data: Data) -> TableModel:
-    """A new network with what the columns mean."""
+def new_model(data: Data, copies: int | None = None) -> TableModel:
+    """A new network with what the columns mean; or several that start alike, as members of one."""
     table, loss, options = data.table, data.loss, data.options
+    members = options.folds or options.members
+    seed: int | list[int] = options.seed
+    if copies is not None:
+        seed = [options.seed + n for _ in range(copies) for n in range(members or 1)]
+        members = len(seed)
     activations = options.read("activation")
     n_classes = len(table.levels) if table.levels is not None and loss.labels else None
     n_outputs = loss.n_outputs(len(table.target_names), n_classes)
@@ -158,8 +163,8 @@ def new_model(data: Data) -> TableModel:
         initializer=initializers(options),
         device=options.device,
         dtype=options.dtype,
-        seed=options.seed,
-        members=options.folds or options.members,
+        seed=seed,
+        members=members,
     )
     inputs, targets = data.parts.inputs, data.parts.targets
     return TableModel(network, inputs, targets, table.levels, loss=loss, written=table.written)
@@ -176,8 +181,8 @@ def batch_is_too_large(options: TrainingOptions, n_rows: int) -> bool:
     return isinstance(size, int) and size > n_rows and not takes_all_rows(options)
 
 
-def loader_for(options: TrainingOptions, source: Source) -> Loader:
-    """What gives the rows of a source batch by batch."""
+def loader_for(options: TrainingOptions, source: Source, copies: int = 1) -> Loader:
+    """What gives the rows of a source batch by batch, to so many copies of the members."""
     takes_all = batch_is_too_large(options, source.n_rows) or takes_all_rows(options)
     order = options.read("order")
     if source.order is not None:
@@ -193,7 +198,7 @@ def loader_for(options: TrainingOptions, source: Source) -> Loader:
         order=order,
         seed=options.seed,
         memory_limit=options.read("memory_limit"),
-        member_weight=member_weights(options, source),
+        member_weight=member_weights(options, source, copies),
     )
     if options.accumulate > 1 and not takes_all:
         loader.accumulate(options.accumulate)
@@ -219,13 +224,13 @@ def fit(
     checkpoints: Observer | None = None,
     ranks: Ranks | None = None,
     state: TrainingState | None = None,
+    copies: int = 1,
+    own: Mapping[str, Any] | None = None,
 ) -> Generator[Epoch]:
-    """Train a network as options say: `train`, with its arguments."""
+    """Train a network as options say: `train`, with its arguments, of which some may be the caller's own."""
     options = data.options
     rates = options.dropout_rates
-    return train(
-        network,
-        loader,
+    arguments: dict[str, Any] = dict(
         loss=data.loss,
         optimizer=options.read("optimizer"),
         learning_rate=options.read("learning_rate"),
@@ -237,7 +242,7 @@ def fit(
         dropout_schedule=options.read("dropout_schedule"),
         clip_norm=options.clip_norm,
         reduction=options.reduction,
-        validation=_held_out(data),
+        validation=_held_out(data, copies),
         watched_loss=watched_loss(data),
         **stopping_of(options),
         average=options.read("average"),
@@ -249,14 +254,15 @@ def fit(
         on_divergence=options.on_divergence,
         seed=options.seed,
     )
+    return train(network, loader, **{**arguments, **(own or {})})
 
 
-def _held_out(data: Data) -> Loader | None:
+def _held_out(data: Data, copies: int) -> Loader | None:
     """The rows by which the run, or each member by those that it leaves out, is judged."""
     source, mask, limit = data.parts.held_out, None, data.options.read("memory_limit")
     if data.options.folds is not None:
         source = data.parts.training
-        seen = member_weights(data.options, source)
+        seen = member_weights(data.options, source, copies)
         mask = None if seen is None else ~seen
     if source is None:
         return None

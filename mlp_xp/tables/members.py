@@ -10,8 +10,10 @@ from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TrainingOptions
 
 
-def member_weights(options: TrainingOptions, source: Source) -> np.ndarray | None:
+def member_weights(options: TrainingOptions, source: Source, copies: int = 1) -> np.ndarray | None:
     """A weight of each row for each member, (n_rows, members); None where all see all rows.
+
+    With `copies` there are as many such sets of members side by side.
 
     Raises
     ------
@@ -27,7 +29,7 @@ def member_weights(options: TrainingOptions, source: Source) -> np.ndarray | Non
             "train on a table that fits the memory."
         )
     if options.folds is not None:
-        return folds(source.n_rows, options.folds, options.seed)
+        return np.tile(folds(source.n_rows, options.folds, options.seed), (1, copies))
     return bootstrap(source.n_rows, options.members or 1, options.seed)
 
 

@@ -53,6 +53,7 @@ FLOORS = (
     ("tables",),
     ("estimators", "report"),
     ("saved",),
+    ("tuning",),
     ("cli",),
     ("__init__",),
     ("__main__",),

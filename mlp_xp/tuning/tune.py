@@ -1,0 +1,325 @@
+"""The search itself: train all tries for a few epochs, drop the worse half, train the others on.
+
+References
+----------
+Jamieson and Talwalkar, Non-stochastic best arm identification and hyperparameter optimization, AISTATS 2016
+(successive halving). Here tries of one shape are members of one network.
+"""
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from mlp_xp.machine import blas
+from mlp_xp.machine.array_api import ArrayLike
+from mlp_xp.machine.whole_file import read_plain, write_whole
+from mlp_xp.saved.checkpoint import decode, encode
+from mlp_xp.settings import checks
+from mlp_xp.settings.spelling import given
+from mlp_xp.tables.fit_table import at_a_path, noted
+from mlp_xp.tables.fitting import Data, loader_for, new_model, read_data, takes_all_rows
+from mlp_xp.tables.model import TableModel
+from mlp_xp.tables.options import TrainingOptions
+from mlp_xp.tuning.group import Group, Standing
+from mlp_xp.tuning.space import SEARCHED, SHAPE, draw
+
+MOST_RUNGS = 5
+"""Times that tries are compared, at most: the first comparison comes after a 16th of all epochs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Try:
+    """Settings that were tried.
+
+    Attributes
+    ----------
+    number : int
+        From 0, which has the recipe's.
+    options : TrainingOptions
+        All of them.
+    standing : Standing
+        What came out.
+    """
+
+    number: int
+    options: TrainingOptions
+    standing: Standing
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those that are searched for."""
+        return {name: getattr(self.options, name) for name in SEARCHED}
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """What a search has found.
+
+    Attributes
+    ----------
+    model : TableModel
+        The best try's, trained to its end.
+    options : TrainingOptions
+        Its options, to train it again.
+    tries : list of Try
+        The best first.
+    stopped : str
+        Why the search ended.
+    """
+
+    model: TableModel
+    options: TrainingOptions
+    tries: list[Try]
+    stopped: str
+
+
+def tune(
+    data: ArrayLike,
+    target: str | Sequence[str],
+    *,
+    tries: int = 64,
+    time_budget: float | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    say: Callable[[str], object] = lambda line: None,
+    **options: Any,
+) -> Tuning:
+    """Search for settings that suit a table.
+
+    Learning rate, weight decay, dropout, penalty, width, depth, activation and encoding are drawn at random.
+    Tries are judged by the held-out rows, or with ``folds=`` by those that each fold leaves out. What is
+    given as an option is not searched for.
+
+    Parameters
+    ----------
+    data, target
+        As of `fit_table`.
+    tries : int
+        How many settings, the recipe's own among them.
+    time_budget : float, optional
+        Seconds after which no further comparison is begun.
+    folder : path, optional
+        Where the search is kept after each comparison: a search with the same arguments goes on from there.
+    say : callable (str)
+        Is told what goes on.
+    **options
+        Options of `mlp-xp train`, as of `fit_table`.
+
+    Returns
+    -------
+    Tuning
+        The same for the same seed, whatever the number of threads, unless time ends it.
+
+    Raises
+    ------
+    ValueError, TypeError, OSError
+        An option or the data cannot be used, or the folder is that of another search.
+    FloatingPointError
+        All tries diverged.
+    """
+    with at_a_path(data) as path:
+        return search(
+            TrainingOptions.of({"data": path, "target": target, **options}),
+            tries=tries,
+            time_budget=time_budget,
+            folder=folder,
+            say=say,
+            fixed=tuple(options),
+        )
+
+
+def search(
+    options: TrainingOptions,
+    *,
+    tries: int,
+    time_budget: float | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    say: Callable[[str], object] = lambda line: None,
+    fixed: Sequence[str] = (),
+) -> Tuning:
+    """`tune` for options that are read; settings among `fixed` are not searched for."""
+    checks.refuse(
+        [
+            *options.problems(),
+            checks.whole("tries", tries),
+            None if time_budget is None else checks.number("time_budget", time_budget, above=0),
+            f"{given('members', options.members)}: tries are members already; leave it out."
+            if options.members
+            else None,
+        ]
+    )
+    began = time.monotonic()
+    first = read_data(options)
+    if takes_all_rows(first.options):
+        raise ValueError(f"{given('optimizer', options.optimizer)}: members need steps; name another rule.")
+    drawn = list(enumerate(draw(first.options, tries, fixed)))
+    run = Halving(first, drawn, None if folder is None else Path(folder), say)
+    stopped = run.to_the_end(lambda: time_budget is not None and time.monotonic() - began > time_budget)
+    found = sorted(
+        (Try(number, own, run.standings[number]) for number, own in drawn if number in run.standings),
+        key=lambda one: (-one.standing.epochs, one.standing.best, one.number),
+    )
+    if not found or not math.isfinite(found[0].standing.best):
+        raise FloatingPointError("all tries diverged: give a lower learning_rate.")
+    return Tuning(run.model_of(found[0]), found[0].options, found, stopped)
+
+
+MOST_BYTES = 1 << 40
+"""What a file of a search may have."""
+
+
+class Halving:
+    """A search at some comparison.
+
+    Parameters
+    ----------
+    data : Data
+        As the recipe reads it.
+    tries : sequence of (int, TrainingOptions)
+    folder : path or None
+        Where it is kept.
+    say : callable (str)
+
+    Attributes
+    ----------
+    standings : dict of int to Standing
+        The latest of each try.
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        tries: Sequence[tuple[int, TrainingOptions]],
+        folder: Path | None,
+        say: Callable[[str], object],
+    ) -> None:
+        self.folder, self.say, self.n_tries = folder, say, len(tries)
+        self.most_epochs = data.options.read("epochs")
+        self.standings: dict[int, Standing] = {}
+        self.rung = 0
+        read: dict[Any, Data] = {data.options.scaling: data}
+        by_shape: dict[tuple[Any, ...], list[tuple[int, TrainingOptions]]] = {}
+        for number, own in tries:
+            by_shape.setdefault(tuple(getattr(own, name) for name in SHAPE), []).append((number, own))
+        self.groups = []
+        for members in by_shape.values():
+            own = members[0][1]
+            if own.scaling not in read:
+                read[own.scaling] = read_data(dataclasses.replace(data.options, scaling=own.scaling))
+            self.groups.append(Group(dataclasses.replace(read[own.scaling], options=own), members))
+        self.about = {str(number): _described(own) for number, own in tries}
+
+    @property
+    def rungs(self) -> list[int]:
+        """Epochs after which tries are compared, the last one all of them."""
+        n_rungs = 1 + min(MOST_RUNGS - 1, int(math.log2(self.n_tries)), int(math.log2(self.most_epochs)))
+        return [math.ceil(self.most_epochs / 2 ** (n_rungs - 1 - rung)) for rung in range(n_rungs)]
+
+    def to_the_end(self, is_over: Callable[[], bool]) -> str:
+        """Compare until one comparison is the last; say why it was."""
+        self._go_on()
+        while self.rung < len(self.rungs):
+            until = self.rungs[self.rung]
+            with warnings.catch_warnings(), ThreadPoolExecutor(blas.n_threads()) as pool:
+                warnings.filterwarnings("ignore", message="member .* diverged")
+                list(pool.map(Group.advance, self.groups, [until] * len(self.groups)))
+            for each in self.groups:
+                self.standings |= each.standings()
+            alive = sorted(
+                (number for group in self.groups for number, _ in group.tries),
+                key=lambda number: (self.standings[number].best, number),
+            )
+            if not alive:
+                return "all tries diverged"
+            self.rung += 1
+            is_last = self.rung == len(self.rungs)
+            kept = alive if is_last else alive[: -(-len(alive) // 2)]
+            best = self.standings[alive[0]].best
+            self.say(
+                f"epoch {until}/{self.most_epochs}: {len(alive)} tries, the best is {alive[0]} with a "
+                f"held-out loss of {best:.5g}" + ("" if is_last else f"; {len(kept)} go on")
+            )
+            for group in self.groups:
+                group.keep(set(kept))
+            self.groups = [group for group in self.groups if group.tries]
+            self._keep()
+            if not is_last and is_over():
+                return f"time budget used after {until} of {self.most_epochs} epochs"
+        return f"reached {self.most_epochs} epochs"
+
+    def model_of(self, one: Try) -> TableModel:
+        """A try's model, at its best epoch."""
+        group = next(group for group in self.groups if any(number == one.number for number, _ in group.tries))
+        data = dataclasses.replace(group.data, options=one.options)
+        model = new_model(data)
+        model.network.parameters.flat[...] = model.network.backend.asarray(group.best_of(one.number))
+        model.network.output = data.loss.link
+        batch_size = loader_for(data.options, data.parts.training).batch_size
+        noted(model, data, batch_size, one.standing.epochs, f"reached {one.standing.epochs} epochs")
+        return model
+
+    def _keep(self) -> None:
+        """Write where the search is, so that it can go on from there."""
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for n, group in enumerate(self.groups):
+            if group.state is not None:
+                write_whole(self.folder / f"{self.rung}-{n}.safetensors", encode(group.state, {}, None))
+        document = {
+            "rung": self.rung,
+            "tries": self.about,
+            "standings": {n: dataclasses.asdict(each) for n, each in self.standings.items()},
+            "groups": [[number for number, _ in group.tries] for group in self.groups],
+        }
+        write_whole(self.folder / "search.json", json.dumps(document, sort_keys=True).encode())
+        for old in self.folder.glob("*-*.safetensors"):
+            if not old.name.startswith(f"{self.rung}-"):
+                with contextlib.suppress(OSError):
+                    old.unlink()
+
+    def _go_on(self) -> None:
+        """Go on from what is in the folder.
+
+        Raises
+        ------
+        ValueError
+            It is that of another search, or damaged.
+        """
+        if self.folder is None or not (self.folder / "search.json").exists():
+            return
+        document = json.loads(read_plain(self.folder / "search.json", MOST_BYTES))
+        if document["tries"] != self.about:
+            raise ValueError(
+                f"the search in {self.folder} is another one: give the same options and data, or another "
+                "folder."
+            )
+        self.rung = document["rung"]
+        self.standings = {int(n): Standing(**each) for n, each in document["standings"].items()}
+        groups = []
+        for n, numbers in enumerate(document["groups"]):
+            group = next(
+                group for group in self.groups if any(number == numbers[0] for number, _ in group.tries)
+            )
+            state, _, _ = decode(read_plain(self.folder / f"{self.rung}-{n}.safetensors", MOST_BYTES))
+            tries = [each for each in group.tries if each[0] in numbers]
+            groups.append(Group(group.data, tries, state))
+        self.groups = groups
+        self.say(f"going on from {self.folder}, after {self.rung} comparisons")
+
+
+def _described(options: TrainingOptions) -> dict[str, Any]:
+    """What makes a try what it is, as JSON values."""
+    left_out = {"out", "report", "plot", "log", "tensorboard", "data"}
+    return {
+        name: value if value is None or isinstance(value, bool | int | float | str) else str(value)
+        for name, value in options.determining(ahead=True).items()
+        if name not in left_out
+    }

@@ -1,0 +1,112 @@
+"""The search for settings: what is tried, what is dropped, and that it is the same again."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from command_line import run_process
+
+from mlp_xp import load
+from mlp_xp.tables.fitting import fit, loader_for, new_model, read_data
+from mlp_xp.tables.options import TrainingOptions
+from mlp_xp.tuning.space import OF_ONE_SHAPE, SHAPE, draw
+from mlp_xp.tuning.tune import search
+
+QUICK = {"dataset": "diabetes", "epochs": 4, "hidden": "8", "scaling": "standard"}
+
+
+def options(**more):
+    return TrainingOptions.of({**QUICK, **more})
+
+
+def found(given=None, **more):
+    return search(given or options(), **{"tries": 6, "fixed": tuple(QUICK), **more})
+
+
+def weights(tuning):
+    return tuning.model.network.parameters.to_host()
+
+
+def test_the_first_try_has_the_recipes_settings():
+    base = read_data(options()).options
+    tries = draw(base, 20, ())
+    assert tries[0] == base
+    assert tries == draw(base, 30, ())[:20]
+    shapes = [tuple(getattr(one, name) for name in SHAPE) for one in tries]
+    assert len(set(shapes[:OF_ONE_SHAPE])) == 1
+    assert len(set(shapes)) > 1
+    assert len({one.learning_rate for one in tries}) > 15
+    assert len({one.learning_rate for one in draw(base, 20, ("learning_rate",))}) == 1
+
+
+def test_the_worse_half_is_dropped():
+    tuning = found(tries=8)
+    assert sorted(one.standing.epochs for one in tuning.tries) == [1, 1, 1, 1, 2, 2, 4, 4]
+    assert tuning.tries[0].standing.best == min(one.standing.best for one in tuning.tries[:2])
+    assert all(len(one.standing.losses) == one.standing.epochs for one in tuning.tries)
+    assert tuning.stopped == "reached 4 epochs"
+
+
+def test_the_best_is_what_a_training_with_its_options_is():
+    tuning = found()
+    own = tuning.options
+    data = read_data(own)
+    model = new_model(data)
+    loader = loader_for(data.options, data.parts.training)
+    list(fit(data, model.network, loader, own={"threads": 1, "way": "plain"}))
+    np.testing.assert_array_equal(model.network.parameters.to_host(), weights(tuning))
+
+
+@pytest.mark.parametrize("folds", [None, 3])
+def test_the_same_seed_finds_the_same_again(folds, tmp_path, monkeypatch):
+    given = options(folds=folds) if folds else options()
+    once = found(given, folder=tmp_path / "a")
+    monkeypatch.setattr("mlp_xp.machine.blas.n_threads", lambda: 1)
+    again = found(given)
+    assert [one.number for one in once.tries] == [one.number for one in again.tries]
+    np.testing.assert_array_equal(weights(once), weights(again))
+    if folds:
+        assert once.model.network.members == 3
+        assert once.model.training["cross_validation"]["rmse"]["mean"] > 0
+
+
+def test_a_search_goes_on_where_it_was(tmp_path):
+    whole = found()
+    found(folder=tmp_path / "a", time_budget=1e-9)
+    said = []
+    rest = found(folder=tmp_path / "a", say=said.append)
+    assert "going on" in said[0]
+    np.testing.assert_array_equal(weights(rest), weights(whole))
+    with pytest.raises(ValueError, match="another one"):
+        found(options(seed=1), folder=tmp_path / "a")
+
+
+def test_a_search_whose_tries_all_diverge_is_an_error():
+    with pytest.raises(FloatingPointError, match="all tries diverged"):
+        found(options(learning_rate=1e30, optimizer="sgd"), fixed=(*QUICK, "learning_rate", "optimizer"))
+
+
+def test_the_command_writes_model_options_and_picture(tmp_path):
+    out, plot = tmp_path / "m.safetensors", tmp_path / "t.svg"
+    arguments = ["--dataset", "diabetes", "--epochs", "3", "--hidden", "8", "--tries", "5", "--json"]
+    done = run_process("tune", *arguments, "--out", out, "--plot", plot, folder=tmp_path)
+    assert done.status == 0, done.err
+    result = json.loads(done.out)
+    assert len(result["tries"]) == 5
+    assert math.isfinite(result["metrics"]["rmse"])
+    assert "<svg" in plot.read_text(encoding="utf-8")
+    assert load(out).network.layer_sizes[1:] == (8, 1)
+    again = run_process("train", "--config", f"{out}.toml", "--json", "--quiet", folder=tmp_path)
+    assert again.status == 0, again.err
+    rmse = json.loads(again.out)["metrics"]["rmse"]
+    assert rmse == pytest.approx(result["metrics"]["rmse"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [({"members": 3}, "members"), ({"optimizer": "lbfgs"}, "steps")],
+)
+def test_what_cannot_be_searched_is_refused(more, message):
+    with pytest.raises(ValueError, match=message):
+        found(options(**more))
