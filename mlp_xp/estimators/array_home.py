@@ -5,12 +5,12 @@ library are read through DLPack: those on a CUDA device are computed with on tha
 they are CuPy's, those of a CPU on the CPU; results are arrays of their library on their device.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import array_api_compat
 import numpy as np
 
-from mlp_xp.machine import array_api
+from mlp_xp.machine.array_api import Array, ArrayLike, Namespace, to_host
 
 _CUDA = 2  # kDLCUDA in DLPack's header
 
@@ -18,13 +18,13 @@ _CUDA = 2  # kDLCUDA in DLPack's header
 class Home(NamedTuple):
     """A namespace and a device; None twice for the host."""
 
-    xp: Any = None
-    device: Any = None
+    xp: Namespace | None = None
+    device: object = None
 
     def __str__(self) -> str:
         return "NumPy" if self.xp is None else f"{self.xp.__name__}, device {self.device}"
 
-    def send(self, a: np.ndarray) -> Any:
+    def send(self, a: np.ndarray) -> Array:
         """A host array as an array of this home; text has none but the host."""
         if self.xp is None or a.dtype.kind not in "biuf":
             return a
@@ -34,7 +34,7 @@ class Home(NamedTuple):
 HOST = Home()
 
 
-def home_of(x: Any) -> Home:
+def home_of(x: ArrayLike) -> Home:
     """Where an argument lives."""
     if isinstance(x, np.ndarray | list | tuple) or not array_api_compat.is_array_api_obj(x):
         return HOST
@@ -43,22 +43,22 @@ def home_of(x: Any) -> Home:
     return Home(array_api_compat.array_namespace(x), array_api_compat.device(x))
 
 
-def on_host(x: Any) -> Any:
+def on_host(x: ArrayLike) -> Array:
     """An Array API array as a NumPy array; anything else as it is."""
-    return x if home_of(x) == HOST else array_api.to_host(x)
+    return x if home_of(x) == HOST else to_host(x)
 
 
-def stays(x: Any) -> bool:
+def stays(x: ArrayLike) -> bool:
     """Whether an array is left where it is: on a CUDA device. The host looks at its shape only."""
     return home_of(x) != HOST and x.__dlpack_device__()[0] == _CUDA
 
 
-def seen_by_host(x: Any) -> np.ndarray:
+def seen_by_host(x: ArrayLike) -> np.ndarray:
     """What stands for an array that stays: one of its shape that takes no memory."""
     return np.broadcast_to(np.int8(0), x.shape)
 
 
-def device_for(x: Any, wanted: str | None) -> str:
+def device_for(x: ArrayLike, wanted: str | None) -> str:
     """The device to compute on: the one asked for, else the one where x is.
 
     Raises

@@ -1,16 +1,11 @@
-"""Who is told of every epoch: scikit-learn's callbacks (1.9) and the function given as `callback`."""
+"""Who is told of every epoch: scikit-learn's callbacks and the function given as `callback`."""
 
 from typing import Any
 
+from mlp_xp.estimators.perceptron import Perceptron
+from mlp_xp.estimators.training import Progress
+from mlp_xp.machine.array_api import ArrayLike
 from mlp_xp.network import Network
-
-try:
-    from sklearn.callback import CallbackSupportMixin as _mixin
-except ModuleNotFoundError:  # scikit-learn before 1.9
-    _mixin = type("NoCallbacks", (), {})
-
-CallbackSupport: Any = _mixin
-"""The base class that brings `set_callbacks`, where scikit-learn has it; else one that brings nothing."""
 
 
 class Listeners:
@@ -18,29 +13,25 @@ class Listeners:
 
     Parameters
     ----------
-    estimator : estimator
+    e : Perceptron
         Being fitted.
     network : Network
         Being trained.
-    n_epochs : int
-        At most.
     X, y, metadata : object
         What callbacks may ask for: the training data as given.
     """
 
-    def __init__(
-        self, estimator: Any, network: Network, n_epochs: int, X: Any, y: Any, metadata: Any
-    ) -> None:
-        self.estimator, self.network = estimator, network
-        self.task = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
+    def __init__(self, e: Perceptron, network: Network, X: ArrayLike, y: ArrayLike, metadata: object) -> None:
+        self.e, self.network = e, network
+        self.task = {"estimator": e, "X": X, "y": y, "metadata": metadata}
         self.root: Any = None
         self.epoch: Any = None
-        if hasattr(estimator, "_init_callback_context"):
-            self.root = estimator._init_callback_context(max_subtasks=n_epochs)
-        self.wanted = bool(getattr(estimator, "_skl_callbacks", []))
+        if hasattr(e, "_init_callback_context"):  # scikit-learn 1.9 has callbacks
+            self.root = e._init_callback_context(max_subtasks=e.max_iter)
+        self.wanted = bool(getattr(e, "_skl_callbacks", []))
 
     def _now(self) -> dict[str, Any]:
-        return self.estimator._as_fitted(self.network)
+        return self.e._as_fitted(self.network)
 
     def begin(self) -> None:
         """Fit begins."""
@@ -53,13 +44,13 @@ class Listeners:
             self.epoch = self.root.subcontext(task_name="epoch")
             self.epoch.call_on_fit_task_begin(**self.task)
 
-    def end_epoch(self, progress: Any) -> bool:
+    def end_epoch(self, progress: Progress) -> bool:
         """An epoch ends. True: stop."""
         stop = False
         if self.wanted:
             stop = self.epoch.call_on_fit_task_end(reconstruction_attributes=self._now, **self.task)
-        if self.estimator.callback is not None:
-            stop |= bool(self.estimator.callback(progress))
+        if self.e.callback is not None:
+            stop |= bool(self.e.callback(progress))
         return stop
 
     def end(self) -> None:

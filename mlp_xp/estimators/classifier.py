@@ -12,10 +12,11 @@ from sklearn.utils.multiclass import _check_partial_fit_first_call, unique_label
 from sklearn.utils.validation import _check_sample_weight
 
 from mlp_xp.estimators.array_home import on_host
-from mlp_xp.estimators.data import Encoded, InMemory, SeenTargets, seen_targets
+from mlp_xp.estimators.data import Encoded, InMemory, Rows, SeenTargets, seen_targets
 from mlp_xp.estimators.fitting import Held, Learner
 from mlp_xp.estimators.targets import Labels, kind_of, labels_of, numbers_of
-from mlp_xp.losses import BinaryCrossEntropy, GroupedCrossEntropy, SoftmaxCrossEntropy
+from mlp_xp.losses import BinaryCrossEntropy, GroupedCrossEntropy, Link, Loss, SoftmaxCrossEntropy
+from mlp_xp.machine.array_api import Array, ArrayLike
 from mlp_xp.rows.source import Source
 from mlp_xp.settings import checks
 
@@ -188,14 +189,14 @@ class MLPClassifier(ClassifierMixin, Learner):
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self,
-        X: Any,
-        y: Any,
-        sample_weight: Any = None,
-        classes: Any = None,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike = None,
+        classes: ArrayLike = None,
         *,
-        X_val: Any = None,
-        y_val: Any = None,
-        sample_weight_val: Any = None,
+        X_val: ArrayLike = None,
+        y_val: ArrayLike = None,
+        sample_weight_val: ArrayLike = None,
     ) -> Self:
         """Update the model with one epoch over the given rows.
 
@@ -225,7 +226,7 @@ class MLPClassifier(ClassifierMixin, Learner):
             )
         return True
 
-    def _first_classes(self, y: Any, classes: Any) -> None:
+    def _first_classes(self, y: ArrayLike, classes: ArrayLike) -> None:
         """Learn the classes in the first call of partial_fit."""
         first = not hasattr(self, "classes_")
         kind = kind_of(y) if first else None
@@ -243,7 +244,7 @@ class MLPClassifier(ClassifierMixin, Learner):
             kind = "binary" if len(self.classes_) <= 2 else "multiclass"
             self._labels = Labels(kind, self.classes_)
 
-    def predict(self, X: Any) -> Any:
+    def predict(self, X: ArrayLike) -> Array:
         """Predict the classes of rows.
 
         Parameters
@@ -261,7 +262,7 @@ class MLPClassifier(ClassifierMixin, Learner):
         found = labels.decode(labels.numbers(self._finite_outputs(X)))
         return home.send(found) if isinstance(found, np.ndarray) else found
 
-    def predict_proba(self, X: Any) -> Any:
+    def predict_proba(self, X: ArrayLike) -> Array:
         """Probabilities of the classes.
 
         Parameters
@@ -277,7 +278,7 @@ class MLPClassifier(ClassifierMixin, Learner):
         """
         return self._probabilities(X, "predict_proba", lambda p: p)
 
-    def predict_log_proba(self, X: Any) -> Any:
+    def predict_log_proba(self, X: ArrayLike) -> Array:
         """Logarithms of `predict_proba`.
 
         Parameters
@@ -291,7 +292,7 @@ class MLPClassifier(ClassifierMixin, Learner):
         """
         return self._probabilities(X, "predict_log_proba", _log)
 
-    def _probabilities(self, X: Any, method: str, change: Callable[[np.ndarray], Any]) -> Any:
+    def _probabilities(self, X: ArrayLike, method: str, change: Callable[[np.ndarray], np.ndarray]) -> Array:
         X, home = self._input(X, method)
         output = self._finite_outputs(X)
         if self._labels.kind == "multioutput":
@@ -302,7 +303,7 @@ class MLPClassifier(ClassifierMixin, Learner):
             output = np.column_stack([1 - output, output])
         return home.send(change(output))
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike = None) -> float:
         """The fraction of rows that are predicted right, in all columns of y.
 
         Parameters
@@ -327,10 +328,10 @@ class MLPClassifier(ClassifierMixin, Learner):
 
         return float(accuracy_score(y, self._predicted(X), sample_weight=weight))
 
-    def _predicted(self, X: Any) -> Any:
+    def _predicted(self, X: ArrayLike) -> Array:
         return self._labels.decode(self._labels.numbers(self._outputs(X)))
 
-    def _encode_targets(self, y: Any, dtype: str, incremental: bool) -> np.ndarray:
+    def _encode_targets(self, y: ArrayLike, dtype: str, incremental: bool) -> np.ndarray:
         """Learn the classes, or check that they are those of the last fit; return what losses read."""
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
@@ -352,7 +353,7 @@ class MLPClassifier(ClassifierMixin, Learner):
                 )
         return self._encode(y, dtype)
 
-    def _encode(self, y: Any, dtype: str) -> np.ndarray:
+    def _encode(self, y: ArrayLike, dtype: str) -> np.ndarray:
         """Targets for the core's losses."""
         if y.ndim == 2 and y.shape[1] == 1 and self._labels.kind in ("binary", "multiclass"):
             y = column_or_1d(y, warn=True)
@@ -391,7 +392,7 @@ class MLPClassifier(ClassifierMixin, Learner):
             table = compute_class_weight(self.class_weight, classes=classes, y=classes)[place_of]
         return Encoded(source, labels, encode, table, seen.values[0])
 
-    def _decode_targets(self, encoded: np.ndarray) -> Any:
+    def _decode_targets(self, encoded: np.ndarray) -> Array:
         """What `_encode` was given."""
         return self._labels.decode(self._numbers(encoded))
 
@@ -409,7 +410,7 @@ class MLPClassifier(ClassifierMixin, Learner):
             right = right.all(axis=1)
         return float(np.average(right, weights=weight))
 
-    def _weighted(self, y: Any, weight: np.ndarray | None, incremental: bool) -> np.ndarray | None:
+    def _weighted(self, y: ArrayLike, weight: np.ndarray | None, incremental: bool) -> np.ndarray | None:
         """Sample weights times class weights."""
         if self.class_weight is None:
             return weight
@@ -427,7 +428,7 @@ class MLPClassifier(ClassifierMixin, Learner):
     def _n_outputs(self, n_targets: int) -> int:
         return self._labels.n_outputs
 
-    def _stratify(self, data: Any) -> np.ndarray | None:
+    def _stratify(self, data: Rows) -> np.ndarray | None:
         """scikit-learn stratifies where there is one output; a source's targets are not all at hand."""
         if not isinstance(data, InMemory):
             return None
@@ -436,7 +437,7 @@ class MLPClassifier(ClassifierMixin, Learner):
     def _out_activation(self) -> str:
         return "logistic" if self._labels.kind in ("binary", "multilabel") else "softmax"
 
-    def _loss(self, dtype: str) -> Any:
+    def _loss(self, dtype: str) -> Loss:
         """The core's loss, with scikit-learn's bound on what it reports."""
         labels, eps = self._labels, float(np.finfo(dtype).eps)
         if labels.kind in ("binary", "multilabel"):
@@ -446,7 +447,7 @@ class MLPClassifier(ClassifierMixin, Learner):
             return SoftmaxCrossEntropy(smoothing, eps=eps)
         return GroupedCrossEntropy(labels.groups, smoothing, eps=eps)
 
-    def _link(self) -> Any:
+    def _link(self) -> Link:
         return self._loss("float64").link
 
     def _loss_scale(self) -> float:
@@ -502,5 +503,5 @@ def _encoder(seen: SeenTargets, labels: Labels, smoothing: float) -> Callable[[n
     return encode
 
 
-def _is_list_of_arrays(classes: Any) -> bool:
+def _is_list_of_arrays(classes: ArrayLike) -> bool:
     return isinstance(classes, list | tuple) and bool(classes) and np.ndim(classes[0]) == 1

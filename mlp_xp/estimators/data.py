@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import scipy.sparse
 
 from mlp_xp.estimators.rows import SparseSource, dense_pieces
 from mlp_xp.estimators.targets import Labels, numbers_of
-from mlp_xp.machine.array_api import to_host
+from mlp_xp.machine.array_api import ArrayLike, to_host
 from mlp_xp.network import Network
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.device_arrays import ResidentSource, is_elsewhere, take_rows
@@ -21,7 +21,7 @@ from mlp_xp.rows.loader import Loader
 from mlp_xp.rows.source import Source, Subset, Wrapped, as_source, is_source, passes
 from mlp_xp.tables.files import open_source
 from mlp_xp.tables.files.column_kinds import LABEL
-from mlp_xp.tables.files.columns import as_names
+from mlp_xp.tables.files.columns import RawColumn, as_names
 from mlp_xp.tables.files.one_value import TRUTH, is_number, number
 
 CHUNK_ROWS = 4096
@@ -35,7 +35,7 @@ Scored = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 class InMemory:
     """Rows on the host or on a GPU, checked, with targets (on the host) as the core's losses read them."""
 
-    x: Any
+    x: ArrayLike
     y: np.ndarray
     weight: np.ndarray | None
 
@@ -126,7 +126,7 @@ class Encoded(Wrapped):
         self,
         source: Source,
         labels: bool,
-        encode: Any,
+        encode: Callable[[np.ndarray], np.ndarray],
         class_weight: np.ndarray | None = None,
         classes: np.ndarray | None = None,
     ) -> None:
@@ -145,7 +145,7 @@ class Encoded(Wrapped):
             weight *= self.class_weight[numbers_of(given[:, 0], self.classes)]
 
 
-def is_streamed(X: Any) -> bool:
+def is_streamed(X: ArrayLike) -> bool:
     """Whether X names, is or has a source, rather than being data."""
     return isinstance(X, str | os.PathLike | Loader) or is_source(X)
 
@@ -161,7 +161,7 @@ def label_dtype(source: Source) -> np.dtype[Any]:
     return y.dtype if y is not None and y.dtype.kind in "biu" else np.dtype(float)
 
 
-def source_given(X: Any, y: Any, dtype: str | None, *, labels: bool = False) -> Source | None:
+def source_given(X: ArrayLike, y: ArrayLike, dtype: str | None, *, labels: bool = False) -> Source | None:
     """The source that X names, is or has; None where X is data.
 
     Parameters
@@ -187,7 +187,7 @@ def source_given(X: Any, y: Any, dtype: str | None, *, labels: bool = False) -> 
     return X.source if isinstance(X, Loader) else as_source(X)
 
 
-def names_of(columns: Any) -> list[str] | None:
+def names_of(columns: Sequence[RawColumn]) -> list[str] | None:
     """The names of a source's columns, where it has them."""
     return [column.name for column in columns] if columns else None
 
@@ -243,7 +243,7 @@ def seen_targets(source: Source) -> SeenTargets:
     return SeenTargets(labels, values, named, [np.array([c[v] for v in sorted(c)]) for c in counts])
 
 
-def _classes_of(column: Any, values: np.ndarray) -> np.ndarray:
+def _classes_of(column: RawColumn | None, values: np.ndarray) -> np.ndarray:
     """The classes that values of a source stand for."""
     if column is not None and column.kind == "text":
         texts = np.array(column.levels)[values.astype(int)]

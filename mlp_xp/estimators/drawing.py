@@ -3,17 +3,16 @@
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from mlp_xp.activations import Logistic
+from mlp_xp.activations import Activation, Logistic
 from mlp_xp.initializers import Given
 
 
 def draw_weights(
-    random_state: np.random.RandomState, layer_sizes: Sequence[int], hidden: Sequence[Any]
+    random_state: np.random.RandomState, layer_sizes: Sequence[int], hidden: Sequence[Activation]
 ) -> Given:
     """Uniform in ±√(6 / (n_in + n_out)), or 2 for 6 in logistic layers; biases, too.
 
@@ -30,7 +29,7 @@ def draw_weights(
 
 
 def draw_validation(
-    random_state: np.random.RandomState, n_rows: int, fraction: float, stratify: Any
+    random_state: np.random.RandomState, n_rows: int, fraction: float, stratify: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The numbers of the training rows and of the validation rows.
 

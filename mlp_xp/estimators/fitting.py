@@ -28,7 +28,7 @@ from mlp_xp.estimators.perceptron import Perceptron
 from mlp_xp.estimators.saved import HISTORY
 from mlp_xp.estimators.training import Continuation, FitMonitor, Validation, epoch_loss
 from mlp_xp.history import History
-from mlp_xp.initializers import INITIALIZERS, Given
+from mlp_xp.initializers import INITIALIZERS, Given, Initializer
 from mlp_xp.machine.array_api import Array, ArrayLike, to_host
 from mlp_xp.machine.data_parallel import Ranks, world
 from mlp_xp.network import Network
@@ -102,7 +102,7 @@ class Fit:
         sizes = e._hidden_sizes()
         data = self._data(X, y, sample_weight)
         validation = self._checked_held(held, y if isinstance(X, str | os.PathLike) else None)
-        self.random_state = check_random_state(self._shared(e.random_state))
+        self.random_state = self._generator()
         e.n_outputs_ = e._n_outputs(data.source.n_targets)
         layer_sizes = [e.n_features_in_, *sizes, e.n_outputs_]
         if self.first:
@@ -112,7 +112,7 @@ class Fit:
         if self.ranks is not None:
             self.ranks.broadcast(network.parameters.flat, network.backend)
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-        self.listeners = Listeners(e, network, e.max_iter, X, y, metadata)
+        self.listeners = Listeners(e, network, X, y, metadata)
         self.listeners.begin()
         search = e._rule().search
         if search is None:
@@ -227,7 +227,7 @@ class Fit:
                 f"{'' if known is None else f' {list(known)}'}."
             )
 
-    def _checked_held(self, held: Held, target: Any) -> Rows | None:
+    def _checked_held(self, held: Held, target: ArrayLike) -> Rows | None:
         """The user's own validation rows."""
         e = self.e
         if held.X is None and held.y is None:
@@ -244,17 +244,18 @@ class Fit:
         weight = None if held.sample_weight is None else _check_sample_weight(on_host(held.sample_weight), y)
         return InMemory(X, e._encode(y, self.dtype), weight)
 
-    def _shared(self, random_state: Any) -> Any:
+    def _generator(self) -> np.random.RandomState:
         """What to draw from: where it is left to chance, the same on all ranks."""
-        if self.ranks is None or random_state is not None:
-            return random_state
-        return int(self.ranks.from_first(float(np.random.default_rng().integers(2**31))))
+        given = self.e.random_state
+        if self.ranks is not None and given is None:
+            given = int(self.ranks.from_first(float(np.random.default_rng().integers(2**31))))
+        return check_random_state(given)
 
     def _new_network(self, layer_sizes: list[int], start: Start) -> Network:
         """A network with new weights, of an estimator that forgets what it knew."""
         e, n_hidden = self.e, len(layer_sizes) - 2
         hidden = hidden_activations(e.activation, n_hidden)
-        initializer: Any = None
+        initializer: Initializer
         seed = 0
         if start.weights is not None:
             initializer = Given(start.weights, start.biases)

@@ -1,14 +1,13 @@
 """What cannot be computed with as it is: dates, texts, and what float32 has no room for."""
 
-from typing import Any
-
 import numpy as np
 import scipy.sparse
 
+from mlp_xp.machine.array_api import ArrayLike
 from mlp_xp.tables.own_tables import columns_of
 
 
-def refuse_dates(name: str, given: Any) -> None:
+def refuse_dates(name: str, given: ArrayLike) -> None:
     """Raise TypeError where an array or a frame holds dates or spans, which NumPy counts in any unit."""
     columns = getattr(given, "dtypes", None)
     kinds = {"": given.dtype} if columns is None and hasattr(given, "dtype") else columns
@@ -24,7 +23,7 @@ def refuse_dates(name: str, given: Any) -> None:
             )
 
 
-def refuse_texts(given: Any, *, numeric: bool) -> None:
+def refuse_texts(given: ArrayLike, *, numeric: bool) -> None:
     """Raise ValueError where columns of X hold texts that are no numbers; it names them."""
     columns = columns_of(given) if hasattr(given, "columns") else None
     if columns is None:
@@ -44,7 +43,7 @@ def refuse_texts(given: Any, *, numeric: bool) -> None:
         )
 
 
-def _has_text(values: Any) -> bool:
+def _has_text(values: ArrayLike) -> bool:
     if getattr(getattr(values, "dtype", None), "kind", "O") in "biufc":
         return False
     for value in np.asarray(values):
@@ -56,7 +55,7 @@ def _has_text(values: Any) -> bool:
     return False
 
 
-def refuse_overflow(x: Any, dtype: str) -> None:
+def refuse_overflow(x: ArrayLike, dtype: str) -> None:
     """Raise ValueError where a value is beyond what the dtype of a network holds."""
     values = x.data if scipy.sparse.issparse(x) else x
     if dtype != "float32" or not isinstance(values, np.ndarray) or values.dtype != np.float64:

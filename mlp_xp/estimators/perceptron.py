@@ -3,25 +3,33 @@
 import operator
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import scipy.sparse
 from sklearn import get_config
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from mlp_xp.backprop import backprop
 from mlp_xp.estimators.array_home import HOST, Home, home_of, on_host, seen_by_host, stays
-from mlp_xp.estimators.callbacks import CallbackSupport
 from mlp_xp.estimators.numeric import refuse_dates, refuse_non_finite, refuse_overflow, refuse_texts
 from mlp_xp.estimators.parameters import Parameters, hidden_activations
 from mlp_xp.estimators.rows import dense_pieces
 from mlp_xp.estimators.saved import description_of
 from mlp_xp.forward import Memo, forward
 from mlp_xp.initializers import Given
-from mlp_xp.machine.array_api import DTYPES, Backend, to_host
+from mlp_xp.machine.array_api import DTYPES, Array, ArrayLike, Backend, to_host
 from mlp_xp.network import Network
 from mlp_xp.rows.device_arrays import ResidentSource
+
+try:
+    from sklearn.callback import CallbackSupportMixin as _mixin
+except ModuleNotFoundError:  # scikit-learn before 1.9
+    _mixin = type("NoCallbacks", (), {})
+
+CallbackSupport: Any = _mixin
+"""The base class that brings `set_callbacks`, where scikit-learn has it; else one that brings nothing."""
 
 CHUNK_ROWS = 4096
 """Rows that are predicted together."""
@@ -31,13 +39,13 @@ class Built(NamedTuple):
     """A network, and the arrays of `coefs_` and `intercepts_` that stand for its parameters."""
 
     network: Network
-    arrays: tuple[Any, ...]
+    arrays: tuple[Array, ...]
 
 
 class Perceptron(CallbackSupport, Parameters):
     """What both estimators share."""
 
-    def __sklearn_tags__(self) -> Any:
+    def __sklearn_tags__(self) -> Tags:
         """Tags."""
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
@@ -113,7 +121,7 @@ class Perceptron(CallbackSupport, Parameters):
         network.output = self._link()
         self._publish(network)
 
-    def _input(self, X: Any, method: str) -> tuple[Any, Home]:
+    def _input(self, X: ArrayLike, method: str) -> tuple[ArrayLike, Home]:
         """Checked host rows and where X lives.
 
         Raises
@@ -140,7 +148,7 @@ class Perceptron(CallbackSupport, Parameters):
             )
         return X, home
 
-    def _is_plain(self, X: Any) -> bool:
+    def _is_plain(self, X: ArrayLike) -> bool:
         """Whether `validate_data` would return X itself, which takes it 75 µs to find out."""
         if type(X) is not np.ndarray or X.ndim != 2 or X.dtype.char not in "fd" or not X.dtype.isnative:
             return False
@@ -149,7 +157,7 @@ class Perceptron(CallbackSupport, Parameters):
         with np.errstate(over="ignore", invalid="ignore"):
             return bool(np.isfinite(X.sum()))
 
-    def _outputs(self, X: Any) -> np.ndarray:
+    def _outputs(self, X: ArrayLike) -> np.ndarray:
         """The network's output after its link, (n_rows, n_outputs), on the host."""
         network = self._network_now()
         refuse_overflow(X, network.backend.dtype_name)
@@ -161,18 +169,18 @@ class Perceptron(CallbackSupport, Parameters):
             outputs[start : start + len(rows)] = network.predict(rows)
         return outputs
 
-    def _finite_outputs(self, X: Any) -> np.ndarray:
+    def _finite_outputs(self, X: ArrayLike) -> np.ndarray:
         """The network's output, refused where it is none."""
         outputs = self._outputs(X)
         refuse_non_finite(outputs)
         return outputs
 
-    def _chunks(self, X: Any) -> Iterator[tuple[int, Any]]:
+    def _chunks(self, X: ArrayLike) -> Iterator[tuple[int, Array]]:
         for first, rows in dense_pieces(X):
             for start in range(0, rows.shape[0], CHUNK_ROWS):
                 yield first + start, rows[start : min(start + CHUNK_ROWS, rows.shape[0]), ...]
 
-    def hidden_activations(self, X: Any) -> list[Any]:
+    def hidden_activations(self, X: ArrayLike) -> list[Array]:
         """What each hidden layer makes of X.
 
         Parameters
@@ -201,7 +209,7 @@ class Perceptron(CallbackSupport, Parameters):
                 out[start : start + x.shape[0]] = to_host(of_chunk.inputs[layer + 1])
         return [home.send(each) for each in found]
 
-    def input_gradient(self, X: Any) -> Any:
+    def input_gradient(self, X: ArrayLike) -> Array:
         """How each output changes with each feature: ∂z_L / ∂x = δ_1 W_1ᵀ, by backpropagation.
 
         z_L is the network's output before its link: the prediction itself for squared error, the
@@ -234,10 +242,10 @@ class Perceptron(CallbackSupport, Parameters):
                 found[start : start + x.shape[0], output] = to_host(delta @ network.parameters.weights[0].mT)
         return home.send(found[:, 0] if n_outputs == 1 else found)
 
-    def snapshot_of(self, network: Network) -> Any:
+    def snapshot_of(self, network: Network) -> Self:
         """A copy of this estimator, fitted with the parameters that a network has now."""
         copied = self.__copy__()
-        vars(copied).update(self._as_fitted(network))
+        copied.__dict__ |= self._as_fitted(network)
         return copied
 
     def _as_fitted(self, network: Network) -> dict[str, Any]:
@@ -249,7 +257,7 @@ class Perceptron(CallbackSupport, Parameters):
         ]
         return {"coefs_": layers[: network.n_layers], "intercepts_": layers[network.n_layers :]}
 
-    def __copy__(self) -> Any:
+    def __copy__(self) -> Self:
         """Attributes shared; the network is made again as soon as other weights are assigned."""
         copied = object.__new__(type(self))
         copied.__dict__ = {name: value for name, value in vars(self).items() if name != "_built"}
@@ -279,7 +287,7 @@ class Perceptron(CallbackSupport, Parameters):
         raise AttributeError("a subclass knows its link")
 
 
-def _near(backend: Backend, rows: Any) -> Any:
+def _near(backend: Backend, rows: ArrayLike) -> Array:
     """Rows on the device that computes, in its dtype; those that are there stay."""
     if not backend.owns(rows):
         return backend.asarray(on_host(rows))

@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import re
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from sklearn.base import RegressorMixin, _fit_context
@@ -13,9 +13,10 @@ from sklearn.utils import column_or_1d
 from mlp_xp import own
 from mlp_xp.estimators.array_home import on_host
 from mlp_xp.estimators.classifier import MLPClassifier
-from mlp_xp.estimators.data import Encoded
+from mlp_xp.estimators.data import Encoded, Rows
 from mlp_xp.estimators.fitting import Held, Learner
-from mlp_xp.losses import LOSSES, HalfSquaredError, Poisson
+from mlp_xp.losses import LOSSES, HalfSquaredError, Link, Loss, Poisson
+from mlp_xp.machine.array_api import Array, ArrayLike
 from mlp_xp.rows.source import Source
 
 
@@ -61,13 +62,13 @@ class MLPRegressor(RegressorMixin, Learner):
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self,
-        X: Any,
-        y: Any,
-        sample_weight: Any = None,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike = None,
         *,
-        X_val: Any = None,
-        y_val: Any = None,
-        sample_weight_val: Any = None,
+        X_val: ArrayLike = None,
+        y_val: ArrayLike = None,
+        sample_weight_val: ArrayLike = None,
     ) -> Self:
         """Update the model with one epoch over the given rows (with "lbfgs": with a whole fit).
 
@@ -86,7 +87,7 @@ class MLPRegressor(RegressorMixin, Learner):
         held = Held(X_val, y_val, sample_weight_val)
         return self._fit(X, y, sample_weight, held)
 
-    def predict(self, X: Any) -> Any:
+    def predict(self, X: ArrayLike) -> Array:
         """Predict the targets of rows.
 
         Parameters
@@ -105,7 +106,7 @@ class MLPRegressor(RegressorMixin, Learner):
     def _shaped(self, output: np.ndarray) -> np.ndarray:
         return output[:, 0] if output.shape[1] == 1 else output
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike = None) -> float:
         """R² of the predictions; with several quantiles, the mean D² of their pinball losses.
 
         Parameters
@@ -125,7 +126,7 @@ class MLPRegressor(RegressorMixin, Learner):
         output = self._outputs(X)
         return self._score_of_outputs(on_host(y), output, on_host(sample_weight))
 
-    def _score_of_outputs(self, y: Any, output: np.ndarray, weight: np.ndarray | None) -> float:
+    def _score_of_outputs(self, y: ArrayLike, output: np.ndarray, weight: np.ndarray | None) -> float:
         if not np.isfinite(output).all():
             return float("nan")
         quantiles = self._loss("float64").quantiles or (0.5,)
@@ -141,13 +142,13 @@ class MLPRegressor(RegressorMixin, Learner):
             )
         )
 
-    def _encode_targets(self, y: Any, dtype: str, incremental: bool) -> np.ndarray:
+    def _encode_targets(self, y: ArrayLike, dtype: str, incremental: bool) -> np.ndarray:
         """Targets as columns of numbers."""
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         return self._encode(y, dtype)
 
-    def _encode(self, y: Any, dtype: str) -> np.ndarray:
+    def _encode(self, y: ArrayLike, dtype: str) -> np.ndarray:
         encoded = np.asarray(y, dtype=dtype)
         encoded = encoded[:, None] if encoded.ndim == 1 else encoded
         loss = self._loss(dtype)
@@ -173,19 +174,19 @@ class MLPRegressor(RegressorMixin, Learner):
     def _decode_targets(self, encoded: np.ndarray) -> np.ndarray:
         return self._shaped(encoded)
 
-    def _weighted(self, y: Any, weight: np.ndarray | None, incremental: bool) -> np.ndarray | None:
+    def _weighted(self, y: ArrayLike, weight: np.ndarray | None, incremental: bool) -> np.ndarray | None:
         return weight
 
     def _n_outputs(self, n_targets: int) -> int:
         return int(self._loss("float64").n_outputs(n_targets, None))
 
-    def _stratify(self, data: Any) -> None:
+    def _stratify(self, data: Rows) -> None:
         return None
 
     def _out_activation(self) -> str:
         return str(self._link().as_activation)
 
-    def _loss(self, dtype: str) -> Any:
+    def _loss(self, dtype: str) -> Loss:
         """The core's loss: scikit-learn's two names mean what they mean there."""
         known = {"squared_error": HalfSquaredError(), "poisson": Poisson(deviance=True)}
         if isinstance(self.loss, str) and self.loss in known:
@@ -195,7 +196,7 @@ class MLPRegressor(RegressorMixin, Learner):
         }
         return own.resolve("loss", for_numbers, self.loss)
 
-    def _link(self) -> Any:
+    def _link(self) -> Link:
         return self._loss("float64").link
 
     def _loss_scale(self) -> float:

@@ -1,11 +1,11 @@
 """Sparse matrices as sources."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import scipy.sparse
 
+from mlp_xp.machine.array_api import ArrayLike
 from mlp_xp.rows.source import Source
 
 DENSE_BYTES = 2**23
@@ -15,7 +15,7 @@ DENSE_BYTES = 2**23
 class SparseSource(Source):
     """Rows of a CSR matrix, made dense batch by batch."""
 
-    def __init__(self, x: Any, y: np.ndarray, sample_weight: np.ndarray | None) -> None:
+    def __init__(self, x: ArrayLike, y: np.ndarray, sample_weight: np.ndarray | None) -> None:
         self.x, self.y, self.sample_weight = x, y, sample_weight
         self.n_rows, self.n_features = x.shape
         self.n_targets = y.shape[1]
@@ -30,7 +30,7 @@ class SparseSource(Source):
             weight[...] = 1.0 if self.sample_weight is None else self.sample_weight[index]
 
 
-def dense_pieces(x: Any) -> Iterator[tuple[int, np.ndarray]]:
+def dense_pieces(x: ArrayLike) -> Iterator[tuple[int, np.ndarray]]:
     """Pieces of dense rows with the number of their first row: all of a dense array at once."""
     if not scipy.sparse.issparse(x):
         yield 0, x

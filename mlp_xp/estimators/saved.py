@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mlp_xp.activations import ACTIVATIONS, Custom
+from mlp_xp.estimators.parameters import Parameters
 from mlp_xp.estimators.targets import Labels
 from mlp_xp.initializers import INITIALIZERS, Given
 from mlp_xp.losses import LOSSES
@@ -44,7 +45,7 @@ FITTED = (
 """Attributes that are numbers, texts or lists of them."""
 
 
-def description_of(e: Any) -> dict[str, Any]:
+def description_of(e: Parameters) -> dict[str, Any]:
     """What `estimator_of` reads back.
 
     Random states, callbacks and scorers that are no names are left out, as are given weights: what a
@@ -87,7 +88,9 @@ def description_of(e: Any) -> dict[str, Any]:
     return document
 
 
-def estimator_of(kinds: Mapping[str, type], document: Mapping[str, Any], network: Network) -> Any:
+def estimator_of(
+    kinds: Mapping[str, type[Parameters]], document: Mapping[str, Any], network: Network
+) -> Parameters:
     """The estimator of a document and its network.
 
     Parameters
@@ -100,7 +103,7 @@ def estimator_of(kinds: Mapping[str, type], document: Mapping[str, Any], network
         With the weights; its device is the estimator's.
     """
     kind = kinds[document["class"]]
-    e: Any = kind()
+    e = kind()
     known = e.get_params(deep=False)
     given = {name: from_json(value) for name, value in document["parameters"].items()}
     e.set_params(**{name: value for name, value in given.items() if name in known})
@@ -128,12 +131,6 @@ def estimator_of(kinds: Mapping[str, type], document: Mapping[str, Any], network
     return e
 
 
-def _values_of(classes: np.ndarray) -> list[Any]:
-    """Class labels as JSON values; dates as texts."""
-    values: list[Any] = (classes.astype(str) if classes.dtype.kind == "M" else classes).tolist()
-    return values
-
-
 WIDE_BYTES = 1 << 20
 """Classes that are texts are as wide as the longest needs, whatever was said, where that takes more."""
 
@@ -147,7 +144,7 @@ def _classes(column: Mapping[str, Any]) -> np.ndarray:
     return np.array(values, dtype=dtype)
 
 
-def to_json(value: Any) -> Any:
+def to_json(value: object) -> object:
     """Numbers, texts and lists as they are; objects of the catalogues by name; the rest as None."""
     if isinstance(value, np.generic):
         value = value.item()
@@ -172,7 +169,7 @@ def to_json(value: Any) -> Any:
     return None
 
 
-def from_json(value: Any) -> Any:
+def from_json(value: object) -> object:
     """What `to_json` was given, objects as the mappings that name them."""
     if isinstance(value, list):
         return [from_json(item) for item in value]

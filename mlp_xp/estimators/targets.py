@@ -7,6 +7,8 @@ import numpy as np
 import scipy.sparse
 from sklearn.utils.multiclass import type_of_target, unique_labels
 
+from mlp_xp.machine.array_api import Array, ArrayLike
+
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
@@ -39,7 +41,7 @@ class Labels:
         """Classes of each target of a multioutput problem."""
         return tuple(len(each) for each in self.classes)
 
-    def encode(self, y: Any, dtype: str) -> np.ndarray:
+    def encode(self, y: ArrayLike, dtype: str) -> np.ndarray:
         """Targets for the core: int32 class numbers, or zeros and ones of `dtype`.
 
         Raises
@@ -78,7 +80,7 @@ class Labels:
             return (output > 0.5).astype(np.int64)
         return np.stack([group.argmax(axis=1) for group in self.split(output)], axis=1)
 
-    def decode(self, numbers: np.ndarray) -> Any:
+    def decode(self, numbers: np.ndarray) -> Array:
         """Labels from class numbers."""
         if self.kind == "multilabel":
             return scipy.sparse.csr_matrix(numbers) if self.sparse else numbers
@@ -96,7 +98,7 @@ def _zeros(output: np.ndarray) -> np.ndarray:
     return np.zeros(len(output), dtype=np.int64)
 
 
-def numbers_of(y: Any, classes: np.ndarray) -> np.ndarray:
+def numbers_of(y: ArrayLike, classes: np.ndarray) -> np.ndarray:
     """int32 positions in `classes`.
 
     Raises
@@ -114,7 +116,7 @@ def numbers_of(y: Any, classes: np.ndarray) -> np.ndarray:
     return numbers.astype(np.int32)
 
 
-def kind_of(y: Any) -> str:
+def kind_of(y: ArrayLike) -> str:
     """One of "binary", "multiclass", "multilabel" and "multioutput".
 
     Raises
@@ -137,7 +139,7 @@ def kind_of(y: Any) -> str:
     return kinds[found]
 
 
-def labels_of(y: Any) -> Labels:
+def labels_of(y: ArrayLike) -> Labels:
     """The labels that a y has."""
     kind = kind_of(y)
     if kind == "multioutput":
