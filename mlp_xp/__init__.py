@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mlp_xp.estimators import MLPClassifier, MLPRegressor, TableClassifier, TableRegressor
     from mlp_xp.machine import data_parallel
     from mlp_xp.network import Network
+    from mlp_xp.report.learning_rate import find_learning_rate
     from mlp_xp.rows.loader import Loader
     from mlp_xp.run.epoch import Epoch
     from mlp_xp.saved.model_file import load, save
@@ -31,6 +32,7 @@ __all__ = [
     "TableRegressor",
     "data_parallel",
     "export_onnx",
+    "find_learning_rate",
     "fit_table",
     "load",
     "save",
@@ -48,6 +50,7 @@ _PLACES = {
     "TableRegressor": "estimators",
     "data_parallel": "machine",
     "export_onnx": "saved.onnx_file",
+    "find_learning_rate": "report.learning_rate",
     "fit_table": "tables.fit_table",
     "load": "saved.model_file",
     "save": "saved.model_file",

@@ -195,10 +195,41 @@ def picture(
     named: Mapping[str, Sequence[float]], x_title: str, y_title: str, about: str, best: int = 0
 ) -> str:
     """The same as an SVG file of its own."""
-    inner = _curves(named, x_title, y_title, about, best)
+    return _file(_curves(named, x_title, y_title, about, best), _legend(named, best))
+
+
+def rate_picture(
+    rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], suggestion: float
+) -> str:
+    """Losses of steps at ascending learning rates, their running mean, and one rate marked: an SVG file."""
+    x = Axis(rates, LEFT, WIDTH - RIGHT, log=True)
+    y = vertical(losses, log=spans_magnitudes(losses))
+    dots, line = (
+        [(x.place(rate), y.place(value)) for rate, value in zip(rates, values, strict=True)]
+        for values in (losses, smoothed)
+    )
+    marks = [_marked(x, suggestion, "suggestion"), _dots(dots, "second dots"), path(line, "first")]
+    inner = chart(x, y, "learning rate", "loss", marks, "losses of steps at ascending learning rates")
+    return _file(
+        inner,
+        [("second", "each step"), ("first", "running mean"), ("best", f"suggested: {suggestion:.2g}")],
+    )
+
+
+def _marked(x: Axis, value: float, what: str) -> str:
+    """A line across the chart."""
+    at = f"{x.place(value):.1f}"
+    return (
+        f'<line class="best" x1="{at}" x2="{at}" y1="{TOP}" y2="{HEIGHT - BOTTOM}">'
+        f"<title>{what}</title></line>"
+    )
+
+
+def _file(inner: str, legend: Iterable[tuple[str, str]]) -> str:
+    """A chart with its legend, as an SVG file of its own."""
     inner = inner.replace("<svg ", f'<svg width="{WIDTH}" height="{HEIGHT}" ', 1)
     entries = []
-    for n, (kind, name) in enumerate(_legend(named, best)):
+    for n, (kind, name) in enumerate(legend):
         x, y = 12 + n * 112, HEIGHT + 10
         entries.append(
             path([(x, y), (x + 16, y)], kind) + f'<text x="{x + 21}" y="{y + 4}">{escaped(name)}</text>'
@@ -219,11 +250,7 @@ def _curves(named: Mapping[str, Sequence[float]], x_title: str, y_title: str, ab
     x, y = horizontal([1, n_values], whole=True), vertical(values, log=spans_magnitudes(values))
     marks = []
     if best:
-        at = f"{x.place(best):.1f}"
-        marks.append(
-            f'<line class="best" x1="{at}" x2="{at}" y1="{TOP}" y2="{HEIGHT - BOTTOM}">'
-            f"<title>best: epoch {best}</title></line>"
-        )
+        marks.append(_marked(x, best, f"best: epoch {best}"))
     for kind, curve in zip(("first", "second"), named.values(), strict=False):
         shown = np.unique(np.linspace(0, len(curve) - 1, MOST_POINTS).round().astype(int))
         place = [
