@@ -1,12 +1,13 @@
 """Ctrl-C and SIGTERM at any moment: a short line, the right status, nothing half written.
 
-A training lets its signals wait until a step is done (`interruptible`). At all other times they raise
-KeyboardInterrupt where the main thread is; a library that turns it into an error of its own, or swallows it
-in a callback, does not get rid of it.
+A training lets its signals wait until a step is done (`interruptible`). At all other times the first raises
+KeyboardInterrupt where the main thread is, and a second ends the process; a library that turns it into an
+error of its own, or swallows it in a callback, does not get rid of it.
 """
 
 import _thread
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -24,9 +25,13 @@ class Signals:
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self._is_sent_again = False
 
     def _handle(self, number: int, _: FrameType | None) -> None:
+        if self.number is not None and not self._is_sent_again:
+            os._exit(128 + number)  # the second one: nothing more is put away
         self.number = self.number or number
+        self._is_sent_again = False
         raise KeyboardInterrupt
 
     @property
@@ -42,6 +47,7 @@ class Signals:
         def again(unraisable: "sys.UnraisableHookArgs") -> None:
             """A KeyboardInterrupt that no caller can see is sent again, to where one can."""
             if issubclass(unraisable.exc_type, KeyboardInterrupt):
+                self._is_sent_again = True
                 _thread.interrupt_main()
             else:
                 hook(unraisable)

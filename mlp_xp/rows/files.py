@@ -52,6 +52,8 @@ class File:
         Where it is if it is not local, and its path there.
     folders : tuple of str
         Names of the folders between the one that was named and the file.
+    inode : int
+        What the file system knows it by.
     """
 
     path: str
@@ -59,6 +61,7 @@ class File:
     mtime_ns: int
     remote: tuple[Arrow, str] | None = dataclasses.field(default=None, compare=False, repr=False)
     folders: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
+    inode: int = dataclasses.field(default=0, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -83,6 +86,14 @@ class File:
                 f"{self.path} was changed while it was in use{grown}. Results would mix two states "
                 f"of the data: start again when nothing writes to it."
             )
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether another file has the name: what was opened before is untouched by that."""
+        try:
+            return self._local.stat().st_ino != self.inode
+        except OSError:
+            return False
 
     def _now(self) -> tuple[int, int]:
         if self.remote is None:
@@ -167,7 +178,7 @@ def local_file(path: str | os.PathLike[str]) -> File:
         raise ValueError(
             f"{str(path)!r} is a pipe or a device, and data is read more than once: name a file."
         )
-    return File(str(path), status.st_size, status.st_mtime_ns)
+    return File(str(path), status.st_size, status.st_mtime_ns, inode=status.st_ino)
 
 
 def find_files(path: str | os.PathLike[str], suffixes: Sequence[str]) -> list[File]:

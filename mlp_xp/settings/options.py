@@ -9,7 +9,7 @@ import dataclasses
 import io
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from mlp_xp.settings import checks
 from mlp_xp.settings.fields import Bound, OneOf
@@ -152,7 +152,12 @@ class Options:
             for name in named
             if name not in known
         )
-        return cls(**{name: written(value) for name, value in named.items()}, given=frozenset(named))
+        types = {field.name: field.type for field in dataclasses.fields(cls)}
+        values = {name: written(value) for name, value in named.items()}
+        for name, value in values.items():
+            if isinstance(value, int | float) and str in (types[name], *get_args(types[name])):
+                values[name] = str(value)  # such as a batch size, which may be a word
+        return cls(**values, given=frozenset(named))
 
     def values(self) -> dict[str, Any]:
         """Every setting as it is written, by its field's name."""

@@ -40,11 +40,14 @@ class Run:
     data : Path
         The table.
     epochs : int
+    cache_folder : Path, optional
+        Where the table is converted to, if not below the folder.
     """
 
     folder: Path
     data: Path
     epochs: int
+    cache_folder: Path | None = None
 
     @property
     def model(self) -> Path:
@@ -54,7 +57,7 @@ class Run:
     @property
     def cache(self) -> Path:
         """Where the table is converted to."""
-        return self.folder / "cache"
+        return self.cache_folder or self.folder / "cache"
 
     @property
     def checkpoints(self) -> Path:
@@ -66,9 +69,9 @@ class Run:
         self.folder.mkdir(exist_ok=True)
         options = {
             "--target": "y",
-            "--hidden": "16,16",
+            "--hidden": "128,128",
             "--dropout": 0.1,
-            "--batch-size": 256,
+            "--batch-size": 512,
             "--epochs": self.epochs,
             "--patience": 0,
             "--memory-limit": "1kB",
@@ -81,7 +84,7 @@ class Run:
         return subprocess.Popen(
             [sys.executable, "-m", "mlp_xp", "train", str(self.data), *given, "--resume", "--quiet"],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "2"},
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -73,3 +73,14 @@ def test_a_model_can_be_copied(path, copied):
     model = fit_table(path, "price", epochs=2)
     before = model.predict(columns())
     assert copied(model).predict(columns()).tobytes() == before.tobytes()
+
+
+@pytest.mark.needs("pyarrow")
+@pytest.mark.parametrize("recipe", ["plain", "tables"])
+def test_numbers_stand_for_options_that_may_be_words(recipe):
+    table = {"x": list(range(60)), "y": [3.0 * each for each in range(60)]}
+    number, text = (
+        fit_table(table, "y", recipe=recipe, epochs=2, hidden=hidden, batch_size=size)
+        for hidden, size in ((6, 16), ("6", "16"))
+    )
+    np.testing.assert_array_equal(number.network.parameters.flat, text.network.parameters.flat)

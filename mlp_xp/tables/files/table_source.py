@@ -87,8 +87,12 @@ class TableSource(Source):
                     weight[part] = records["number"][:, self._weight] if self.has_weights else 1
 
     def _check_cache(self) -> None:
-        if self.cache is not None:
-            self.cache.check_unchanged()
+        try:
+            if self.cache is not None:
+                self.cache.check_unchanged()
+        except RuntimeError:  # two runs that made it at once: the same rows, and ours stay mapped
+            if self.cache is None or not self.cache.is_replaced:
+                raise
 
     def check_finite(self, *, gaps: bool = False) -> None:
         """Raise ValueError that names row and column of the first gap among the numbers, if any."""

@@ -143,6 +143,17 @@ def test_what_is_no_file_in_the_place_of_one_is_replaced(table, folder, put):
     assert cached(folder)[0].path.is_file()
 
 
+def test_a_run_goes_on_where_another_has_made_the_same_file(table, folder):
+    source = convert(table, folder)
+    other = folder / "other"
+    other.write_bytes(Path(source.cache.path).read_bytes())
+    os.utime(other, ns=(1, 1))
+    other.replace(source.cache.path)
+    check(source)
+    os.utime(source.cache.path, ns=(2, 2))  # and what is in the place of ours is no matter of ours
+    check(source)
+
+
 def test_clearing_deletes_what_is_ours_and_nothing_else(table, folder):
     source = convert(table, folder)
     others = ["note.txt", "patients.records.csv", "my.records", "0" * 31 + ".records"]
