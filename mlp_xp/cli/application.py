@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from mlp_xp.cli.commands import COMMANDS, flags
-from mlp_xp.cli.printing import say, show
+from mlp_xp.cli.printing import explained, say, show
 from mlp_xp.cli.signals import Signals
 from mlp_xp.cli.streams import to_nowhere
 from mlp_xp.cli.surface import Spelling, function_of, unwrapped
@@ -107,7 +107,7 @@ def run(given: Sequence[str]) -> int:
             _flush()
             if debug:
                 _say_lines("".join(traceback.format_exception(found)).rstrip())
-            return _end(*_explain(found, given), given)
+            return _end(*_message_and_status(found, given), given)
 
 
 def _flush() -> None:
@@ -118,7 +118,7 @@ def _flush() -> None:
         to_nowhere(sys.stdout)
 
 
-def _explain(error: BaseException, given: Sequence[str]) -> tuple[str, int]:
+def _message_and_status(error: BaseException, given: Sequence[str]) -> tuple[str, int]:
     """An error in our words, and its exit status."""
     message = getattr(error, "format_message", None)  # an error of typer's own
     if message is not None:
@@ -135,10 +135,9 @@ def _explain(error: BaseException, given: Sequence[str]) -> tuple[str, int]:
             else "Raise the limit (ulimit -v), or end other programs"
         )
         return f"there is not enough memory: {short}. {remedy}.", 2
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}.", 2
     if isinstance(error, REFUSED):
-        return str(error) or type(error).__name__, 2
+        said = explained(error) if isinstance(error, OSError) else str(error)
+        return said or type(error).__name__, 2
     text = (
         f"{type(error).__name__}: {error}. That is an error of mlp-xp itself: please report it with what "
         "--debug shows."

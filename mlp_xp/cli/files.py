@@ -135,8 +135,3 @@ def collected(failed: list[OSError]) -> Iterator[None]:
         yield
     except OSError as error:
         failed.append(error)
-
-
-def explained(error: OSError) -> str:
-    """An error of the system in one line."""
-    return str(error) if error.filename is None else f"{error.filename}: {error.strerror}."

@@ -66,3 +66,8 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def explained(error: OSError) -> str:
+    """An error of the system in one line."""
+    return str(error) if error.filename is None else f"{error.filename}: {error.strerror}."

@@ -8,9 +8,9 @@ from typing import Any
 
 from mlp_xp.cli import configuration, stages
 from mlp_xp.cli.commands import Train
-from mlp_xp.cli.files import collected, explained, given_data, output_problems, suffix_problem
+from mlp_xp.cli.files import collected, given_data, output_problems, suffix_problem
 from mlp_xp.cli.outputs import Outputs, command_line
-from mlp_xp.cli.printing import show
+from mlp_xp.cli.printing import explained, show
 from mlp_xp.cli.progress import reading
 from mlp_xp.cli.run_control import controlled, find_ranks, lowest_first, seed_of_split
 from mlp_xp.machine import cuda
