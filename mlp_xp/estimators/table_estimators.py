@@ -171,11 +171,20 @@ class TableRegressor(RegressorMixin, TableEstimator):
         self._n_dim = values.ndim
         return self._fit(columns, values.reshape(len(values), -1), _name_of(y, "target"), sample_weight)
 
-    def predict(self, X: Any) -> np.ndarray:
-        """Targets (n_rows,), or (n_rows, n_targets) where fit had two dimensions."""
+    def predict(self, X: Any, *, return_std: bool = False, quantiles: Sequence[float] | None = None) -> Any:
+        """Targets (n_rows,), or (n_rows, n_targets) where fit had two dimensions.
+
+        With `return_std` or `quantiles` a tuple: these, and how far members (``members=``, ``folds=``)
+        differ, as `TableModel.predict` says it.
+        """
         check_is_fitted(self)
-        outputs = self.model_.predict(self._columns(X, reset=False))
-        return outputs[:, 0] if self._n_dim == 1 and outputs.shape[1] == 1 else outputs
+        columns = self._columns(X, reset=False)
+        found = self.model_.predict(columns, return_std=return_std, quantiles=quantiles)
+        is_column = self._n_dim == 1 and len(self.model_.output_names) == 1
+        shaped = [
+            each[..., 0] if is_column else each for each in (found if type(found) is tuple else [found])
+        ]
+        return tuple(shaped) if type(found) is tuple else shaped[0]
 
 
 class TableClassifier(ClassifierMixin, TableEstimator):

@@ -318,7 +318,7 @@ def test_every_option_trains(run, option, value):
 
 def test_threads_are_the_most_that_compute(run, monkeypatch):
     found = []
-    monkeypatch.setattr(live.Silence, "passed", lambda self, n_rows: found.append(blas.n_threads()))
+    monkeypatch.setattr(live.Tally, "passed", lambda self, n_rows: found.append(blas.n_threads()))
     assert run("train", "--quiet", "--epochs", "1", "--threads", "1").status == 0
     assert set(found) == {1}
     outcome = run("train", "--threads", "0")

@@ -163,3 +163,14 @@ def test_estimators_of_numbers_name_the_columns_of_texts(kind):
         fitted.predict(frame[["kind"]].rename(columns={"kind": "size"}))
     with pytest.raises(ValueError, match="texts in column '1'"):
         kind().fit([[1.0, "a"], [2.0, "b"]], [0, 1])
+
+
+def test_folds_come_with_their_spread():
+    x = np.random.default_rng(0).normal(size=(90, 2))
+    model = TableRegressor(folds=3, epochs=3, hidden="8", recipe="plain").fit(x, x[:, 0])
+    mean, deviation, quantiles = model.predict(x, return_std=True, quantiles=[0.0, 1.0])
+    np.testing.assert_allclose(mean, model.predict(x), rtol=1e-4, atol=1e-5)
+    assert mean.shape == deviation.shape == (90,)
+    assert quantiles.shape == (2, 90)
+    assert (deviation > 0).all()
+    assert model.model_.training["cross_validation"]["rmse"]["deviation"] > 0
