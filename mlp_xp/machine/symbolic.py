@@ -106,7 +106,7 @@ class _Tape:
 
     def __init__(self, n_inputs: int, n_changing: int) -> None:
         self.places: dict[tuple[Any, ...], int] = {}
-        self.numbers: list[float] = [math.nan] * n_changing
+        self.numbers: list[float] = []
         self.inputs = [self._symbol("input", k) for k in range(n_inputs)]
         self.changing = [self._symbol("number", k) for k in range(n_changing)]
 
@@ -122,7 +122,7 @@ class _Tape:
         number = float(operand)
         if number not in self.numbers:
             self.numbers.append(number)
-        return self._symbol("number", self.numbers.index(number)).place
+        return self._symbol("number", len(self.changing) + self.numbers.index(number)).place
 
     def number_at(self, operand: Any) -> int:
         """The place of a number: of 1 or 0 for a comparison."""
@@ -158,6 +158,6 @@ def program(function: Callable[..., Sequence[Any]], n_inputs: int, n_changing: i
     try:
         found = function(tape.inputs, tape.changing, Symbol(tape, -1))
         outputs = tuple(map(tape.number_at, found))
-    except (AttributeError, TypeError):
-        return None
-    return Program(tuple(tape.places), outputs, tuple(tape.numbers[n_changing:]))
+    except (ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError):
+        return None  # whatever the code asked of a symbol, it is no formula
+    return Program(tuple(tape.places), outputs, tuple(tape.numbers))
