@@ -26,6 +26,7 @@ from mlp_xp.tables.files.one_value import (
     date_of,
     is_number,
     meaning,
+    name_of_number,
     resembles_number,
     resembles_time,
 )
@@ -443,7 +444,7 @@ def for_task(table: Table, task: str, loss: Loss | None) -> tuple[Table, str]:
         return table, "regression"
     if values is None:
         raise ValueError(f"target {name} has more than {MOST_CLASSES:,} different values: no classes.")
-    levels = tuple(map(date_of if dates else "{:.17g}".format, values.tolist()))
+    levels = tuple(map(date_of if dates else name_of_number, values.tolist()))
     codes = {float(value): number for number, value in enumerate(values)}
     coded = dataclasses.replace(table, source=Coded(table.source, codes, name), levels=levels)
     _check_classes(coded, "classification", loss)

@@ -8,6 +8,7 @@ from mlp_xp.rows.class_weights import ClassWeighted
 from mlp_xp.rows.order import STORED_ROWS
 from mlp_xp.rows.source import Index, Source, Subset, check_weights, passes
 from mlp_xp.settings.spelling import given, spelled
+from mlp_xp.tables.files.one_value import name_of_number
 from mlp_xp.tables.holding_out import at_random, latest, stratified, values_of, whole_groups
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import MAX_LEVELS, HoldOut
@@ -107,7 +108,7 @@ def split(
     )
     for name, (least, most), is_constant in zip(targets.names, targets.limits, targets.constant, strict=True):
         if is_constant:
-            single = f"{least:.17g}" if table.levels is None else repr(table.levels[int(least)])
+            single = name_of_number(least) if table.levels is None else repr(table.levels[int(least)])
             what = "a single value" if least == most else "values that differ by rounding alone"
             raise ValueError(
                 f"target {name} has {what} in the {training.n_rows:,} rows to train on, {single}: there is "

@@ -269,7 +269,7 @@ class Seen:
             scale = spread if spread > 0 else scale
         encoding = None if quartiles is None else quartiles.encoding
         if quartiles is not None and encoding is not None:
-            centre, scale = quartiles.mean, quartiles.deviation
+            centre, scale = quartiles.mean, quartiles.deviation or scale
         if column.kind == "date":
             cycles = self._cycles(at)
             return Date(column.name, centre, scale, scaling == "robust", median, has_gaps, encoding, cycles)

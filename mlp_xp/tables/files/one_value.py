@@ -314,6 +314,17 @@ class Names:
         return self._by_key.get(key(text), len(self.exact)) if found is None else found
 
 
+def name_of_number(value: float) -> str:
+    """The shortest text that means a number; whole ones in all their digits.
+
+    Examples
+    --------
+    >>> name_of_number(0.1), name_of_number(3.0), name_of_number(-2.0**53)
+    ('0.1', '3', '-9007199254740992')
+    """
+    return f"{value:.17g}" if value.is_integer() else repr(value)
+
+
 def date_of(days: float) -> str:
     """The date, and the time of day where there is one, that is so many days after 1970 began."""
     moment = _EPOCH + dt.timedelta(microseconds=round(days * _DAY))

@@ -373,10 +373,10 @@ def _check_exact(floats: Array, values: Arrow, block: TableBlock, number: int) -
     with np.errstate(invalid="ignore"):
         suspects = np.flatnonzero(np.isfinite(floats) & (np.abs(floats) >= _EXACT))
     for at in map(int, suspects):
-        given = str(values[at].as_py()).strip()
-        if given.lstrip("+-").isdecimal() and int(given) != int(floats[at]):
+        written = str(values[at].as_py()).strip()
+        if written.lstrip("+-").isdecimal() and int(written) != int(floats[at]):
             raise ValueError(
                 f"{block.place(at, number)}, which is beyond 2^53 and has no exact float64: such "
                 f"numbers are names rather than amounts. Leave the column out with {spelled('exclude')}, or "
-                f"write it as text."
+                f"have it read as text, {given('text', block.batch.schema.names[number])}."
             )

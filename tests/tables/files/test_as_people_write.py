@@ -5,9 +5,11 @@ import datetime as dt
 import numpy as np
 import pytest
 
+from mlp_xp import fit_table
 from mlp_xp.tables.files import CsvForm, open_source
 
 pa = pytest.importorskip("pyarrow")
+csv = pytest.importorskip("pyarrow.csv")
 parquet = pytest.importorskip("pyarrow.parquet")
 
 
@@ -168,3 +170,44 @@ def test_words_for_a_gap_are_alike_in_every_form(tmp_path, form):
     kept = opened(csv=CsvForm(null_words=False), **known)
     assert kept.columns[0].levels == ("EU", "NA")
     np.testing.assert_array_equal(values(kept), [[1, 1], [-1, np.nan], [0, 3]])
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_numbers_beyond_floats_are_names_as_the_refusal_says(tmp_path, form):
+    names = [2**60 + at % 3 for at in range(60)]
+    table = pa.table({"a": np.sin(np.arange(60)), "k": names, "y": [2**53 + 1 + at % 2 for at in range(60)]})
+    path = tmp_path / f"t.{form}"
+    csv.write_csv(table, path) if form == "csv" else parquet.write_table(table, path)
+    options = {"epochs": 1, "task": "classification"}
+    with pytest.raises(ValueError, match=r"beyond 2.53.* have it read as text, text='k'"):
+        fit_table(path, "y", text="y", **options)
+    model = fit_table(path, "y", text="y,k", **options)
+    assert model.levels == ("9007199254740993", "9007199254740994")
+    assert model.inputs.columns[1].levels == tuple(map(str, sorted(set(names))))
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_classes_that_are_numbers_have_their_shortest_names(tmp_path, form):
+    table = pa.table({"a": np.sin(np.arange(60)), "y": [(0.1, 0.3, 2.0)[at % 3] for at in range(60)]})
+    path = tmp_path / f"t.{form}"
+    csv.write_csv(table, path) if form == "csv" else parquet.write_table(table, path)
+    model = fit_table(path, "y", epochs=1, task="classification")
+    assert model.levels == ("0.1", "0.3", "2")
+
+
+def test_a_spread_below_the_squares_of_floats_is_no_single_value(tmp_path):
+    values = np.arange(60) * 1e-310
+    parquet.write_table(pa.table({"a": values, "y": np.arange(60.0)}), tmp_path / "t.parquet")
+    for recipe in ("tables", "plain"):
+        model = fit_table(tmp_path / "t.parquet", "y", epochs=1, recipe=recipe, task="regression")
+        assert np.ptp(model.predict({"a": values})) > 0
+
+
+def test_values_that_differ_by_a_little_of_a_large_mean_are_learnt_and_rounding_is_named(tmp_path):
+    a = np.sin(np.arange(400.0))
+    parquet.write_table(pa.table({"a": a, "y": 1e15 + 8 * a}), tmp_path / "t.parquet")
+    model = fit_table(tmp_path / "t.parquet", "y", epochs=40)
+    assert model.training["metrics"]["r2"] > 0.9
+    parquet.write_table(pa.table({"a": a, "y": 1.0 + 2.0**-52 * (a > 0)}), tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match="values that differ by rounding alone"):
+        fit_table(tmp_path / "t.parquet", "y", epochs=1, task="regression")
