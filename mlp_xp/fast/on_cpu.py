@@ -30,12 +30,12 @@ from mlp_xp.run.rates import Rates
 from mlp_xp.settings.catalogue import known_name
 from mlp_xp.step import Step
 
-PAYS_AFTER = 1.5
+PAYS_AFTER = 1.0
 """Seconds that compiled steps would have saved so far, at which they are turned to. To import Numba and to
 load what it has compiled takes 1 s, to compile it once on a machine 10 s. A run that ends before has lost
 nothing, one that goes on has lost at most as much again."""
 
-SAVED_PER_STEP, SAVED_PER_NUMBER = 30e-6, 1.3e-9
+SAVED_PER_STEP, SAVED_PER_NUMBER = 45e-6, 1.3e-9
 """Seconds: what a plain step takes longer than a compiled one, for a network of a few units (4-3-2-1), and
 for each parameter and each output of a unit more (32-100-1 to 1024-2048-2048-10)."""
 

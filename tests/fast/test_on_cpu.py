@@ -429,7 +429,7 @@ def test_what_a_plan_covers():
 
 
 def test_steps_are_compiled_once_that_has_paid(monkeypatch):
-    monkeypatch.setattr(on_cpu, "PAYS_AFTER", 1.5)
+    monkeypatch.setattr(on_cpu, "PAYS_AFTER", 1.0)
     small, wide = first_compiled_step(6, 29), first_compiled_step(4106, 6_300_000)
     assert 10_000 < small < 100_000
     assert 50 < wide < 500
