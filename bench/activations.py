@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.harness import results
+from bench.harness import measure, results
 from bench.harness.measure import paired_medians, waiter
 from bench.harness.results import Result
 from mlp_xp import Loader, Network, train
@@ -171,7 +171,7 @@ def epochs(backend: Backend, n_rows: int, n_epochs: int) -> dict[str, float]:
             began = time.perf_counter()
             next(training)  # it reads the epoch's loss: the device is done
             seconds[name].append(time.perf_counter() - began)
-    return {name: statistics.median(each[1:]) for name, each in seconds.items()}
+    return {name: measure.Median(each[1:]) for name, each in seconds.items()}
 
 
 def answer(quick: bool, device: str) -> Result:

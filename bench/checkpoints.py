@@ -7,7 +7,6 @@ files.
 """
 
 import contextlib
-import statistics
 import sys
 import tempfile
 import time
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.harness import results
+from bench.harness import measure, results
 from bench.harness.results import Result
 from mlp_xp import Loader, Network, train
 from mlp_xp.saved.checkpoint import Checkpoints
@@ -63,9 +62,9 @@ def table_row(sizes: tuple[int, ...], n_rows: int, device: str, rounds: int, fol
         for number in range(rounds):
             for epoch in list(times)[:: 1 if number % 2 else -1]:
                 times[epoch].append(epoch())
-        without, took = (statistics.median(each) for each in times.values())
+        without, took = (measure.Median(each) for each in times.values())
         n_bytes = checkpoints.paths()[0].stat().st_size
-        writing = statistics.median(checkpoints.seconds)
+        writing = measure.Median(checkpoints.seconds)
     return {
         "network": "-".join(map(str, sizes)),
         "rows": n_rows,

@@ -5,7 +5,6 @@ take turns, round after round; reported is the median epoch. What each does is i
 """
 
 import importlib.util
-import statistics
 import sys
 from typing import Any
 
@@ -34,7 +33,7 @@ def answer(quick: bool, device: str) -> Result:
             for name in names:
                 given = (n_epochs[number], *([TOY_ROWS] if quick else []))
                 seconds[name] += measure.in_process("bench.peers.epoch", name, number, *given)
-        rows.append(table_row(case.name, {name: statistics.median(each) for name, each in seconds.items()}))
+        rows.append(table_row(case.name, {name: measure.Median(each) for name, each in seconds.items()}))
     return Result(
         question=str(__doc__).splitlines()[0],
         rows=rows,

@@ -6,7 +6,6 @@ at the same loss. What is timed is in `bench/peers/estimator.py`.
 
 import importlib.util
 import itertools
-import statistics
 import sys
 from typing import Any
 
@@ -115,7 +114,7 @@ def rows_by_size(what: str, found: dict[str, list[Any]]) -> list[dict[str, Any]]
 
 def row(what: str, measured: str, wanted: float, found: dict[str, list[float]]) -> dict[str, Any]:
     """A line of the table: medians, their ratio, and the ratio that is wanted at least."""
-    medians = {name: statistics.median(each) for name, each in found.items()}
+    medians = {name: measure.Median(each) for name, each in found.items()}
     ratio = medians[PEER] / medians[US]
     return {"data": what, "measured": measured, **medians, f"{PEER} ÷ {US}": ratio, "wanted": wanted}
 

@@ -13,7 +13,6 @@ their sum.
 
 import dataclasses
 import importlib.util
-import statistics
 import sys
 import time
 import tracemalloc
@@ -136,7 +135,7 @@ def measure_series(what: str, sizes: list[Size], found_ways: list[str], rounds: 
     for way in found_ways:
         trainings = [epochs(size, way) for size in sizes]
         samples = [[training() for training in trainings] for _ in range(rounds + 1)]
-        seconds[way] = [statistics.median(each) for each in zip(*samples[1:], strict=True)]
+        seconds[way] = [measure.Median(each) for each in zip(*samples[1:], strict=True)]
     law = expected(what, sizes, seconds["plain"])
     rows = []
     for i, size in enumerate(sizes):

@@ -7,7 +7,6 @@ each does is in `bench/peers/loader.py`.
 
 import importlib.util
 import json
-import statistics
 import subprocess
 import sys
 from typing import Any
@@ -57,7 +56,11 @@ def answer(quick: bool, device: str) -> Result:
             for name in names:
                 n_epochs = 1 if quick else SLOW_EPOCHS if PEERS[name].module == "torch" else EPOCHS
                 seconds[name] += time_peer(name, n_rows, batch, n_epochs)
-        rows.append(table_row(batch, {name: n_rows / statistics.median(seconds[name]) for name in names}))
+        rows.append(
+            table_row(
+                batch, {name: measure.Median(n_rows / each for each in seconds[name]) for name in names}
+            )
+        )
     return Result(
         question=str(__doc__).splitlines()[0],
         rows=rows,

@@ -5,7 +5,6 @@ is the median round. What each does is in `bench/peers/predict.py`.
 """
 
 import importlib.util
-import statistics
 import sys
 from typing import Any
 
@@ -38,7 +37,7 @@ def answer(quick: bool, device: str) -> Result:
                 for name in names:
                     given = (name, case, n_rows, seconds)
                     found[name].append(measure.in_process("bench.peers.predict", *given))
-            medians = {name: statistics.median(each) for name, each in found.items()}
+            medians = {name: measure.Median(each) for name, each in found.items()}
             rows.append(table_row(f"{'-'.join(map(str, sizes))}, {n_rows:,} rows", medians))
     return Result(
         question=str(__doc__).splitlines()[0],

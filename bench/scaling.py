@@ -130,7 +130,7 @@ def compare(training: Training, workers: Mapping[str, Worker], steps: int) -> di
                 time.sleep(PAUSE)
                 slices[name].append(ask(worker, "run"))
         for name in workers:
-            found[f"{name}, {way}"] = 1e6 * statistics.median(slices[name]) / steps
+            found[f"{name}, {way}"] = 1e6 * measure.Median(slices[name]) / steps
         if way == "plain" and TWO in workers:
             found["all-reduce"] = 1e6 * ask(workers[TWO], "waits")
     first = moved[ONE, "plain"]

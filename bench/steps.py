@@ -13,7 +13,6 @@ import dataclasses
 import importlib.util
 import json
 import math
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -199,8 +198,7 @@ def time_steps(training: Training, workers: Workers) -> dict[str, float]:
         workers.ask_together("run")  # compiles, makes buffers
     slices = [workers.ask("run", pause=PAUSE) for _ in range(training.rounds)]
     return {
-        name: 1e6 * statistics.median(each[name] for each in slices) / training.steps
-        for name in workers.alive
+        name: 1e6 * measure.Median(each[name] for each in slices) / training.steps for name in workers.alive
     }
 
 

@@ -24,6 +24,38 @@ SAMPLE_SECONDS = 2e-3
 THREAD_SETTINGS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 
 
+class Median(float):
+    """The median of some samples; it and its multiples know the least and the most of them, too.
+
+    Attributes
+    ----------
+    least, most : float
+    """
+
+    least: float
+    most: float
+
+    def __new__(cls, samples: Iterable[float]) -> "Median":
+        """Of samples, one or more."""
+        ordered = sorted(samples)
+        median = super().__new__(cls, statistics.median(ordered))
+        median.least, median.most = ordered[0], ordered[-1]
+        return median
+
+    def _times(self, factor: float) -> "Median":
+        return Median(factor * each for each in (self.least, float(self), self.most))
+
+    def __mul__(self, factor: float) -> float:
+        """A multiple."""
+        return float(self) * factor if isinstance(factor, Median) else self._times(factor)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> float:
+        """A part; of two medians the ratio alone."""
+        return float(self) / divisor if isinstance(divisor, Median) else self._times(1.0 / divisor)
+
+
 def environment() -> dict[str, str]:
     """The environment for a process that is measured: this one's, with the BLAS free to choose its kernels.
 
@@ -60,7 +92,7 @@ def paired_medians(
     *,
     seconds: float,
     wait: Callable[[], None] = lambda: None,
-) -> dict[Any, float]:
+) -> dict[Any, Median]:
     """Median seconds a call of each function, measured in turn: a machine that drifts, drifts for all.
 
     Parameters
@@ -94,7 +126,7 @@ def paired_medians(
         rounds = len(next(iter(samples.values())))
         spent = time.perf_counter() - began
         if not seconds or (rounds >= 3 and spent >= seconds * len(calls)):
-            return {name: statistics.median(each) for name, each in samples.items()}
+            return {name: Median(each) for name, each in samples.items()}
 
 
 def allocated_bytes(make: Callable[[], object]) -> int:

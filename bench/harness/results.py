@@ -77,6 +77,14 @@ class Result:
             "blas": self.blas,
             "measured": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             "rows": self.rows,
+            "spread": [
+                {
+                    name: [each.least, each.most]
+                    for name, each in row.items()
+                    if isinstance(each, measure.Median)
+                }
+                for row in self.rows
+            ],
             "notes": self.notes,
             "curves": self.curves,
         }
@@ -137,9 +145,11 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def show(value: Any) -> str:
-    """A number with three digits and as few signs as possible; "-" for None."""
+    """A number with three digits and as few signs as possible, a median with its spread; "-" for None."""
     if value is None:
         return "-"
+    if isinstance(value, measure.Median) and value.least < value.most:
+        return f"{show(float(value))} ({show(value.least)} – {show(value.most)})"
     if isinstance(value, str):
         return value
     if isinstance(value, int):

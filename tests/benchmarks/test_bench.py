@@ -291,6 +291,16 @@ def test_calls_are_timed_in_turn():
     assert called[-2:] == ["a", "b"]
 
 
+def test_a_median_and_its_multiples_know_their_spread():
+    micro = 1e6 * measure.Median([4e-6, 1e-6, 2e-6]) / 2
+    assert (micro, micro.least, micro.most) == pytest.approx((1.0, 0.5, 2.0))
+    assert results.show(micro) == "1 (0.5 – 2)"
+    assert results.show(measure.Median([3.0])) == "3"
+    assert results.show(micro / micro) == "1"
+    found = results.Result(question="?", rows=[{"name": "a", "µs": micro}]).document()
+    assert json.loads(json.dumps(found))["spread"] == [{"µs": pytest.approx([0.5, 2.0])}]
+
+
 def test_allocated_bytes_are_those_of_arrays_that_stay():
     assert measure.allocated_bytes(lambda: [np.ones(1000), np.ones(10)[:5]]) == 8080
 
