@@ -270,11 +270,17 @@ def _held_out(data: Data, copies: int) -> Loader | None:
 
 
 def watched_loss(data: Data) -> Loss | None:
-    """What the held-out rows are judged by: the metric that is reported; None for the loss itself."""
+    """What the held-out rows are judged by, the metric that is reported; None for the loss itself.
+
+        Σ s_i L_i / Σ s_i        over the rows held out, with the sample weights that they came with
+
+    Labels that are smoothed and class weights are means of training: they are in its loss, and neither here
+    nor in a metric. Predictions count as they are given, within their limits.
+    """
+    if isinstance(data.loss, SoftmaxCrossEntropy) and data.loss.label_smoothing:
+        return dataclasses.replace(data.loss, label_smoothing=0.0)
     if not uses_tables(data.options):
         return None
-    if isinstance(data.loss, SoftmaxCrossEntropy):
-        return dataclasses.replace(data.loss, label_smoothing=0.0)
     limits = data.parts.targets.standardised_limits
     return None if limits is None else Bounded(data.loss, *limits)
 

@@ -1,0 +1,66 @@
+"""What is watched on the rows held out is what is reported of them, by NumPy from the predictions alone."""
+
+import numpy as np
+import pytest
+
+from mlp_xp.tables.evaluation import evaluate
+from mlp_xp.tables.fitting import fit, loader_for, new_model, read_data
+from mlp_xp.tables.options import TrainingOptions
+
+pytestmark = pytest.mark.needs("pyarrow")
+
+SMOOTHED = "softmax_cross_entropy:label_smoothing=0.2"
+
+
+@pytest.fixture
+def table(tmp_path):
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 300))
+    kind = np.where(a + rng.normal(size=300) > 0.8, "rare", np.where(b > 0, "more", "most"))
+    columns = {
+        "a": a,
+        "b": b,
+        "w": rng.uniform(0.1, 4, 300),
+        "y": 3 * a - b + rng.normal(size=300),
+        "kind": kind,
+    }
+    rows = zip(*columns.values(), strict=True)
+    (tmp_path / "t.csv").write_text("\n".join(",".join(map(str, row)) for row in [columns.keys(), *rows]))
+    return tmp_path / "t.csv"
+
+
+def trained(table, target, **options):
+    """The last epoch, the model with its weights, and what was held out: targets, weights and predictions."""
+    given = {"data": str(table), "target": target, "epochs": 6, "average": 0.0, "hidden": "8", **options}
+    rows = read_data(TrainingOptions.of(given))
+    model = new_model(rows)
+    for epoch in fit(rows, model.network, loader_for(rows.options, rows.parts.training)):
+        last = epoch
+    held_out = rows.parts.raw_held_out
+    x, y = np.empty((held_out.n_rows, held_out.n_features)), np.empty((held_out.n_rows, 1))
+    weight = np.ones(held_out.n_rows)
+    held_out.rows(np.arange(held_out.n_rows), x, y, weight)
+    return last, model, evaluate(model, held_out), y[:, 0], weight, model.predict_raw(x).astype(float)
+
+
+@pytest.mark.parametrize("recipe", ["tables", "plain"])
+@pytest.mark.parametrize("weighted", [{}, {"weight_column": "w"}], ids=["", "weights"])
+@pytest.mark.parametrize("class_weight", ["none", "balanced"])
+@pytest.mark.parametrize("loss", [SMOOTHED, None])
+def test_of_classes_it_is_the_log_loss(table, recipe, weighted, class_weight, loss):
+    options = {"recipe": recipe, "class_weight": class_weight, "keep": "last", **weighted}
+    options |= {"exclude": "y" if weighted else "y,w"} | ({} if loss is None else {"loss": loss})
+    last, _, metrics, label, weight, p = trained(table, "kind", **options)
+    expected = np.average(-np.log(p[np.arange(len(p)), label.astype(int)]), weights=weight)
+    assert last.validation_loss == pytest.approx(expected, rel=1e-4)
+    assert metrics["log_loss"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("recipe", ["tables", "plain"])
+@pytest.mark.parametrize("weighted", [{}, {"weight_column": "w"}], ids=["", "weights"])
+def test_of_numbers_it_is_the_squared_error_within_the_limits(table, recipe, weighted):
+    options = {"recipe": recipe, "keep": "last", "exclude": "kind" if weighted else "kind,w", **weighted}
+    last, model, metrics, y, weight, predicted = trained(table, "y", **options)
+    expected = np.average(np.square(predicted[:, 0] - y), weights=weight)
+    assert last.validation_loss * model.targets.scales[0] ** 2 == pytest.approx(expected, rel=1e-4)
+    assert metrics["rmse"] ** 2 == pytest.approx(expected, rel=1e-4)
