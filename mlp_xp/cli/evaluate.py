@@ -5,10 +5,10 @@ import json
 
 from mlp_xp.cli.commands import Evaluate
 from mlp_xp.cli.files import given_data
-from mlp_xp.cli.metric_tables import metric_tables
 from mlp_xp.cli.predict import known_names, no_data, say_unlike, with_names
 from mlp_xp.cli.printing import aligned, say, show
 from mlp_xp.cli.progress import reading
+from mlp_xp.report.metric_tables import metric_tables
 from mlp_xp.saved.model_file import load
 from mlp_xp.settings.options import Problems, written
 from mlp_xp.tables.evaluation import assess

@@ -6,11 +6,11 @@ import json
 from collections.abc import Sequence
 
 from mlp_xp.cli.commands import Show
-from mlp_xp.cli.metric_tables import metric_tables
 from mlp_xp.cli.printing import aligned
 from mlp_xp.cli.printing import show as write
 from mlp_xp.losses import LINKS
 from mlp_xp.network import Network
+from mlp_xp.report.metric_tables import metric_tables
 from mlp_xp.saved.model_file import Contents, Estimator, read
 from mlp_xp.settings.catalogue import name_of
 from mlp_xp.tables.fitting import RESULTS

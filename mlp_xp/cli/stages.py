@@ -7,7 +7,6 @@ from typing import Any
 
 from mlp_xp.cli.commands import Train
 from mlp_xp.cli.files import write_somewhere
-from mlp_xp.cli.metric_tables import metric_tables
 from mlp_xp.cli.outputs import Outputs
 from mlp_xp.cli.printing import aligned, say
 from mlp_xp.cli.progress import Counted, Tally, duration, progress
@@ -15,6 +14,7 @@ from mlp_xp.cli.run_control import history_of
 from mlp_xp.history import History
 from mlp_xp.machine.data_parallel import Ranks
 from mlp_xp.network import Network
+from mlp_xp.report.metric_tables import metric_tables
 from mlp_xp.rows.loader import Loader
 from mlp_xp.run.epoch import Epoch
 from mlp_xp.run.state import TrainingState
