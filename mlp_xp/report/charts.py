@@ -12,9 +12,12 @@ import numpy as np
 
 from mlp_xp.report.style import CHART, COLOURS
 
-WIDTH, HEIGHT = 360, 230
-LEFT, RIGHT, TOP, BOTTOM = 58, 12, 10, 38
-"""Of a chart and of the margins around what is drawn, in units of the picture."""
+WIDTH, BROAD, HEIGHT = 360, 760, 230
+LEFT, RIGHT, TOP, BOTTOM = 64, 12, 10, 38
+"""Of a chart, of one as broad as the page, and of the margins in them, in units of the picture."""
+
+FEW = 20
+"""Rows below which a share of them says little: it is drawn thin."""
 
 MOST_POINTS = 400
 """Points of a curve that are drawn; more would not be seen."""
@@ -120,7 +123,9 @@ def _tick(value: float) -> str:
     return text.replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
 
 
-def chart(x: Axis, y: Axis, x_title: str, y_title: str, marks: Iterable[str], about: str) -> str:
+def chart(
+    x: Axis, y: Axis, x_title: str, y_title: str, marks: Iterable[str], about: str, width: int = WIDTH
+) -> str:
     """Axes with their titles, and what is drawn between them.
 
     Parameters
@@ -131,8 +136,9 @@ def chart(x: Axis, y: Axis, x_title: str, y_title: str, marks: Iterable[str], ab
         SVG elements.
     about : str
         What the chart shows, for those who do not see it.
+    width : int
     """
-    bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
+    bottom, right = HEIGHT - BOTTOM, width - RIGHT
     grid = [
         *(f'<line x1="{LEFT}" x2="{right}" y1="{y.place(t):.1f}" y2="{y.place(t):.1f}"/>' for t in y.ticks()),
         *(f'<line y1="{TOP}" y2="{bottom}" x1="{x.place(t):.1f}" x2="{x.place(t):.1f}"/>' for t in x.ticks()),
@@ -146,14 +152,14 @@ def chart(x: Axis, y: Axis, x_title: str, y_title: str, marks: Iterable[str], ab
         f'<text class="x title" transform="{turned}">{y_title}</text>',
     ]
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escaped(about)}">'
+        f'<svg viewBox="0 0 {width} {HEIGHT}" role="img" aria-label="{escaped(about)}">'
         f'<g class="grid">{"".join(grid)}</g>{"".join(marks)}<g class="words">{"".join(texts)}</g></svg>'
     )
 
 
-def horizontal(values: Iterable[float], *, whole: bool = False) -> Axis:
+def horizontal(values: Iterable[float], *, whole: bool = False, width: int = WIDTH) -> Axis:
     """The axis from left to right."""
-    return Axis(values, LEFT, WIDTH - RIGHT, whole=whole)
+    return Axis(values, LEFT, width - RIGHT, whole=whole)
 
 
 def vertical(values: Iterable[float], *, log: bool = False, whole: bool = False) -> Axis:
@@ -174,7 +180,12 @@ def path(points: Iterable[tuple[float, float]], kind: str) -> str:
 
 
 def curves(
-    named: Mapping[str, Sequence[float]], x_title: str, y_title: str, about: str, best: int = 0
+    named: Mapping[str, Sequence[float]],
+    x_title: str,
+    y_title: str,
+    about: str,
+    best: int = 0,
+    width: int = WIDTH,
 ) -> str:
     """Curves over 1, 2, 3, ...; the first is in the page's first colour, the second in its second.
 
@@ -186,16 +197,17 @@ def curves(
         See `chart`.
     best : int
         A place to mark on the first axis; 0 for none.
+    width : int
     """
     words = [f'<span class="{kind}">{escaped(name)}</span>' for kind, name in _legend(named, best)]
-    return f'{_curves(named, x_title, y_title, about, best)}<p class="legend">{" ".join(words)}</p>'
+    return f'{_curves(named, x_title, y_title, about, best, width)}<p class="legend">{" ".join(words)}</p>'
 
 
 def picture(
     named: Mapping[str, Sequence[float]], x_title: str, y_title: str, about: str, best: int = 0
 ) -> str:
     """The same as an SVG file of its own."""
-    return _file(_curves(named, x_title, y_title, about, best), _legend(named, best))
+    return _file(_curves(named, x_title, y_title, about, best, WIDTH), _legend(named, best))
 
 
 def rate_picture(
@@ -244,10 +256,13 @@ def _file(inner: str, legend: Iterable[tuple[str, str]]) -> str:
     )
 
 
-def _curves(named: Mapping[str, Sequence[float]], x_title: str, y_title: str, about: str, best: int) -> str:
+def _curves(
+    named: Mapping[str, Sequence[float]], x_title: str, y_title: str, about: str, best: int, width: int
+) -> str:
     values = [value for curve in named.values() for value in curve]
     n_values = max(map(len, named.values()))
-    x, y = horizontal([1, n_values], whole=True), vertical(values, log=spans_magnitudes(values))
+    x = horizontal([1, n_values], whole=True, width=width)
+    y = vertical(values, log=spans_magnitudes(values))
     marks = []
     if best:
         marks.append(_marked(x, best, f"best: epoch {best}"))
@@ -258,7 +273,7 @@ def _curves(named: Mapping[str, Sequence[float]], x_title: str, y_title: str, ab
             for n in shown.tolist()
         ]
         marks.append(path(place, kind) if len(place) > 1 else _dots(place, f"{kind} dots large"))
-    return chart(x, y, x_title, y_title, marks, about)
+    return chart(x, y, x_title, y_title, marks, about, width)
 
 
 def _legend(named: Iterable[str], best: int) -> list[tuple[str, str]]:
@@ -317,16 +332,21 @@ def calibration(
     y_title: str,
     about: str,
 ) -> str:
-    """What was said beside what was found, each from 0 to 1, as dots that are larger for more rows."""
+    """What was said beside what was found, each from 0 to 1: larger and thicker where more rows say so."""
     x, y = horizontal([0, 1]), vertical([0, 1])
     places = [(x.place(a), y.place(b)) for a, b in zip(said, found, strict=True)]
+    lines = [
+        path([one, other], f"first{' thin' if min(rows) < FEW else ''}")
+        for (one, other), rows in zip(itertools.pairwise(places), itertools.pairwise(counts), strict=True)
+    ]
     dots = [
-        f'<circle class="first" cx="{a:.1f}" cy="{b:.1f}" r="{2.5 + 3 * math.sqrt(count / max(counts)):.1f}">'
+        f'<circle class="first{" thin" if count < FEW else ""}" cx="{a:.1f}" cy="{b:.1f}" '
+        f'r="{1.5 + 4 * math.sqrt(count / max(counts)):.1f}">'
         f"<title>{count:,} rows</title></circle>"
         for (a, b), count in zip(places, counts, strict=True)
     ]
     ideal = path([(x.place(0), y.place(0)), (x.place(1), y.place(1))], "ideal")
-    return chart(x, y, x_title, y_title, [ideal, path(places, "first"), *dots], about)
+    return chart(x, y, x_title, y_title, [ideal, *lines, *dots], about)
 
 
 def sparkline(counts: Sequence[int]) -> str:

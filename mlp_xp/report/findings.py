@@ -11,6 +11,7 @@ from mlp_xp.report.charts import number
 from mlp_xp.tables.evaluation import evaluate
 from mlp_xp.tables.metrics import METRICS, deciding
 from mlp_xp.tables.model import TableModel
+from mlp_xp.tables.preparation import Column
 from mlp_xp.tables.sample import Sample
 
 REPEATS = 3
@@ -86,6 +87,16 @@ def summary_of(name: str, kind: str, values: np.ndarray, levels: Sequence[str] |
 
 def _level(levels: Sequence[str], code: int) -> str:
     return levels[code] if code < len(levels) else "(others)"
+
+
+def value_of(column: Column, value: float) -> str:
+    """A raw value of a column, for people."""
+    levels = getattr(column, "levels", None)
+    if np.isnan(value) or (levels is not None and value < 0):
+        return "missing"
+    if levels is not None:
+        return _level(levels, int(value))
+    return _date(value, "m") if column.kind == "date" else number(value)
 
 
 def _date(days: float, unit: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlp_xp.report.charts import number
 from mlp_xp.tables.measured import ROWS
 from mlp_xp.tables.metrics import in_order
 
@@ -60,4 +61,4 @@ def _of_classes(classes: Mapping[str, Mapping[str, float]]) -> list[Sequence[str
 
 def shown(value: float | None) -> str:
     """A number of a metric."""
-    return "undefined" if value is None else f"{value:.4g}"
+    return number(value)

@@ -13,8 +13,10 @@ import numpy as np
 from mlp_xp.history import History
 from mlp_xp.report import charts, findings
 from mlp_xp.report.charts import escaped, number
+from mlp_xp.report.metric_tables import metric_tables
 from mlp_xp.report.style import STYLE
-from mlp_xp.rows.source import Source
+from mlp_xp.rows.source import Source, number_in_file
+from mlp_xp.tables.evaluation import Evaluation, assess
 from mlp_xp.tables.fitting import RESULTS
 from mlp_xp.tables.metrics import METRICS
 from mlp_xp.tables.model import TableModel
@@ -31,6 +33,9 @@ MOST_CLASSES = 20
 
 MOST_COLUMNS = 40
 """Columns that are listed."""
+
+MOST_VALUES = 6
+"""Columns of a row that is shown."""
 
 MOST_TARGETS = 6
 """Targets whose residuals are drawn."""
@@ -91,11 +96,21 @@ def page(account: Account, model: TableModel, training: Source, measured: Source
     names = model.targets.names
     more = f" and {len(names) - MOST_TARGETS:,} more" if len(names) > MOST_TARGETS else ""
     title = f"{', '.join(names[:MOST_TARGETS])}{more} from {account.source}"
+    found, affordable = assess(model, judged), findings.affordable(model, judged)
+    metric, importances = "", None
+    if affordable is not None:
+        metric, importances = findings.importance_of_columns(model, affordable, account.seed)
     sections = [
         ("", _tiles(account)),
-        ("Curves", _curves(account, model)),
+        *_advice(account),
+        ("How good it is", _metrics(account)),
+        *_curves(account, model),
         *_of_predictions(model, judged, _some(judged.n_rows, n_judged, part)),
-        _importances(model, findings.affordable(model, judged), account.seed, n_judged, part),
+        *_worst(model, judged, measured, found, [each.name for each in importances or ()]),
+        (
+            f"What each column is worth, on {_some(affordable.n_rows if affordable else 0, n_judged, part)}",
+            _importances(metric, importances),
+        ),
         ("Columns of the training part", _columns(model, seen, training.n_rows)),
         ("How it was trained", _facts(account, model)),
         ("Do it again", f'<pre tabindex="0"><code>{escaped(account.command)}</code></pre>'),
@@ -114,6 +129,76 @@ def page(account: Account, model: TableModel, training: Source, measured: Source
         f"<title>{escaped(title)}</title><style>{STYLE}</style></head>"
         f"<body><header><h1>{escaped(title)}</h1>{introduction}</header><main>{body}</main></body></html>\n"
     )
+
+
+def _advice(account: Account) -> Iterator[tuple[str, str]]:
+    """What to look at and to try."""
+    said = "".join(f'<p class="advice">{escaped(each)}</p>' for each in account.result.get("advice", ()))
+    if said:
+        yield "What to try", said
+
+
+def _metrics(account: Account) -> str:
+    """The model beside its baselines, and each class."""
+    result = account.result
+    tables = [_of_numbers(table) for table in metric_tables(result)]
+    chosen = (
+        "<p>The held-out rows chose the epoch, so that these metrics are a little too good. --test 0.1 keeps "
+        "rows apart that only measure.</p>"
+    )
+    about = (
+        "<p>95% interval: where the metric may be on other rows of the kind. Mean or majority: the same "
+        "prediction for every row. Linear: a linear model of the same features.</p>"
+    )
+    return (
+        "".join(tables)
+        + (about if result.get("baselines") else "")
+        + (chosen if result["metrics_on"] == "held-out" and result["best_epoch"] else "")
+    )
+
+
+def _of_numbers(rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first line and column are names."""
+    head, *lines = rows
+    names = "".join(f'<th scope="col">{escaped(name)}</th>' for name in head[1:])
+    body = "".join(
+        f'<tr><th scope="row">{_name(METRICS[name].words if name in METRICS else name)}</th>'
+        f"{''.join(f'<td>{escaped(value)}</td>' for value in values)}</tr>"
+        for name, *values in lines
+    )
+    return (
+        '<div class="wide" tabindex="0"><table class="numbers"><thead><tr>'
+        f'<th scope="col">{escaped(head[0])}</th>'
+        f"{names}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _worst(
+    model: TableModel, judged: Sample, measured: Source, found: Evaluation, columns: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    """Rows that cost most, with the columns that count most."""
+    names = model.inputs.names
+    shown = [names.index(name) for name in (columns or names)[:MOST_VALUES]]
+    head = [
+        "row",
+        f"true {model.targets.names[0]}",
+        "predicted",
+        "part of the loss",
+        *(names[at] for at in shown),
+    ]
+    rows = []
+    for at, _, share in found.worst:
+        number_there = number_in_file(measured, int(judged.index[at]))
+        if number_there is None or len(model.targets.names) > 1 or model.quantiles is not None:
+            return
+        predicted = model.predict_raw(judged.x[at : at + 1])
+        guess = number(float(predicted[0, 0])) if model.levels is None else str(model.choose(predicted)[0])
+        true = judged.y[at, 0]
+        truth = number(float(true)) if model.levels is None else model.levels[int(true)]
+        values = [findings.value_of(model.inputs.columns[each], judged.x[at, each]) for each in shown]
+        rows.append([f"{number_there + 1:,}", truth, guess, f"{share:.1%}", *values])
+    if rows:
+        yield "Rows that it predicts worst", _of_numbers([head, *rows])
 
 
 def _some(n: int, n_all: int, rows: str) -> str:
@@ -142,26 +227,36 @@ def _tile(name: str, value: str, note: str) -> str:
     return f"<div><span>{name}</span><strong>{value}</strong><small>{note}</small></div>"
 
 
-def _figures(drawn: Iterable[tuple[str, str]]) -> str:
-    """Charts side by side where there is room, each with its caption."""
-    figures = [f"<figure><figcaption>{caption}</figcaption>{chart}</figure>" for caption, chart in drawn]
+def _figures(drawn: Iterable[tuple[str, str]], whole: int = 0) -> str:
+    """Charts side by side where there is room, each with its caption; the first ones over the whole width."""
+    figures = [
+        f'<figure class="{"whole" if at < whole else "part"}">'
+        f"<figcaption>{caption}</figcaption>{chart}</figure>"
+        for at, (caption, chart) in enumerate(drawn)
+    ]
     return f'<div class="figures">{"".join(figures)}</div>'
 
 
-def _curves(account: Account, model: TableModel) -> str:
-    history, loss = account.history, _value(model.described_loss)
+def _curves(account: Account, model: TableModel) -> Iterator[tuple[str, str]]:
+    history, loss = account.history, _value(model.description()["loss"])
     curves = {"training": history.train_losses, "held-out": history.validation_losses}
     known = {name: losses for name, losses in curves.items() if losses}
+    if not known:
+        return
     about = f"Loss over {len(history.train_losses)} epochs"
-    named = f"Loss ({escaped(loss)}) after each epoch"
-    drawn = [(named, charts.curves(known, "epoch", "loss", about, history.best_epoch))]
+    both = "".join(
+        f'<div class="{kind}">{charts.curves(known, "epoch", "loss", about, history.best_epoch, width)}</div>'
+        for kind, width in (("broad", charts.BROAD), ("small", charts.WIDTH))
+    )
+    drawn = [(f"Loss ({escaped(loss)}) after each epoch", both)]
     rates = [rate for rate in account.learning_rates if math.isfinite(rate)]
     if rates and min(rates) < max(rates):
         rate = charts.curves(
             {"learning rate": account.learning_rates}, "epoch", "learning rate", "Learning rate"
         )
         drawn.append(("Learning rate at the end of each epoch", rate))
-    return _figures(drawn) + f"<p>Why it stopped: {escaped(account.result['stopped'])}.</p>"
+    stopped = f"<p>Why it stopped: {escaped(account.result['stopped'])}.</p>"
+    yield "Curves", _figures(drawn, whole=1) + stopped
 
 
 def _of_predictions(model: TableModel, rows: Sample, part: str) -> Iterator[tuple[str, str]]:
@@ -253,13 +348,9 @@ def _calibration_of_quantiles(model: TableModel, y: np.ndarray, predicted: np.nd
     return _figures(drawn)
 
 
-def _importances(
-    model: TableModel, rows: Sample | None, seed: int, n_rows: int, part: str
-) -> tuple[str, str]:
-    heading = "What each column is worth"
-    if rows is None:
-        return heading, "<p>So many columns and weights would take too long to measure.</p>"
-    metric, found = findings.importance_of_columns(model, rows, seed)
+def _importances(metric: str, found: Sequence[findings.Importance] | None) -> str:
+    if found is None:
+        return "<p>So many columns and weights would take too long to measure.</p>"
     change = "falls" if METRICS[metric].higher else "rises"
     most = max([each.loss for each in found], default=0.0)
     lines = []
@@ -270,7 +361,7 @@ def _importances(
             f"<td>{number(each.loss)} <small>± {number(each.spread)}</small></td></tr>"
         )
     more = len(found) - MOST_COLUMNS
-    return f"{heading}, on {_some(rows.n_rows, n_rows, part)}", (
+    return (
         f"<p>How much the {METRICS[metric].words} {change} when the values of a column are shuffled "
         f"({findings.REPEATS} times: mean and deviation). Columns that say the same share what they are "
         f'worth.</p><table class="bars"><tbody>{"".join(lines)}</tbody></table>'

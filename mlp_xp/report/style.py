@@ -12,6 +12,8 @@ svg path { fill: none; stroke-width: 2; stroke-linejoin: round; }
 svg path.first { stroke: var(--first); }
 svg path.second { stroke: var(--second); }
 svg path.dots { stroke-width: 3.2; stroke-linecap: round; opacity: 0.45; }
+svg .thin { opacity: 0.45; }
+svg path.thin { stroke-width: 0.7; stroke-dasharray: 2 2; }
 svg path.large { stroke-width: 7; opacity: 1; }
 svg .ideal, svg .best { stroke: var(--soft); stroke-width: 1.3; stroke-dasharray: 4 4; }
 svg rect.first, svg circle.first { fill: var(--first); }
@@ -27,7 +29,8 @@ STYLE = (
     + """
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.2rem clamp(0.8rem, 3vw, 2rem) 3rem; max-width: 68rem; color: var(--ink);
-  background: var(--paper); font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+  background: var(--paper); font: 16px/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
+h1, h2, pre, header p, .tiles, figcaption, .legend { overflow-wrap: anywhere; }
 h1 { font-size: clamp(1.3rem, 4vw, 1.9rem); line-height: 1.2; margin: 0.5rem 0; }
 h2 { font-size: 1.15rem; margin: 0 0 0.6rem; }
 header p { color: var(--soft); margin: 0.2rem 0; }
@@ -52,14 +55,25 @@ table { border-collapse: collapse; font-size: 0.92rem; font-variant-numeric: tab
 th { text-align: left; font-weight: 600; }
 th, td { padding: 0.3rem 0.7rem 0.3rem 0; vertical-align: top; border-bottom: 1px solid var(--line); }
 th small { display: block; }
-.facts th { font-weight: normal; color: var(--soft); min-width: 8rem; }
-.wide { overflow-x: auto; max-width: 100%; }
+.facts, .bars, .columns { table-layout: fixed; width: 100%; }
+.facts th { font-weight: normal; color: var(--soft); width: 34%; }
+.wide { overflow-x: auto; max-width: 100%; --shade: color-mix(in srgb, var(--ink) 22%, transparent);
+  background: linear-gradient(90deg, var(--paper) 30%, transparent) left / 2.5rem 100% no-repeat local,
+    linear-gradient(270deg, var(--paper) 30%, transparent) right / 2.5rem 100% no-repeat local,
+    linear-gradient(90deg, var(--shade), transparent) left / 0.9rem 100% no-repeat scroll,
+    linear-gradient(270deg, var(--shade), transparent) right / 0.9rem 100% no-repeat scroll; }
+.wide + .wide { margin-top: 1rem; }
+.numbers td, .numbers thead th { text-align: right; white-space: nowrap; }
+.numbers thead th:first-child { text-align: left; }
+.numbers th[scope=row] { white-space: nowrap; }
+figure.whole { grid-column: 1 / -1; max-width: none; }
+.small { display: none; }
+.advice { border-left: 3px solid var(--second); padding-left: 0.8rem; }
 .confusions { overflow-wrap: normal; }
 .confusions th, .confusions td { padding: 0.3rem 0.6rem; text-align: right; white-space: nowrap; }
 .confusions th[scope=row] { position: sticky; left: 0; background: var(--paper); }
 .confusions td.wrong { background: color-mix(in srgb, var(--second) calc(var(--share) * 70%), transparent); }
 .confusions td.right { background: color-mix(in srgb, var(--first) calc(var(--share) * 55%), transparent); }
-.bars, .columns { width: 100%; }
 .bars th { width: 32%; font-weight: normal; }
 .bars td:last-child { width: 9rem; text-align: right; white-space: nowrap; padding-right: 0; }
 .bars i { display: block; height: 0.8rem; margin-top: 0.35rem; border-radius: 0.2rem;
@@ -69,7 +83,9 @@ th small { display: block; }
 .spark { height: 1.6rem; width: 6rem; }
 .spark rect { fill: var(--first); }
 pre { background: var(--card); border-radius: 0.6rem; padding: 0.8rem; white-space: pre-wrap; margin: 0; }
-@media (max-width: 34rem) { .columns td:nth-child(2) { width: 3.6rem; } .spark { width: 3.2rem; }
+@media (max-width: 44rem) { .broad { display: none; } .small { display: block; } }
+@media (max-width: 34rem) { .bars th { width: 46%; } .columns th { width: 42%; }
+  .columns td:nth-child(2) { width: 3.6rem; } .spark { width: 3.2rem; }
   .bars td:last-child { width: 5rem; } .bars td small { display: block; } th, td { padding-right: 0.5rem; } }
 """
     + CHART

@@ -106,9 +106,10 @@ def _one_row(run: Run) -> Iterator[str]:
         at, cost, share = found.worst[0]
         number = number_in_file(*place(at))
         if share > LARGE_SHARE and cost > LARGE_COST and number is not None:
+            of_numbers = f" {given('loss', 'huber')} heeds such rows less." if "rmse" in found.metrics else ""
             yield (
                 f"Row {number + 1:,} alone makes {share:.0%} of the loss on the {rows} rows: look whether "
-                f"its values are right, or leave it out. {given('loss', 'huber')} heeds such rows less."
+                f"its values are right, or leave it out.{of_numbers}"
             )
 
 

@@ -13,6 +13,8 @@ from mlp_xp.losses import BinaryCrossEntropy, Pinball, SoftmaxCrossEntropy, Squa
 from mlp_xp.report import charts, findings
 from mlp_xp.report.page import Account, page
 from mlp_xp.rows.arrays import ArraySource
+from mlp_xp.tables.evaluation import assess
+from mlp_xp.tables.measured import Measured
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.preparation import Category, Constant, Date, Inputs, Number, Targets
 from mlp_xp.tables.sample import sample
@@ -281,3 +283,28 @@ def test_ticks_are_round_and_within(low, high):
     assert 2 <= len(ticks) <= 6
     assert all(low <= tick <= high * (1 + 1e-9) for tick in ticks)
     assert all(len(f"{tick:.9g}") <= 9 for tick in ticks)
+
+
+def test_what_is_measured_and_what_to_try_is_told(rng):
+    model, rows = model_and_rows("two classes", rng)
+    of_model, others = assess(model, rows, seed=0), {"majority": assess(model, rows)}
+    found = Measured("held-out", of_model, others, rows, sample(rows, 0))
+    result = found.description() | {
+        "advice": [f"Try another {NASTY}."],
+        "epochs": 3,
+        "best_epoch": 2,
+        "stopped": "reached 3 epochs",
+        "seconds": 1.0,
+        "device": "cpu",
+        "dtype": "float32",
+        "ranks": 1,
+    }
+    history = History(train_losses=[3.0, 2.0, 1.0], validation_losses=[4.0, 3.0, 3.5], best_epoch=2)
+    account = Account("d.csv", [], "mlp-xp train", result, history, "1.2.3", [0.1] * 3)
+    words = " ".join(Reader(page(account, model, rows, rows)).words)
+    for said in ("What to try", f"Try another {NASTY}.", "95% interval", "majority", "balanced accuracy"):
+        assert said in words
+    assert re.search(r"class\s+rows\s+precision\s+recall\s+f1", words)
+    worst = found.model.worst[0]
+    assert re.search(rf"Rows that it predicts worst.* {worst[0] + 1} .* {worst[2]:.1%}", words)
+    assert "--test 0.1 keeps" in words

@@ -158,7 +158,7 @@ def open_source(
         exclude=(*as_names(exclude), *indices),
         weight_column=weight_column,
     )
-    notes = [f"{where}: {table.note}"] if table.note else []
+    notes = [f"{Path(where).name}: {table.note}"] if table.note else []
     notes += [f"column {name!r}, the index of a pandas frame, is left out" for name in indices]
     options = {
         "columns": [selection.features, selection.targets, selection.weight],
