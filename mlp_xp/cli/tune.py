@@ -9,8 +9,8 @@ from typing import Any
 from mlp_xp.cli import configuration
 from mlp_xp.cli.commands import Train, Tune
 from mlp_xp.cli.files import given_data, output_problems, suffix_problem
-from mlp_xp.cli.metric_tables import metric_tables
 from mlp_xp.cli.printing import aligned, say, show
+from mlp_xp.report.metric_tables import metric_tables
 from mlp_xp.report.plot import draw_lines, plot_problem
 from mlp_xp.saved.model_file import save
 from mlp_xp.settings.options import Problems
