@@ -1,9 +1,10 @@
 """Probabilities that are as sure as they are right: one temperature, found on held-out rows.
 
-    p = softmax(z / T),     T = argmin  Σ_i −log p_i  +  c (log T)²
+    p = softmax(z / T),     T = argmin  Σ_i −log p_i  +  c (log T + 2 ε)²
 
 Smoothed labels make a network less sure than it should be, too many steps make it too sure; dividing the last
-z by one number mends both, and leaves the likeliest class as it is. T is 1 where few rows speak for another.
+z by one number mends both, and leaves the likeliest class as it is. Where few rows speak for another, T is
+e^(−2 ε), which undoes what smoothing by ε does to a network that is sure; both constants measured best.
 
 References
 ----------
@@ -20,7 +21,7 @@ from mlp_xp.tables.fitting import Data
 from mlp_xp.tables.model import PREDICT_ROWS, TableModel
 from mlp_xp.tables.recipe import uses_tables
 
-DOUBT = 10.0
+DOUBT = 3.0
 """c: how many nats of the held-out rows a temperature of e must win."""
 
 LARGEST_LOG, STEPS = 2.0, 401
@@ -37,7 +38,7 @@ def calibrate(model: TableModel, data: Data) -> None:
     if not (uses_tables(data.options) and is_softmax and data.parts.held_out is not None):
         return
     z, labels = _held_out(network, data.parts.held_out)
-    divisor = temperature(z, labels)
+    divisor = temperature(z, labels, data.loss.label_smoothing)
     network.parameters.weights[-1][...] = network.parameters.weights[-1] / divisor
     if network.parameters.biases:
         network.parameters.biases[-1][...] = network.parameters.biases[-1] / divisor
@@ -55,13 +56,13 @@ def _held_out(network: Network, source: Source) -> tuple[np.ndarray, np.ndarray]
     return np.concatenate(z), np.concatenate(labels)
 
 
-def temperature(z: np.ndarray, labels: np.ndarray) -> float:
-    """T, from the last z (n_rows, n_classes) and labels (n_rows,)."""
+def temperature(z: np.ndarray, labels: np.ndarray, smoothing: float = 0.0) -> float:
+    """T, from the last z (n_rows, n_classes), labels (n_rows,) and the ε that these were smoothed by."""
     costs, logs = [], np.linspace(-LARGEST_LOG, LARGEST_LOG, STEPS)
     shifted = z - z.max(axis=1, keepdims=True)
     of_label = np.take_along_axis(shifted, labels[:, None], axis=1)[:, 0]
     for log in logs:
         rate = np.exp(-log)
         nats = np.log(np.exp(rate * shifted).sum(axis=1)) - rate * of_label
-        costs.append(nats.sum() + DOUBT * log * log)
+        costs.append(nats.sum() + DOUBT * (log + 2 * smoothing) ** 2)
     return float(np.exp(logs[int(np.argmin(costs))]))
