@@ -33,12 +33,13 @@ MOST_ROWS = 20_000
 
 def calibrate(model: TableModel, data: Data) -> None:
     """Divide the last layer of a classifier by the temperature that suits its held-out rows."""
-    network = model.network
-    is_softmax = isinstance(data.loss, SoftmaxCrossEntropy) and network.output_is_linear
-    if not (uses_tables(data.options) and is_softmax and data.parts.held_out is not None):
+    network, loss = model.network, data.loss
+    if not (uses_tables(data.options) and network.output_is_linear and data.parts.held_out is not None):
+        return
+    if not isinstance(loss, SoftmaxCrossEntropy):
         return
     z, labels = _held_out(network, data.parts.held_out)
-    divisor = temperature(z, labels, data.loss.label_smoothing)
+    divisor = temperature(z, labels, loss.label_smoothing)
     network.parameters.weights[-1][...] = network.parameters.weights[-1] / divisor
     if network.parameters.biases:
         network.parameters.biases[-1][...] = network.parameters.biases[-1] / divisor
