@@ -31,6 +31,8 @@ def main(arguments: "Sequence[str] | None" = None) -> None:
                 signal.signal(number, _leave)
     try:
         _main(arguments)
+    except KeyboardInterrupt as error:  # one more, while the end of the command was under way
+        sys.exit(128 + (error.args[0] if error.args else signal.SIGINT))
     except MemoryError:  # not even an error could be said any more
         os.write(2, b"mlp-xp: error: there is not enough memory.\n")
         sys.exit(2)

@@ -5,6 +5,7 @@ for what has commas on the command line. An option given on the command line com
 """
 
 import math
+import re
 import shlex
 import tomllib
 from collections.abc import Iterator
@@ -21,6 +22,9 @@ from mlp_xp.version import VERSION
 
 MOST_BYTES = 1 << 20
 """What a file of options may have."""
+
+DEEP_KEY = re.compile(r"(?:[^\s.=,#\[\]{}]+[ \t]*\.[ \t]*){33}")
+"""A key of 34 parts: Python's reader keeps all beginnings of it (40 kB of dots: 1.5 GB)."""
 
 
 def load(context: typer.Context, path: Path | None) -> Path | None:
@@ -52,7 +56,10 @@ def read(path: Path, kind: type[Options]) -> dict[str, Any]:
     """
     known, defaults = keys(kind), kind.defaults()
     try:
-        found = tomllib.loads(read_plain(path, MOST_BYTES).decode("utf-8"))
+        text = read_plain(path, MOST_BYTES).decode("utf-8")
+        if DEEP_KEY.search(text):
+            raise ValueError("a key has so many parts that reading them takes all memory")
+        found = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no TOML: {str(error).rstrip('.')}.") from None
     checks.refuse(
@@ -71,6 +78,8 @@ def _value(path: Path, key: str, value: object, *, is_flag: bool) -> Any:
     if isinstance(value, bool) != is_flag or not isinstance(value, bool | str | int | float | list):
         needed = "true or false" if is_flag else "a number, a text or a list of them"
         raise ValueError(f"{path}: {key} = {value!r} must be {needed}.")
+    if "\0" in str(value):
+        raise ValueError(f"{path}: {key} = {value!r} holds a zero character, which no name has.")
     return value if is_flag else str(written(value))
 
 

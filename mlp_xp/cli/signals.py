@@ -32,7 +32,7 @@ class Signals:
             os._exit(128 + number)  # the second one: nothing more is put away
         self.number = self.number or number
         self._is_sent_again = False
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(number)
 
     @property
     def status(self) -> int:

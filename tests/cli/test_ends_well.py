@@ -271,6 +271,20 @@ def test_an_interruption_while_it_starts_has_its_line_and_its_status(folder, lib
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_while_the_command_ends_has_its_status(folder, number, status):
+    program = (
+        "import os, sys; from mlp_xp.cli import application, main; say = application.say\n"
+        f"def last(*a, **k): os.kill(os.getpid(), {int(number)}); return say(*a, **k)\n"
+        "application.say = last; main(['train', '--epochs', '0'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, env=environment(), capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (status, "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interruption_between_two_lines_of_the_parser_is_one(folder, number, status):
     program = (
         "import os, sys; from mlp_xp.cli import application, main; build = application.function_of\n"

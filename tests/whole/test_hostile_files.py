@@ -165,7 +165,19 @@ def test_what_steers_a_terminal_is_written_out_in_errors(tmp_path, capsys):
     assert r"\x1b[2Jb" in outcome.err
 
 
-@pytest.mark.parametrize("text", ["seed = " + "9" * 5000, "hidden = " + "[" * 5000, "a = \x00", "\ufeff = 1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "seed = " + "9" * 5000,
+        "hidden = " + "[" * 5000,
+        "a = \x00",
+        "\ufeff = 1",
+        ".".join("a" * 20_000) + " = 1",
+        "[" + " . ".join("a" * 5_000) + "]",
+        "seed = {" + ".".join(['"a"'] * 5_000) + " = 1}",
+    ],
+    ids=lambda text: text[:9],
+)
 def test_a_configuration_that_no_parser_can_read(text, tmp_path, capsys):
     path = tmp_path / "c.toml"
     path.write_text(text, encoding="utf-8")
