@@ -89,7 +89,8 @@ class MLPClassifier(ClassifierMixin, Learner):
     initializer : str, object or None
         Of `mlp_xp.initializers`; None draws what scikit-learn draws.
     class_weight : dict, list of dicts, "balanced" or None
-        Weights of classes, multiplied with the sample weights; as everywhere in scikit-learn.
+        Weights of classes, multiplied with the sample weights; as everywhere in scikit-learn. Rows held out
+        are judged without them, those of early stopping as well as X_val.
     label_smoothing : float in [0, 1)
         ε: targets become (1 − ε) · one-hot + ε / classes.
     scoring : "loss", str, callable or None

@@ -33,11 +33,15 @@ Scored = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
 @dataclasses.dataclass(frozen=True)
 class InMemory:
-    """Rows on the host or on a GPU, checked, with targets (on the host) as the core's losses read them."""
+    """Rows on the host or on a GPU, checked, with targets (on the host) as the core's losses read them.
+
+    `weight` has the weights of classes in it, `own_weight` has not.
+    """
 
     x: ArrayLike
     y: np.ndarray
     weight: np.ndarray | None
+    own_weight: np.ndarray | None = None
 
     @functools.cached_property
     def source(self) -> Source:
@@ -51,9 +55,9 @@ class InMemory:
         """Rows in memory are gathered in 2 to 10% of the time: a thread would cost more."""
         return "auto" if scipy.sparse.issparse(self.x) else "never"
 
-    def part(self, rows: np.ndarray) -> "InMemory":
-        """Some rows, copied."""
-        weight = None if self.weight is None else self.weight[rows]
+    def held_out(self, rows: np.ndarray) -> "InMemory":
+        """Some rows, copied: class weights are a means of training, and these only judge it."""
+        weight = None if self.own_weight is None else self.own_weight[rows]
         x = take_rows(self.x, rows) if is_elsewhere(self.x) else self.x[rows]
         return InMemory(x, self.y[rows], weight)
 
@@ -75,9 +79,10 @@ class Streamed:
     source: Source
     prefetch = "auto"
 
-    def part(self, rows: np.ndarray) -> "Streamed":
-        """Some rows, not copied."""
-        return Streamed(Subset(self.source, rows))
+    def held_out(self, rows: np.ndarray) -> "Streamed":
+        """Some rows, not copied, without class weights."""
+        source = self.source.own if isinstance(self.source, Encoded) else self.source
+        return Streamed(Subset(source, rows))
 
     def outputs(self, network: Network) -> Scored:
         """What a network says to all rows; outputs are held, rows are not."""
@@ -134,6 +139,11 @@ class Encoded(Wrapped):
         self.labels, self.encode = labels, encode
         self.class_weight, self.classes = class_weight, classes
         self.has_weights = source.has_weights or class_weight is not None
+
+    @property
+    def own(self) -> "Encoded":
+        """The same with the rows' own weights alone."""
+        return Encoded(self.source, self.labels, self.encode)
 
     def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray | None, weight: np.ndarray | None) -> None:
         """Fill x, y and weight with the rows of `index`."""

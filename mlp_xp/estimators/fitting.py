@@ -168,7 +168,7 @@ class Fit:
         weight = None if sample_weight is None else _check_sample_weight(on_host(sample_weight), y)
         if weight is not None:
             refuse_weights(weight)
-        return InMemory(X, encoded, e._weighted(y, weight, self.incremental))
+        return InMemory(X, encoded, e._weighted(y, weight, self.incremental), weight)
 
     def _decide_dtype(self, found: str) -> None:
         """What to compute in: what is asked for, else what rows have; later what the network has."""
@@ -303,7 +303,7 @@ class Fit:
         if validation is None and e.early_stopping:
             split = self._split(past, data)
             past = dataclasses.replace(past, split=split)
-            source, validation = Subset(source, split[0]), data.part(split[1])
+            source, validation = Subset(source, split[0]), data.held_out(split[1])
         past, loader = self._loader(past, data, source, given)
         self._start_history(validated=validation is not None)
         objective = Objective(

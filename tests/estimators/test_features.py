@@ -361,3 +361,37 @@ def test_dtype_is_computed_in():
     data, target = load_diabetes(return_X_y=True)
     double = regressor(dtype="float64").fit(data.astype("float32"), target)
     assert double.predict(data).dtype == "float64"
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_rows_held_out_are_judged_by_their_own_weights_and_not_by_those_of_classes(weighted):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 3))
+    y = np.where(x[:, 0] > 1, "rare", "usual")
+    weight = rng.uniform(1, 2, size=200) if weighted else None
+    judged = []
+
+    def scorer(estimator, held_x, held_y, sample_weight=None):
+        judged.append((held_x, sample_weight))
+        return estimator.score(held_x, held_y, sample_weight)
+
+    settings = {"early_stopping": True, "max_iter": 3, "random_state": 0, "class_weight": "balanced"}
+    MLPClassifier((4,), scoring=scorer, **settings).fit(x, y, sample_weight=weight)
+    known = {row.tobytes(): at for at, row in enumerate(x)}
+    for held_x, given in judged:
+        own = None if weight is None else weight[[known[row.tobytes()] for row in np.asarray(held_x)]]
+        assert (given is None) if own is None else np.array_equal(given, own)
+    scored = MLPClassifier((4,), **settings).fit(x, y, sample_weight=weight).validation_scores_
+    by_scorer = MLPClassifier((4,), scoring=scorer, **settings).fit(x, y, sample_weight=weight)
+    np.testing.assert_allclose(scored, by_scorer.validation_scores_, rtol=1e-12)
+
+
+def test_rows_of_a_file_held_out_are_judged_without_class_weights(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 3))
+    y = (x[:, 0] > 1).astype(int)
+    np.savez(tmp_path / "t.npz", x=x, y=y)
+    settings = {"early_stopping": True, "max_iter": 4, "random_state": 0, "class_weight": {0: 1, 1: 1e6}}
+    scores = MLPClassifier((4,), **settings).fit(tmp_path / "t.npz", None).validation_scores_
+    counts = np.asarray(scores) * 20  # of 20 rows that count alike
+    np.testing.assert_allclose(counts, counts.round(), atol=1e-9)
