@@ -69,6 +69,12 @@ class Values:
         self._waiting[self._n_waiting, ...] = value
         self.stored(1)
 
+    def extend(self, values: np.ndarray) -> None:
+        """Add values of which the host knows already."""
+        self.flush()
+        self.read.extend(values.ravel().tolist())
+        self.broken = self.broken or not np.isfinite(values).all()
+
     def room(self, n: int, most: int) -> Room:
         """Room for n values, or as many times n as there is, `most` times; `stored` counts those filled."""
         if self._n_waiting + n > self._most:
@@ -148,6 +154,11 @@ class EpochLosses:
         self._divisors.extend(divisors)
         self._steps_of_values.extend(n for n in range(first, len(self._divisors)) for _ in range(n_values))
         self._values.stored(n_values * len(divisors))
+
+    def values(self) -> Sequence[float]:
+        """All values since `start`, as they came."""
+        self._values.flush()
+        return self._values.read
 
     def forget_step(self) -> None:
         """Forget what is known of a step that was not completed."""

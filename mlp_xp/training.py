@@ -306,7 +306,7 @@ def _training_of_members(
     common = _rates(dataclasses.replace(given, masks=masks), history)
     rates = MemberRates([float(one.learning_rate) for one in each], common)
     optimizer = MemberOptimizer([one.optimizer for one in each], network.parameters, rate_factors)
-    method = MemberDescent([one.clip_norm for one in each])
+    method = MemberDescent([one.clip_norm for one in each], given.way)
     return MemberTraining(objective, loader, optimizer, rates, method, checkpoints, average=given.average)
 
 

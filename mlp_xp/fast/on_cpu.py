@@ -151,13 +151,16 @@ class CompiledRule:
 
         text = text_of(program, n_outputs=1 + MOST_STATE)
         self.rule, self.program = rule, program
+        self._latest: tuple[tuple[float, ...], np.ndarray] | None = None
         self.address = update(text, dtype, len(rule.state), bool(rule.weight_decay)).address
 
     def numbers(self, t: int, rates: Sequence[float]) -> np.ndarray:
-        """Those of the steps from t on, a row each."""
-        return np.array(
-            [programs.numbers_of_step(self.rule, self.program, *each) for each in enumerate(rates, t)]
-        )
+        """Those of the steps from t on, a row each; the latest are remembered for members that share them."""
+        asked, latest = (t, *rates), self._latest
+        if latest is None or latest[0] != asked:
+            steps = [programs.numbers_of_step(self.rule, self.program, *each) for each in enumerate(rates, t)]
+            latest = self._latest = asked, np.array(steps)
+        return latest[1]
 
 
 def n_threads() -> int:
@@ -198,6 +201,16 @@ class CpuStep(Step):
         self._others: tuple[int, ThreadPoolExecutor] | None = None
         self._memory = np.empty(0, dtype=objective.network.backend.dtype_name)
 
+    def turn(self) -> None:
+        """Make compiled steps from now on, where that is possible."""
+        self._turn(self.first_compiled)
+
+    def make(self, rows: Chunk, batch: int, rates: Sequence[float], divisors: Sequence[float]) -> int:
+        """Make steps of `batch` rows each at some rates; how many, until a loss is seen to be infinite."""
+        if self.plan is None or self.rule is None:
+            return 0
+        return self._make_steps(self.plan, self.rule, rows, batch, rates, divisors)
+
     def _turn(self, number: int) -> bool:
         """Whether the step of this number is compiled; load what it needs, when it is the first."""
         if self.rule is None and self.program is not None and number >= self.first_compiled:
@@ -211,9 +224,7 @@ class CpuStep(Step):
 
     def at_once(self, block: Block, first: int, most: int, rates: Rates) -> int:
         """Make the updates of some of a block's batches by one call; return how many were made."""
-        if block.rows is None or not self._turn(rates.history.step):
-            return 0
-        if self.plan is None or self.rule is None:
+        if block.rows is None or not self._turn(rates.history.step) or self.plan is None:
             return 0
         batch = block.batch_size
         most = min(most, max(1, MOST_WORK // (batch * self.optimizer.parameters.size)))
@@ -222,7 +233,7 @@ class CpuStep(Step):
             return 0
         rows = slice(first * batch, (first + len(divisors)) * batch)
         chunk = Chunk(*(None if part is None else part[rows] for part in block.rows))
-        return self._make_steps(self.plan, self.rule, chunk, batch, rates.ahead(len(divisors)), divisors)
+        return self.make(chunk, batch, rates.ahead(len(divisors)), divisors)
 
     def _make_steps(
         self,

@@ -37,6 +37,7 @@ class MemberLosses(EpochLosses):
         super().start()
         self._of_each: list[np.ndarray] = []
         self._looked_at, self._all_broken = 0, False
+        self._known: tuple[int, list[float]] = -1, []
 
     def end_step(self, divisor: float | np.ndarray) -> None:
         """The step under way is over; its Σ s_i, for all members or of each."""
@@ -47,6 +48,14 @@ class MemberLosses(EpochLosses):
         """Count steps that have stored their values themselves."""
         self._of_each.extend(np.broadcast_to(divisor, self.members) for divisor in divisors)
         super().filled(*divisors)
+
+    def extend(self, values: np.ndarray, divisors: np.ndarray) -> None:
+        """Enter values (n_values, members) of whole steps, and their Σ s_i (n_steps, members)."""
+        self._values.extend(values)
+        n_values, first = len(values) // max(1, len(divisors)), len(self._divisors)
+        for number, of_step in enumerate(divisors):
+            self._steps_of_values.extend([first + number] * n_values)
+            self.end_step(of_step)
 
     @property
     def broken(self) -> bool:
@@ -64,6 +73,8 @@ class MemberLosses(EpochLosses):
     def of_each(self) -> list[float]:
         """J of each member over the steps since `start`."""
         self._values.flush()
+        if self._known[0] == len(self._values.read):
+            return self._known[1]
         values, steps = self._read(), np.array(self._steps_of_values, dtype=np.int64)
         divisors = np.reshape(self._of_each, (-1, self.members))
         # A step's penalty is its last value, where any member had rows; who had none made no step.
@@ -79,6 +90,7 @@ class MemberLosses(EpochLosses):
                 if is_finite
                 else math.nan
             )
+        self._known = len(self._values.read), found
         return found
 
     def objective(self) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 
 from mlp_xp.history import History
 from mlp_xp.machine.array_api import to_host
+from mlp_xp.members.compiled import CompiledMemberStep
 from mlp_xp.members.losses import mean_of
 from mlp_xp.members.step import MemberObjective, MemberOptimizer, MemberStep
 from mlp_xp.own import OwnSchedule
@@ -65,6 +66,17 @@ class MemberRates(Rates):
         self.latest = [base * factor for base, factor in zip(self.bases, factors, strict=True)]
         self._epoch = epoch
         return self.latest
+
+    def ahead_of_each(self, n_steps: int) -> list[list[float]]:
+        """The rates of the coming steps, all of one epoch, and of each member."""
+        if self.schedule.once_an_epoch:
+            return [self.of_each()] * n_steps
+        later, found = dataclasses.replace(self.history), []
+        for later.step in range(self.history.step, self.history.step + n_steps):
+            factor = float(self.schedule(later))
+            found.append([base * factor for base in self.bases])
+        self.latest = found[-1]
+        return found
 
     def forget(self) -> None:
         """Ask the schedule anew: the past is another one now."""
@@ -225,14 +237,26 @@ class MemberDescent(Descent):
         The largest Euclidean norm of each member's gradient.
     """
 
-    def __init__(self, clip_norms: Sequence[float | None]) -> None:
-        super().__init__(loss_of=operator.methodcaller("objective"))
+    def __init__(self, clip_norms: Sequence[float | None], way: str = "plain") -> None:
+        super().__init__(way, loss_of=operator.methodcaller("objective"))
         self.clip_norms = clip_norms
 
     def step_of(self, training: Training) -> Step:
         """What makes the updates."""
         of = cast(MemberTraining, training)
-        return MemberStep(of.members, of.rules, self.clip_norms, of.member_rates.of_each)
+        rates = of.member_rates
+        looks_at_losses = isinstance(rates.schedule, OwnSchedule)
+        is_plain = self.way == "plain" or of.parameters.backend.name != "cpu" or looks_at_losses
+        if is_plain or of.rules.groups is not None:
+            return MemberStep(of.members, of.rules, self.clip_norms, rates.of_each)
+        return CompiledMemberStep(
+            of.members,
+            of.rules,
+            self.clip_norms,
+            rates.of_each,
+            rates.ahead_of_each,
+            schedules_more=rates.schedules_more,
+        )
 
 
 class MemberMonitor(LossMonitor):

@@ -207,3 +207,44 @@ def test_another_librarys_members_train(backend):
     epochs = list(train(together, rows, **options, regularizer="l2", validation=Loader(X, Y)))
     assert all(np.isfinite(m.validation_loss) for m in epochs[-1].members)
     assert together.predict(X).shape == (70, 1)
+
+
+COMPILED = {
+    "plain": {},
+    "own rates": {"learning_rate": [0.1, 0.01, 0.001], "schedule": "cosine"},
+    "own penalties": {"regularizer": [L2(0.1), None, L1(0.01)], "clip_norm": [0.1, None, 0.5]},
+    "own decays": {"optimizer": [AdamW(weight_decay=decay) for decay in (0.0, 0.1, 0.5)]},
+    "stopping": {"patience": 1, "tolerance": 0.05, "learning_rate": [0.1, 0.01, 0.001], "keep": "best"},
+}
+
+
+@pytest.mark.parametrize("which", COMPILED)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_compiled_steps_are_the_same_but_for_rounding(which, weighted, monkeypatch):
+    pytest.importorskip("numba")
+    monkeypatch.setattr("mlp_xp.fast.on_cpu.PAYS_AFTER", 0.0002)
+    options = {**TOGETHER, "max_epochs": 8, **COMPILED[which]}
+    mask = np.random.default_rng(4).integers(1, 3, (70, K)) if weighted else None
+    plain, fast = network(K), network(K)
+    one = list(train(plain, loader(member_weight=mask), **options))
+    other = list(train(fast, loader(member_weight=mask), **{**options, "way": "fast"}))
+    np.testing.assert_allclose(host(fast.parameters.flat), host(plain.parameters.flat), rtol=1e-6, atol=1e-9)
+    for epoch, own in zip(one, other, strict=True):
+        found = [member.train_loss for member in own.members]
+        assert found == pytest.approx([member.train_loss for member in epoch.members], rel=1e-8)
+        assert [member.stopped for member in own.members] == [member.stopped for member in epoch.members]
+    again = network(K)
+    list(train(again, loader(member_weight=mask), **{**options, "way": "fast"}))
+    np.testing.assert_array_equal(host(again.parameters.flat), host(fast.parameters.flat))
+
+
+def test_a_member_that_diverges_in_compiled_steps_leaves_the_others_alone(monkeypatch):
+    pytest.importorskip("numba")
+    monkeypatch.setattr("mlp_xp.fast.on_cpu.PAYS_AFTER", 0.0)
+    together, options = network(K), {**TOGETHER, "optimizer": "sgd", "way": "fast"}
+    with pytest.warns(UserWarning, match="member 1 of 3 diverged"):
+        epochs = list(train(together, loader(), **options, learning_rate=[0.01, 1e200, 0.02]))
+    alone = network(seed=9)
+    list(train(alone, loader(), **{**options, "seed": 13}, learning_rate=0.02))
+    np.testing.assert_allclose(host(together.parameters.flat)[2], host(alone.parameters.flat), rtol=1e-9)
+    assert epochs[-1].members[1].stopped == "diverged in epoch 1"
