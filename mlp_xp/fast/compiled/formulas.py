@@ -58,6 +58,12 @@ OPERATIONS: Mapping[str, Callable[..., Any]] = {
 }
 """In LLVM's instructions."""
 
+WITH_A_NUMBER: Mapping[str, Callable[..., Any]] = {
+    "maximum": lambda to, x, y: to.select(to.fcmp_ordered("<", x, y), y, x),
+    "minimum": lambda to, x, y: to.select(to.fcmp_ordered(">", x, y), y, x),
+}
+"""Where the second is a constant, which is a number: one instruction less."""
+
 
 def text_of(program: Program, n_outputs: int = 0) -> str:
     """The steps and outputs, by which a loop is found again; the first output stands for those that lack."""
@@ -116,7 +122,10 @@ def _intrinsics() -> tuple[Any, Any, Any]:
                 else:
                     kinds = {values[place][1] for place in places}
                     kind = wide if wide in kinds else real if real in kinds or name == "where" else None
-                    value = OPERATIONS[name](builder, *(taken(place, kind or wide) for place in places))
+                    operation = OPERATIONS[name]
+                    if values[places[-1]][1] is None:
+                        operation = WITH_A_NUMBER.get(name, operation)
+                    value = operation(builder, *(taken(place, kind or wide) for place in places))
                     values.append((value, types.boolean if name in COMPARISONS else kind))
             return context.make_tuple(
                 builder, signature.return_type, [taken(place, wide) for place in outputs]
