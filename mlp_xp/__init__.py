@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from typing import Any
 
     from mlp_xp.estimators import MLPClassifier, MLPRegressor, TableClassifier, TableRegressor
+    from mlp_xp.in_python import TableModel, fit_table, load
     from mlp_xp.machine import data_parallel
     from mlp_xp.network import Network
     from mlp_xp.report.learning_rate import find_learning_rate
     from mlp_xp.rows.loader import Loader
     from mlp_xp.run.epoch import Epoch
-    from mlp_xp.saved.model_file import load, save
+    from mlp_xp.saved.model_file import save
     from mlp_xp.saved.onnx_file import export_onnx
-    from mlp_xp.tables.fit_table import fit_table
     from mlp_xp.training import train
 
 __version__ = VERSION
@@ -29,6 +29,7 @@ __all__ = [
     "MLPRegressor",
     "Network",
     "TableClassifier",
+    "TableModel",
     "TableRegressor",
     "data_parallel",
     "export_onnx",
@@ -47,12 +48,13 @@ _PLACES = {
     "MLPRegressor": "estimators",
     "Network": "network",
     "TableClassifier": "estimators",
+    "TableModel": "in_python",
     "TableRegressor": "estimators",
     "data_parallel": "machine",
     "export_onnx": "saved.onnx_file",
     "find_learning_rate": "report.learning_rate",
-    "fit_table": "tables.fit_table",
-    "load": "saved.model_file",
+    "fit_table": "in_python",
+    "load": "in_python",
     "save": "saved.model_file",
     "train": "training",
     "tune": "tuning",

@@ -149,33 +149,7 @@ def load(
     *,
     activations: Mapping[str, Any] | None = None,
 ) -> Model:
-    """Read a model file, whatever device it was trained on.
-
-    Parameters
-    ----------
-    path : path
-        What `save` wrote.
-    device : str
-        "cpu", "cuda", "cuda:N": where the network's parameters go.
-    activations : mapping of str to (value, derivative), optional
-        A user's own activations by the name of their value function: a file holds names, not code.
-
-    Returns
-    -------
-    Network, TableModel, MLPClassifier or MLPRegressor
-        What was saved.
-
-    Raises
-    ------
-    ValueError
-        The file is not a model file, is damaged, is of a newer version, or needs activations.
-    OSError
-        It cannot be read.
-    RuntimeError
-        The device cannot be used here.
-    ModuleNotFoundError
-        It holds an estimator, and scikit-learn is not installed.
-    """
+    """Read a model file: what `mlp_xp.load` does, which explains it."""
     contents = read(path)
     own = activations or {}
     checks.refuse(

@@ -26,44 +26,7 @@ def fit_table(
     levels: Sequence[str] | None = None,
     **options: Any,
 ) -> TableModel:
-    """Train a model on a table, as `mlp-xp train` does: the same options give the same model.
-
-    Parameters
-    ----------
-    data : path, table or mapping
-        A file that `mlp-xp train` reads (CSV, Parquet, Arrow, a folder or glob of them), or a table in
-        memory: pandas, polars, Arrow, or any with `__arrow_c_stream__`; or columns by name. A table in memory
-        needs pyarrow, the extra mlp-xp[files].
-    target : str or sequence of str
-        The column to predict, or several.
-    levels : sequence of str, optional
-        Names of classes whose numbers, from 0, the target holds; they are taken from the target if not given.
-    **options
-        Options of `mlp-xp train` with underscores in their names: ``epochs=50``, ``hidden=(64, 64)``,
-        ``recipe="plain"``. `mlp-xp train --help` explains each.
-
-    Returns
-    -------
-    TableModel
-        Its `training` holds the metrics, and on which rows they were measured.
-
-    Raises
-    ------
-    ValueError, TypeError, OSError
-        An option or the data cannot be used; the message says why.
-    ModuleNotFoundError
-        The data needs an extra that is not installed.
-    FloatingPointError
-        The training diverged.
-
-    Examples
-    --------
-    >>> x = [number / 50 for number in range(200)]
-    >>> table = {"x": x, "y": [3 * each + 1 for each in x]}
-    >>> model = fit_table(table, "y", epochs=40)
-    >>> model.training["metrics_on"], model.training["metrics"]["r2"] > 0.95
-    ('held-out', True)
-    """
+    """Train a model on a table: what `mlp_xp.fit_table` does, which explains it."""
     with at_a_path(data) as path, contextlib.ExitStack() as stack:
         settings = TrainingOptions.of({"data": path, "target": target, **options})
         checks.refuse(settings.problems())
@@ -75,6 +38,7 @@ def fit_table(
         loader = loader_for(rows.options, rows.parts.training)
         for epoch in fit(rows, model.network, loader):
             last = epoch
+        model.history = last.training.history
         noted(model, rows, loader.batch_size, last.number, last.stopped)
     return model
 

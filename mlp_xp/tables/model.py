@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mlp_xp.history import History
 from mlp_xp.losses import LOSSES, Loss, loss_behind
 from mlp_xp.machine.array_api import ArrayLike
 from mlp_xp.network import Network
@@ -67,6 +68,7 @@ class TableModel(Interpretation):
         named = None if levels is None else tuple(levels)
         super().__init__(inputs, targets, named, known, written or Written())
         self.network, self.training = network, dict(training or {})
+        self.history: History | None = None
         checks.refuse(self._problems())
 
     def _problems(self) -> Iterator[str]:

@@ -54,6 +54,7 @@ FLOORS = (
     ("estimators", "report"),
     ("saved",),
     ("tuning",),
+    ("in_python",),
     ("cli",),
     ("__init__",),
     ("__main__",),

@@ -1,0 +1,194 @@
+"""A model of a table as a user has it in Python: trained, loaded, measured, shown and written."""
+
+import contextlib
+import html
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mlp_xp.history import History
+from mlp_xp.machine.array_api import ArrayLike
+from mlp_xp.machine.whole_file import write_whole
+from mlp_xp.report.metric_tables import metric_tables
+from mlp_xp.report.page import Account, page
+from mlp_xp.saved import model_file
+from mlp_xp.saved.onnx_file import export_onnx
+from mlp_xp.settings.options import written
+from mlp_xp.tables import fit_table as fitting
+from mlp_xp.tables import model as plain
+from mlp_xp.tables.evaluation import assess
+from mlp_xp.tables.fit_table import at_a_path
+from mlp_xp.tables.options import TargetOptions
+from mlp_xp.tables.own_tables import columns_of
+from mlp_xp.tables.reading import Table, for_model, open_for
+from mlp_xp.version import VERSION
+
+
+class TableModel(plain.TableModel):
+    """A model of a table, and what may be done with it.
+
+    `fit_table` and `load` give one. Its `training` holds how it was trained and what was measured then; its
+    `history` the losses of each epoch, where it was trained in this process.
+    """
+
+    @classmethod
+    def around(cls, model: plain.TableModel) -> "TableModel":
+        """The same model, with these methods."""
+        own = cls.__new__(cls)
+        own.__dict__.update(model.__dict__)
+        return own
+
+    def evaluate(self, data: ArrayLike) -> dict[str, float]:
+        """Metrics on the rows of a table, as `mlp-xp evaluate` has them.
+
+        Parameters
+        ----------
+        data : path, table, mapping or sequence of mappings
+            With the columns and targets of the training table; as for `fit_table`, or rows by name.
+
+        Returns
+        -------
+        dict of str to float
+            nan where a metric has no meaning.
+        """
+        with self._opened(data) as table:
+            return dict(assess(self, table.source).metrics)
+
+    def report(self, path: str | os.PathLike[str], data: ArrayLike) -> None:
+        """Write a page about the model on the rows of a table, as `mlp-xp train --report` writes one.
+
+        Parameters
+        ----------
+        path : path
+            Usually ``*.html``. Replaced at once.
+        data : path, table, mapping or sequence of mappings
+            As for `evaluate`.
+        """
+        with self._opened(data) as table:
+            found = assess(self, table.source, seed=0)
+            backend, history = self.network.backend, self.history or History()
+            result = found.description() | {
+                "metrics_on": "given",
+                "rows_measured": found.n_rows,
+                "epochs": self.training.get("epochs", len(history.train_losses)),
+                "best_epoch": history.best_epoch or None,
+                "stopped": self.training.get("stopped"),
+                "seconds": history.seconds,
+                "device": backend.name,
+                "dtype": backend.dtype_name,
+                "ranks": 1,
+            }
+            command = f"model.report({os.fspath(path)!r}, data)"
+            account = Account(table.name, [], command, result, history, VERSION)
+            write_whole(path, page(account, self, table.source, table.source).encode("utf-8", "replace"))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a model file: `mlp_xp.save`."""
+        model_file.save(self, path)
+
+    def export_onnx(self, path: str | os.PathLike[str], *, matrix_input: bool = False) -> None:
+        """Write an ONNX file: `mlp_xp.export_onnx`."""
+        export_onnx(self, path, matrix_input=matrix_input)
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: the network, and what was measured."""
+        tables = metric_tables(self.training) if self.training.get("metrics") else []
+        return f"<p><code>{html.escape(repr(self))}</code></p>" + "".join(map(_table, tables))
+
+    @contextlib.contextmanager
+    def _opened(self, data: ArrayLike) -> Iterator[Table]:
+        """A table with the columns and targets of the model, for as long as it is looked at."""
+        columns = None if isinstance(data, str | os.PathLike) else columns_of(data)
+        with at_a_path(data if columns is None else columns) as path:
+            options = TargetOptions(data=path, target=written(self.targets.names))
+            yield for_model(open_for(options, self), self)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    lines = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+
+
+def fit_table(
+    data: ArrayLike,
+    target: str | Sequence[str],
+    *,
+    levels: Sequence[str] | None = None,
+    **options: Any,
+) -> TableModel:
+    """Train a model on a table, as `mlp-xp train` does: the same options give the same model.
+
+    Parameters
+    ----------
+    data : path, table or mapping
+        A file that `mlp-xp train` reads (CSV, Parquet, Arrow, a folder or glob of them), or a table in
+        memory: pandas, polars, Arrow, or any with `__arrow_c_stream__`; or columns by name. A table in memory
+        needs pyarrow, the extra mlp-xp[files].
+    target : str or sequence of str
+        The column to predict, or several.
+    levels : sequence of str, optional
+        Names of classes whose numbers, from 0, the target holds; they are taken from the target if not given.
+    **options
+        Options of `mlp-xp train` with underscores in their names: ``epochs=50``, ``hidden=(64, 64)``,
+        ``recipe="plain"``. `mlp-xp train --help` explains each.
+
+    Returns
+    -------
+    TableModel
+        Its `training` holds the metrics and on which rows they were measured, its `history` the losses.
+
+    Raises
+    ------
+    ValueError, TypeError, OSError
+        An option or the data cannot be used; the message says why.
+    ModuleNotFoundError
+        The data needs an extra that is not installed.
+    FloatingPointError
+        The training diverged.
+
+    Examples
+    --------
+    >>> x = [number / 50 for number in range(200)]
+    >>> table = {"x": x, "y": [3 * each + 1 for each in x]}
+    >>> model = fit_table(table, "y", epochs=40)
+    >>> model.training["metrics_on"], model.training["metrics"]["r2"] > 0.95
+    ('held-out', True)
+    """
+    return TableModel.around(fitting.fit_table(data, target, levels=levels, **options))
+
+
+def load(
+    path: str | os.PathLike[str],
+    device: str = "cpu",
+    *,
+    activations: Mapping[str, Any] | None = None,
+) -> Any:
+    """Read a model file, whatever device it was trained on.
+
+    Parameters
+    ----------
+    path : path
+        What `save` wrote.
+    device : str
+        "cpu", "cuda", "cuda:N": where the network's parameters go.
+    activations : mapping of str to (value, derivative), optional
+        A user's own activations by the name of their value function: a file holds names, not code.
+
+    Returns
+    -------
+    Network, TableModel, MLPClassifier or MLPRegressor
+        What was saved.
+
+    Raises
+    ------
+    ValueError
+        The file is not a model file, is damaged, is of a newer version, or needs activations.
+    OSError
+        It cannot be read.
+    RuntimeError
+        The device cannot be used here.
+    ModuleNotFoundError
+        It holds an estimator, and scikit-learn is not installed.
+    """
+    model = model_file.load(path, device, activations=activations)
+    return TableModel.around(model) if isinstance(model, plain.TableModel) else model
