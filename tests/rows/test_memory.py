@@ -7,8 +7,8 @@ import pytest
 
 from mlp_xp import Loader, Network, train
 from mlp_xp.rows import loader as loaders
+from mlp_xp.rows.fingerprint import fingerprint
 from mlp_xp.rows.source import Source
-from mlp_xp.saved.checkpoint import fingerprint
 
 
 class Made(Source):
