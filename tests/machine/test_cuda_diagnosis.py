@@ -10,6 +10,7 @@ import pytest
 from stand_ins.cuda_refusal import assert_refused, run_python
 
 from mlp_xp.machine import cuda
+from mlp_xp.machine.cuda import diagnosis
 
 
 class CudaError(RuntimeError):
@@ -66,6 +67,7 @@ def stand_in(monkeypatch):
     # `import array_api_compat.cupy as xp` takes the package's attribute, once the real one was imported.
     monkeypatch.setattr(array_api_compat, "cupy", xp, raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(diagnosis, "_working", set())
     return cupy
 
 
@@ -227,6 +229,30 @@ def test_the_self_test_runs_a_kernel_and_a_product(stand_in):
         problem = cuda.problem()
         assert problem.code == "wrong-result"
         check_text(problem)
+
+
+def test_a_gpu_that_works_is_not_tested_again(stand_in, monkeypatch):
+    """Nor for a refusal: that is looked into anew. A forked process looks for itself."""
+    tested = []
+    stand_in.cuda.runtime.getDeviceCount = lambda: 2
+
+    def ones(shape, dtype):
+        tested.append(shape)
+        return np.ones(shape, dtype)
+
+    stand_in.ones = ones
+    for index in (0, 0, 1, 0, 1):
+        cuda.namespace(index)
+    assert len(tested) == 2
+    assert stand_in.used == [0, 0, 1, 0, 1]
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    stand_in.ones = raises(RuntimeError("broken"))
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="broken"):
+            cuda.namespace(0)
+    stand_in.ones = ones
+    cuda.namespace(0)
+    assert len(tested) == 3
 
 
 # Texts of CuPy 14.2, cuda-pathfinder 1.9 and NVRTC 12.9.

@@ -7,6 +7,10 @@ from typing import Any
 OLDEST_CUPY = 14  # the first release for NumPy 2's rules of promotion, and with the extra [ctk]
 CPU_INSTEAD = "or use device 'cpu'"
 
+_working: set[tuple[int, int]] = set()
+"""Processes and GPUs that have passed: every network asks, and the test waits for the GPU. A process that
+another one forked passes for itself, since CUDA does not outlive a fork."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -102,9 +106,11 @@ def namespace(index: int = 0) -> tuple[Any, Any]:
     RuntimeError
         The device cannot be used; the message is the reason and the remedy.
     """
-    found = problem(index)
-    if found is not None:
-        raise RuntimeError(str(found))
+    if (os.getpid(), index) not in _working:
+        found = problem(index)
+        if found is not None:
+            raise RuntimeError(str(found))
+        _working.add((os.getpid(), index))
     import array_api_compat.cupy as xp
     import cupy
 
