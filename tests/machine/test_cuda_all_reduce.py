@@ -32,8 +32,9 @@ class Ranks:
 
     size = 2
 
-    def __init__(self, way="auto", rank=0, cards=("A", "B"), other_problems=0):
-        self.all_reduce, self.rank, self.cards, self.other_problems = way, rank, cards, other_problems
+    def __init__(self, way="auto", rank=0, cards=("A", "B"), others_fail=(0, 0)):
+        self.all_reduce, self.rank, self.cards = way, rank, cards
+        self.others_fail = iter(others_fail)  # before NCCL is started, and when it is
         self.others = np.zeros(N)
         self.asked = []
 
@@ -44,12 +45,12 @@ class Ranks:
 
     def sum_numbers(self, numbers):
         if len(numbers) == 1:
-            return [numbers[0] + self.other_problems]
+            return [numbers[0] + next(self.others_fail)]
         return [each + 10.0 for each in numbers]
 
     def bytes_from_first(self, content):
         self.asked.append(content)
-        return b"the id"
+        return None if self.rank == 0 and content is None else b"the id"
 
     def gather_on_machine(self, text):
         return list(self.cards)
@@ -206,10 +207,23 @@ def no_library(machine):
     sys.modules["cupy"].cuda.nccl.available = False
 
 
+def no_start(machine):
+    def refuse(size, identity, rank):
+        raise RuntimeError("NCCL_ERROR_SYSTEM_ERROR: unhandled system error")
+
+    sys.modules["cupy"].cuda.nccl.NcclCommunicator = refuse
+
+
 PROBLEMS = {
     "no library": (no_library, {}, 'the library is not installed (pip install "nvidia-nccl-cu12").'),
     "one card": (lambda machine: None, {"cards": ("A", "A")}, "2 ranks share the GPU A."),
-    "elsewhere": (lambda machine: None, {"other_problems": 1}, "it is missing on 1 of 2 ranks."),
+    "elsewhere": (lambda machine: None, {"others_fail": (1,)}, "it is missing on 1 of 2 ranks."),
+    "no start": (no_start, {}, "it does not start: NCCL_ERROR_SYSTEM_ERROR: unhandled system error."),
+    "no start elsewhere": (
+        lambda machine: None,
+        {"others_fail": (0, 1)},
+        "it does not start on 1 of 2 ranks.",
+    ),
 }
 
 
@@ -226,6 +240,20 @@ def test_without_nccl_it_goes_through_the_host_and_one_rank_says_why(name, machi
     with pytest.raises(RuntimeError, match="NCCL cannot sum gradients between these GPUs: ") as refusal:
         all_reduce.choose(Ranks("nccl", **named), 0)
     assert str(refusal.value).endswith(reason)
+
+
+def test_without_an_id_the_others_are_told(machine, monkeypatch):
+    """They wait for it: the first rank says that there is none before it gives up."""
+
+    def refuse():
+        raise RuntimeError("no usable interface")
+
+    monkeypatch.setattr(sys.modules["cupy"].cuda.nccl, "get_unique_id", refuse)
+    first, other = Ranks(), Ranks(rank=1)
+    other.bytes_from_first = lambda content: None
+    for ranks in (first, other):
+        assert type(all_reduce.choose(ranks, 0)) is all_reduce.ThroughHost
+    assert first.asked == [None]
 
 
 def test_a_device_asks_for_all(machine):

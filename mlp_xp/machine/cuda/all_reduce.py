@@ -44,9 +44,11 @@ def choose(ranks: "Ranks", index: int) -> AllReduce:
         return ByMpi(ranks)
     if ranks.all_reduce == "host":
         return ThroughHost(ranks)
-    problem = nccl_problem(ranks, index)
+    problem, nccl = nccl_problem(ranks, index), None
     if problem is None:
-        return ByNccl(ranks, index)
+        nccl, problem = _started(ranks, index)
+    if nccl is not None:
+        return nccl
     if ranks.all_reduce == "nccl":
         raise RuntimeError(f"NCCL cannot sum gradients between these GPUs: {problem}")
     if ranks.rank == 0:
@@ -56,9 +58,24 @@ def choose(ranks: "Ranks", index: int) -> AllReduce:
 
 def nccl_problem(ranks: "Ranks", index: int) -> str | None:
     """Why NCCL cannot be used, the same on all processes; None if it can."""
-    own = _library_problem() or _sharing_problem(ranks, index)
+    return _agreed(ranks, _library_problem() or _sharing_problem(ranks, index), "is missing")
+
+
+def _started(ranks: "Ranks", index: int) -> "tuple[ByNccl | None, str | None]":
+    """NCCL's way, or why it does not start (too small a /dev/shm, say, or no network): on all processes."""
+    nccl, own = None, None
+    try:
+        nccl = ByNccl(ranks, index)
+    except RuntimeError as error:  # NCCL's and CUDA's errors are some
+        own = f"it does not start: {error}."
+    problem = _agreed(ranks, own, "does not start")
+    return (nccl, None) if problem is None else (None, problem)
+
+
+def _agreed(ranks: "Ranks", own: str | None, what: str) -> str | None:
+    """The process's own problem, else on how many there is one; None where there is none on any."""
     (n_problems,) = ranks.sum_numbers([float(own is not None)])
-    return own or (f"it is missing on {n_problems:.0f} of {ranks.size} ranks." if n_problems else None)
+    return own or (f"it {what} on {n_problems:.0f} of {ranks.size} ranks." if n_problems else None)
 
 
 def _library_problem() -> str | None:
@@ -96,9 +113,15 @@ class ByNccl:
         from cupy.cuda import nccl
 
         self.ranks = ranks
-        own = nccl.get_unique_id() if ranks.rank == 0 else None
+        identity = None
+        try:
+            identity = nccl.get_unique_id() if ranks.rank == 0 else None
+        finally:  # also where there is none, which the others wait to be told
+            identity = ranks.bytes_from_first(identity)
+        if identity is None:
+            raise RuntimeError("the first rank has no id for it")
         with cupy.cuda.Device(index):
-            self._communicator = nccl.NcclCommunicator(ranks.size, ranks.bytes_from_first(own), ranks.rank)
+            self._communicator = nccl.NcclCommunicator(ranks.size, identity, ranks.rank)
         self._types = {"float32": nccl.NCCL_FLOAT32, "float64": nccl.NCCL_FLOAT64}
         self._add = nccl.NCCL_SUM
 
