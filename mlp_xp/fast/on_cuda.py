@@ -244,8 +244,13 @@ class CudaStep(Step):
         x, y, weight = rows
         value = objective.add_chunk(x, y, weight, engine.inverse, number, 0, add=False)
         penalty = objective.add_penalty(engine.inverse)
-        engine.record(value, penalty, waiting)
+        engine.record(self._as_recorded(value), self._as_recorded(penalty), waiting)
         self._update(program)
+
+    def _as_recorded(self, value: Any) -> Array:
+        """A value as the kernel reads it: a user's loss or penalty may return a number, or another dtype."""
+        backend = self.objective.network.backend
+        return None if value is None else backend.xp.asarray(value, dtype=backend.dtype)
 
     def _update(self, program: Program) -> None:
         """Move the weights, by the numbers in device memory."""

@@ -283,11 +283,6 @@ class HostEngine(Engine):
     def is_current(self):
         return True
 
-    def record(self, value, penalty, waiting):
-        """NumPy gives numbers where CuPy gives arrays without axes."""
-        penalty = None if penalty is None else np.asarray(penalty)
-        kernels.record(np.asarray(value), penalty, self.counters, waiting)
-
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rule", RULES)
@@ -400,11 +395,6 @@ def backend_of_a_machine(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", both)
     monkeypatch.setitem(sys.modules, "cupyx", SimpleNamespace(empty_pinned=np.empty))
     monkeypatch.setattr(engine_room, "Gemm", Product)
-    monkeypatch.setattr(
-        Engine,
-        "record",
-        lambda engine, value, penalty, waiting: HostEngine.record(engine, value, penalty, waiting),
-    )
 
     def make(dtype):
         return Backend(np, "cpu", dtype, "cuda:0", runtime=feeding.Streams(0))

@@ -15,7 +15,7 @@ from mlp_xp.fast import WAYS, ways
 from mlp_xp.fast.on_cpu import CpuStep
 from mlp_xp.fast.on_cuda import EAGER_STEPS, CudaStep
 from mlp_xp.fast.programs import of_rule
-from mlp_xp.losses import LOSSES, GroupedCrossEntropy, Pinball
+from mlp_xp.losses import LOSSES, GroupedCrossEntropy, IdentityLink, Loss, Pinball
 from mlp_xp.network import Network
 from mlp_xp.optimizers import LBFGS, OPTIMIZERS, SGD
 from mlp_xp.regularizers import ElasticNet
@@ -117,6 +117,35 @@ def test_every_loss(loss, weighted, with_engine):
     kernels = {"softmax_cross_entropy": "cross_entropy", "pinball": "pinball"}
     for kernel in ("differentiate", *kernels.values()):
         assert (kernel in engine.calls) == (kernel == kernels.get(loss, "differentiate"))
+
+
+class Squared(Loss):
+    """A user's own, whose value is what `as_value` makes of it."""
+
+    link = IdentityLink()
+
+    def __init__(self, as_value):
+        self.as_value = as_value
+
+    def __call__(self, backend, z, y, weight):
+        r, s = z - y, 1.0 if weight is None else weight
+        z[...] = 2 * s * r
+        return self.as_value((s * r * r).sum())
+
+
+@pytest.mark.parametrize("as_value", [float, np.float64])
+def test_a_users_loss_may_return_a_number_of_any_kind(as_value, with_engine):
+    """A captured step stores it without the host: as the network's dtype."""
+    engine = with_engine(StandInEngine("float32"))
+    x, y, _ = rows("squared_error")
+    found = []
+    for way in ("plain", "fast"):
+        network = Network((4, 5, 1), activation="tanh", dtype="float32", seed=1)
+        loader = Loader(x, y, batch_size=BATCH, seed=2)
+        epochs = train(network, loader, loss=Squared(as_value), max_epochs=EPOCHS, way=way)
+        found.append([epoch.train_loss for epoch in epochs])
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
+    assert engine.graphs == 1
 
 
 SEVERAL = {

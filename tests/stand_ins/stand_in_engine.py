@@ -124,6 +124,8 @@ class StandInEngine:
         self.number = number
 
     def record(self, value, penalty, waiting):
+        """The kernel reads memory as numbers of its own dtype."""
+        assert {each.dtype for each in (value, penalty) if each is not None} == {waiting.dtype}
         place = int(self.counters[1])
         waiting[place] = value
         if penalty is not None:
