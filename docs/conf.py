@@ -1,12 +1,11 @@
 """How Sphinx makes the site: ``sphinx-build -W docs FOLDER``."""
 
 import importlib
-import inspect
 import itertools
 import re
 from typing import Any
 
-from mlp_xp import MLPClassifier, __version__
+from mlp_xp import __version__
 
 project = "mlp_xp"
 author = "mlp_xp developers"
@@ -26,11 +25,9 @@ html_theme = "furo"
 html_title = f"mlp_xp {release}"
 
 
-def put_tables(app: Any, page: str, source: list[str]) -> None:
-    """Put what the code has in the place of its name: the table of deviations, each thing of a catalogue."""
-    table = re.search(r"^====+ .*^====+ .*?$", inspect.getdoc(MLPClassifier) or "", re.MULTILINE | re.DOTALL)
-    text = source[0].replace("\nDEVIATIONS\n", f"\n{table[0]}\n" if table else "")
-    source[0] = re.sub(r"^ALL OF (\S+)\.(\w+)$", all_of, text, flags=re.MULTILINE)
+def put_catalogues(app: Any, page: str, source: list[str]) -> None:
+    """Put what the code has in the place of its name: each thing of a catalogue."""
+    source[0] = re.sub(r"^ALL OF (\S+)\.(\w+)$", all_of, source[0], flags=re.MULTILINE)
 
 
 def all_of(found: re.Match[str]) -> str:
@@ -60,5 +57,5 @@ def keep_formulas(app: Any, what: str, name: str, thing: Any, options: Any, line
 
 def setup(app: Any) -> None:
     """Connect the above; numpydoc reads what `keep_formulas` has made."""
-    app.connect("source-read", put_tables)
+    app.connect("source-read", put_catalogues)
     app.connect("autodoc-process-docstring", keep_formulas, priority=400)

@@ -126,46 +126,8 @@ class MLPClassifier(ClassifierMixin, Learner):
 
     Notes
     -----
-    Where this class and `MLPRegressor` differ from scikit-learn 1.9.1, and why:
-
-    ====================================  ================================  ==================================
-    scikit-learn                          here                              why
-    ====================================  ================================  ==================================
-    "lbfgs" minimises with the value of   both are of the sum; `loss_`      the line search must see its own
-    the mean over targets and the         reports the mean                  function (issue 8349)
-    gradient of their sum (squared
-    error)
-    "lbfgs" turns float32 weights into    they stay float32                 the other solvers keep them so
-    float64
-    float32 weights predict float64 for   predictions have the dtype of     no digits are there that float64
-    float64 rows                          the weights                       could show
-    Ctrl-C in "lbfgs" raises              it warns and keeps the weights    the other solvers do
-    a batch whose weights sum to zero     it changes nothing                there is nothing to learn from it
-    raises ZeroDivisionError
-    negative sample weights are taken     ValueError                        the objective has no minimum
-    Poisson targets below zero give nan   ValueError that names the row     the loss has no meaning for them
-    without early stopping a fit that     the same ValueError as soon as    they never are again
-    diverges runs to its end              loss and weights are not finite
-    a fit that fails leaves parts of      the estimator is as it was        what was fitted still predicts
-    itself behind                         before
-    NumPy warns of overflow, and of log   no warning                        the loss says so, and log 0 is −∞
-    0 in `predict_log_proba`
-    warm_start with other                 ValueError that names both        neither is what was asked for
-    `hidden_layer_sizes` keeps the old    networks
-    widths in silence, or fails inside
-    partial_fit of an indicator matrix    they may be left out              its columns say what they are
-    needs `classes`
-    several columns of classes are        they are learned, a softmax for   users asked for it
-    refused                               each
-    results to the bit                    the same to 1e-8                  sums are taken in another order,
-                                                                            for speed
-    only its own names and values         others beside them (see           users asked for them; its own mean
-                                          Parameters)                       what they mean there
-    `loss_` and its like are NumPy        Python floats                     the core counts in them; they
-    scalars                                                                 compare and print alike
-    private attributes (`_optimizer`,     there are others                  they belong to the code behind
-    `_label_binarizer`, ...)                                                them
-    ====================================  ================================  ==================================
+    Where this class and `MLPRegressor` differ from scikit-learn's, and why, is a table of the documentation
+    (``docs/scikit_learn.md``).
 
     Examples
     --------

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import dataclasses
 import functools
 import os
 import warnings
@@ -301,18 +300,12 @@ class Fit:
         """Train step by step."""
         e, past, source = self.e, self._past(network), data.source
         if validation is None and e.early_stopping:
-            split = self._split(past, data)
-            past = dataclasses.replace(past, split=split)
-            source, validation = Subset(source, split[0]), data.held_out(split[1])
-        past, loader = self._loader(past, data, source, given)
+            past.split = self._split(past, data)
+            source, validation = Subset(source, past.split[0]), data.held_out(past.split[1])
+        loader = self._loader(past, data, source, given)
         self._start_history(validated=validation is not None)
-        objective = Objective(
-            network,
-            e._loss(self.dtype),
-            e._regularizer(),
-            past.dropout,
-            ranks=self.ranks,
-        )
+        loss, penalty = e._loss(self.dtype), e._regularizer()
+        objective = Objective(network, loss, penalty, past.dropout, ranks=self.ranks)
         past.rates.history.steps_per_epoch, past.rates.history.seconds = loader.steps_per_epoch, 0.0
         loss_of = functools.partial(epoch_loss, loader=loader, scale=e._loss_scale())
         method = Descent(clip_norm=e.clip_norm, loss_of=loss_of)
@@ -331,14 +324,12 @@ class Fit:
                 ConvergenceWarning,
                 stacklevel=OF_SKLEARN,
             )
-        latest = None
+        past.t, past.state, past.latest = training.optimizer.t, training.optimizer.state, None
         if monitor.is_early and monitor.found_best:
-            latest = training.copied() if self.keeps else None
+            past.latest = training.copied() if self.keeps else None
             network.parameters.flat[...] = training.best
-        optimizer = training.optimizer
-        past = dataclasses.replace(past, t=optimizer.t, state=optimizer.state, latest=latest)
         if not e._goes_on():
-            past = dataclasses.replace(past, order=None, seed=None, split=None)
+            past.order = past.seed = past.split = None
         e._training = past
 
     def _past(self, network: Network) -> Continuation:
@@ -365,9 +356,7 @@ class Fit:
             return past.split
         return draw_validation(self.random_state, source.n_rows, e.validation_fraction, e._stratify(data))
 
-    def _loader(
-        self, past: Continuation, data: Rows, source: Source, given: Loader | None
-    ) -> tuple[Continuation, Loader]:
+    def _loader(self, past: Continuation, data: Rows, source: Source, given: Loader | None) -> Loader:
         """What gives the training rows in scikit-learn's order, or streamed ones in the core's."""
         e, n_rows = self.e, source.n_rows
         if given is None and not isinstance(e.batch_size, str) and e.batch_size > n_rows:
@@ -377,18 +366,14 @@ class Fit:
             )
         batch = e._batch_rows(n_rows) if given is None else min(given.batch_size, n_rows)
         if isinstance(data, InMemory) and given is None:
-            order = past.order
-            if order is None or order.n_rows != n_rows or self.incremental:
-                order = DrawnOrder(self.random_state, n_rows, bool(e.shuffle))
-            past = dataclasses.replace(past, order=order)
-            return past, Loader(source, batch_size=batch, order=order, prefetch=data.prefetch)
+            if past.order is None or past.order.n_rows != n_rows or self.incremental:
+                past.order = DrawnOrder(self.random_state, n_rows, bool(e.shuffle))
+            return Loader(source, batch_size=batch, order=past.order, prefetch=data.prefetch)
         if past.seed is None:
-            seed = int(self.random_state.randint(2**31)) if given is None else given.seed
-            past = dataclasses.replace(past, seed=seed)
+            past.seed = int(self.random_state.randint(2**31)) if given is None else given.seed
         visits = source.order or (Shuffled() if e.shuffle else Sequential())
         visits = visits if given is None else given.order
-        seed, prefetch = past.seed or 0, data.prefetch
-        return past, Loader(source, batch_size=batch, order=visits, seed=seed, prefetch=prefetch)
+        return Loader(source, batch_size=batch, order=visits, seed=past.seed, prefetch=data.prefetch)
 
     def _search(self, rule: LBFGS, network: Network, data: Rows, validation: Rows | None) -> None:
         """Train by L-BFGS over all rows."""

@@ -25,7 +25,7 @@ class MLPRegressor(RegressorMixin, Learner):
     """A multilayer perceptron for regression, in the place of scikit-learn's.
 
     For one `random_state`, float64 data and "adam" or "sgd" it gives scikit-learn 1.9's loss curve, weights
-    and predictions to 1e-8. Where it differs, and why: see the table of `MLPClassifier`.
+    and predictions to 1e-8. Where it differs, and why: see `MLPClassifier`.
 
     Parameters
     ----------

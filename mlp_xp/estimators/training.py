@@ -24,7 +24,7 @@ from mlp_xp.run.validation import mean_loss
 from mlp_xp.stopping import Stopping
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Continuation:
     """What a later call of fit or partial_fit goes on from; a fit changes only a copy of it.
 
