@@ -1,5 +1,6 @@
 """Weights, validation rows and orders, drawn as scikit-learn draws them from one RandomState."""
 
+import copy
 import itertools
 import math
 from collections.abc import Sequence
@@ -66,6 +67,12 @@ class DrawnOrder:
     def __init__(self, random_state: np.random.RandomState, n_rows: int, shuffle: bool) -> None:
         self.random_state, self.shuffle = random_state, shuffle
         self.n_rows, self.positions = n_rows, np.arange(n_rows)
+
+    def copied(self) -> "DrawnOrder":
+        """The same, with a generator of its own."""
+        other = copy.copy(self)
+        other.random_state = copy.deepcopy(self.random_state)
+        return other
 
     def __call__(self, n_rows: int, seed: int, epoch: int) -> np.ndarray:
         """The rows of the next epoch."""

@@ -34,7 +34,6 @@ from mlp_xp.network import Network
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import LBFGS, Optimizer
 from mlp_xp.rows.loader import Loader
-from mlp_xp.rows.order import Sequential, Shuffled
 from mlp_xp.rows.source import Source, Subset, passes, refuse_weights
 from mlp_xp.run.full_batch import Search
 from mlp_xp.run.rates import Rates
@@ -368,12 +367,16 @@ class Fit:
         if isinstance(data, InMemory) and given is None:
             if past.order is None or past.order.n_rows != n_rows or self.incremental:
                 past.order = DrawnOrder(self.random_state, n_rows, bool(e.shuffle))
-            return Loader(source, batch_size=batch, order=past.order, prefetch=data.prefetch)
+            loader = Loader(source, batch_size=batch, prefetch=data.prefetch)
+            loader.order = past.order  # not as an argument, which is tried out: it would draw twice
+            return loader
         if past.seed is None:
             past.seed = int(self.random_state.randint(2**31)) if given is None else given.seed
-        visits = source.order or (Shuffled() if e.shuffle else Sequential())
-        visits = visits if given is None else given.order
-        return Loader(source, batch_size=batch, order=visits, seed=past.seed, prefetch=data.prefetch)
+        order = None if e.shuffle or source.order is not None else "sequential"
+        loader = Loader(source, batch_size=batch, order=order, seed=past.seed, prefetch=data.prefetch)
+        if given is not None:
+            loader.order = given.order
+        return loader
 
     def _search(self, rule: LBFGS, network: Network, data: Rows, validation: Rows | None) -> None:
         """Train by L-BFGS over all rows."""

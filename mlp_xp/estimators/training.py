@@ -58,9 +58,10 @@ class Continuation:
 
     def copied(self) -> "Continuation":
         """The same, but what a fit changes in place is its own."""
-        rates = copy.copy(self.rates)
-        rates.history = copy.deepcopy(rates.history)
-        return dataclasses.replace(self, rates=rates, order=copy.deepcopy(self.order))
+        rates, history = copy.copy(self.rates), self.rates.history
+        train, validation = [*history.train_losses], [*history.validation_losses]
+        rates.history = dataclasses.replace(history, train_losses=train, validation_losses=validation)
+        return dataclasses.replace(self, rates=rates, order=self.order and self.order.copied())
 
     def optimizer(self, parameters: Parameters) -> Optimizer:
         """The optimizer, for the parameters of a network."""
@@ -169,6 +170,7 @@ class FitMonitor:
     def __init__(self, e: Perceptron, training: Training, validation: Validation | None) -> None:
         self.e, self.training, self.validation = e, training, validation
         self.makes_steps = e._makes_steps()
+        self.stopping = Stopping(e.max_iter, time_budget=e.time_budget)
         self.is_early = self.makes_steps and e.early_stopping and validation is not None
         self.watched = "Training loss"
         if self.is_early:
@@ -216,7 +218,7 @@ class FitMonitor:
         e, training = self.e, self.training
         training.history.rows_at_epoch_start = e.t_  # of all fits, as "invscaling" counts
         over = self._patience_is_over() if self.makes_steps else None
-        over = over or Stopping(e.max_iter, time_budget=e.time_budget).out_of_time(training.history)
+        over = over or self.stopping.out_of_time(training.history)
         if not (over or self.is_early or math.isfinite(e.loss_) or training.parameters.are_finite()):
             over = "diverged"  # weights that are not finite never are again
         return over
