@@ -67,6 +67,10 @@ def at_a_path(data: object) -> Iterator[str]:
         ) from error
     try:
         table = pa.table(data)
+    except OverflowError:
+        raise ValueError(
+            "a column of data holds whole numbers of 2^63 or more: give it as texts, or as floats."
+        ) from None
     except (TypeError, ValueError, pa.ArrowException) as error:
         raise TypeError(
             f"data is a {type(data).__name__} that is no table ({error}): give a path, a table of pandas, "

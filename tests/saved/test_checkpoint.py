@@ -138,7 +138,7 @@ def test_going_on_somewhere_else_is_said(rows, device):
     elsewhere = dataclasses.replace(state, where="cuda:7, 3 processes")
     said = rf"a run on cuda:7, 3 processes goes on with {device}.*, 1 process: .* up to rounding"
     with pytest.warns(UserWarning, match=said):
-        train(other, loader, state=elsewhere, **options)
+        next(train(other, loader, state=elsewhere, **options))
 
 
 def test_a_state_of_another_network_is_refused_and_changes_nothing(rows, device):

@@ -66,6 +66,8 @@ def test_what_is_refused(path):
         fit_table(path, "prise")
     with pytest.raises(TypeError, match="data is a int that is no table"):
         fit_table(3, "price")
+    with pytest.raises(ValueError, match="numbers of 2\\^63 or more: give it as texts"):
+        fit_table({"x": [2**63, 1], "y": [1.0, 2.0]}, "y")
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
