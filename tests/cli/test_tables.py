@@ -459,6 +459,7 @@ def test_predictions_as_json(run, houses):
         [[row[1]] for row in document["rows"]], load("m").predict("houses.csv"), rtol=1e-6
     )
     found = result(run("predict", "m", "houses.csv", "--out", "p.csv", "--json"))
+    assert found.pop("unlike") == {}
     assert found == {"predictions": 200, "columns": ["prediction"], "out": "p.csv", "model": "m"}
 
 
