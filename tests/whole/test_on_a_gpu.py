@@ -251,10 +251,12 @@ def test_memory_that_runs_out(gpu):
 
 @pytest.mark.needs("mpi4py")
 @pytest.mark.parametrize("way", ["auto", "nccl", "host"])
-def test_ranks_train_as_one_process_does(way, gpu, tmp_path):
+def test_ranks_train_as_one_process_does(way, gpu, tmp_path, need):
     """On a machine with one GPU both share it, and their gradients go through the host."""
     if way == "nccl" and len(cuda.devices()) < 2:
         pytest.skip("NCCL needs two GPUs")
+    if way == "nccl":
+        need("nccl")
     options = ("-m", "mlp_xp", "train", "--epochs", "3", "--patience", "0", "--dtype", "float64", "--quiet")
     options += ("--device", "cuda", "--dropout", "0.2", "--all-reduce", way, "--out")
     found = []
