@@ -285,6 +285,7 @@ class Fit:
                 f"warm_start and partial_fit go on with a network of layer sizes {known.layer_sizes}, but "
                 f"these data and hidden_layer_sizes need {tuple(layer_sizes)}."
             )
+        known.backend.runtime.select()
         network = copy.copy(known)
         network.parameters = known.parameters.zeros_like()
         network.parameters.flat[...] = known.parameters.flat
