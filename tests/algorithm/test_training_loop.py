@@ -3,6 +3,7 @@
 import itertools
 import math
 import sys
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -344,6 +345,26 @@ def test_best_parameters_of_an_epoch_stay_as_they_are(data, device):
     epochs = list(train(make(device), full(x, y), learning_rate=0.01, max_epochs=5))
     vectors = [host(epoch.best_parameters) for epoch in epochs]
     assert all(not np.array_equal(a, b) for a, b in itertools.pairwise(vectors))
+
+
+@pytest.mark.parametrize("options", [{}, {"optimizer": "sgd"}, {"average": 0.5}], ids=str)
+def test_as_many_vectors_as_are_counted(options, monkeypatch):
+    """Also while a better epoch is kept: a batch of "auto" rows gets the rest of the memory."""
+    counted = []
+    monkeypatch.setattr(Loader, "fit_memory", lambda loader, per_row, fixed, free: counted.append(fixed))
+    network = Network((1000, 3000, 1), dtype="float64", seed=0)
+    rng = np.random.default_rng(0)
+    loader = Loader(rng.normal(size=(4, 1000)), rng.normal(size=(4, 1)))
+    tracemalloc.start()
+    try:
+        epochs = train(network, loader, max_epochs=3, learning_rate=1e-5, way="plain", **options)
+        losses = [epoch.train_loss for epoch in epochs]  # an epoch itself keeps its best weights
+        taken = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert losses == sorted(losses, reverse=True)  # each one was better
+    own = network.parameters.flat.nbytes
+    assert counted[0] - own < taken + own < counted[0] + own / 2
 
 
 def test_the_validation_loss_is_that_of_the_weights_without_penalty_and_dropout(data, device):

@@ -128,6 +128,23 @@ def test_a_peer_is_measured(monkeypatch):
     assert len(found["movement"]) == step_peers.N_PROJECTIONS
 
 
+@pytest.mark.needs("torch")
+def test_each_network_is_compiled_afresh(monkeypatch):
+    """PyTorch compiles one function for so many networks only; the ones after that it runs as they are."""
+    import torch
+    from torch import _dynamo
+
+    calls = []
+    monkeypatch.setattr(_dynamo, "reset", lambda: calls.append("reset"))
+    monkeypatch.setattr(torch, "compile", lambda f, mode: calls.append("compile") or f)
+    for kind in (torch.nn.Module, torch.Tensor):
+        monkeypatch.setattr(kind, "cuda", lambda here: here)
+    make, _ = gpu_peers.PEERS["torch.compile"]
+    for _ in range(2):
+        make(step_peers.make_task(TRAINING, 2))
+    assert calls == ["reset", "compile"] * 2
+
+
 @pytest.mark.skipif(cuda.problem() is None, reason="there is a GPU")
 def test_a_peer_that_fails_says_why():
     answers = bench.ask_peer("matrix products", [TRAINING, TRAINING])
