@@ -171,6 +171,7 @@ def test_what_steers_a_terminal_is_written_out_in_errors(tmp_path, capsys):
         "seed = " + "9" * 5000,
         "hidden = " + "[" * 5000,
         "a = \x00",
+        "a" * 1_000_000,
         "\ufeff = 1",
         ".".join("a" * 20_000) + " = 1",
         "[" + " . ".join("a" * 5_000) + "]",
