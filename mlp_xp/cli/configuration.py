@@ -24,8 +24,8 @@ MOST_BYTES = 1 << 20
 """What a file of options may have."""
 
 DEEP_KEY = re.compile(r"(?<![^\s.=,#\[\]{}])(?:[^\s.=,#\[\]{}]++[ \t]*+\.[ \t]*+){33}")
-"""A key of 34 parts: Python's reader keeps all beginnings of it (40 kB of dots: 1.5 GB). Each part is tried from
-its first character alone, and given up whole, so that the time is linear."""
+"""A key of 34 parts: Python's reader keeps all beginnings of it (40 kB of dots: 1.5 GB). Each part is tried
+from its first character alone, and given up whole, so that the time is linear."""
 
 
 def load(context: typer.Context, path: Path | None) -> Path | None:
