@@ -189,13 +189,17 @@ class MissingLibraries:
 
     def __init__(self, config):
         self.config = config
+        self.skipped = {}  # the library that a file misses; half of it stays among the modules
 
     @pytest.hookimpl(wrapper=True)
     def pytest_make_collect_report(self, collector):
         report = yield
         if report.failed and isinstance(collector, pytest.Module):
-            library = _missing(report.call.excinfo.value)
+            error = report.call.excinfo.value
+            cause = error.__cause__ or error.__context__ or error
+            library = _missing(error) or self.skipped.get(getattr(cause, "path", None))
             if library in (OPTIONAL if _is_doctest(collector) else _needed(collector.path)):
+                self.skipped[str(collector.path)] = library
                 self._skip(report, collector.path, library)
         return report
 
