@@ -56,7 +56,7 @@ def test_scikit_learns_checks(estimator, check):
         return
     except (unittest.SkipTest, pytest.skip.Exception) as skipped:
         why = str(skipped)
-    needed = [*MAY_SKIP, *([] if backends.is_here("torch") else ["torch"])]
+    needed = [*MAY_SKIP, *(each for each in ("torch", "pandas") if not backends.is_here(each))]
     assert any(library in why.lower() for library in needed), why
     pytest.skip(why)
 
