@@ -43,7 +43,8 @@ def warn_if_coarse(what: str, values: np.ndarray, names: Sequence[str] | None = 
     if len(part) < 2:
         return
     with np.errstate(all="ignore"):  # of values so large that they overflow there is nothing to say here
-        means, deviations = part.mean(axis=0), part.std(axis=0)
+        means = part.mean(axis=0)
+        deviations = np.where(np.ptp(part, axis=0) > 0, part.std(axis=0), 0.0)  # not the mean's rounding
     for at, (mean, deviation) in enumerate(zip(means.tolist(), deviations.tolist(), strict=True)):
         if is_coarse(mean, deviation):
             column = f"{what}[:, {at}]" if names is None else f"column {names[at]!r}"
