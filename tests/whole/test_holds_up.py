@@ -127,7 +127,7 @@ def test_workers_of_joblib_fit_the_same_estimators():
 
 
 INTERRUPTED = """
-    import random, signal, sys, threading
+    import random, signal, sys, threading, time
     import numpy as np
     from mlp_xp import Loader, Network, train
 
@@ -144,6 +144,10 @@ INTERRUPTED = """
         except KeyboardInterrupt:
             n_interrupted += 1
         assert np.isfinite(network.predict(x)).all()
+        for _ in range(1000):  # a thread that was interrupted while it started ends by itself
+            if threading.active_count() == n_threads:
+                break
+            time.sleep(0.01)
         assert threading.active_count() == n_threads, threading.enumerate()
     last = None
     for epoch in train(network, loader, max_epochs=3):
