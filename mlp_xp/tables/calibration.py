@@ -3,7 +3,7 @@
     p = softmax(z / T),     T = argmin  Σ_i −log p_i  +  c (log T + 2 ε)²
 
 Smoothed labels make a network less sure than it should be, too many steps make it too sure; dividing the last
-z by one number mends both, and leaves the likeliest class as it is. Where few rows speak for another, T is
+z by one number mends both, and leaves the likeliest class as it is. Where few rows or none say another, T is
 e^(−2 ε), which undoes what smoothing by ε does to a network that is sure; both constants measured best.
 
 References
@@ -32,13 +32,14 @@ MOST_ROWS = 20_000
 
 
 def calibrate(model: TableModel, data: Data) -> None:
-    """Divide the last layer of a classifier by the temperature that suits its held-out rows."""
+    """Divide the last layer of a classifier by the temperature that suits it, by its held-out rows if any."""
     network, loss = model.network, data.loss
-    if not (uses_tables(data.options) and network.output_is_linear and data.parts.held_out is not None):
+    if not (uses_tables(data.options) and network.output_is_linear):
         return
     if not isinstance(loss, SoftmaxCrossEntropy):
         return
-    z, labels = _held_out(network, data.parts.held_out)
+    held_out = data.parts.held_out
+    z, labels = (np.empty((0, 1)), np.empty(0, int)) if held_out is None else _held_out(network, held_out)
     divisor = temperature(z, labels, loss.label_smoothing)
     network.parameters.weights[-1][...] = network.parameters.weights[-1] / divisor
     if network.parameters.biases:

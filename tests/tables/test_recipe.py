@@ -107,6 +107,7 @@ def test_a_temperature_mends_probabilities_that_are_too_sure(rng):
     assert temperature(z / 3, labels) == pytest.approx(1 / 3, rel=0.1)
     assert temperature(np.zeros((1, 3)), labels[:1]) == pytest.approx(1.0)
     assert temperature(np.zeros((1, 3)), labels[:1], 0.1) == pytest.approx(np.exp(-0.2))
+    assert temperature(np.empty((0, 3)), labels[:0], 0.1) == pytest.approx(np.exp(-0.2))
 
 
 # Whole trainings
