@@ -263,9 +263,9 @@ def pass_rows(source: Source, n_more: int = 0) -> int:
 def read(
     source: Source, index: np.ndarray, dtype: str = "float64"
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Inputs (float64), targets and weights of some rows, in arrays of their own."""
+    """Inputs (float64), targets and weights of some rows, in arrays of their own, weights as in `rows`."""
     x, y = np.empty((len(index), source.n_features)), np.empty((len(index), source.n_targets), dtype)
-    weight = np.ones(len(index))
+    weight = np.ones(len(index) if source.n_weights == 1 else (len(index), source.n_weights))
     source.rows(index, x, y, weight if source.has_weights else None)
     return x, y, weight
 

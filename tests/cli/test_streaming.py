@@ -146,5 +146,5 @@ def test_an_automatic_batch_fits_the_memory_of_a_device(monkeypatch):
         monkeypatch.setattr(staging.Runtime, "overlaps", overlaps)
         monkeypatch.setattr(staging.Runtime, "available", lambda self: 200_000)
         loaders.append(Loader(x, x[:, :1], batch_size="auto"))
-        train(Network((3, 256, 1)), loaders[-1])
+        train(Network((3, 256, 1)), loaders[-1]).close()
     assert [(each.batch_bound, each.batch_size) for each in loaders] == [("rows / 32", 128), ("memory", 32)]

@@ -13,6 +13,7 @@ from mlp_xp.machine.array_api import backend as find_backend
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.class_weights import ClassWeighted
 from mlp_xp.rows.order import Shuffled
+from mlp_xp.rows.member_weights import MemberWeighted
 from mlp_xp.rows.source import PASS_BYTES, Source, Subset, Wrapped, as_source, passes
 from mlp_xp.rows.streams import BatchSource
 from mlp_xp.tables.files.columns import RawColumn
@@ -31,6 +32,7 @@ WRAPPERS = {
     "Recoded": lambda source: Recoded(source, {}),
     "Prepared": lambda source: Prepared(source, Inputs.plain("abc"), Targets.unscaled(["y"])),
     "Counted": lambda source: Counted(source, lambda n_rows: None),
+    "MemberWeighted": lambda source: MemberWeighted(source, np.ones((source.n_rows, 2))),
     "Encoded": lambda source: Encoded(source, True, lambda y: y),
 }
 

@@ -73,7 +73,8 @@ def onnx_bytes(
     """What `export_onnx` writes; the same model gives the same bytes."""
     if isinstance(model, Pipeline):
         return with_steps_before(model, onnx_bytes(model[-1], matrix_input=True), example)
-    parts = _parts(without_contract(model))
+    model = without_contract(model)
+    parts = _parts(model)
     functions_of(parts.network)
     checks.refuse([matrix_problem(parts.inputs) if matrix_input else _names_problem(parts.inputs.names)])
     matrix = MATRIX if matrix_input or not parts.has_names else None
