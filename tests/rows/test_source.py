@@ -12,8 +12,8 @@ from mlp_xp.estimators.data import Encoded
 from mlp_xp.machine.array_api import backend as find_backend
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.class_weights import ClassWeighted
-from mlp_xp.rows.order import Shuffled
 from mlp_xp.rows.member_weights import MemberWeighted
+from mlp_xp.rows.order import Shuffled
 from mlp_xp.rows.source import PASS_BYTES, Source, Subset, Wrapped, as_source, passes
 from mlp_xp.rows.streams import BatchSource
 from mlp_xp.tables.files.columns import RawColumn
