@@ -234,7 +234,7 @@ class Tune(Talking, TrainingOptions):
 
       mlp-xp tune houses.csv --target price --tries 64 --out houses.safetensors
 
-      mlp-xp tune houses.csv --target price --folds 5 --time-budget 600 --kept-in search
+      mlp-xp tune houses.csv --target price --folds 5 --time-budget 10min --kept-in search
     """
 
     tries: int = option(64, TRAINING, "How many settings are tried.", bound=Whole)

@@ -145,7 +145,11 @@ def carry_out(
     network = model.network
     n_rows, where = data.parts.raw_training.n_rows, network.backend.name
     bar = progress(
-        data.options.read("epochs"), n_rows, options.time_budget, quiet=options.quiet, device=where
+        data.options.read("epochs"),
+        n_rows,
+        options.read("time_budget"),
+        quiet=options.quiet,
+        device=where,
     )
     loader = loader_for(data.options, Counted(data.parts.training, bar.passed))
     run = fit(data, network, loader, checkpoints=control, ranks=ranks, state=state)

@@ -38,7 +38,7 @@ def tune(options: Tune) -> int:
         found = search(
             dataclasses.replace(options, data=data, time_budget=None),
             tries=options.tries,
-            time_budget=options.time_budget,
+            time_budget=options.read("time_budget"),
             folder=options.kept_in,
             say=(lambda line: None) if options.quiet else say,
             fixed=tuple(options.given),

@@ -1,11 +1,31 @@
-"""How often something is done: every so many seconds, epochs or steps."""
+"""Times as people write them, and how often something is done: every so many seconds, epochs or steps."""
 
 import dataclasses
+import math
 import re
 
 from mlp_xp.settings.spelling import spelled
 
+_NUMBER = r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"
+
 SECONDS = {"s": 1.0, "sec": 1.0, "min": 60.0, "h": 3600.0}
+
+
+def seconds(name: str, text: object) -> float:
+    """Seconds, from a number with a unit of time or without.
+
+    Examples
+    --------
+    >>> seconds("time_budget", "10min"), seconds("time_budget", "90")
+    (600.0, 90.0)
+    """
+    match = re.fullmatch(rf"({_NUMBER})\s*(s|sec|min|h)?", str(text).strip())
+    amount = float(match[1]) * SECONDS[match[2] or "s"] if match else 0.0
+    if not 0 < amount < math.inf:
+        raise ValueError(
+            f"{spelled(name)}={text!r} must be a time > 0, such as 90s, 10min or 1h; seconds without a unit."
+        )
+    return amount
 
 
 @dataclasses.dataclass(frozen=True)

@@ -212,7 +212,7 @@ def stopping_of(options: TrainingOptions) -> dict[str, Any]:
         "patience": options.read("patience") or None,
         "tolerance": options.tolerance,
         "loss_below": options.loss_below,
-        "time_budget": options.time_budget,
+        "time_budget": options.read("time_budget"),
     }
 
 

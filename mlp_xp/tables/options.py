@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlp_xp.settings import checks, fields
 from mlp_xp.settings.fields import Bound, Number, OneOf, Whole
+from mlp_xp.settings.interval import seconds
 from mlp_xp.settings.options import Options, Problems, Words, amount, names, numbers, option
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.recipe import NEW_IN_RECIPES, PLAIN, RECIPES, settled, shown, uses_tables
@@ -670,12 +671,13 @@ class TrainingOptions(TargetOptions, DeviceOptions):
         bound=_of_train("loss_below"),
         ahead=True,
     )
-    time_budget: float | None = option(
+    time_budget: str | None = option(
         None,
         END,
-        "Seconds after which it stops, at the end of an epoch.",
+        "Time after which it stops, at the end of an epoch: seconds, 90s, 10min or 1h.",
         shown="no limit",
-        bound=_of_train("time_budget"),
+        metavar="TIME",
+        read=seconds,
         ahead=True,
     )
     keep: str = option(

@@ -23,6 +23,7 @@ from mlp_xp.machine.array_api import ArrayLike
 from mlp_xp.machine.whole_file import read_plain, write_whole
 from mlp_xp.saved.checkpoint import decode, encode
 from mlp_xp.settings import checks
+from mlp_xp.settings.interval import seconds
 from mlp_xp.settings.spelling import given
 from mlp_xp.tables.fit_table import at_a_path, noted
 from mlp_xp.tables.fitting import Data, loader_for, new_model, read_data, takes_all_rows
@@ -86,7 +87,7 @@ def tune(
     target: str | Sequence[str],
     *,
     tries: int = 64,
-    time_budget: float | None = None,
+    time_budget: float | str | None = None,
     folder: str | os.PathLike[str] | None = None,
     say: Callable[[str], object] = lambda line: None,
     **options: Any,
@@ -103,8 +104,8 @@ def tune(
         As of `fit_table`.
     tries : int
         How many settings, the recipe's own among them.
-    time_budget : float, optional
-        Seconds after which no further comparison is begun.
+    time_budget : float or str, optional
+        After which no further comparison is begun: seconds, or "90s", "10min", "1h".
     folder : path, optional
         Where the search is kept after each comparison: a search with the same arguments goes on from there.
     say : callable (str)
@@ -128,7 +129,7 @@ def tune(
         return search(
             TrainingOptions.of({"data": path, "target": target, **options}),
             tries=tries,
-            time_budget=time_budget,
+            time_budget=None if time_budget is None else seconds("time_budget", time_budget),
             folder=folder,
             say=say,
             fixed=tuple(options),
@@ -149,7 +150,6 @@ def search(
         [
             *options.problems(),
             checks.whole("tries", tries),
-            None if time_budget is None else checks.number("time_budget", time_budget, above=0),
             f"{given('members', options.members)}: tries are members already; leave it out."
             if options.members
             else None,
