@@ -6,8 +6,6 @@
 L_i sums over the outputs; s_i is the sample weight; biases are never penalised.
 """
 
-from typing import Any
-
 import numpy as np
 
 from mlp_xp.backprop import backprop
@@ -20,6 +18,7 @@ from mlp_xp.machine.data_parallel import Ranks
 from mlp_xp.network import Network
 from mlp_xp.regularizers import Regularizer
 from mlp_xp.rows.batch import Batch
+from mlp_xp.rows.loader import Wanted
 
 
 class Objective:
@@ -46,6 +45,8 @@ class Objective:
         ∂J/∂w of the batch last differentiated.
     losses : EpochLosses
         J's terms, step by step.
+    lowest : int
+        The first layer that is trained: those before it are frozen, and backprop ends there.
     """
 
     def __init__(
@@ -63,9 +64,12 @@ class Objective:
         self._memo: Memo | None = None
         n_sums = 1 + 2 * (network.members or 1)  # a wish to stop, Σ s_i L_i and Σ s_i
         self.gradient = network.parameters.zeros_like(extra=0 if ranks is None else n_sums)
-        self.losses = EpochLosses(
-            network.backend, takes_mean=reduction == "mean", has_penalty=regularizer is not None
-        )
+        self.losses = self._new_losses(takes_mean=reduction == "mean", has_penalty=regularizer is not None)
+        self.lowest = 0
+
+    def _new_losses(self, **terms: bool) -> EpochLosses:
+        """Where J's terms wait."""
+        return EpochLosses(self.network.backend, **terms)
 
     @property
     def memo(self) -> Memo:
@@ -140,7 +144,7 @@ class Objective:
         value = self.loss(self.network.backend, z, y, weight)  # Σ s L; z is now δ
         if factor is not None:
             z *= factor
-        backprop(self.network, memo, z, self.gradient, add=add)
+        backprop(self.network, memo, z, self.gradient, add=add, lowest=self.lowest)
         return value
 
     def add_penalty(self, scale: float | Array) -> Array | None:
@@ -179,7 +183,7 @@ class Objective:
             batch.divisor = weights[0] if members is None else np.array(weights)
 
 
-def targets_of(network: Network, loss: Loss, ranks: Ranks | None = None) -> dict[str, Any]:
+def targets_of(network: Network, loss: Loss, ranks: Ranks | None = None) -> Wanted:
     """What a loader is told: which targets a loss takes, and which rows are this rank's."""
     n_outputs = network.layer_sizes[-1]
     return {

@@ -430,6 +430,11 @@ class RateFactors(fields.Checked):
             factors[layer] = 0.0
         return dataclasses.replace(self, layers=tuple(factors))
 
+    @property
+    def lowest(self) -> int:
+        """The first layer that is not frozen."""
+        return next((layer for layer, factor in enumerate(self.layers or ()) if factor), 0)
+
     def groups(self, parameters: Parameters) -> list[tuple[slice, float]]:
         """Which slices of the vectors have which factor, in their order."""
         sizes = list(itertools.pairwise(parameters.layer_sizes))

@@ -231,9 +231,8 @@ def train(
     if validation is not None:
         validation.fit_chunks(Memo.bytes_per_row(network))
     history = History(steps_per_epoch=loader.steps_per_epoch, max_epochs=max_epochs)
-    make = _training if members is None else _training_of_members
     factors = (rate_factors or NO_FACTORS).freezing(frozen, network.n_layers) if frozen else rate_factors
-    training = make(network, loader, each, history, factors, checkpoints, ranks)
+    training = _training(network, loader, each, history, factors, checkpoints, ranks)
     if state is not None:
         training.restore(state)
     if ranks is not None:
@@ -269,56 +268,35 @@ def _training(
     loader: Loader,
     each: Sequence["Settings"],
     history: History,
-    rate_factors: RateFactors | None,
+    factors: RateFactors | None,
     checkpoints: Observer | None,
     ranks: Ranks | None,
 ) -> Training:
-    """A run of one network."""
-    (given,) = each
-    method = _method(given, loader, has_dropout=given.masks is not None)
-    objective = Objective(network, given.loss, given.regularizer, given.masks, given.reduction, ranks)
-    optimizer = Optimizer(given.optimizer, network.parameters, rate_factors)
-    return Training(
-        objective, loader, optimizer, _rates(given, history), method, checkpoints, average=given.average
-    )
-
-
-def _training_of_members(
-    network: Network,
-    loader: Loader,
-    each: Sequence["Settings"],
-    history: History,
-    rate_factors: RateFactors | None,
-    checkpoints: Observer | None,
-    ranks: Ranks | None,
-) -> Training:
-    """A run of networks that are trained together."""
-    given = each[0]
-    if given.optimizer.search is not None:
-        raise ValueError("L-BFGS searches for one network: train the members one by one (`network.each()`).")
-    if given.on_divergence == "rollback":
-        raise ValueError("members that diverge are not rolled back, but left behind: on_divergence='stop'.")
-    penalty = penalty_of([one.regularizer for one in each])
-    masks = dropout_of([one.masks for one in each], network.n_layers - 1, [one.seed for one in each])
-    objective = MemberObjective(
-        network, loss_of([one.loss for one in each]), penalty, masks, given.reduction, ranks
-    )
-    common = _rates(dataclasses.replace(given, masks=masks), history)
-    rates = MemberRates([float(one.learning_rate) for one in each], common)
-    optimizer = MemberOptimizer([one.optimizer for one in each], network.parameters, rate_factors)
-    method = MemberDescent([one.clip_norm for one in each], given.way)
-    return MemberTraining(objective, loader, optimizer, rates, method, checkpoints, average=given.average)
-
-
-def _rates(given: "Settings", history: History) -> Rates:
-    return Rates(
+    """A run of one network, or of members that are trained together."""
+    given, is_one = each[0], network.members is None
+    if is_one:
+        masks, method = given.masks, _method(given, loader)
+    else:
+        masks = dropout_of([one.masks for one in each], network.n_layers - 1, [one.seed for one in each])
+        method = _method_of_members(each)
+    loss, penalty = loss_of([one.loss for one in each]), penalty_of([one.regularizer for one in each])
+    kind = Objective if is_one else MemberObjective
+    objective = kind(network, loss, penalty, masks, given.reduction, ranks)
+    objective.lowest = 0 if factors is None else factors.lowest
+    rates = Rates(
         float(given.learning_rate),
         given.schedule,
         history,
         given.decay_schedule,
         given.dropout_schedule,
-        given.masks,
+        masks,
     )
+    if isinstance(objective, MemberObjective):
+        rules = MemberOptimizer([one.optimizer for one in each], network.parameters, factors)
+        own_rates = MemberRates([float(one.learning_rate) for one in each], rates)
+        return MemberTraining(objective, loader, rules, own_rates, method, checkpoints, average=given.average)
+    optimizer = Optimizer(given.optimizer, network.parameters, factors)
+    return Training(objective, loader, optimizer, rates, method, checkpoints, average=given.average)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -398,17 +376,26 @@ def _found(problems: list[str | None], **given: object) -> dict[str, Any]:
     }
 
 
-def _method(given: Settings, loader: Loader, *, has_dropout: bool) -> Method:
+def _method(given: Settings, loader: Loader) -> Method:
     """What makes the passes."""
     search = given.optimizer.search
     if search is None:
         return Descent(given.way, given.clip_norm)
-    if loader.steps_per_epoch > 1 or has_dropout or given.clip_norm or given.average:
+    if loader.steps_per_epoch > 1 or given.masks or given.clip_norm or given.average:
         raise ValueError(
             "L-BFGS works on the objective over all rows: give the loader batch_size='full', no dropout, no "
             "clip_norm and no average."
         )
     return Search(search)
+
+
+def _method_of_members(each: Sequence[Settings]) -> Method:
+    """What makes the passes of all members."""
+    if each[0].optimizer.search is not None:
+        raise ValueError("L-BFGS searches for one network: train the members one by one (`network.each()`).")
+    if each[0].on_divergence == "rollback":
+        raise ValueError("members that diverge are not rolled back, but left behind: on_divergence='stop'.")
+    return MemberDescent([one.clip_norm for one in each], each[0].way)
 
 
 def _fit_memory(network: Network, loader: Loader, given: Settings, ranks: Ranks | None) -> None:

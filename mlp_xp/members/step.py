@@ -4,16 +4,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mlp_xp.dropout import Dropout
-from mlp_xp.losses import Loss
 from mlp_xp.machine.array_api import Array
-from mlp_xp.machine.data_parallel import Ranks
 from mlp_xp.members.losses import MemberLosses
-from mlp_xp.network import Network
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import Optimizer, RateFactors, Rule, clip_by_global_norm
 from mlp_xp.parameters import Parameters
-from mlp_xp.regularizers import Regularizer
 from mlp_xp.rows.batch import Batch
 from mlp_xp.step import Step
 
@@ -28,22 +23,12 @@ class MemberObjective(Objective):
     """
 
     losses: MemberLosses
+    has_rows: np.ndarray
 
-    def __init__(
-        self,
-        network: Network,
-        loss: Loss,
-        regularizer: Regularizer | None = None,
-        dropout: Dropout | None = None,
-        reduction: str = "mean",
-        ranks: Ranks | None = None,
-    ) -> None:
-        super().__init__(network, loss, regularizer, dropout, reduction, ranks)
-        self.n = network.members or 1
-        self.losses = MemberLosses(
-            network.backend, self.n, takes_mean=reduction == "mean", has_penalty=regularizer is not None
-        )
-        self.has_rows = np.ones(self.n, dtype=bool)
+    def _new_losses(self, **terms: bool) -> MemberLosses:
+        """Where the terms of each member wait."""
+        self.n = self.network.members or 1
+        return MemberLosses(self.network.backend, self.n, **terms)
 
     def differentiate(self, batch: Batch, number: int = 0) -> None:
         """Fill `gradient` with ∂J/∂w over a batch's chunks; J's terms wait on the device."""

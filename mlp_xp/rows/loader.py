@@ -8,6 +8,7 @@ several, whose gradients add up: memory depends on the chunk and not on the data
 import contextlib
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from typing import TypedDict, Unpack
 
 import numpy as np
 
@@ -34,6 +35,25 @@ CHUNK_ROWS, CHUNK_BYTES, LEAST_CHUNK_BYTES = 4096, 1 << 30, 1 << 26
 
 AUTO_LARGEST = 4096
 """The largest batch that "auto" chooses."""
+
+
+class Wanted(TypedDict, total=False):
+    """What an epoch's rows are wanted for.
+
+    Attributes
+    ----------
+    labels : bool
+        Whether targets are class numbers (int32) rather than numbers of the backend's dtype.
+    check : callable
+        Refuses targets (on the host) that the loss has no meaning for, once they are gathered: those in an
+        array or a file may have changed since they were looked at.
+    share : tuple of int
+        (rank, ranks): which part of every global batch to gather, of how many; each row is in one part.
+    """
+
+    labels: bool
+    check: Callable[[np.ndarray], None]
+    share: tuple[int, int]
 
 
 class Loader:
@@ -261,31 +281,16 @@ class Loader:
             yield Batch(batch.n_rows, batch.divisor, list(zip(own, weights, strict=True)))
 
     def batches(
-        self,
-        epoch: int,
-        backend: Backend,
-        *,
-        labels: bool = False,
-        check: Callable[[np.ndarray], None] | None = None,
-        first_step: int = 0,
-        share: tuple[int, int] = (0, 1),
+        self, epoch: int, backend: Backend, *, first_step: int = 0, **wanted: Unpack[Wanted]
     ) -> Iterator[Batch]:
         """Yield the batches of an epoch; arguments as in `blocks`."""
-        blocks = self.blocks(epoch, backend, labels=labels, check=check, first_step=first_step, share=share)
-        with contextlib.closing(blocks):
+        with contextlib.closing(self.blocks(epoch, backend, first_step=first_step, **wanted)) as blocks:
             for block in blocks:
                 for n in range(block.n_batches):
                     yield block.batch(n)
 
     def blocks(
-        self,
-        epoch: int,
-        backend: Backend,
-        *,
-        labels: bool = False,
-        check: Callable[[np.ndarray], None] | None = None,
-        first_step: int = 0,
-        share: tuple[int, int] = (0, 1),
+        self, epoch: int, backend: Backend, *, first_step: int = 0, **wanted: Unpack[Wanted]
     ) -> Generator[Block]:
         """Yield the batches of an epoch as they are gathered; their arrays are reused for the next block.
 
@@ -295,24 +300,20 @@ class Loader:
             Which epoch: with the seed, it determines the order.
         backend : Backend
             Where chunks go.
-        labels : bool
-            Whether targets are class numbers (int32) rather than numbers of the backend's dtype.
-        check : callable, optional
-            Refuses targets (on the host) that the loss has no meaning for, once they are gathered: those in
-            an array or a file may have changed since they were looked at.
         first_step : int
             Which batch to start with, from 0: earlier ones are not gathered.
-        share : tuple of int
-            (rank, ranks): which part of every global batch to gather, of how many; each row is in one part.
+        **wanted
+            As in `Wanted`.
         """
+        labels = wanted.get("labels", False)
         self.source.check_unchanged()  # after a change under way it would go on with other rows than it began
         order = self.order(self.n_rows, self.seed, epoch)
         source = self.source.in_order(order)
         blocks = self._large_batches if self.batch_size > self.chunk_rows else self._small_batches
         take = source.on_device(backend, labels=labels)
         with self._staging(backend, labels, take is not None) as staging:
-            gather = Gatherer(source, order, staging, backend.runtime, check, take)
-            yield from blocks(gather, first_step * self.batch_size, Share(*share))
+            gather = Gatherer(source, order, staging, backend.runtime, wanted.get("check"), take)
+            yield from blocks(gather, first_step * self.batch_size, Share(*wanted.get("share", (0, 1))))
 
     def _block_rows(self, block_bytes: int) -> int:
         """Rows gathered at a time, at most: a chunk, or several small batches."""

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from arrays import host
 
-from mlp_xp import Loader, Network, train
+from mlp_xp import Loader, Network, objective, train
+from mlp_xp.backprop import backprop
 from mlp_xp.fast import on_cpu
+from mlp_xp.forward import Memo, forward
 from mlp_xp.optimizers import NO_FACTORS, OPTIMIZERS, Adam, AdamW, Optimizer, RateFactors
 from mlp_xp.parameters import Parameters
 
@@ -143,6 +145,29 @@ def test_factors_of_one_are_no_factors():
 def test_what_cannot_be_frozen(named, message):
     with pytest.raises(ValueError, match=message):
         train(network(), Loader(X, Y), **named)
+
+
+def test_backprop_ends_at_the_lowest_layer_that_is_trained(monkeypatch):
+    """What a frozen layer's derivatives would be is not computed, and those behind it are the same."""
+    ends = []
+
+    def seen(net, memo, delta, gradient, *, add, lowest):
+        ends.append(lowest)
+        return backprop(net, memo, delta, gradient, add=add, lowest=lowest)
+
+    monkeypatch.setattr(objective, "backprop", seen)
+    for frozen in ([], [0], [0, 1], [1]):
+        moved(frozen, way="plain")
+    assert list(dict.fromkeys(ends)) == [0, 1, 2]
+    net = network()
+    memo, found, expected = Memo(net, len(X)), net.parameters.zeros_like(), net.parameters.zeros_like()
+    for lowest, gradient in ((0, expected), (1, found)):
+        gradient.flat[:] = np.nan
+        delta = 2.0 * (forward(net, X, memo) - Y)
+        backprop(net, memo, delta, gradient, lowest=lowest)
+    assert np.isnan(layers(dataclasses.make_dataclass("Net", ["parameters"])(found))[0]).all()
+    for one, other in zip(found.weights[1:], expected.weights[1:], strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_factors_are_checked():
