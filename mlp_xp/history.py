@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
-Seen = TypeVar("Seen")
+Folded = TypeVar("Folded")
 """What a fold makes of losses."""
 
 
@@ -53,8 +53,8 @@ class History:
         self._folded: dict[Hashable, tuple[list[float], int, Any]] = {}
 
     def fold(
-        self, key: Hashable, step: Callable[[Seen, float], Seen], start: Seen, *, but_last: int = 0
-    ) -> Seen:
+        self, key: Hashable, step: Callable[[Folded, float], Folded], start: Folded, *, but_last: int = 0
+    ) -> Folded:
         """What `step` makes of the watched losses, one after the other from a start, but for the last few.
 
         What was made of earlier ones is remembered under `key`: an epoch takes the same time however many

@@ -10,7 +10,7 @@ from mlp_xp.history import History
 from mlp_xp.machine.array_api import ArrayLike
 from mlp_xp.machine.whole_file import write_whole
 from mlp_xp.report.metric_tables import metric_tables
-from mlp_xp.report.page import Account, page
+from mlp_xp.report.page import RunReport, page
 from mlp_xp.saved import model_file
 from mlp_xp.saved.onnx_file import export_onnx
 from mlp_xp.settings.options import written
@@ -79,8 +79,8 @@ class TableModel(plain.TableModel):
                 "ranks": 1,
             }
             command = f"model.report({os.fspath(path)!r}, data)"
-            account = Account(table.name, [], command, result, history, VERSION)
-            write_whole(path, page(account, self, table.source, table.source).encode("utf-8", "replace"))
+            about_run = RunReport(table.name, [], command, result, history, VERSION)
+            write_whole(path, page(about_run, self, table.source, table.source).encode("utf-8", "replace"))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a model file: `mlp_xp.save`."""

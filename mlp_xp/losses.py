@@ -370,7 +370,9 @@ class Huber(Pointwise):
 class Pinball(Pointwise):
     """With r = y − z and a quantile q: L = max(q r, (q − 1) r); δ = −q where r > 0, 1 − q where r < 0.
 
-    Outputs are grouped by target: column t · n_quantiles + q. L sums over targets and quantiles.
+    Outputs are grouped by target: column t · n_quantiles + q. L sums over targets and quantiles. What
+    becomes of an element depends on its column: this is no formula of one element (`machine.symbolic`),
+    so the fused kernel is written by hand, and compiled steps do without.
 
     Parameters
     ----------
@@ -486,6 +488,9 @@ class SoftmaxCrossEntropy(Loss):
     t = (1 − ε) onehot(y) + ε / n_outputs. Written so that neither value nor δ loses digits at any z: with
     d = z − max z, log Σ e^d is log1p of Σ_{j≠y} e^d_j + expm1 d_y, in which nothing cancels (where class y
     does not lead, the sum is at least 1), and p_y − 1 is minus the sum of the other probabilities.
+
+    The outputs of a row depend on each other, through two sums and a maximum: this is no formula of one
+    element (`machine.symbolic`), and its compiled loop and fused kernel are written by hand.
 
     Parameters
     ----------

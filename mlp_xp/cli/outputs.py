@@ -13,7 +13,7 @@ from mlp_xp.cli.surface import Spelling
 from mlp_xp.history import History
 from mlp_xp.machine.whole_file import write_whole
 from mlp_xp.report.epochs import Log, TensorBoardLog, numbers_of
-from mlp_xp.report.page import Account, page
+from mlp_xp.report.page import RunReport, page
 from mlp_xp.report.plot import draw_curves
 from mlp_xp.rows.source import Source
 from mlp_xp.run.epoch import Epoch
@@ -96,8 +96,8 @@ class Outputs:
             draw_curves(self.plot, history, "loss")
         if self.report is not None:
             rates = [self._rates.get(n + 1, math.nan) for n in range(len(history.train_losses))]
-            account = Account(source, introduction, command, result, history, VERSION, rates, seed)
-            write_whole(self.report, page(account, model, training, measured).encode("utf-8", "replace"))
+            about_run = RunReport(source, introduction, command, result, history, VERSION, rates, seed)
+            write_whole(self.report, page(about_run, model, training, measured).encode("utf-8", "replace"))
 
 
 def command_line(command: str, options: Options) -> str:

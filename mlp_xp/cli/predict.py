@@ -14,7 +14,7 @@ from typing import Any
 
 from mlp_xp.cli.commands import Predict
 from mlp_xp.cli.files import given_data, output_problems
-from mlp_xp.cli.printing import Shown, say, show
+from mlp_xp.cli.printing import StandardOutput, say, show
 from mlp_xp.cli.progress import reading
 from mlp_xp.machine.whole_file import whole_file
 from mlp_xp.network import Network
@@ -249,7 +249,7 @@ class Predictions:
 def _text(out: str) -> Iterator[Any]:
     """Standard output, or a file that is there when it is whole."""
     if out == "-":
-        yield Shown()
+        yield StandardOutput()
         sys.stdout.flush()
         return
     with whole_file(out) as file:

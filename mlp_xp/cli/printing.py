@@ -41,7 +41,7 @@ def say_over(text: str, n_before: int) -> None:
     print(f"\r{printable(text).ljust(n_before)}", end="" if text else "\r", file=sys.stderr, flush=True)
 
 
-class Shown:
+class StandardOutput:
     """A text stream to standard output: byte for byte into a file or a pipe, `printable` in a terminal."""
 
     def write(self, text: str) -> int:

@@ -45,7 +45,7 @@ LIBRARIES = ("numpy", "scipy", "sklearn", "pyarrow", "numba", "cupy", "mpi4py")
 
 
 @dataclasses.dataclass(frozen=True)
-class Account:
+class RunReport:
     """What a report tells of a run beside what it finds out itself.
 
     Attributes
@@ -77,12 +77,12 @@ class Account:
     seed: int = 0
 
 
-def page(account: Account, model: TableModel, training: Source, measured: Source) -> str:
+def page(run: RunReport, model: TableModel, training: Source, measured: Source) -> str:
     """The page as HTML.
 
     Parameters
     ----------
-    account : Account
+    run : RunReport
     model : TableModel
         As it was trained.
     training, measured : source
@@ -90,21 +90,21 @@ def page(account: Account, model: TableModel, training: Source, measured: Source
         result says.
     """
     most = most_rows(max(len(model.inputs.names), len(model.output_names)))
-    seen = sample(training, account.seed, most)
-    judged = sample(measured, account.seed, most)
-    n_judged, part = measured.n_rows, f"{account.result['metrics_on']} rows"
+    seen = sample(training, run.seed, most)
+    judged = sample(measured, run.seed, most)
+    n_judged, part = measured.n_rows, f"{run.result['metrics_on']} rows"
     names = model.targets.names
     more = f" and {len(names) - MOST_TARGETS:,} more" if len(names) > MOST_TARGETS else ""
-    title = f"{', '.join(names[:MOST_TARGETS])}{more} from {account.source}"
+    title = f"{', '.join(names[:MOST_TARGETS])}{more} from {run.source}"
     found, affordable = assess(model, judged), findings.affordable(model, judged)
     metric, importances = "", None
     if affordable is not None:
-        metric, importances = findings.importance_of_columns(model, affordable, account.seed)
+        metric, importances = findings.importance_of_columns(model, affordable, run.seed)
     sections = [
-        ("", _tiles(account)),
-        *_advice(account),
-        ("How good it is", _metrics(account)),
-        *_curves(account, model),
+        ("", _tiles(run)),
+        *_advice(run),
+        ("How good it is", _metrics(run)),
+        *_curves(run, model),
         *_of_predictions(model, judged, _some(judged.n_rows, n_judged, part)),
         *_worst(model, judged, measured, found, [each.name for each in importances or ()]),
         (
@@ -112,15 +112,15 @@ def page(account: Account, model: TableModel, training: Source, measured: Source
             _importances(metric, importances),
         ),
         ("Columns of the training part", _columns(model, seen, training.n_rows)),
-        ("How it was trained", _facts(account, model)),
-        ("Do it again", f'<pre tabindex="0"><code>{escaped(account.command)}</code></pre>'),
-        ("Made with", _table(_versions(account))),
+        ("How it was trained", _facts(run, model)),
+        ("Do it again", f'<pre tabindex="0"><code>{escaped(run.command)}</code></pre>'),
+        ("Made with", _table(_versions(run))),
     ]
     body = "".join(
         f"<section>{f'<h2>{escaped(heading)}</h2>' if heading else ''}{content}</section>"
         for heading, content in sections
     )
-    introduction = "".join(f"<p>{escaped(sentence)}</p>" for sentence in account.introduction)
+    introduction = "".join(f"<p>{escaped(sentence)}</p>" for sentence in run.introduction)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -131,16 +131,16 @@ def page(account: Account, model: TableModel, training: Source, measured: Source
     )
 
 
-def _advice(account: Account) -> Iterator[tuple[str, str]]:
+def _advice(run: RunReport) -> Iterator[tuple[str, str]]:
     """What to look at and to try."""
-    said = "".join(f'<p class="advice">{escaped(each)}</p>' for each in account.result.get("advice", ()))
+    said = "".join(f'<p class="advice">{escaped(each)}</p>' for each in run.result.get("advice", ()))
     if said:
         yield "What to try", said
 
 
-def _metrics(account: Account) -> str:
+def _metrics(run: RunReport) -> str:
     """The model beside its baselines, and each class."""
-    result = account.result
+    result = run.result
     tables = [_of_numbers(table) for table in metric_tables(result)]
     chosen = (
         "<p>The held-out rows chose the epoch, so that these metrics are a little too good. --test 0.1 keeps "
@@ -206,8 +206,8 @@ def _some(n: int, n_all: int, rows: str) -> str:
     return f"{n:,} of {n_all:,} {rows}" if n < n_all else rows
 
 
-def _tiles(account: Account) -> str:
-    result = account.result
+def _tiles(run: RunReport) -> str:
+    result = run.result
     where = f"on {result['rows_measured']:,} {result['metrics_on']} rows"
     tiles = [
         (METRICS[name].words, number(value), where)
@@ -237,8 +237,8 @@ def _figures(drawn: Iterable[tuple[str, str]], whole: int = 0) -> str:
     return f'<div class="figures">{"".join(figures)}</div>'
 
 
-def _curves(account: Account, model: TableModel) -> Iterator[tuple[str, str]]:
-    history, loss = account.history, _value(model.description()["loss"])
+def _curves(run: RunReport, model: TableModel) -> Iterator[tuple[str, str]]:
+    history, loss = run.history, _value(model.description()["loss"])
     curves = {"training": history.train_losses, "held-out": history.validation_losses}
     known = {name: losses for name, losses in curves.items() if losses}
     if not known:
@@ -249,13 +249,11 @@ def _curves(account: Account, model: TableModel) -> Iterator[tuple[str, str]]:
         for kind, width in (("broad", charts.BROAD), ("small", charts.WIDTH))
     )
     drawn = [(f"Loss ({escaped(loss)}) after each epoch", both)]
-    rates = [rate for rate in account.learning_rates if math.isfinite(rate)]
+    rates = [rate for rate in run.learning_rates if math.isfinite(rate)]
     if rates and min(rates) < max(rates):
-        rate = charts.curves(
-            {"learning rate": account.learning_rates}, "epoch", "learning rate", "Learning rate"
-        )
+        rate = charts.curves({"learning rate": run.learning_rates}, "epoch", "learning rate", "Learning rate")
         drawn.append(("Learning rate at the end of each epoch", rate))
-    stopped = f"<p>Why it stopped: {escaped(account.result['stopped'])}.</p>"
+    stopped = f"<p>Why it stopped: {escaped(run.result['stopped'])}.</p>"
     yield "Curves", _figures(drawn, whole=1) + stopped
 
 
@@ -388,16 +386,16 @@ def _columns(model: TableModel, rows: Sample, n_rows: int) -> str:
     )
 
 
-def _facts(account: Account, model: TableModel) -> str:
+def _facts(run: RunReport, model: TableModel) -> str:
     network = model.network
     summary = {"loss": model.described_loss} | model.training
     rows = [
         ("layers", "-".join(map(str, network.layer_sizes))),
         ("parameters", f"{network.parameters.size:,}"),
         *((name.replace("_", " "), _value(value)) for name, value in summary.items() if name not in RESULTS),
-        ("device", account.result["device"]),
-        ("dtype", account.result["dtype"]),
-        ("processes", str(account.result["ranks"])),
+        ("device", run.result["device"]),
+        ("dtype", run.result["dtype"]),
+        ("processes", str(run.result["ranks"])),
     ]
     return _table(rows)
 
@@ -411,15 +409,15 @@ def _value(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _versions(account: Account) -> list[tuple[str, str]]:
+def _versions(run: RunReport) -> list[tuple[str, str]]:
     modules = {name: sys.modules[name] for name in LIBRARIES if name in sys.modules}
     versions = {name: getattr(module, "__version__", "") for name, module in modules.items()}
     return [
-        ("mlp_xp", account.version),
+        ("mlp_xp", run.version),
         ("Python", platform.python_version()),
         *versions.items(),
         ("machine", f"{platform.system()} {platform.release()}, {platform.machine()}"),
-        ("device", account.result["device"]),
+        ("device", run.result["device"]),
         ("made", dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC")),
     ]
 

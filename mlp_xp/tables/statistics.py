@@ -149,7 +149,7 @@ def measure(
     Good, The population frequencies of species and the estimation of population parameters, 1953 (on what is
     seen once).
     """
-    seen = Seen.of(source, columns, target_names)
+    seen = ColumnStatistics.of(source, columns, target_names)
     sampled = seen.to_sample(scaling)
     ramps = n_ramps(source.n_rows, len(sampled)) if scaling == "encoded" else None
     quartiles = _quartiles(source, sampled, seed, ramps)
@@ -165,7 +165,7 @@ def measure(
     return inputs, seen.targets(target_names)
 
 
-class Seen:
+class ColumnStatistics:
     """What one pass over some rows shows of each column.
 
     Parameters
@@ -189,7 +189,9 @@ class Seen:
         }
 
     @classmethod
-    def of(cls, source: Source, columns: Sequence[RawColumn], target_names: Sequence[str]) -> "Seen":
+    def of(
+        cls, source: Source, columns: Sequence[RawColumn], target_names: Sequence[str]
+    ) -> "ColumnStatistics":
         """All rows of a source."""
         seen = cls(columns, len(target_names))
         with np.errstate(over="ignore", invalid="ignore"):  # found below, by column

@@ -11,7 +11,7 @@ from mlp_xp import Network
 from mlp_xp.history import History
 from mlp_xp.losses import BinaryCrossEntropy, Pinball, SoftmaxCrossEntropy, SquaredError
 from mlp_xp.report import charts, findings
-from mlp_xp.report.page import Account, page
+from mlp_xp.report.page import RunReport, page
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.tables.evaluation import assess
 from mlp_xp.tables.measured import Measured
@@ -85,10 +85,10 @@ def page_of(case, rng, *, held_out=True):
     }
     history = History(train_losses=[3.0, 2.0, float("inf")], validation_losses=[4.0, 3.0, 3.5], best_epoch=2)
     command = f"mlp-xp train '{NASTY}.csv' --target y"
-    account = Account(
+    about_run = RunReport(
         f"{NASTY}.csv", [f"read from {NASTY}"], command, result, history, "1.2.3", [0.1, 0.1, 0.01]
     )
-    return page(account, model, rows, rows)
+    return page(about_run, model, rows, rows)
 
 
 class Reader(html.parser.HTMLParser):
@@ -300,8 +300,8 @@ def test_what_is_measured_and_what_to_try_is_told(rng):
         "ranks": 1,
     }
     history = History(train_losses=[3.0, 2.0, 1.0], validation_losses=[4.0, 3.0, 3.5], best_epoch=2)
-    account = Account("d.csv", [], "mlp-xp train", result, history, "1.2.3", [0.1] * 3)
-    words = " ".join(Reader(page(account, model, rows, rows)).words)
+    about_run = RunReport("d.csv", [], "mlp-xp train", result, history, "1.2.3", [0.1] * 3)
+    words = " ".join(Reader(page(about_run, model, rows, rows)).words)
     for said in ("What to try", f"Try another {NASTY}.", "95% interval", "majority", "balanced accuracy"):
         assert said in words
     assert re.search(r"class\s+rows\s+precision\s+recall\s+f1", words)

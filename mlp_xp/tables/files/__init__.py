@@ -5,13 +5,13 @@ from mlp_xp.tables.files.columns import RawColumn
 from mlp_xp.tables.files.copying import written_rows
 from mlp_xp.tables.files.csv_files import CsvForm
 from mlp_xp.tables.files.opening import MEMORY_LIMIT, open_source
-from mlp_xp.tables.files.table_cache import Cached, cache_folder, cached, clear_cache
+from mlp_xp.tables.files.table_cache import CachedTable, cache_folder, cached, clear_cache
 from mlp_xp.tables.files.table_source import TableSource
 
 __all__ = [
     "MEMORY_LIMIT",
     "ArrowSource",
-    "Cached",
+    "CachedTable",
     "CsvForm",
     "RawColumn",
     "TableSource",

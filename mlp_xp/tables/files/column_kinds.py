@@ -82,7 +82,7 @@ class TableFile(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Settled:
+class ColumnKinds:
     """What was found.
 
     Parameters
@@ -111,7 +111,7 @@ def settle(
     names: Sequence[str],
     progress: Progress | None = None,
     known: Mapping[str, str] | None = None,
-) -> Settled:
+) -> ColumnKinds:
     """Settle the kinds of the columns `names`, the levels of text, and the number of rows.
 
     What is `known` to have a reading, or to be text, is so; text that is known to be of a kind is read as
@@ -188,7 +188,7 @@ def settle(
         else:
             reading = known[name] if name in fixed else table.reading(name)
         columns[name] = RawColumn(name, READINGS[reading].kind, (), reading)
-    return Settled(n_rows, columns, fixed, first_text, notes)
+    return ColumnKinds(n_rows, columns, fixed, first_text, notes)
 
 
 def _mismatch(table: TableFile, name: str, known: str, own: str | None) -> str | None:

@@ -18,7 +18,7 @@ from mlp_xp.settings import checks
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.files.arrow_files import ARROW, FORMATS, TypedTable
 from mlp_xp.tables.files.arrow_map import ArrowSource, is_mappable
-from mlp_xp.tables.files.column_kinds import LABEL, Progress, Settled, TableFile, settle
+from mlp_xp.tables.files.column_kinds import LABEL, ColumnKinds, Progress, TableFile, settle
 from mlp_xp.tables.files.columns import PLURAL, as_names, select
 from mlp_xp.tables.files.csv_files import SUFFIXES as CSV_SUFFIXES
 from mlp_xp.tables.files.csv_files import CsvForm, CsvTable
@@ -309,7 +309,7 @@ def _are_mostly_typed(levels: Sequence[str]) -> bool:
     return any(sum(map(resembles, levels)) > most for resembles in (resembles_number, resembles_time))
 
 
-def _refuse_other_kinds(settled: Settled, kinds: Mapping[str, str], where: str) -> None:
+def _refuse_other_kinds(settled: ColumnKinds, kinds: Mapping[str, str], where: str) -> None:
     """Refuse columns that are not what they are known to be; numbers and booleans are alike."""
     alike = {"bool": ("bool", "number"), "number": ("bool", "number")}
     wrong = []
@@ -324,7 +324,7 @@ def _refuse_other_kinds(settled: Settled, kinds: Mapping[str, str], where: str) 
     checks.refuse(wrong)
 
 
-def _readings_that_surprise(settled: Settled) -> list[str]:
+def _readings_that_surprise(settled: ColumnKinds) -> list[str]:
     usual = ("number with a decimal point", "boolean", "date, year first", "text", "text of numbers")
     return [
         f"column {name!r} is read as {column.reading}"

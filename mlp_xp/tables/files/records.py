@@ -17,7 +17,7 @@ import numpy.typing as npt
 from mlp_xp.rows.files import Arrow
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.files.blocks import TableBlock
-from mlp_xp.tables.files.column_kinds import Settled, TableFile, strings_of
+from mlp_xp.tables.files.column_kinds import ColumnKinds, TableFile, strings_of
 from mlp_xp.tables.files.columns import PLURAL, RawColumn, Selection
 from mlp_xp.tables.files.one_value import SECONDS
 from mlp_xp.tables.files.text_values import first_that_does_not_read, read, read_as_known
@@ -259,7 +259,7 @@ class Converter:
                 )
 
 
-def schema_of(settled: Settled, selection: Selection, dtype: str) -> Schema:
+def schema_of(settled: ColumnKinds, selection: Selection, dtype: str) -> Schema:
     """The schema of the selected columns; ValueError if the weight is no number."""
     columns, weight = settled.columns, selection.weight
     if weight is not None and columns[weight].kind not in ("number", "bool"):

@@ -47,7 +47,7 @@ _ABANDONED = 3600.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Cached:
+class CachedTable:
     """One file in the cache: its path, its bytes, and the data that it was made from."""
 
     path: Path
@@ -68,7 +68,7 @@ def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     return base / "mlp_xp"
 
 
-def cached(cache_dir: str | os.PathLike[str] | None = None) -> list[Cached]:
+def cached(cache_dir: str | os.PathLike[str] | None = None) -> list[CachedTable]:
     """The files in the cache, unfinished ones included; what can not be read says so."""
     folder = cache_folder(cache_dir)
     found = []
@@ -84,11 +84,11 @@ def cached(cache_dir: str | os.PathLike[str] | None = None) -> list[Cached]:
             except (OSError, ValueError):
                 made_from = "damaged"
         with contextlib.suppress(FileNotFoundError):
-            found.append(Cached(path, path.stat().st_size, made_from))
+            found.append(CachedTable(path, path.stat().st_size, made_from))
     return found
 
 
-def clear_cache(cache_dir: str | os.PathLike[str] | None = None) -> list[Cached]:
+def clear_cache(cache_dir: str | os.PathLike[str] | None = None) -> list[CachedTable]:
     """Delete the files in the cache and return what was deleted. Nothing else is touched."""
     deleted = cached(cache_dir)
     for each in deleted:
