@@ -50,6 +50,9 @@ class Staging:
     def release(self, slot: int) -> None:
         """What `send` gave is no longer read."""
 
+    def forget(self) -> None:
+        """Give back what would otherwise be kept for later; nothing is asked of these buffers any more."""
+
 
 class Runtime:
     """The device computes while the host waits, or says nothing about it.

@@ -344,6 +344,8 @@ class Loader:
 
     def forget_buffers(self) -> None:
         """Let go of the buffers that later epochs would use again."""
+        for staging in (each for several in self._idle.values() for each in several):
+            staging.forget()
         self._idle.clear()
 
     def _gathered(

@@ -163,6 +163,18 @@ def test_buffers_are_made_once(machine, monkeypatch):
     assert len(shapes) == 6 * SLOTS
 
 
+@pytest.mark.parametrize("machine", ["slow copies"], indirect=True)
+def test_pinned_memory_is_given_back_after_the_copies_out_of_it(machine):
+    """The pool would keep it for ever, in powers of two, also after memory ran out."""
+    streams, loader = feeding.Streams(0), make_loader(batch_size=8, chunk_rows=8)
+    epoch(streams, loader, 0, leave_after=2)
+    (((staging,),),) = [loader._idle.values()]
+    del machine.log[:]
+    loader.forget_buffers()
+    assert [slot.host for slot in staging.slots] == [[]] * SLOTS
+    assert [each[:2] for each in machine.log] == [("host", "waits")] * SLOTS + [("pinned pool", "frees")]
+
+
 def test_the_gathering_thread_selects_its_device(machine):
     epoch(feeding.Streams(0), make_loader(batch_size=8), 0)
     assert machine.used_by

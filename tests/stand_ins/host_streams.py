@@ -168,4 +168,7 @@ class Machine:
                 get_current_stream=lambda: machine.stack[-1],
             ),
             empty=lambda shape, dtype: DeviceArray(np.full(shape, -1, dtype), machine.stack[-1].name),
+            get_default_pinned_memory_pool=lambda: SimpleNamespace(
+                free_all_blocks=lambda: machine.log.append(("pinned pool", "frees", None))
+            ),
         )

@@ -209,6 +209,15 @@ class PinnedStaging(Staging):
 
         self.slots[slot].consumed.record(cupy.cuda.get_current_stream())
 
+    def forget(self) -> None:
+        """Give the pinned memory back to the system: CuPy's pool would keep it for good."""
+        import cupy
+
+        for slot in self.slots:
+            slot.copied.synchronize()
+            slot.host.clear()
+        cupy.get_default_pinned_memory_pool().free_all_blocks()
+
     def __del__(self) -> None:
         """What the copy stream writes next into this memory comes after all that reads these rows."""
         reader = getattr(self, "_reader", None)
