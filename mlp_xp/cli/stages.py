@@ -44,6 +44,7 @@ def introduction(data: Data, network: Network) -> list[str]:
     """What is known before the first epoch, for people."""
     table, parts, options = data.table, data.parts, data.options
     held = "" if parts.raw_held_out is None else f", {parts.raw_held_out.n_rows:,} held out"
+    held += f" in {options.folds} folds" if options.folds else ""
     held += "" if parts.raw_test is None else f", {parts.raw_test.n_rows:,} to test on"
     by = "" if options.split_column is None else f" (by {options.hold_out.by}, {options.split_column})"
     layers = "-".join(map(str, network.layer_sizes))
@@ -52,8 +53,9 @@ def introduction(data: Data, network: Network) -> list[str]:
         f"{table.name}: {n_rows:,} rows to train on{held}{by}, {n_columns} "
         f"column{'s' * (n_columns > 1)} to predict {', '.join(table.target_names)} ({data.about_task})"
     )
+    each = f" in each of {network.members} members" if network.members else ""
     about_network = (
-        f"network {layers}: {network.parameters.size:,} parameters on {network.backend.name}, "
+        f"network {layers}: {network.parameters.size:,} parameters{each} on {network.backend.name}, "
         f"{network.backend.dtype_name}"
     )
     unused = [f"not used, as they do not group the rows: {', '.join(parts.unused)}"] if parts.unused else []
@@ -221,7 +223,7 @@ def result_of(
 ) -> dict[str, Any]:
     """What came out, as JSON values: metrics on the held-out part, or on the training part without one."""
     history, parts, before = outcome.history, data.parts, outcome.resumed_from
-    folds = cross_validated(model, data.options, parts.raw_training)
+    folds = cross_validated(model, parts)
     is_full = takes_all_rows(data.options)
     steps = len(history.train_losses) if is_full else history.step
     found = measured(model, parts, options.seed)

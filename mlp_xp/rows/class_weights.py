@@ -59,7 +59,8 @@ class ClassWeighted(Wrapped):
         classes = np.empty((len(index), 1)) if y is None and weight is not None else y
         self.source.rows(index, x, classes, weight)
         if weight is not None and classes is not None:
-            weight *= self._of(classes[:, 0])
+            own = self._of(classes[:, 0])
+            weight *= own if weight.ndim == 1 else own[:, None]
 
     def on_device(self, backend: Backend, *, labels: bool) -> Callable[[np.ndarray], Taken] | None:
         """The source's, where its targets are at hand."""

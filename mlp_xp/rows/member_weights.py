@@ -75,11 +75,16 @@ def folds(n_rows: int, members: int, seed: int = 0) -> np.ndarray:
     others, `~folds(...)`.
     """
     checks.refuse([checks.whole("members", members, least=2)])
+    seen: np.ndarray = fold_numbers(n_rows, members, seed)[:, None] != np.arange(members)
+    return seen
+
+
+def fold_numbers(n_rows: int, members: int, seed: int) -> np.ndarray:
+    """The fold of each row (n_rows,), at random; folds differ by one row at most."""
     if members > n_rows:
         raise ValueError(f"{n_rows} rows cannot be parted into {members} folds: each needs one row.")
-    fold = np.random.default_rng(seed).permutation(n_rows) % members
-    seen: np.ndarray = fold[:, None] != np.arange(members)
-    return seen
+    fold: np.ndarray = np.random.default_rng(seed).permutation(n_rows) % members
+    return fold
 
 
 def bootstrap(n_rows: int, members: int, seed: int = 0) -> np.ndarray:

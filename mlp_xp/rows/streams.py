@@ -163,7 +163,7 @@ class BatchSource(Source):
         """
         if (known := self._parts.get((part, seed))) is not None:
             return known
-        key = int(np.random.SeedSequence((seed, _PART)).generate_state(1, np.uint64)[0])
+        key = key_of(seed)
         n_chosen = sum(int(_chosen(batch, part, key).sum()) for batch in self._checked(None))
         if not 0 < n_chosen < self.n_rows:
             raise ValueError(
@@ -257,19 +257,28 @@ class _PartOfStream:
         return self.shuffled(None)
 
 
+def key_of(seed: int) -> int:
+    """What hashes of rows start from."""
+    return int(np.random.SeedSequence((seed, _PART)).generate_state(1, np.uint64)[0])
+
+
+def hashes(columns: Sequence[Array], key: int) -> Array:
+    """A hash in [0, 1) of each row, of all bits of its values as float64; of at least one column."""
+    hashed = np.full(len(columns[0]), key, np.uint64)
+    for values in columns:
+        hashed ^= np.ascontiguousarray(values, dtype=np.float64).view(np.uint64)
+        hashed *= np.uint64(0x9E3779B97F4A7C15)
+        hashed ^= hashed >> np.uint64(29)
+        hashed *= np.uint64(0xBF58476D1CE4E5B9)
+        hashed ^= hashed >> np.uint64(32)
+    found: Array = (hashed >> np.uint64(11)) * 2.0**-53
+    return found
+
+
 def _chosen(batch: StreamBatch, part: float, key: int) -> Array:
-    """Which rows belong to a part: those whose hash of all bits of x and y, in [0, 1), is below it."""
-    hashed = np.full(len(batch[0]), key, np.uint64)
-    for array in batch[:2]:
-        for column in (
-            () if array is None else np.ascontiguousarray(array.T, dtype=np.float64).view(np.uint64)
-        ):
-            hashed ^= column
-            hashed *= np.uint64(0x9E3779B97F4A7C15)
-            hashed ^= hashed >> np.uint64(29)
-            hashed *= np.uint64(0xBF58476D1CE4E5B9)
-            hashed ^= hashed >> np.uint64(32)
-    chosen: Array = (hashed >> np.uint64(11)) * 2.0**-53 < part
+    """Which rows belong to a part: those whose hash is below it."""
+    columns = [column for array in batch[:2] if array is not None for column in array.T]
+    chosen: Array = hashes(columns, key) < part
     return chosen
 
 

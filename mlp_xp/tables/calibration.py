@@ -20,6 +20,7 @@ from mlp_xp.rows.source import Source, passes
 from mlp_xp.tables.fitting import Data
 from mlp_xp.tables.model import PREDICT_ROWS, TableModel
 from mlp_xp.tables.recipe import uses_tables
+from mlp_xp.tables.split import Split
 
 DOUBT = 3.0
 """c: how many nats of the held-out rows a temperature of e must win."""
@@ -38,33 +39,55 @@ def calibrate(model: TableModel, data: Data) -> None:
         return
     if not isinstance(loss, SoftmaxCrossEntropy):
         return
-    held_out = data.parts.held_out
-    z, labels = (np.empty((0, 1)), np.empty(0, int)) if held_out is None else _held_out(network, held_out)
-    divisor = temperature(z, labels, loss.label_smoothing)
+    divisor = temperature(*_unseen(network, data.parts), loss.label_smoothing)
     network.parameters.weights[-1][...] = network.parameters.weights[-1] / divisor
     if network.parameters.biases:
         network.parameters.biases[-1][...] = network.parameters.biases[-1] / divisor
 
 
-def _held_out(network: Network, source: Source) -> tuple[np.ndarray, np.ndarray]:
-    """The last z (n_rows, n_classes) and the labels of the first rows of a source."""
+def _unseen(network: Network, parts: Split) -> tuple[np.ndarray, np.ndarray]:
+    """The last z and the labels of rows held out, or of each member's those that it has left out."""
+    found = [(np.empty((0, 1)), np.empty(0, int))]
+    if parts.folds is not None:
+        each = enumerate(network.each())
+        most = -(-MOST_ROWS // parts.folds.n)
+        found = [_seen_by(member, parts.prepared(parts.left_out_by(n)), most) for n, member in each]
+    elif (held_out := parts.judging()) is not None:
+        found = [_seen_by(network, held_out, MOST_ROWS)]
+    z, labels = zip(*found, strict=True)
+    return np.concatenate(z, axis=-2), np.concatenate(labels)
+
+
+def _seen_by(network: Network, source: Source, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """The last z of each member and the labels of the first rows of a source."""
     z, labels, n_rows = [], [], 0
     for _, x, y, _ in passes(source, PREDICT_ROWS):
-        z.append(to_host(network.predict(x, output="raw")).astype(float))
+        z.append(to_host(network.predict(x, output="raw", members="all")).astype(float))
         labels.append(y[:, 0].astype(int))
         n_rows += len(y)
-        if n_rows >= MOST_ROWS:
+        if n_rows >= most:
             break
-    return np.concatenate(z), np.concatenate(labels)
+    return np.concatenate(z, axis=-2), np.concatenate(labels)
 
 
 def temperature(z: np.ndarray, labels: np.ndarray, smoothing: float = 0.0) -> float:
-    """T, from the last z (n_rows, n_classes), labels (n_rows,) and the ε that these were smoothed by."""
+    """The T of some rows.
+
+    Parameters
+    ----------
+    z : array (n_rows, n_classes), or (members, n_rows, n_classes)
+        The last z; of members the mean probabilities count.
+    labels : array (n_rows,)
+    smoothing : float
+        The ε that these were smoothed by.
+    """
     costs, logs = [], np.linspace(-LARGEST_LOG, LARGEST_LOG, STEPS)
-    shifted = z - z.max(axis=1, keepdims=True)
-    of_label = np.take_along_axis(shifted, labels[:, None], axis=1)[:, 0]
+    shifted = z - z.max(axis=-1, keepdims=True)
+    of_label = shifted[..., np.arange(len(labels)), labels]
     for log in logs:
         rate = np.exp(-log)
-        nats = np.log(np.exp(rate * shifted).sum(axis=1)) - rate * of_label
+        nats = np.log(np.exp(rate * shifted).sum(axis=-1)) - rate * of_label
+        if nats.ndim == 2:
+            nats = np.log(len(nats)) - np.logaddexp.reduce(-nats, axis=0)
         costs.append(nats.sum() + DOUBT * (log + 2 * smoothing) ** 2)
     return float(np.exp(logs[int(np.argmin(costs))]))

@@ -47,7 +47,7 @@ def noted(model: TableModel, rows: Data, batch_size: int, epochs: int, stopped: 
     """Calibrate a model whose training is over, measure it, and note both in it."""
     calibrate(model, rows)
     found = measured(model, rows.parts, rows.options.seed).description()
-    found["cross_validation"] = cross_validated(model, rows.options, rows.parts.raw_training)
+    found["cross_validation"] = cross_validated(model, rows.parts)
     model.training |= training_notes(rows, batch_size, found, epochs, stopped)
 
 

@@ -22,7 +22,7 @@ from mlp_xp.settings.options import written
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.bounded import Bounded
 from mlp_xp.tables.files.column_kinds import Progress
-from mlp_xp.tables.members import member_weights
+from mlp_xp.tables.members import bootstrapped
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import HoldOut, TrainingOptions
 from mlp_xp.tables.reading import Table, check_targets, for_model, for_task, open_for, open_table
@@ -181,8 +181,8 @@ def batch_is_too_large(options: TrainingOptions, n_rows: int) -> bool:
     return isinstance(size, int) and size > n_rows and not takes_all_rows(options)
 
 
-def loader_for(options: TrainingOptions, source: Source, copies: int = 1) -> Loader:
-    """What gives the rows of a source batch by batch, to so many copies of the members."""
+def loader_for(options: TrainingOptions, source: Source) -> Loader:
+    """What gives the rows of a source batch by batch."""
     takes_all = batch_is_too_large(options, source.n_rows) or takes_all_rows(options)
     order = options.read("order")
     if source.order is not None:
@@ -198,7 +198,7 @@ def loader_for(options: TrainingOptions, source: Source, copies: int = 1) -> Loa
         order=order,
         seed=options.seed,
         memory_limit=options.read("memory_limit"),
-        member_weight=member_weights(options, source, copies),
+        member_weight=bootstrapped(options, source),
     )
     if options.accumulate > 1 and not takes_all:
         loader.accumulate(options.accumulate)
@@ -259,14 +259,8 @@ def fit(
 
 def _held_out(data: Data, copies: int) -> Loader | None:
     """The rows by which the run, or each member by those that it leaves out, is judged."""
-    source, mask, limit = data.parts.held_out, None, data.options.read("memory_limit")
-    if data.options.folds is not None:
-        source = data.parts.training
-        seen = member_weights(data.options, source, copies)
-        mask = None if seen is None else ~seen
-    if source is None:
-        return None
-    return Loader(source, batch_size="full", memory_limit=limit or None, member_weight=mask)
+    source, limit = data.parts.judging(copies), data.options.read("memory_limit")
+    return None if source is None else Loader(source, batch_size="full", memory_limit=limit or None)
 
 
 def watched_loss(data: Data) -> Loss | None:

@@ -134,12 +134,16 @@ def values_of(source: Source, column: int, named: str, *, is_text: bool) -> np.n
     """
     found = []
     for index, x, _, _ in passes(source):
-        values = x[:, column].copy()
-        is_gap = np.isnan(values) | (values == NO_TEXT if is_text else False)
-        if is_gap.any():
-            raise ValueError(
-                f"{named}: row {index[np.argmax(is_gap)] + 1:,} has nothing there, and each row "
-                "needs a value. Fill the gap, or split by another column."
-            )
-        found.append(values)
+        found.append(x[:, column].copy())
+        refuse_gaps(index, found[-1], named, is_text=is_text)
     return np.concatenate(found)
+
+
+def refuse_gaps(index: np.ndarray, values: np.ndarray, named: str, *, is_text: bool) -> None:
+    """Raise ValueError that names the first of some rows that has no value to split by."""
+    is_gap = np.isnan(values) | (values == NO_TEXT if is_text else False)
+    if is_gap.any():
+        raise ValueError(
+            f"{named}: row {index[np.argmax(is_gap)] + 1:,} has nothing there, and each row needs a value. "
+            "Fill the gap, or split by another column."
+        )

@@ -206,6 +206,8 @@ class HoldOut:
         Of what is drawn.
     stratified : bool
         Whether rows at random are drawn so that each class has its share in both parts.
+    folds : int or None
+        Folds of the rows that are left, of which each member leaves one out.
     """
 
     part: float
@@ -214,6 +216,7 @@ class HoldOut:
     seed: int = 0
     stratified: bool = False
     test: float = 0.0
+    folds: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -475,7 +478,8 @@ class TrainingOptions(TargetOptions, DeviceOptions):
     folds: int | None = option(
         None,
         NETWORK,
-        "As many members, of which each leaves out one fold of the rows: a cross-validation in one run.",
+        "As many members, of which each leaves out one fold of the rows, drawn so that classes have their "
+        "shares and groups (--group) stay whole: a cross-validation in one run.",
         bound=lambda: Whole(least=2),
         of_model=True,
         noted=True,
@@ -758,7 +762,7 @@ class TrainingOptions(TargetOptions, DeviceOptions):
         """Which rows are held out."""
         by = "group" if self.group else "time" if self.time else "random"
         part, test = 0.0 if self.folds else self.read("validation"), self.test
-        return HoldOut(part, by, self.split_column, self.seed, uses_tables(self), test)
+        return HoldOut(part, by, self.split_column, self.seed, uses_tables(self), test, self.folds)
 
     @property
     def dropout_rates(self) -> tuple[float, ...]:
@@ -818,13 +822,19 @@ class TrainingOptions(TargetOptions, DeviceOptions):
             )
         folds_and = [
             spelled(name)
-            for name in ("members", "bootstrap", "validation", "group", "time")
+            for name in ("members", "bootstrap", "validation")
             if self.folds is not None and getattr(self, name)
         ]
         if folds_and:
             yield (
                 f"{given('folds', self.folds)} makes a member of each fold, which is judged by the rows that "
                 f"it leaves out: leave {' and '.join(folds_and)} out."
+            )
+        elif self.folds is not None and self.time:
+            yield (
+                f"{given('folds', self.folds)} and {spelled('time')}: most members would be judged by rows "
+                f"older than those that they learned from. Leave {spelled('folds')} out, which holds the "
+                "latest rows out."
             )
         elif self.bootstrap and self.members is None:
             yield f"{spelled('bootstrap')}: say how many samples with {given('members', 8)}."

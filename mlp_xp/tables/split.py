@@ -9,6 +9,7 @@ from mlp_xp.rows.order import STORED_ROWS
 from mlp_xp.rows.source import Index, Source, Subset, check_weights, passes
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.files.one_value import name_of_number
+from mlp_xp.tables.folds import Folds, of_groups, of_rows, of_streamed_groups
 from mlp_xp.tables.holding_out import at_random, latest, stratified, values_of, whole_groups
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import MAX_LEVELS, HoldOut
@@ -31,6 +32,8 @@ class Split:
         What is done with the columns.
     class_weight : str
         What training rows weigh: "none" or "balanced".
+    folds : Folds or None
+        Of the rows to train on.
     """
 
     raw_training: Source
@@ -39,19 +42,34 @@ class Split:
     targets: Targets
     class_weight: str = "none"
     raw_test: Source | None = None
+    folds: Folds | None = None
 
     @property
     def training(self) -> Source:
         """The rows to train on, as a network sees them."""
-        raw = self.raw_training
-        weighted = raw if self.class_weight == "none" else ClassWeighted(raw, self.class_weight)
-        return Prepared(weighted, self.inputs, self.targets)
+        return self.training_of(1)
 
-    @property
-    def held_out(self) -> Source | None:
-        """The rows held out, as a network sees them."""
+    def training_of(self, copies: int) -> Source:
+        """The rows to train on, with a weight for each member of so many copies where there are folds."""
+        raw = self.raw_training if self.folds is None else self.folds.for_members(self.raw_training, copies)
+        return self.prepared(raw if self.class_weight == "none" else ClassWeighted(raw, self.class_weight))
+
+    def judging(self, copies: int = 1) -> Source | None:
+        """The rows that a run is judged by, as a network sees them: held out, or left out by each member."""
         raw = self.raw_held_out
-        return None if raw is None else Prepared(raw, self.inputs, self.targets)
+        if self.folds is not None:
+            raw = self.folds.for_members(self.raw_training, copies, left_out=True)
+        return None if raw is None else self.prepared(raw)
+
+    def prepared(self, raw: Source) -> Source:
+        """Raw rows as a network sees them."""
+        return Prepared(raw, self.inputs, self.targets)
+
+    def left_out_by(self, member: int) -> Source:
+        """The raw rows of a member's fold."""
+        if self.folds is None:
+            raise ValueError("there are no folds.")
+        return self.folds.left_out_by(member, self.raw_training)
 
     @property
     def measured(self) -> tuple[str, Source]:
@@ -97,7 +115,7 @@ def split(
     ValueError
         A part has no rows, a target has a single value, there are no classes to weigh.
     """
-    training, held_out, test = _parts(table, hold_out)
+    training, held_out, test, folds = _parts(table, hold_out)
     inputs, targets = measure(
         training,
         table.columns,
@@ -122,7 +140,7 @@ def split(
     coded, held_out, test = (
         None if part is None else recoded(part, table.columns, inputs) for part in (training, held_out, test)
     )
-    return Split(coded or training, held_out, inputs, targets, class_weight, test)
+    return Split(coded or training, held_out, inputs, targets, class_weight, test, folds)
 
 
 def split_for(table: Table, model: TableModel, hold_out: HoldOut, *, class_weight: str = "none") -> Split:
@@ -134,8 +152,8 @@ def split_for(table: Table, model: TableModel, hold_out: HoldOut, *, class_weigh
         A part has no rows, there are no classes to weigh.
     """
     _check_class_weight(table, class_weight)
-    training, held_out, test = _parts(table, hold_out)
-    return Split(training, held_out, model.inputs, model.targets, class_weight, test)
+    training, held_out, test, folds = _parts(table, hold_out)
+    return Split(training, held_out, model.inputs, model.targets, class_weight, test, folds)
 
 
 def _check_class_weight(table: Table, class_weight: str) -> None:
@@ -147,10 +165,10 @@ TEST_SEED = 1_000_003
 """What is added to the seed for the rows to test on: a stream's parts must not follow from each other."""
 
 
-def _parts(table: Table, hold_out: HoldOut) -> tuple[Source, Source | None, Source | None]:
-    """The rows of a table to train on, held out, and to test on; the latter are taken first."""
+def _parts(table: Table, hold_out: HoldOut) -> tuple[Source, Source | None, Source | None, Folds | None]:
+    """The rows of a table to train on, held out, and to test on, which are taken first; and folds."""
     if not hold_out.test:
-        return *_divide(table, hold_out), None
+        return *_divide(table, hold_out), None, _folds(table, hold_out)
     seed = hold_out.seed + TEST_SEED
     rest, test = _divide(table, dataclasses.replace(hold_out, part=hold_out.test, seed=seed), " to test on")
     split_column = table.split_column
@@ -158,7 +176,22 @@ def _parts(table: Table, hold_out: HoldOut) -> tuple[Source, Source | None, Sour
         split_column = (Subset(split_column[0], rest.index), *split_column[1:])
     part = hold_out.part / (1 - hold_out.test)
     others = dataclasses.replace(table, source=rest, split_column=split_column)
-    return *_divide(others, dataclasses.replace(hold_out, part=part)), test
+    return *_divide(others, dataclasses.replace(hold_out, part=part)), test, _folds(others, hold_out)
+
+
+def _folds(table: Table, hold_out: HoldOut) -> Folds | None:
+    """The folds of all rows of a table, where there are to be some."""
+    n, source = hold_out.folds, table.source
+    if n is None:
+        return None
+    if hold_out.by == "random":
+        return of_rows(source, n, hold_out.seed, has_classes=table.levels is not None)
+    by, column, kind = _split_column(table, hold_out)
+    name, is_text = str(hold_out.column), kind == "text"
+    if source.order is not None:
+        return of_streamed_groups(source, column, n, hold_out.seed, name, is_text=is_text)
+    values = values_of(by, column, given(hold_out.by, name), is_text=is_text)
+    return of_groups(values, n, hold_out.seed, name)
 
 
 def _divide(table: Table, hold_out: HoldOut, which: str = " held out") -> tuple[Source, Source | None]:
@@ -189,11 +222,15 @@ def _has_few_classes(table: Table) -> bool:
     return table.levels is not None and table.source.n_rows <= STORED_ROWS
 
 
-def _divide_by(table: Table, hold_out: HoldOut) -> tuple[Index, Index]:
+def _split_column(table: Table, hold_out: HoldOut) -> tuple[Source, int, str]:
     if table.split_column is None or hold_out.column is None:
         raise ValueError(f"{spelled(hold_out.by)}: {table.name} has no column to split by.")
-    source, column, kind = table.split_column
-    name, named = hold_out.column, given(hold_out.by, hold_out.column)
+    return table.split_column
+
+
+def _divide_by(table: Table, hold_out: HoldOut) -> tuple[Index, Index]:
+    source, column, kind = _split_column(table, hold_out)
+    name, named = str(hold_out.column), given(hold_out.by, hold_out.column)
     if hold_out.by == "time" and kind not in ("date", "number"):
         raise ValueError(f"{named}: it holds {kind}, and a time is a date or a number.")
     values = values_of(source, column, named, is_text=kind == "text")

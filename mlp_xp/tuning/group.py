@@ -77,7 +77,7 @@ class Group:
         }
         if not any(map(any, own["dropout"])):
             own["dropout"] = 0.0
-        loader = loader_for(self.data.options, self.data.parts.training, len(given))
+        loader = loader_for(self.data.options, self.data.parts.training_of(len(given)))
         return fit(self.data, model.network, loader, state=self.state, copies=len(given), own=own)
 
     def standings(self) -> dict[int, Standing]:

@@ -1,6 +1,7 @@
 """`mlp-xp train` on tables above the memory limit: from the cache, from a stream, and in batches that fit."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -148,3 +149,18 @@ def test_an_automatic_batch_fits_the_memory_of_a_device(monkeypatch):
         loaders.append(Loader(x, x[:, :1], batch_size="auto"))
         train(Network((3, 256, 1)), loaders[-1]).close()
     assert [(each.batch_bound, each.batch_size) for each in loaders] == [("rows / 32", 128), ("memory", 32)]
+
+
+@pytest.mark.parametrize("more", [(), ("--no-cache",)], ids=["cached", "stream"])
+def test_folds_of_a_table_above_the_memory_limit(run, table, more):
+    arguments = options("y", "--exclude", "w", "--group", "k", "--folds", 2, "--report", "r.html", *more)
+    outcome = run("train", table, *arguments, "--out", "m.safetensors")
+    found = found_in(outcome)
+    assert "600 rows to train on in 2 folds (by group, k)" in outcome.err
+    assert "in each of 2 members" in outcome.err
+    (means, page) = found["cross_validation"], Path("r.html").read_text(encoding="utf-8")
+    # Half of the plane is left out, and a hyperbolic tangent is not what a network goes on with.
+    assert means["r2"]["mean"] < found["metrics"]["r2"]
+    assert means["r2"]["deviation"] > 0
+    assert "left-out folds" in page
+    assert "left-out folds" in run("show", "m.safetensors").out
