@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlp_xp.cli.printing import printable, say, say_over
+from mlp_xp.fast.beside import is_loading
 from mlp_xp.machine import cuda
 from mlp_xp.rows.source import Source, Wrapped
 from mlp_xp.run.epoch import Epoch
@@ -162,6 +163,8 @@ class Tally:
         kind, _, index = self.device.partition(":")
         if kind == "cuda":
             facts.append(f"{cuda.memory_taken(int(index or 0)) / 1e6:,.0f} MB on the GPU")
+        if is_loading() and not self.is_over:
+            facts.append("Numba compiles the steps, once on a machine")
         left = self._left(seconds)
         return facts if left is None else [*facts, f"at most {duration(left)} left"]
 
@@ -181,7 +184,23 @@ class PlainLines(Tally):
         """Start the clock."""
         super().__enter__()
         self._last = self._began
+        self._ended = threading.Event()
+        self.loading = threading.Thread(target=self._look_for_loading, daemon=True)
+        self.loading.start()
         return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Look for nothing any more."""
+        self._ended.set()
+
+    def _look_for_loading(self) -> None:
+        """Print a line once steps may wait: who makes them cannot say it."""
+        while not self._ended.wait(SECONDS_BETWEEN_LINES):
+            if is_loading():
+                self._print()
+                return
 
     def passed(self, n_rows: int) -> None:
         """Print a line in a long epoch."""

@@ -9,16 +9,18 @@ gives differs by rounding. So does, by a little, what different numbers of threa
 """
 
 import contextlib
+import functools
 import itertools
 import os
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mlp_xp.fast import compiled, programs
+from mlp_xp.fast.beside import beside
 from mlp_xp.losses import Loss, SoftmaxCrossEntropy
 from mlp_xp.machine import blas
 from mlp_xp.machine.symbolic import Program
@@ -30,10 +32,11 @@ from mlp_xp.run.rates import Rates
 from mlp_xp.settings.catalogue import known_name
 from mlp_xp.step import Step
 
-PAYS_AFTER = 1.0
+PAYS_AFTER = 0.6
 """Seconds that compiled steps would have saved so far, at which they are turned to. To import Numba and to
-load what it has compiled takes 1 s, to compile it once on a machine 10 s. A run that ends before has lost
-nothing, one that goes on has lost at most as much again."""
+load what it has compiled takes as long, to compile it once on a machine 12 s. A thread begins when half is
+saved, beside steps that go on. A run that ends before has lost nothing, one that goes on has lost at most as
+much again."""
 
 SAVED_PER_STEP, SAVED_PER_NUMBER = 45e-6, 1.3e-9
 """Seconds: what a plain step takes longer than a compiled one, for a network of a few units (4-3-2-1), and
@@ -163,6 +166,10 @@ class CompiledRule:
         return latest[1]
 
 
+Compiled = tuple[CompiledRule | None, Plan | None]
+"""What steps are compiled of: a rule, and a whole step where there is one."""
+
+
 def n_threads() -> int:
     """Threads that a step may be shared out to: as many as the BLAS would use, and cores there are."""
     from mlp_xp.fast.compiled.threads import IS_POSSIBLE
@@ -194,6 +201,7 @@ class CpuStep(Step):
         self.program = program if len(optimizer.rule.state) <= MOST_STATE else None
         self.is_whole_rule = optimizer.groups is None and not schedules_more
         self.rule: CompiledRule | None = None
+        self._loading: Future[Compiled] | None = None
         sizes, parameters = objective.network.layer_sizes, optimizer.parameters
         self.first_compiled = first_compiled_step(sum(sizes[1:]), parameters.size)
         self.plan: Plan | None = None
@@ -212,15 +220,35 @@ class CpuStep(Step):
         return self._make_steps(self.plan, self.rule, rows, batch, rates, divisors)
 
     def _turn(self, number: int) -> bool:
-        """Whether the step of this number is compiled; load what it needs, when it is the first."""
-        if self.rule is None and self.program is not None and number >= self.first_compiled:
-            dtype = self.objective.network.backend.dtype_name
-            if compiled.problem() is None:
-                self.rule = CompiledRule(self.optimizer.rule, self.program, dtype)
-                self.plan = plan_of(self.objective) if self.is_whole_rule else None
-                self.n_threads = n_threads()
-            self.program = None
+        """Whether the step of this number is compiled; what it needs is loaded beside steps before it."""
+        if self.program is not None and number >= self.first_compiled // 2:
+            if self._loading is None:
+                self._loading = beside(functools.partial(self._load, self.program))
+            if number >= self.first_compiled:
+                self.rule, self.plan = self._loading.result()
+                self.n_threads = 1 if self.rule is None else n_threads()
+                self.program = self._loading = None
         return self.rule is not None
+
+    def _load(self, program: Program) -> Compiled:
+        """What compiled steps are told, with all that they call loaded, or compiled once on a machine."""
+        if compiled.problem() is not None:
+            return None, None
+        from mlp_xp.fast.compiled.steps import apply_rule, make_steps, memory_size, parts_for
+        from mlp_xp.fast.compiled.threads import LINE
+
+        dtype = self.objective.network.backend.dtype_name
+        rule = CompiledRule(self.optimizer.rule, program, dtype)
+        plan = plan_of(self.objective) if self.is_whole_rule else None
+        address, numbers, *vectors, n_weights = self._rule(rule, [0.0])
+        apply_rule(address, numbers[0], *vectors, 0, 0, 0)
+        if plan is not None:
+            rows, labels = np.empty((0, 1), dtype=dtype), np.empty((0, 1), dtype=np.int32)
+            arrived, totals, values = np.zeros(LINE, dtype=np.int64), np.zeros(LINE), np.empty((0, 1))
+            memory = np.empty(memory_size(plan.sizes, plan.keeps, parts_for(1, 1, 1), 1), dtype=dtype)
+            told = (*plan, 0.0, address, numbers[:0], *vectors, n_weights, rows, rows, labels, rows)
+            make_steps(0, 1, arrived, totals, *told, 1, np.empty(0), True, memory, values)
+        return rule, plan
 
     def at_once(self, block: Block, first: int, most: int, rates: Rates) -> int:
         """Make the updates of some of a block's batches by one call; return how many were made."""

@@ -228,6 +228,18 @@ def test_memory_is_left_out_where_the_system_does_not_say(monkeypatch, tmp_path)
     assert live.Tally(3, n_rows=10).facts() == ["0 rows/s"]
 
 
+def test_numba_that_compiles_is_said(capsys, clock, monkeypatch):
+    monkeypatch.setattr(live, "is_loading", lambda: True)
+    monkeypatch.setattr(live, "SECONDS_BETWEEN_LINES", 0.0)
+    bar = live.Tally(3, n_rows=10)
+    assert bar.facts()[-1] == "Numba compiles the steps, once on a machine"
+    bar.show(epoch(3, "reached 3 epochs"))
+    assert "Numba" not in " ".join(bar.facts())
+    with live.PlainLines(3, n_rows=10) as bar:
+        bar.loading.join(60)  # nobody shows an epoch: whoever makes the steps waits
+    assert lines(capsys) == ["epoch 0/3  0 rows/s  1,234 MB  Numba compiles the steps, once on a machine"]
+
+
 def test_what_suits_the_place(capsys):
     assert type(live.progress(3, 10, None, quiet=True)) is live.Tally
     assert type(live.progress(3, 10, None, quiet=False)) is live.PlainLines

@@ -16,6 +16,7 @@ from arrays import host, readonly
 from mlp_xp import epoch_losses
 from mlp_xp.activations import ACTIVATIONS
 from mlp_xp.fast import compiled, describe, on_cpu
+from mlp_xp.fast.beside import is_loading
 from mlp_xp.fast.on_cpu import CompiledRule, CpuStep, first_compiled_step, plan_of
 from mlp_xp.fast.programs import of_rule
 from mlp_xp.history import History
@@ -30,6 +31,8 @@ from mlp_xp.run.rates import Rates
 from mlp_xp.saved.checkpoint import Checkpoints, Interruption
 from mlp_xp.schedules import Constant
 from mlp_xp.training import train
+
+PAYS_AFTER = on_cpu.PAYS_AFTER
 
 pytestmark = pytest.mark.needs("numba", "scipy")
 
@@ -429,10 +432,10 @@ def test_what_a_plan_covers():
 
 
 def test_steps_are_compiled_once_that_has_paid(monkeypatch):
-    monkeypatch.setattr(on_cpu, "PAYS_AFTER", 1.0)
+    monkeypatch.setattr(on_cpu, "PAYS_AFTER", PAYS_AFTER)  # what `calls` has made nothing
     small, wide = first_compiled_step(6, 29), first_compiled_step(4106, 6_300_000)
-    assert 10_000 < small < 100_000
-    assert 50 < wide < 500
+    assert 5_000 < small < 20_000
+    assert 30 < wide < 200
 
 
 @pytest.fixture
@@ -446,6 +449,40 @@ def test_a_run_turns_at_a_step_and_not_before(from_step_7, calls):
     assert not calls
     check_close(max_epochs=4)
     assert calls == [3, 5, 5]  # the rest of the second epoch, then whole blocks
+
+
+def test_what_is_compiled_is_loaded_beside_the_steps_before(from_step_7, monkeypatch):
+    """A thread begins after half of them; steps go on without it, and the first compiled one waits for it."""
+    began, may_end, load = [], threading.Event(), CpuStep._load
+
+    def slow(self, program):
+        began.append(threading.current_thread() is threading.main_thread())
+        assert may_end.wait(60)
+        return load(self, program)
+
+    monkeypatch.setattr(CpuStep, "_load", slow)
+    x, y, _ = rows("squared_error")
+    loads = []
+
+    class Watch:
+        def after_step(self, training):
+            loads.append(is_loading())
+            if training.history.step == 7:
+                may_end.set()
+
+        def after_epoch(self, training):
+            """Nothing."""
+
+    list(train(Network((4, 5, 1), seed=1), Loader(x, y, batch_size=BATCH), max_epochs=3, checkpoints=Watch()))
+    assert began == [False]
+    assert loads[:7] == [False] * 3 + [True] * 4
+
+
+def test_what_goes_wrong_while_it_is_loaded_is_raised(from_step_7, monkeypatch):
+    monkeypatch.setattr(CpuStep, "_load", lambda self, program: 1 // 0)
+    x, y, _ = rows("squared_error")
+    with pytest.raises(ZeroDivisionError):
+        list(train(Network((4, 5, 1), seed=1), Loader(x, y, batch_size=BATCH), max_epochs=3))
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3])
