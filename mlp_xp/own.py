@@ -1,7 +1,7 @@
 """Pieces of a user's own: objects with the methods of a catalogue's, or functions; checked when given.
 
     loss          a pair (value, derivative) of functions of (z, y), for each output; or a `losses.Loss`
-    optimizer     an `optimizers.Rule`, or any object with `state` and `update`
+    optimizer     an `optimizers.Rule`, an object with `update` and `state`, or a function that needs no state
     schedule      a function of the history
     regularizer   a pair (value, derivative) of functions of w, for each weight; or an object with `value` and
                   `add_gradient`
@@ -11,9 +11,10 @@
 They run as they are written: compiled steps and fused kernels know the catalogues alone.
 """
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
@@ -42,10 +43,19 @@ def resolve(kind: str, names: Mapping[str, type[Thing]], given: object) -> Thing
     TypeError
         `given` is none of these.
     """
-    is_named = isinstance(given, (str, Mapping, type, *names.values()))
-    make = next((make for last, make in MAKERS.items() if kind.endswith(last)), None)
-    own = None if is_named or make is None else make(given)
-    return catalogue.resolve(kind, names, given) if own is None else own
+    maker = next((maker for last, maker in MAKERS.items() if kind.endswith(last)), None)
+    is_class = isinstance(given, type)
+    is_known = given in names.values() if is_class else isinstance(given, (str, Mapping, *names.values()))
+    if maker is None or is_known:
+        return catalogue.resolve(kind, names, given)
+    make, form = maker
+    own = None if is_class else make(given)
+    if own is None:
+        raise TypeError(
+            f"{kind}={given!r} must be a name or an instance of a known {kind}, or your own: {form}."
+            f"{' It is a class: give an instance.' * is_class} Known: {', '.join(sorted(names))}."
+        )
+    return own
 
 
 def find(
@@ -62,6 +72,17 @@ def find(
 def name_of(thing: object) -> str:
     """What a message calls it."""
     return str(getattr(thing, "__name__", type(thing).__name__))
+
+
+@contextlib.contextmanager
+def _tried(what: str, form: str) -> Iterator[None]:
+    """Say of an error inside a user's own code how it is called."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except Exception as error:
+        raise TypeError(f"{what} is called as {form}, and raised {type(error).__name__}: {error}") from error
 
 
 def _is_pair(given: object) -> TypeGuard[tuple[Callable[..., Any], Callable[..., Any]]]:
@@ -86,11 +107,12 @@ class OwnRule(Rule):
     """An object with `state` and `update` that knows nothing of `Rule`."""
 
     def __init__(self, given: Any) -> None:
-        self.given, self.state = given, given.state
+        self.of_step = getattr(given, "update", given)
+        self.state = tuple(getattr(given, "state", ()))
 
     def update(self, xp: Namespace, t: int, rate: float, p: Array, g: Array, **state: Array) -> None:
         """One step."""
-        self.given.update(xp, t, rate, p, g, **state)
+        self.of_step(xp, t, rate, p, g, **state)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +160,16 @@ class OwnInitializer:
 def _loss(given: object) -> Loss | None:
     if _is_pair(given):
         given = OwnLoss(*given)
+        z, y = np.random.default_rng(0).normal(size=(2, 4, 3))
+        for role, function in (("value", given.value), ("derivative", given.derivative)):
+            what = f"the {role} {name_of(function)} of a loss"
+            with _tried(what, f"{name_of(function)}(z, y)"):
+                shape = np.shape(function(z.copy(), y))
+            if shape != z.shape:
+                raise ValueError(
+                    f"{what} must be one for each output, of shape {z.shape} for z and targets of that "
+                    f"shape: got {shape}. Sums over outputs and means over rows are taken by the training."
+                )
     if not isinstance(given, Loss):
         return None
     check_loss(given)
@@ -194,10 +226,15 @@ def _compare(where: str, given: float, forward: float, backward: float) -> None:
 
 
 def _rule(given: Any) -> Rule | None:
-    if not callable(getattr(given, "update", None)) or not isinstance(getattr(given, "state", None), tuple):
+    if not callable(getattr(given, "update", given)):
         return None
     rule = given if isinstance(given, Rule) else OwnRule(given)
-    check_rule(rule, name_of(given))
+    name = name_of(given)
+    call = f"{name}.update" if hasattr(given, "update") else name
+    with _tried(
+        f"the update rule {name}", f"{call}({', '.join(('xp', 't', 'rate', 'p', 'g', *rule.state))})"
+    ):
+        check_rule(rule, name)
     return rule
 
 
@@ -243,7 +280,8 @@ def _schedule(given: object) -> Schedule | None:
     for history.step in range(50):
         if history.step and history.step % 10 == 0:
             history.train_losses.append(1.0 / history.step)
-        factor = schedule(history)
+        with _tried(f"the schedule {name_of(given)}", f"{name_of(given)}(history)"):
+            factor = schedule(history)
         if not (math.isfinite(factor) and factor > 0):
             raise ValueError(
                 f"the schedule {name_of(given)} gives {factor!r} at step {history.step} of 5 epochs of 10 "
@@ -278,7 +316,8 @@ def _initializer(given: Any) -> Initializer | None:
         return None
     initializer = given if has_both else OwnInitializer(given)
     for role, shape in (("weights", (3, 2)), ("biases", (2,))):
-        drawn = np.asarray(getattr(initializer, role)(np.random.default_rng(0), 0, 3, 2))
+        with _tried(f"the initializer {name_of(given)}", f"{name_of(given)}(generator, layer, n_in, n_out)"):
+            drawn = np.asarray(getattr(initializer, role)(np.random.default_rng(0), 0, 3, 2))
         if drawn.shape != shape or drawn.dtype.kind not in "fiu" or not np.isfinite(drawn).all():
             raise ValueError(
                 f"the initializer {name_of(given)} must give finite {role} of shape {shape} for 3 inputs and "
@@ -287,10 +326,11 @@ def _initializer(given: Any) -> Initializer | None:
     return initializer
 
 
-MAKERS: dict[str, Callable[[Any], Any]] = {
-    "loss": _loss,
-    "optimizer": _rule,
-    "schedule": _schedule,
-    "regularizer": _regularizer,
-    "initializer": _initializer,
+MAKERS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "loss": (_loss, "a pair (value, derivative) of functions of (z, y)"),
+    "optimizer": (_rule, "an object with update(xp, t, rate, p, g, **state) and state, or such a function"),
+    "schedule": (_schedule, "a function of the history"),
+    "regularizer": (_regularizer, "a pair (value, derivative) of functions of w"),
+    "initializer": (_initializer, "a function (generator, layer, n_in, n_out)"),
 }
+"""What makes a piece of a user's own, None where it is none, and what it may be."""

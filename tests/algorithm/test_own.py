@@ -80,6 +80,21 @@ def test_an_own_piece_trains_as_that_of_the_catalogue(own, known, way):
     assert found[1] == pytest.approx(expected[1], rel=1e-12)
 
 
+class ListOfState(OwnSgd):
+    def __init__(self):
+        self.state = ["last"]
+
+
+class WithoutState:
+    def update(self, xp, t, rate, p, g):
+        p -= rate * g
+
+
+@pytest.mark.parametrize("own", [ListOfState(), WithoutState(), WithoutState().update])
+def test_a_rule_may_be_a_function_or_name_its_state_in_a_list(own):
+    np.testing.assert_array_equal(trained(optimizer=own)[0], trained(optimizer="sgd")[0])
+
+
 def test_a_loss_that_is_an_object():
     assert trained(loss=Cubed(), learning_rate=0.02)[1] < trained(loss=Cubed(), learning_rate=1e-5)[1]
 
@@ -141,6 +156,32 @@ class WrongRidge(Ridge):
 )
 def test_what_does_not_do_what_it_says_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
+        trained(**options)
+
+
+def row_sums(z, y):
+    return ((z - y) ** 2).sum(axis=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"loss": (row_sums, slope_of_squared)}, ValueError, r"row_sums of a loss must be .* got \(4,\)"),
+        ({"loss": (squared, lambda z, y: 2 * np.mean(z - y))}, ValueError, r"<lambda> of a loss .* got \(\)"),
+        ({"loss": (lambda z: z, squared)}, TypeError, r"is called as <lambda>\(z, y\), and raised TypeError"),
+        ({"loss": squared}, TypeError, r"or your own: a pair \(value, derivative\) of functions of \(z, y\)"),
+        ({"optimizer": OwnSgd}, TypeError, "It is a class: give an instance"),
+        ({"optimizer": lambda p, g: p}, TypeError, r"is called as <lambda>\(xp, t, rate, p, g\), and raised"),
+        ({"schedule": lambda step: 1 / (1 + step)}, TypeError, r"called as <lambda>\(history\), and raised"),
+        (
+            {"start": lambda shape: np.ones(shape)},
+            TypeError,
+            r"\(generator, layer, n_in, n_out\), and",
+        ),
+    ],
+)
+def test_what_is_called_in_another_way_is_said(options, error, message):
+    with pytest.raises(error, match=message):
         trained(**options)
 
 
