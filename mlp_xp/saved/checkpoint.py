@@ -33,8 +33,8 @@ from mlp_xp.settings import checks
 from mlp_xp.settings.interval import Interval
 from mlp_xp.settings.spelling import spelled
 
-FORMAT = 1
-"""The version of a checkpoint's layout."""
+FORMAT = 2
+"""The version of a checkpoint's layout; in format 1 losses are among the numbers."""
 
 KEPT = 3
 """Checkpoints that stay in the folder; older ones are deleted."""
@@ -359,9 +359,11 @@ def encode(state: TrainingState, configuration: Mapping[str, Any], data: str | N
     bits = {name: state.arrays[name].view(np.uint8) for name in ("parameters", *ALIKE)}
     same = [name for name in ALIKE if np.array_equal(bits[name], bits["parameters"])]
     arrays = {name: array for name, array in state.arrays.items() if name not in same}
+    numbers, losses = _without_losses(state.numbers)
+    arrays |= losses
     document = {
         "format": FORMAT,
-        "numbers": state.numbers,
+        "numbers": numbers,
         "where": state.where,
         "same": same,
         "configuration": configuration,
@@ -390,12 +392,41 @@ def decode(content: bytes) -> tuple[TrainingState, dict[str, Any], str | None]:
         document = json.loads(text)
         if document["format"] > FORMAT:
             raise ValueError(f"its format {document['format']} is newer than this mlp_xp's {FORMAT}")
+        if document["format"] > 1:
+            _put_losses_back(document["numbers"], arrays)
         arrays |= {name: arrays["parameters"].copy() for name in ALIKE if name in document["same"]}
         state = TrainingState(arrays, document["numbers"], document["where"])
         checks.refuse([_problem(state, document["configuration"], document["data"])])
     except (safetensors.SafetensorError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
     return state, document["configuration"], document["data"]
+
+
+def _without_losses(numbers: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Numbers without the losses of epochs, and these as vectors.
+
+    Written as text, those of 20,000 epochs would take 25 ms; as vectors they take 1.
+    """
+    numbers = dict(numbers)
+    if "members" in numbers:
+        numbers["members"] = [dict(member) for member in numbers["members"]]
+    return numbers, {
+        name: np.array(history.pop(field), dtype=np.float64)
+        for name, history, field in _places_of_losses(numbers)
+    }
+
+
+def _put_losses_back(numbers: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Undo `_without_losses`."""
+    for name, history, field in _places_of_losses(numbers):
+        history[field] = arrays.pop(name).tolist()
+
+
+def _places_of_losses(numbers: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    """Yield each vector of losses: its name, the past that it belongs to, and as what."""
+    for n, history in enumerate([numbers, *numbers.get("members", ())]):
+        for field in LOSSES:
+            yield f"{field}.{n}", history, field
 
 
 def is_finite(state: TrainingState) -> bool:
@@ -474,6 +505,9 @@ NUMBERS: dict[str, Callable[[Any], bool]] = {
     "last_rate": lambda value: _real(value) and value >= 0,
 }
 """Which values the numbers of a state can have: a history's, and those of optimizer and rate."""
+
+LOSSES = ("train_losses", "validation_losses")
+"""What a history has for each of its epochs."""
 
 ALIKE = ("last_good", "best")
 """Vectors that often are the parameters: at the end of an epoch."""

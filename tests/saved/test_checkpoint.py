@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -349,7 +350,7 @@ def test_a_run_that_diverges_takes_no_good_checkpoint_with_it(device, tmp_path):
         ({"step": -1}, "step can not be -1"),
         ({"step": 10**9}, "at step 1000000000 after 1 epochs of 5"),
         ({"step": True}, "step can not be True"),
-        ({"train_losses": "x"}, "train_losses can not be x"),
+        ({"train_losses": [[1.0]]}, r"train_losses can not be \[\[1.0\]\]"),
         ({"train_losses": [float("nan")]}, "train_losses"),
         ({"validation_losses": [1.0, 2.0]}, "do not fit 1 epochs"),
         ({"best_epoch": 2}, "do not fit 1 epochs"),
@@ -364,6 +365,45 @@ def test_a_checkpoint_that_lies_with_the_right_checksum(changed, said, rows, dev
     decode(encode(state, {}, None))
     with pytest.raises(ValueError, match=said):
         decode(encode(dataclasses.replace(state, numbers=state.numbers | changed), {}, None))
+
+
+def test_an_epoch_adds_its_losses_as_two_numbers(rows, device):
+    network, loader, options = start(rows, device)
+    state = next(train(network, loader, **options)).state()
+
+    def size(n_epochs):
+        losses = np.random.default_rng(0).normal(size=n_epochs).tolist()
+        numbers = {"train_losses": losses, "validation_losses": losses}
+        return len(encode(dataclasses.replace(state, numbers=state.numbers | numbers), {}, None))
+
+    assert size(20_000) - size(10_000) <= 10_000 * 2 * 8 + 32
+
+
+FILES = Path(__file__).parent / "checkpoints"
+
+
+@pytest.mark.parametrize(
+    ("name", "more"), [("format_1", {}), ("format_1_members", {"members": 2})], ids=["one", "members"]
+)
+def test_a_checkpoint_of_format_1_is_gone_on_with(name, more):
+    x = np.linspace(-1, 1, 40).reshape(20, 2)
+    y = x[:, :1] * x[:, 1:]
+
+    def run(state):
+        network = Network((2, 3, 1), seed=1, dtype="float64", **more)
+        held_out = Loader(x[15:], y[15:], batch_size="full")
+        options = {"validation": held_out, "max_epochs": 6, "learning_rate": 0.01}
+        loader = Loader(x[:15], y[:15], batch_size=5, seed=2)
+        *_, last = train(network, loader, state=state, way="plain", **options)
+        return last.training.history, network.parameters.to_host()
+
+    state, _, _ = decode((FILES / f"{name}.safetensors").read_bytes())
+    assert len(state.numbers["train_losses"]) == 4
+    (undisturbed, expected), (resumed, found) = run(None), run(state)
+    # Written by another machine perhaps, whose BLAS rounds otherwise.
+    np.testing.assert_allclose(resumed.train_losses, undisturbed.train_losses, rtol=1e-9)
+    np.testing.assert_allclose(resumed.validation_losses, undisturbed.validation_losses, rtol=1e-9)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
 def test_with_other_batches_the_epoch_under_way_begins_anew(rows, device, tmp_path):

@@ -87,6 +87,6 @@ def test_a_checkpoint_whose_members_are_none_is_refused(wrong):
     given = network(1)
     state = next(iter(train(given, Loader(X, X[:, :1]), max_epochs=3))).state()
     members = state.numbers["members"]
-    state.numbers["members"] = [{**members[0], **wrong}, *members[1:]] if wrong else 3
+    state.numbers["members"] = [{**members[0], **wrong}, *members[1:]] if wrong else []
     with pytest.raises(ValueError, match="members"):
         decode(encode(state, {}, None))
