@@ -7,7 +7,18 @@ import sys
 from bench.harness import measure, results
 
 ON_ANY_DEVICE = ("memoisation", "activations", "batch_size", "checkpoints", "tables")
-ON_THE_CPU = ("steps", "epochs", "predict", "estimators", "growth", "loader", "streaming", "scaling")
+ON_THE_CPU = (
+    "steps",
+    "epochs",
+    "predict",
+    "estimators",
+    "growth",
+    "loader",
+    "streaming",
+    "scaling",
+    "threads",
+    "turning",
+)
 ON_A_GPU = ("gpu",)
 
 

@@ -5,10 +5,11 @@ import math
 
 import pytest
 
-from bench import epochs, growth, predict, steps
+from bench import epochs, growth, predict, steps, threads, turning
 from bench.harness import measure
 from bench.peers import epoch as epoch_peers
 from bench.peers import predict as predict_peers
+from mlp_xp.fast import on_cpu
 
 
 def test_fast_steps_have_ratios_of_their_own():
@@ -80,7 +81,26 @@ def test_the_law_for_batches_goes_through_the_first_and_the_last():
     assert law == pytest.approx([each / seconds[0] for each in seconds])
 
 
-@pytest.mark.parametrize("module", [epochs, predict, growth])
+def test_threads_are_chosen_alone_and_beside_busy_processes(draws):
+    result = threads.answer(quick=True, device="cpu")
+    assert set(result.column("beside")) == {"nothing", "2 busy processes"}
+    for row in result.rows:
+        assert row["mlp_xp ÷ best"] >= 1
+        assert (row["all cores"] is None) == (row["steps"] == "compiled")
+    draws(threads, result)
+
+
+@pytest.mark.needs("numba", "scipy")
+def test_where_compiled_steps_pay(in_this_process, draws):
+    result = turning.answer(quick=True, device="cpu")
+    for row in result.rows:
+        assert row["saved"] == pytest.approx(row["plain"] - row["compiled"])
+        assert row["compiled from step"] * row["taken to be saved"] == pytest.approx(1e6 * on_cpu.PAYS_AFTER)
+    assert result.curves["loading (s)"] > 0
+    draws(turning, result)
+
+
+@pytest.mark.parametrize("module", [epochs, predict, growth, threads, turning])
 def test_they_are_for_the_cpu(module):
     with pytest.raises(ValueError, match="CPU only"):
         module.answer(quick=True, device="cuda")
