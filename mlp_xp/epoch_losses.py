@@ -182,7 +182,7 @@ class EpochLosses:
     def steps(self) -> list[tuple[float, float, float]]:
         """Σ s_i L_i, λ R(w) and Σ s_i of each step since `start`."""
         self._values.flush()
-        return _terms(self._values.read, self._steps_of_values, self._divisors, self.has_penalty)
+        return terms(self._values.read, self._steps_of_values, self._divisors, self.has_penalty)
 
     def first_failure(self) -> int | None:
         """The first step since `start` (from 0) with a value that is not finite; None if all are."""
@@ -225,21 +225,21 @@ def objective_of(
         if takes_mean:
             divisor = math.fsum(divisors)
             return math.fsum(values) / divisor if divisor else 0.0
-        losses, penalties, weights = zip(*_terms(values, steps, divisors, has_penalty), strict=True)
+        losses, penalties, weights = zip(*terms(values, steps, divisors, has_penalty), strict=True)
         return math.fsum(losses) + math.fsum(penalties) / max(1, sum(map(bool, weights)))
     except OverflowError:  # each is finite, their sum is not
         return math.inf
 
 
-def _terms(
+def terms(
     values: Sequence[float], steps: Sequence[int], divisors: Sequence[float], has_penalty: bool
 ) -> list[tuple[float, float, float]]:
     """Σ s_i L_i, λ R(w) and Σ s_i of each step."""
     of_steps: list[list[float]] = [[] for _ in divisors]
     for step, value in zip(steps, values, strict=True):
         of_steps[step].append(value)
-    terms = []
+    found = []
     for of_step, divisor in zip(of_steps, divisors, strict=True):
         penalty = of_step.pop() if has_penalty and divisor else 0.0
-        terms.append((sum(of_step), penalty, divisor))
-    return terms
+        found.append((sum(of_step), penalty, divisor))
+    return found

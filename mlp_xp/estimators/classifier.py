@@ -102,6 +102,10 @@ class MLPClassifier(ClassifierMixin, Learner):
         Called after every epoch with its `Progress` (number, loss, validation_loss, validation_score,
         learning_rate, seconds, snapshot()); returning True stops. scikit-learn's own callbacks go to
         `set_callbacks`.
+    members : int or None
+        Networks that start differently, are trained at once on the same batches, and predict their mean: of
+        probabilities, or of numbers. Losses are their means, the score is that of their mean, and they end
+        together. The arrays of `coefs_` and `intercepts_` have an axis of members first.
 
     Attributes
     ----------
@@ -225,21 +229,31 @@ class MLPClassifier(ClassifierMixin, Learner):
         found = labels.decode(labels.numbers(self._finite_outputs(X)))
         return home.send(found) if isinstance(found, np.ndarray) else found
 
-    def predict_proba(self, X: ArrayLike) -> Array:
+    def predict_proba(self, X: ArrayLike, *, return_std: bool = False) -> Any:
         """Probabilities of the classes.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             The input data.
+        return_std : bool
+            Whether also the standard deviation over the members is given; 0 without members.
 
         Returns
         -------
         array of shape (n_samples, n_classes), or list of them
             In the order of `classes_`; for an indicator matrix the probability of each label; for several
-            columns of classes one array a column.
+            columns of classes one array a column. With return_std two of them.
         """
-        return self._probabilities(X, "predict_proba", lambda p: p)
+        if not return_std:
+            return self._probabilities(X, "predict_proba", lambda p: p)
+        X, home = self._input(X, "predict_proba")
+        each = [self._of_classes(output) for output in self._finite_outputs(X, members="all")]
+        columns = list(zip(*each, strict=True)) if isinstance(each[0], list) else [each]
+        means, deviations = (
+            [home.send(of(column, axis=0)) for column in columns] for of in (np.mean, np.std)
+        )
+        return (means, deviations) if isinstance(each[0], list) else (means[0], deviations[0])
 
     def predict_log_proba(self, X: ArrayLike) -> Array:
         """Logarithms of `predict_proba`.
@@ -257,14 +271,18 @@ class MLPClassifier(ClassifierMixin, Learner):
 
     def _probabilities(self, X: ArrayLike, method: str, change: Callable[[np.ndarray], np.ndarray]) -> Array:
         X, home = self._input(X, method)
-        output = self._finite_outputs(X)
+        found = self._of_classes(self._finite_outputs(X))
+        if isinstance(found, list):
+            return [home.send(change(each)) for each in found]
+        return home.send(change(found))
+
+    def _of_classes(self, output: np.ndarray) -> np.ndarray | list[np.ndarray]:
+        """The probabilities that a network's outputs are, of each column of classes."""
         if self._labels.kind == "multioutput":
-            return [home.send(change(each.copy())) for each in self._labels.split(output)]
+            return [each.copy() for each in self._labels.split(output)]
         if self._labels.kind == "binary" and len(self.classes_) == 1:
-            output = np.ones_like(output)
-        elif self._labels.kind == "binary":
-            output = np.column_stack([1 - output, output])
-        return home.send(change(output))
+            return np.ones_like(output)
+        return np.column_stack([1 - output, output]) if self._labels.kind == "binary" else output
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike = None) -> float:
         """The fraction of rows that are predicted right, in all columns of y.

@@ -25,12 +25,15 @@ from mlp_xp.estimators.numeric import refuse_dates, refuse_texts
 from mlp_xp.estimators.parameters import hidden_activations
 from mlp_xp.estimators.perceptron import Perceptron
 from mlp_xp.estimators.saved import HISTORY
+from mlp_xp.estimators.together import Together, set_weights
 from mlp_xp.estimators.training import Continuation, FitMonitor, Validation, epoch_loss
 from mlp_xp.history import History
-from mlp_xp.initializers import INITIALIZERS, Given, Initializer
+from mlp_xp.initializers import INITIALIZERS, Initializer, Zeros
 from mlp_xp.machine.array_api import Array, ArrayLike, to_host
 from mlp_xp.machine.data_parallel import Ranks, world
-from mlp_xp.network import Network
+from mlp_xp.members.given import dropout_of
+from mlp_xp.members.step import MemberObjective
+from mlp_xp.network import Network, seeds_of
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import LBFGS, Optimizer
 from mlp_xp.rows.loader import Loader
@@ -253,14 +256,9 @@ class Fit:
         """A network with new weights, of an estimator that forgets what it knew."""
         e, n_hidden = self.e, len(layer_sizes) - 2
         hidden = hidden_activations(e.activation, n_hidden)
-        initializer: Initializer
-        seed = 0
-        if start.weights is not None:
-            initializer = Given(start.weights, start.biases)
-        elif e.initializer is None:
-            all_of_them = hidden or hidden_activations(e.activation)
-            initializer = draw_weights(self.random_state, layer_sizes, all_of_them)
-        else:
+        initializer: Initializer = Zeros()
+        seed, is_drawn = 0, start.weights is None and e.initializer is None
+        if start.weights is None and e.initializer is not None:
             initializer = own.resolve("initializer", INITIALIZERS, e.initializer)
             seed = int(self.random_state.randint(2**31))
         network = Network(
@@ -270,7 +268,13 @@ class Fit:
             device=e.device_,
             dtype=self.dtype,
             seed=seed,
+            members=e.members,
         )
+        if start.weights is not None:
+            set_weights(network.parameters, start.weights, start.biases)
+        for parameters in network.parameters.each() if is_drawn else ():
+            drawn = draw_weights(self.random_state, layer_sizes, hidden or hidden_activations(e.activation))
+            set_weights(parameters, drawn.layer_weights, drawn.layer_biases)
         network.output = e._link()
         e.n_iter_, e.t_, e.n_layers_, e.out_activation_ = 0, 0, len(layer_sizes), e._out_activation()
         for name in ("_training", *HISTORY):
@@ -280,6 +284,11 @@ class Fit:
     def _network_again(self, layer_sizes: list[int], start: Start) -> Network:
         """A copy of the network as it is, with a user's weights if there are any."""
         known = self.e._network_now()
+        if known.members != self.e.members:
+            raise ValueError(
+                f"warm_start and partial_fit go on with a network of members={known.members!r}, not of "
+                f"members={self.e.members!r}."
+            )
         if list(known.layer_sizes) != layer_sizes:
             raise ValueError(
                 f"warm_start and partial_fit go on with a network of layer sizes {known.layer_sizes}, but "
@@ -290,10 +299,7 @@ class Fit:
         network.parameters = known.parameters.zeros_like()
         network.parameters.flat[...] = known.parameters.flat
         if start.weights is not None:
-            given, none = Given(start.weights, start.biases), np.random.default_rng()
-            for layer, weights in enumerate(network.parameters.weights):
-                drawn = (given.weights, given.biases)
-                network.parameters.set_layer(layer, *(draw(none, layer, *weights.shape) for draw in drawn))
+            set_weights(network.parameters, start.weights, start.biases)
         return network
 
     def _descend(self, network: Network, data: Rows, validation: Rows | None, given: Loader | None) -> None:
@@ -305,10 +311,13 @@ class Fit:
         loader = self._loader(past, data, source, given)
         self._start_history(validated=validation is not None)
         loss, penalty = e._loss(self.dtype), e._regularizer()
-        objective = Objective(network, loss, penalty, past.dropout, ranks=self.ranks)
+        objective_of, descent = (
+            (Objective, Descent) if network.members is None else (MemberObjective, Together)
+        )
+        objective = objective_of(network, loss, penalty, past.dropout, ranks=self.ranks)
         past.rates.history.steps_per_epoch, past.rates.history.seconds = loader.steps_per_epoch, 0.0
         loss_of = functools.partial(epoch_loss, loader=loader, scale=e._loss_scale())
-        method = Descent(clip_norm=e.clip_norm, loss_of=loss_of)
+        method = descent(clip_norm=e.clip_norm, loss_of=loss_of)
         training = Training(objective, loader, past.optimizer(network.parameters), past.rates, method)
         monitor = FitMonitor(e, training, self._validation(network, validation))
         monitor.found_best = self.first or self.going_on  # so far it is where this call began
@@ -341,7 +350,10 @@ class Fit:
         rates = Rates(float(e.learning_rate_init), e._schedule(), history)
         # Nothing is drawn without dropout, so that the order is scikit-learn's.
         seed = int(self.random_state.randint(2**31)) if np.any(e.dropout) else 0
-        return Continuation(e._rule(), rates, resolve_dropout(e.dropout, network.n_layers - 1, seed))
+        n_hidden, seeds = network.n_layers - 1, seeds_of(seed, network.members)
+        masks = [resolve_dropout(e.dropout, n_hidden, each) for each in seeds]
+        dropout = masks[0] if network.members is None else dropout_of(masks, n_hidden, seeds)
+        return Continuation(e._rule(), rates, dropout)
 
     def _split(self, past: Continuation, data: Rows) -> tuple[np.ndarray, np.ndarray]:
         """The rows to train on, and those to hold out."""

@@ -41,8 +41,9 @@ CONSTRAINTS: dict[str, list[object]] = {
     "epsilon": [Interval(Real, 0, None, closed="neither")],
     "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
     "max_fun": [Interval(Integral, 1, None, closed="left")],
+    "members": [Interval(Integral, 1, None, closed="left"), None],
 }
-"""The parameters that have scikit-learn's values alone."""
+"""The parameters that are checked as scikit-learn checks its own."""
 
 SCHEDULES_OF_SKLEARN = ("constant", "invscaling", "adaptive")
 
@@ -85,6 +86,7 @@ class Parameters(BaseEstimator):
     scoring: str | Callable[..., float] | None = None
     time_budget: float | None = None
     callback: Callable[..., object] | None = None
+    members: int | None = None
 
     _parameter_constraints: ClassVar = CONSTRAINTS
 
@@ -151,9 +153,13 @@ class Parameters(BaseEstimator):
 
     def _lbfgs_problem(self) -> str | None:
         """L-BFGS works on the objective over all rows, the same in each iteration."""
-        if self.solver != "lbfgs" or not (np.any(self.dropout) or self.clip_norm is not None):
+        more = np.any(self.dropout) or self.clip_norm is not None or self.members is not None
+        if self.solver != "lbfgs" or not more:
             return None
-        return "solver='lbfgs' works on all rows at once: it needs dropout=0 and clip_norm=None."
+        return (
+            "solver='lbfgs' works on all rows at once, for one network: it needs dropout=0, clip_norm=None "
+            "and members=None."
+        )
 
     def _goes_on(self) -> bool:
         """Whether fits go on where the last one ended."""

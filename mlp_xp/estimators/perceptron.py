@@ -17,8 +17,8 @@ from mlp_xp.estimators.numeric import refuse_dates, refuse_non_finite, refuse_ov
 from mlp_xp.estimators.parameters import Parameters, hidden_activations
 from mlp_xp.estimators.rows import dense_pieces
 from mlp_xp.estimators.saved import description_of
+from mlp_xp.estimators.together import set_weights
 from mlp_xp.forward import Memo, forward
-from mlp_xp.initializers import Given
 from mlp_xp.machine.array_api import DTYPES, Array, ArrayLike, Backend, to_host
 from mlp_xp.network import Network
 from mlp_xp.rows.device_arrays import ResidentSource
@@ -112,12 +112,14 @@ class Perceptron(CallbackSupport, Parameters):
         biases = [np.asarray(on_host(each)) for each in self.intercepts_]
         found = weights[0].dtype.name
         network = Network(
-            [weights[0].shape[0], *(each.shape[1] for each in weights)],
+            [weights[0].shape[-2], *(each.shape[-1] for each in weights)],
             activation=hidden_activations(self.activation, len(weights) - 1),
-            initializer=Given(weights, biases),
+            initializer="zeros",
             device=vars(self).get("device_", "cpu"),
             dtype=found if found in DTYPES else "float64",
+            members=len(weights[0]) if weights[0].ndim == 3 else None,
         )
+        set_weights(network.parameters, weights, biases)
         network.output = self._link()
         self._publish(network)
 
@@ -157,22 +159,24 @@ class Perceptron(CallbackSupport, Parameters):
         with np.errstate(over="ignore", invalid="ignore"):
             return bool(np.isfinite(X.sum()))
 
-    def _outputs(self, X: ArrayLike) -> np.ndarray:
-        """The network's output after its link, (n_rows, n_outputs), on the host."""
+    def _outputs(self, X: ArrayLike, members: str = "mean") -> np.ndarray:
+        """The network's output after its link, (n_rows, n_outputs), or of all members, on the host."""
         network = self._network_now()
         refuse_overflow(X, network.backend.dtype_name)
         if not scipy.sparse.issparse(X):
-            return to_host(network.predict(X))
-        n_outputs = network.layer_sizes[-1]
-        outputs = np.empty((X.shape[0], n_outputs), dtype=network.backend.dtype_name)
+            return to_host(network.predict(X, members=members))
+        lead = (network.members or 1,) if members == "all" else ()
+        shape = (*lead, X.shape[0], network.layer_sizes[-1])
+        outputs = np.empty(shape, dtype=network.backend.dtype_name)
         for start, rows in dense_pieces(X):
-            outputs[start : start + len(rows)] = network.predict(rows)
+            outputs[..., start : start + len(rows), :] = network.predict(rows, members=members)
         return outputs
 
-    def _finite_outputs(self, X: ArrayLike) -> np.ndarray:
+    def _finite_outputs(self, X: ArrayLike, members: str = "mean") -> np.ndarray:
         """The network's output, refused where it is none."""
-        outputs = self._outputs(X)
-        refuse_non_finite(outputs)
+        outputs = self._outputs(X, members)
+        for each in outputs if members == "all" else [outputs]:
+            refuse_non_finite(each)
         return outputs
 
     def _chunks(self, X: ArrayLike) -> Iterator[tuple[int, Array]]:
@@ -191,10 +195,15 @@ class Perceptron(CallbackSupport, Parameters):
         Returns
         -------
         list of arrays of shape (n_samples, n_units)
-            a_1 … a_{L−1}, one for each hidden layer.
+            a_1 … a_{L−1}, one for each hidden layer; with an axis of members before, where there are some.
         """
         X, home = self._input(X, "hidden_activations")
         network = self._network_now()
+        each = [self._hidden_of(member, X) for member in network.each()]
+        found = each[0] if network.members is None else list(map(np.stack, zip(*each, strict=True)))
+        return [home.send(layer) for layer in found]
+
+    def _hidden_of(self, network: Network, X: ArrayLike) -> list[np.ndarray]:
         network.backend.runtime.select()
         memo = Memo(network, 1)
         found = [
@@ -207,13 +216,13 @@ class Perceptron(CallbackSupport, Parameters):
             forward(network, x, of_chunk)
             for layer, out in enumerate(found):
                 out[start : start + x.shape[0]] = to_host(of_chunk.inputs[layer + 1])
-        return [home.send(each) for each in found]
+        return found
 
     def input_gradient(self, X: ArrayLike) -> Array:
         """How each output changes with each feature: ∂z_L / ∂x = δ_1 W_1ᵀ, by backpropagation.
 
         z_L is the network's output before its link: the prediction itself for squared error, the
-        log-odds or logits of a classifier, the logarithm of a Poisson rate.
+        log-odds or logits of a classifier, the logarithm of a Poisson rate; of members their mean.
 
         Parameters
         ----------
@@ -226,7 +235,11 @@ class Perceptron(CallbackSupport, Parameters):
             Without the middle axis where there is one output.
         """
         X, home = self._input(X, "input_gradient")
-        network = self._network_now()
+        each = [self._gradient_of(member, X) for member in self._network_now().each()]
+        found = each[0] if len(each) == 1 else np.mean(each, axis=0)
+        return home.send(found[:, 0] if found.shape[1] == 1 else found)
+
+    def _gradient_of(self, network: Network, X: ArrayLike) -> np.ndarray:
         backend, n_outputs = network.backend, network.layer_sizes[-1]
         backend.runtime.select()
         memo, unused = Memo(network, 1), network.parameters.zeros_like()
@@ -240,7 +253,7 @@ class Perceptron(CallbackSupport, Parameters):
                 delta[:, output] = 1.0
                 delta = backprop(network, of_chunk, delta, unused)
                 found[start : start + x.shape[0], output] = to_host(delta @ network.parameters.weights[0].mT)
-        return home.send(found[:, 0] if n_outputs == 1 else found)
+        return found
 
     def snapshot_of(self, network: Network) -> Self:
         """A copy of this estimator, fitted with the parameters that a network has now."""

@@ -3,7 +3,8 @@
 import dataclasses
 import inspect
 import re
-from typing import Self
+from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import RegressorMixin, _fit_context
@@ -16,7 +17,8 @@ from mlp_xp.estimators.classifier import MLPClassifier
 from mlp_xp.estimators.data import Encoded, Rows
 from mlp_xp.estimators.fitting import Held, Learner
 from mlp_xp.losses import LOSSES, HalfSquaredError, Link, Loss, Poisson
-from mlp_xp.machine.array_api import Array, ArrayLike
+from mlp_xp.machine.array_api import ArrayLike
+from mlp_xp.members.spread import with_spread
 from mlp_xp.rows.source import Source
 
 
@@ -87,24 +89,34 @@ class MLPRegressor(RegressorMixin, Learner):
         held = Held(X_val, y_val, sample_weight_val)
         return self._fit(X, y, sample_weight, held)
 
-    def predict(self, X: ArrayLike) -> Array:
+    def predict(
+        self, X: ArrayLike, *, return_std: bool = False, quantiles: Sequence[float] | None = None
+    ) -> Any:
         """Predict the targets of rows.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             The input data.
+        return_std : bool
+            Whether also the standard deviation over the members is given; 0 without members.
+        quantiles : sequence of float in [0, 1], optional
+            Which quantiles over the members are given, too.
 
         Returns
         -------
         y : array of shape (n_samples,) or (n_samples, n_outputs)
-            With several quantiles, column t · n_quantiles + q for target t, in ascending order.
+            With several quantiles, column t · n_quantiles + q for target t, in ascending order. With
+            return_std or quantiles a tuple: this, the deviations, and the quantiles (n_quantiles, …).
         """
         X, home = self._input(X, "predict")
-        return home.send(self._shaped(self._finite_outputs(X)))
+        if not return_std and quantiles is None:
+            return home.send(self._shaped(self._finite_outputs(X)))
+        of_each = self._shaped(self._finite_outputs(X, members="all"))
+        return tuple(map(home.send, with_spread(of_each, return_std=return_std, quantiles=quantiles)))
 
     def _shaped(self, output: np.ndarray) -> np.ndarray:
-        return output[:, 0] if output.shape[1] == 1 else output
+        return output[..., 0] if output.shape[-1] == 1 else output
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike = None) -> float:
         """R² of the predictions; with several quantiles, the mean D² of their pinball losses.

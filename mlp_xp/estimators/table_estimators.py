@@ -243,10 +243,10 @@ class TableClassifier(ClassifierMixin, TableEstimator):
         levels = [str(each) for each in self.classes_]
         return self._fit(columns, codes[:, None], _name_of(y, "class"), sample_weight, levels)
 
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Probabilities (n_rows, n_classes)."""
+    def predict_proba(self, X: Any, *, return_std: bool = False) -> Any:
+        """Probabilities (n_rows, n_classes); with `return_std` also how far members differ."""
         check_is_fitted(self)
-        return self.model_.predict_proba(self._columns(X, reset=False))
+        return self.model_.predict_proba(self._columns(X, reset=False), return_std=return_std)
 
     def predict(self, X: Any) -> np.ndarray:
         """The likeliest class of each row (n_rows,)."""

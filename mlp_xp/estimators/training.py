@@ -15,6 +15,7 @@ from mlp_xp.epoch_losses import EpochLosses
 from mlp_xp.estimators.drawing import DrawnOrder
 from mlp_xp.estimators.perceptron import Perceptron
 from mlp_xp.machine.array_api import Array, to_host
+from mlp_xp.members.step import MemberOptimizer
 from mlp_xp.optimizers import Optimizer, Rule
 from mlp_xp.parameters import Parameters
 from mlp_xp.rows.loader import Loader
@@ -65,7 +66,11 @@ class Continuation:
 
     def optimizer(self, parameters: Parameters) -> Optimizer:
         """The optimizer, for the parameters of a network."""
-        made = Optimizer(self.rule, parameters)
+        made = (
+            Optimizer(self.rule, parameters)
+            if parameters.members is None
+            else MemberOptimizer([self.rule] * parameters.members, parameters)
+        )
         if self.t:
             made.restore(self.t, self.state)
         return made

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mlp_xp.epoch_losses import EpochLosses, objective_of
+from mlp_xp.epoch_losses import EpochLosses, objective_of, terms
 from mlp_xp.machine.array_api import Backend
 
 
@@ -96,6 +96,13 @@ class MemberLosses(EpochLosses):
     def objective(self) -> float:
         """The mean of J over the members that run and whose is finite; nan where none is."""
         return mean_of(list(itertools.compress(self.of_each(), self.running)))
+
+    def steps(self) -> list[tuple[float, float, float]]:
+        """Σ s_i L_i, λ R(w), means over the members, and Σ s_i of each step since `start`."""
+        self._values.flush()
+        return terms(
+            self._read().mean(axis=1).tolist(), self._steps_of_values, self._divisors, self.has_penalty
+        )
 
     def first_failure(self) -> int | None:
         """The first step since `start` with a value of a running member that is not finite."""

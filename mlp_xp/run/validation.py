@@ -1,6 +1,7 @@
 """The loss over rows that are only looked at: held out, or all of them."""
 
 import math
+import statistics
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,9 +19,9 @@ from mlp_xp.run.micro_batches import within_memory
 def mean_loss(network: Network, loader: Loader, loss: Loss, ranks: Ranks | None = None) -> float:
     """The loss over all rows of a loader, without penalty and dropout: Σ s_i L_i / Σ s_i.
 
-    In chunks, on the device, shared out over ranks; the host reads once.
+    Of members it is the mean. In chunks, on the device, shared out over ranks; the host reads once.
     """
-    return mean_losses(network, loader, loss, ranks)[0]
+    return statistics.fmean(mean_losses(network, loader, loss, ranks))
 
 
 def mean_losses(network: Network, loader: Loader, loss: Loss, ranks: Ranks | None = None) -> list[float]:

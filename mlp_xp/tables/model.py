@@ -11,6 +11,7 @@ import numpy as np
 from mlp_xp.history import History
 from mlp_xp.losses import LOSSES, Loss, loss_behind
 from mlp_xp.machine.array_api import ArrayLike
+from mlp_xp.members.spread import with_spread
 from mlp_xp.network import Network
 from mlp_xp.rows.source import PASS_BYTES, Source, passes, rows_in
 from mlp_xp.settings import checks
@@ -260,17 +261,9 @@ class TableModel(Interpretation):
 
     def _with_spread(self, x: ArrayLike, return_std: bool, quantiles: Sequence[float] | None) -> Any:
         """Predictions, and what is asked for of how members differ."""
-        wanted = [] if quantiles is None else list(quantiles)
-        checks.refuse(checks.number("quantiles", q, least=0, most=1) for q in wanted)
         members = self.each()
         parts = [np.stack([model.predict_raw(part) for model in members]) for part in self._raw(x)]
-        of_each = np.concatenate(parts, axis=1)
-        found = [of_each.mean(axis=0)]
-        if return_std:
-            found.append(of_each.std(axis=0))
-        if quantiles is not None:
-            found.append(np.quantile(of_each, wanted, axis=0))
-        return tuple(found)
+        return with_spread(np.concatenate(parts, axis=1), return_std=return_std, quantiles=quantiles)
 
     def predict_proba(self, x: ArrayLike, *, return_std: bool = False) -> Any:
         """Probabilities of the classes, in the order of `levels`.

@@ -40,6 +40,8 @@ INSTANCES = [
     ),
     MLPClassifier(solver="lbfgs", alpha=0.1),
     MLPRegressor(solver="lbfgs", activation="tanh", max_iter=20),
+    MLPClassifier(members=2),
+    MLPRegressor(members=2),
 ]
 
 

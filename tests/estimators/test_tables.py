@@ -174,3 +174,23 @@ def test_folds_come_with_their_spread():
     assert quantiles.shape == (2, 90)
     assert (deviation > 0).all()
     assert model.model_.training["cross_validation"]["rmse"]["deviation"] > 0
+
+
+def test_folds_are_stratified_and_whole_groups_and_members_have_probabilities():
+    table, _ = columns()
+    labels = np.where(table["kind"] == "house", "b", "a")
+    quick = {"epochs": 3, "hidden": "8", "recipe": "plain"}
+    model = TableClassifier(folds=3, group="town_", **quick)
+    groups = {**table, "town_": np.arange(200) % 9}
+    model.fit(pandas_frame(groups), labels)
+    assert model.model_.network.members == 3
+    assert set(model.model_.training["cross_validation"]) >= {"accuracy", "log_loss"}
+    assert "town_" not in model.model_.inputs.names
+    p, deviation = TableClassifier(members=2, **quick).fit(pandas_frame(table), labels).predict_proba(
+        pandas_frame(table), return_std=True
+    )  # fmt: skip
+    assert p.shape == deviation.shape == (200, 2)
+    assert deviation.max() > 0
+    assert (
+        TableRegressor(time_budget="1e-9s", **quick).fit(pandas_frame(table), np.arange(200.0)).n_iter_ == 1
+    )

@@ -1,0 +1,60 @@
+"""Members of an estimator: they start differently, see the same batches, and end together."""
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from mlp_xp.initializers import Given
+from mlp_xp.machine.array_api import ArrayLike
+from mlp_xp.members.compiled import CompiledMemberStep
+from mlp_xp.members.step import MemberObjective, MemberOptimizer, MemberStep
+from mlp_xp.parameters import Parameters
+from mlp_xp.run.state import Training
+from mlp_xp.step import Step
+from mlp_xp.training_loop import Descent
+
+
+class Together(Descent):
+    """The method that makes steps of all members, at one rate."""
+
+    def step_of(self, training: Training) -> Step:
+        """What makes the updates."""
+        objective, optimizer, rates = training.objective, training.optimizer, training.rates
+        if not (isinstance(objective, MemberObjective) and isinstance(optimizer, MemberOptimizer)):
+            raise TypeError("members have an objective and an optimizer of their own.")
+        clip_norms = [self.clip_norm] * objective.n
+
+        def now() -> list[float]:
+            return [rates.last] * objective.n
+
+        def ahead(n_steps: int) -> list[list[float]]:
+            return [[rate] * objective.n for rate in rates.ahead(n_steps)]
+
+        if objective.network.backend.name != "cpu":
+            return MemberStep(objective, optimizer, clip_norms, now)
+        return CompiledMemberStep(objective, optimizer, clip_norms, now, ahead)
+
+
+def set_weights(
+    parameters: Parameters, weights: Sequence[ArrayLike], biases: Sequence[ArrayLike] | None
+) -> None:
+    """Give a network weights that somebody has already; its members' have an axis of members first.
+
+    Raises
+    ------
+    ValueError
+        Their shapes are not those of the parameters.
+    """
+    members, unused = parameters.members, np.random.default_rng()
+    for n, own in enumerate(parameters.each()):
+        if members is None:
+            given = Given(weights, biases)
+        elif all(len(each) == members for each in [*weights, *(biases or ())]):
+            rows = None if biases is None else [np.ravel(each[n]) for each in biases]
+            given = Given([each[n] for each in weights], rows)
+        else:
+            raise ValueError(f"weights of {members} members have an axis of so many before their own.")
+        for layer, (n_in, n_out) in enumerate(itertools.pairwise(parameters.layer_sizes)):
+            of_layer = (given.weights, given.biases)
+            own.set_layer(layer, *(of(unused, layer, n_in, n_out) for of in of_layer))
