@@ -21,6 +21,7 @@ from typing import Any
 from mlp_xp.machine import blas
 from mlp_xp.machine.array_api import ArrayLike
 from mlp_xp.machine.whole_file import read_plain, write_whole
+from mlp_xp.rows.fingerprint import fingerprint, same_data
 from mlp_xp.saved.checkpoint import decode, encode
 from mlp_xp.settings import checks
 from mlp_xp.settings.interval import seconds
@@ -105,7 +106,8 @@ def tune(
     tries : int
         How many settings, the recipe's own among them.
     time_budget : float or str, optional
-        After which no further comparison is begun: seconds, or "90s", "10min", "1h".
+        Seconds, or "90s", "10min", "1h": no comparison is begun that would not end within it; the best try
+        so far is still trained to its end.
     folder : path, optional
         Where the search is kept after each comparison: a search with the same arguments goes on from there.
     say : callable (str)
@@ -161,14 +163,19 @@ def search(
         raise ValueError(f"{given('optimizer', options.optimizer)}: members need steps; name another rule.")
     drawn = list(enumerate(draw(first.options, tries, fixed)))
     run = Halving(first, drawn, None if folder is None else Path(folder), say)
-    stopped = run.to_the_end(lambda: time_budget is not None and time.monotonic() - began > time_budget)
+    stopped = run.to_the_end(lambda more: time_budget is not None and elapsed(began) + more > time_budget)
     found = sorted(
         (Try(number, own, run.standings[number]) for number, own in drawn if number in run.standings),
         key=lambda one: (-one.standing.epochs, one.standing.best, one.number),
     )
-    if not found or not math.isfinite(found[0].standing.best):
+    if not run.groups or not found or not math.isfinite(found[0].standing.best):
         raise FloatingPointError("all tries diverged: give a lower learning_rate.")
     return Tuning(run.model_of(found[0]), found[0].options, found, stopped)
+
+
+def elapsed(began: float) -> float:
+    """Seconds since a moment of the monotonic clock."""
+    return time.monotonic() - began
 
 
 MOST_BYTES = 1 << 40
@@ -215,6 +222,7 @@ class Halving:
                 read[own.scaling] = read_data(dataclasses.replace(data.options, scaling=own.scaling))
             self.groups.append(Group(dataclasses.replace(read[own.scaling], options=own), members))
         self.about = {str(number): _described(own) for number, own in tries}
+        self.fingerprint = None if folder is None else fingerprint(data.table.source)
 
     @property
     def rungs(self) -> list[int]:
@@ -222,11 +230,19 @@ class Halving:
         n_rungs = 1 + min(MOST_RUNGS - 1, int(math.log2(self.n_tries)), int(math.log2(self.most_epochs)))
         return [math.ceil(self.most_epochs / 2 ** (n_rungs - 1 - rung)) for rung in range(n_rungs)]
 
-    def to_the_end(self, is_over: Callable[[], bool]) -> str:
-        """Compare until one comparison is the last; say why it was."""
+    def to_the_end(self, is_over: Callable[[float], bool]) -> str:
+        """Compare until one comparison is the last; say why it was.
+
+        Parameters
+        ----------
+        is_over : callable (float) -> bool
+            Whether so many more seconds are too many.
+        """
         self._go_on()
+        stopped, is_best_alone = f"reached {self.most_epochs} epochs", False
         while self.rung < len(self.rungs):
-            until = self.rungs[self.rung]
+            until, began = self.rungs[self.rung], time.monotonic()
+            n_epochs = until - (self.rungs[self.rung - 1] if self.rung else 0)
             with warnings.catch_warnings(), ThreadPoolExecutor(blas.n_threads()) as pool:
                 warnings.filterwarnings("ignore", message="member .* diverged")
                 list(pool.map(Group.advance, self.groups, [until] * len(self.groups)))
@@ -249,10 +265,18 @@ class Halving:
             for group in self.groups:
                 group.keep(set(kept))
             self.groups = [group for group in self.groups if group.tries]
-            self._keep()
-            if not is_last and is_over():
-                return f"time budget used after {until} of {self.most_epochs} epochs"
-        return f"reached {self.most_epochs} epochs"
+            if not is_best_alone:
+                self._keep()
+            if is_last:
+                return stopped
+            share = len(kept) / len(alive) * (self.rungs[self.rung] - until) / n_epochs
+            if not is_best_alone and is_over(share * elapsed(began)):
+                is_best_alone = True
+                stopped = f"time budget used after {until} of {self.most_epochs} epochs, then the best alone"
+                for group in self.groups:
+                    group.keep({alive[0]})
+                self.groups = [group for group in self.groups if group.tries]
+        return stopped
 
     def model_of(self, one: Try) -> TableModel:
         """A try's model, at its best epoch."""
@@ -276,6 +300,7 @@ class Halving:
         document = {
             "rung": self.rung,
             "tries": self.about,
+            "data": self.fingerprint,
             "standings": {n: dataclasses.asdict(each) for n, each in self.standings.items()},
             "groups": [[number for number, _ in group.tries] for group in self.groups],
         }
@@ -296,10 +321,11 @@ class Halving:
         if self.folder is None or not (self.folder / "search.json").exists():
             return
         document = json.loads(read_plain(self.folder / "search.json", MOST_BYTES))
-        if document["tries"] != self.about:
+        is_same = document["tries"] == self.about
+        if not (is_same and same_data(document.get("data"), self.fingerprint)):
+            what = "of other data" if is_same else "another one"
             raise ValueError(
-                f"the search in {self.folder} is another one: give the same options and data, or another "
-                "folder."
+                f"the search in {self.folder} is {what}: give the same options and data, or another folder."
             )
         self.rung = document["rung"]
         self.standings = {int(n): Standing(**each) for n, each in document["standings"].items()}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from command_line import run_process
 
-from mlp_xp import load
+from mlp_xp import load, tune
 from mlp_xp.tables.fitting import fit, loader_for, new_model, read_data
 from mlp_xp.tables.options import TrainingOptions
 from mlp_xp.tuning.space import OF_ONE_SHAPE, SHAPE, draw
@@ -73,13 +73,26 @@ def test_the_same_seed_finds_the_same_again(folds, tmp_path, monkeypatch):
 
 def test_a_search_goes_on_where_it_was(tmp_path):
     whole = found()
-    found(folder=tmp_path / "a", time_budget=1e-9)
+    cut_short = found(folder=tmp_path / "a", time_budget=1e-9)
+    assert cut_short.stopped == "time budget used after 1 of 4 epochs, then the best alone"
+    assert [one.standing.epochs for one in cut_short.tries] == [4, 1, 1, 1, 1, 1]
+    assert cut_short.tries[0].standing.best == min(cut_short.tries[0].standing.losses)
     said = []
     rest = found(folder=tmp_path / "a", say=said.append)
     assert "going on" in said[0]
     np.testing.assert_array_equal(weights(rest), weights(whole))
     with pytest.raises(ValueError, match="another one"):
         found(options(seed=1), folder=tmp_path / "a")
+
+
+def test_a_search_of_other_data_is_not_gone_on_with(tmp_path):
+    pytest.importorskip("pyarrow")
+    table = {"x": [float(n % 13) for n in range(60)], "y": [float(n % 7) for n in range(60)]}
+    arguments = {"tries": 2, "folder": tmp_path / "a", "epochs": 2, "hidden": "4", "scaling": "standard"}
+    once = tune(table, "y", **arguments)
+    np.testing.assert_array_equal(weights(once), weights(tune(table, "y", **arguments)))
+    with pytest.raises(ValueError, match="of other data"):
+        tune({**table, "x": table["x"][::-1]}, "y", **arguments)
 
 
 def test_a_search_whose_tries_all_diverge_is_an_error():
