@@ -38,6 +38,7 @@ OPTIONAL = (
     "numba",
     "onnx",
     "onnxruntime",
+    "optuna",
     "pandas",
     "polars",
     "psutil",

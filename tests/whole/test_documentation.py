@@ -88,6 +88,19 @@ def test_every_page_is_in_the_contents():
     assert sorted([*(f"{name}.md" for name in contents), "README.md", "index.md"]) == sorted(PAGES)
 
 
+@pytest.mark.needs("optuna", "sklearn")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_the_recipe_for_optuna(tmp_path, rng):
+    (program,) = re.findall(r"```python\n(import optuna.*?)```", PAGES["tuning.md"], re.DOTALL)
+    assert "n_trials=50" in program
+    (tmp_path / "recipe.py").write_text(program.replace("n_trials=50", "n_trials=3"))
+    x = rng.normal(size=(80, 3))
+    found = runpy.run_path(str(tmp_path / "recipe.py"), {"X": x, "y": x[:, 0] - x[:, 1]})["study"]
+    assert len(found.trials) == 3
+    assert set(found.best_params) == {"width", "depth", "learning_rate_init", "alpha", "dropout"}
+    assert found.best_value < 2
+
+
 def test_public_names_are_on_the_page_about_them():
     documented = re.findall(r"auto(?:class|function):: (?:mlp_xp\.)?([\w.]+)", PAGES["api.md"])
     assert {name.partition(".")[0] for name in documented} >= set(mlp_xp.__all__)
