@@ -23,6 +23,7 @@ from mlp_xp.fast import compiled, programs
 from mlp_xp.fast.beside import beside
 from mlp_xp.losses import Loss, SoftmaxCrossEntropy
 from mlp_xp.machine import blas
+from mlp_xp.machine.array_api import Array
 from mlp_xp.machine.symbolic import Program
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import Optimizer, Rule
@@ -72,19 +73,30 @@ class Plan(NamedTuple):
     no_biases: np.ndarray
     loss: int
     loss_constants: np.ndarray
-    l1: float
-    l2: float
+    l1: np.ndarray
+    l2: np.ndarray
+
+    def of_members(self, members: Sequence[int]) -> "Plan":
+        """The same for some of the members that are side by side."""
+        no_biases = np.ascontiguousarray(self.no_biases[:, : len(members)])
+        return self._replace(no_biases=no_biases, l1=self.l1[members], l2=self.l2[members])
 
 
-def plan_of(objective: Objective) -> Plan | None:
-    """How to compute an objective; None where compiled steps do not cover it."""
+def plan_of(objective: Objective, regularizers: Sequence[Regularizer | None] | None = None) -> Plan | None:
+    """How to compute an objective; None where compiled steps do not cover it.
+
+    With a list of penalties, that of as many members side by side.
+    """
     network, dtype = objective.network, objective.network.backend.dtype_name
-    penalty = _penalty(objective.regularizer)
+    penalties = [_penalty(one) for one in regularizers or [objective.regularizer]]
+    l1, l2 = (
+        np.array([penalty for penalty in penalties if penalty is not None] or (0.0, 0.0)).reshape(-1, 2).T
+    )
     has_scale = network.parameters.input_scale is not None
-    if penalty is None or has_scale or objective.dropout or objective.ranks:
+    if l1.size < len(penalties) or has_scale or objective.dropout or objective.ranks:
         return None
     functions = [programs.of_activation(f, dtype) for f in network.activations]
-    loss = _loss(objective.loss, dtype)
+    loss = _loss(objective.loss, dtype, of_members=regularizers is not None)
     both = [each for each in functions if each is not None]
     if loss is None or len(both) < len(functions):
         return None
@@ -102,24 +114,28 @@ def plan_of(objective: Objective) -> Plan | None:
         addresses,
         np.array([len(each.forward.outputs) > 1 for each in both]),
         constants,
-        np.zeros(max(network.layer_sizes), dtype=dtype),
+        np.zeros((max(network.layer_sizes), *([] if regularizers is None else l1.shape)), dtype=dtype),
         *loss,
-        *penalty,
+        np.ascontiguousarray(l1),
+        np.ascontiguousarray(l2),
     )
 
 
-def _loss(loss: Loss, dtype: str) -> tuple[int, np.ndarray] | None:
+def _loss(loss: Loss, dtype: str, *, of_members: bool) -> tuple[int, np.ndarray] | None:
     """A loss's address and numbers; None for one without a compiled form."""
     if type(loss) is SoftmaxCrossEntropy:
         from mlp_xp.fast.compiled.losses import softmax
 
-        return softmax(dtype).address, np.array([loss.label_smoothing, loss.eps], dtype=float)
+        return softmax(dtype, of_members=of_members).address, np.array(
+            [loss.label_smoothing, loss.eps], dtype=float
+        )
     program = programs.of_loss(loss, dtype)
     if program is None:
         return None
     from mlp_xp.fast.compiled.formulas import differentiate, text_of
 
-    return differentiate(text_of(program), dtype).address, np.array(program.numbers or (0.0,))
+    address = differentiate(text_of(program), dtype, of_members=of_members).address
+    return address, np.array(program.numbers or (0.0,))
 
 
 def _penalty(regularizer: Regularizer | None) -> tuple[float, float] | None:
@@ -130,6 +146,11 @@ def _penalty(regularizer: Regularizer | None) -> tuple[float, float] | None:
         return None
     l1, l2 = regularizer.strengths
     return float(l1), float(l2)
+
+
+def scales_of(divisors: np.ndarray, reduction: str) -> np.ndarray:
+    """What J is multiplied with, from Σ s of each step."""
+    return np.divide(1.0, divisors, order="C") if reduction == "mean" else np.ones(divisors.shape)
 
 
 MOST_STATE = 2
@@ -147,15 +168,17 @@ class CompiledRule:
         Its own.
     dtype : str
         Of the vectors.
+    of_each : bool
+        Whether members that are side by side have numbers of their own.
     """
 
-    def __init__(self, rule: Rule, program: Program, dtype: str) -> None:
+    def __init__(self, rule: Rule, program: Program, dtype: str, *, of_each: bool = False) -> None:
         from mlp_xp.fast.compiled.formulas import text_of, update
 
         text = text_of(program, n_outputs=1 + MOST_STATE)
         self.rule, self.program = rule, program
         self._latest: tuple[tuple[float, ...], np.ndarray] | None = None
-        self.address = update(text, dtype, len(rule.state), bool(rule.weight_decay)).address
+        self.address = update(text, dtype, len(rule.state), bool(rule.weight_decay), of_each=of_each).address
 
     def numbers(self, t: int, rates: Sequence[float]) -> np.ndarray:
         """Those of the steps from t on, a row each; the latest are remembered for members that share them."""
@@ -168,6 +191,34 @@ class CompiledRule:
 
 Compiled = tuple[CompiledRule | None, Plan | None]
 """What steps are compiled of: a rule, and a whole step where there is one."""
+
+
+class Pool:
+    """Threads that are there when they are needed: a fork has none of its parent's.
+
+    Parameters
+    ----------
+    n_threads : int
+        How many.
+    """
+
+    def __init__(self, n_threads: int) -> None:
+        self.n_threads = n_threads
+        self._made: tuple[int, ThreadPoolExecutor] | None = None
+
+    def of_this_process(self) -> ThreadPoolExecutor:
+        """The threads."""
+        if self._made is None or self._made[0] != os.getpid():
+            self._made = os.getpid(), ThreadPoolExecutor(self.n_threads, "mlp_xp step")
+        return self._made[1]
+
+
+def as_read(rows: Chunk, *, has_labels: bool) -> tuple[Array, Array, Array, Array]:
+    """x, y, labels and weight as compiled steps read them: what there is not is empty."""
+    x, y, weight = rows.x, np.ascontiguousarray(rows.y), rows.weight
+    no_rows = np.empty((0, 1), dtype=x.dtype)
+    weight = no_rows if weight is None else np.ascontiguousarray(weight)
+    return (x, no_rows, y, weight) if has_labels else (x, y, np.empty((0, 1), dtype=np.int32), weight)
 
 
 def n_threads() -> int:
@@ -206,7 +257,7 @@ class CpuStep(Step):
         self.first_compiled = first_compiled_step(sum(sizes[1:]), parameters.size)
         self.plan: Plan | None = None
         self.n_threads = 1
-        self._others: tuple[int, ThreadPoolExecutor] | None = None
+        self._others = Pool(1)
         self._memory = np.empty(0, dtype=objective.network.backend.dtype_name)
 
     def turn(self) -> None:
@@ -227,6 +278,7 @@ class CpuStep(Step):
             if number >= self.first_compiled:
                 self.rule, self.plan = self._loading.result()
                 self.n_threads = 1 if self.rule is None else n_threads()
+                self._others = Pool(self.n_threads)
                 self.program = self._loading = None
         return self.rule is not None
 
@@ -244,10 +296,11 @@ class CpuStep(Step):
         apply_rule(address, numbers[0], *vectors, 0, 0, 0)
         if plan is not None:
             rows, labels = np.empty((0, 1), dtype=dtype), np.empty((0, 1), dtype=np.int32)
-            arrived, totals, values = np.zeros(LINE, dtype=np.int64), np.zeros(LINE), np.empty((0, 1))
+            arrived, totals = np.zeros(LINE, dtype=np.int64), np.zeros(LINE)
             memory = np.empty(memory_size(plan.sizes, plan.keeps, parts_for(1, 1, 1), 1), dtype=dtype)
-            told = (*plan, 0.0, address, numbers[:0], *vectors, n_weights, rows, rows, labels, rows)
-            make_steps(0, 1, arrived, totals, *told, 1, np.empty(0), True, memory, values)
+            told = (*plan, np.zeros(1), address, numbers[:0], *vectors, n_weights, rows, rows, labels, rows)
+            scales, values = np.empty((0, 1)), np.empty((0, 1, 1), dtype=dtype)
+            make_steps(0, 1, arrived, totals, *told, 1, scales, memory, values)
         return rule, plan
 
     def at_once(self, block: Block, first: int, most: int, rates: Rates) -> int:
@@ -280,28 +333,25 @@ class CpuStep(Step):
         n_memory = memory_size(plan.sizes, plan.keeps, min(batch, rows.x.shape[0]), n_parts)
         if self._memory.size < n_memory:
             self._memory = np.empty(n_memory, dtype=self._memory.dtype)
-        x, y, weight = rows.x, np.ascontiguousarray(rows.y), rows.weight
-        weight = np.empty((0, 1), dtype=x.dtype) if weight is None else np.ascontiguousarray(weight)
-        labels = y if objective.loss.labels else np.empty((0, 1), dtype=np.int32)
-        y = np.empty((0, 1), dtype=x.dtype) if objective.loss.labels else y
+        x, y, labels, weight = as_read(rows, has_labels=objective.loss.labels)
         n_values = 1 if objective.regularizer is None else 2
+        scales = scales_of(np.reshape(divisors, (-1, 1)), objective.reduction)
         n_made = 0
         while n_made < len(divisors) and not objective.losses.broken:
-            values = objective.losses.room(len(divisors) - n_made).view.reshape(-1, n_values)
+            values = objective.losses.room(len(divisors) - n_made).view.reshape(-1, n_values, 1)
             stop = n_made + len(values)
             some = slice(n_made * batch, stop * batch)
             self._share_out(
                 n_parts,
                 *plan,
-                self.clip_norm or 0.0,
+                np.array([self.clip_norm or 0.0]),
                 *self._rule(rule, rates[n_made:stop]),
                 x[some],
                 y[some],
                 labels[some],
                 weight[some],
                 batch,
-                np.array(divisors[n_made:stop]),
-                objective.reduction == "mean",
+                scales[n_made:stop],
                 self._memory[:n_memory],
                 values,
             )
@@ -328,19 +378,13 @@ class CpuStep(Step):
         # products that are too small to be shared out (32-100-1 with 200 rows: 57 instead of 109 µs).
         with _TURNS if n_parts > 1 else contextlib.nullcontext(), blas.computing(1):
             try:
-                others = [self._pool().submit(make, part) for part in range(1, n_parts)]
+                others = [self._others.of_this_process().submit(make, part) for part in range(1, n_parts)]
                 make(0)
             except BaseException:
                 arrived[0] = GIVEN_UP  # also where not all of them could be started
                 raise
             for other in others:
                 other.result()
-
-    def _pool(self) -> ThreadPoolExecutor:
-        """The other threads, in this process: a fork has none of its parent's."""
-        if self._others is None or self._others[0] != os.getpid():
-            self._others = os.getpid(), ThreadPoolExecutor(self.n_threads - 1, "mlp_xp step")
-        return self._others[1]
 
     def _rule(self, rule: CompiledRule, rates: Sequence[float]) -> tuple[Any, ...]:
         """A compiled rule's arguments: which, its numbers for the coming steps, and the vectors."""

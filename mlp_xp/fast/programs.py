@@ -6,7 +6,7 @@ a user's own function may change from call to call.
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -89,6 +89,12 @@ def _of_rule(rule: Rule) -> Program | None:
         return p, *state
 
     return program(move, 2 + len(rule.state), len(rule.numbers(1, 1.0)))
+
+
+def steps_of(rule: Rule) -> Any:
+    """What rules that differ in numbers alone have in common; None for a rule without a program."""
+    found = of_rule(rule)
+    return None if found is None else (found.steps, found.outputs, rule.state)
 
 
 def numbers_of_step(rule: Rule, program: Program, t: int, rate: float) -> tuple[float, ...]:

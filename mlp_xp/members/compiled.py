@@ -1,25 +1,84 @@
 """Compiled steps of members on a CPU: each core makes those of its own members, and waits for nobody.
 
-A member's steps are those that it would make alone by one thread (`fast.on_cpu`); here they are dealt out.
+A member's steps are those that it would make alone by one thread (`fast.on_cpu`), dealt out over the cores;
+those of tiny networks are made many members at a time (`members.side_by_side`).
 """
 
-import itertools
-import os
+import concurrent.futures
+import functools
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 import numpy as np
 
-from mlp_xp.fast import on_cpu
+from mlp_xp.fast import compiled, on_cpu, programs
 from mlp_xp.losses import Loss
 from mlp_xp.machine import blas
-from mlp_xp.machine.array_api import Array
 from mlp_xp.members.pieces import EachLoss, EachPenalty
+from mlp_xp.members.side_by_side import SideBySide, pays
 from mlp_xp.members.step import MemberObjective, MemberOptimizer, MemberStep
 from mlp_xp.objective import Objective
 from mlp_xp.regularizers import ElasticNet, Regularizer
 from mlp_xp.rows.batch import Block, Chunk
 from mlp_xp.run.rates import Rates
+
+
+class Maker(Protocol):
+    """What makes the steps of some members by one thread; see `SideBySide`."""
+
+    def groups(self, members: Sequence[int], batch: int) -> list[list[int]]:
+        """Those of which it makes the steps at a time."""
+
+    def make(
+        self,
+        members: Sequence[int],
+        rows: Chunk,
+        batch: int,
+        rates: np.ndarray,
+        divisors: np.ndarray,
+        values: np.ndarray,
+    ) -> None:
+        """Make steps."""
+
+
+class OneByOne:
+    """What makes the steps of one member after the other.
+
+    Parameters
+    ----------
+    each : sequence of CpuStep
+        What makes those of each.
+    optimizer : MemberOptimizer
+        Of all.
+    """
+
+    def __init__(self, each: Sequence[on_cpu.CpuStep], optimizer: MemberOptimizer) -> None:
+        self.each, self.optimizer = each, optimizer
+
+    def groups(self, members: Sequence[int], batch: int) -> list[list[int]]:
+        """Each is one."""
+        return [[n] for n in members]
+
+    def make(
+        self,
+        members: Sequence[int],
+        rows: Chunk,
+        batch: int,
+        rates: np.ndarray,
+        divisors: np.ndarray,
+        values: np.ndarray,
+    ) -> None:
+        """Make steps; the values of one that breaks off are nan from there."""
+        (n,) = members
+        weight = rows.weight
+        own = None if weight is None else weight[:, n : n + 1] if weight.shape[1] > 1 else weight
+        step, optimizer = self.each[n], self.optimizer.each[n]
+        step.objective.losses.start()
+        optimizer.t = self.optimizer.t - self.optimizer.behind[n]
+        step.make(rows._replace(weight=own), batch, rates[:, n].tolist(), divisors[:, n].tolist())
+        found = step.objective.losses.values()
+        values[..., n] = np.nan
+        values.reshape(-1, values.shape[2])[: len(found), n] = found
 
 
 class CompiledMemberStep(MemberStep):
@@ -29,7 +88,7 @@ class CompiledMemberStep(MemberStep):
     ----------
     objective, optimizer, clip_norms, rates
         As of `MemberStep`.
-    rates_ahead : callable (int) -> list of list of float
+    rates_ahead : callable (int) -> array (n_steps, members)
         Gives η of each member at each of the coming steps.
     schedules_more : bool
         Whether more than the rate changes from step to step.
@@ -41,83 +100,106 @@ class CompiledMemberStep(MemberStep):
         optimizer: MemberOptimizer,
         clip_norms: Sequence[float | None],
         rates: Callable[[], Sequence[float]],
-        rates_ahead: Callable[[int], list[list[float]]],
+        rates_ahead: Callable[[int], np.ndarray],
         *,
         schedules_more: bool = False,
     ) -> None:
         super().__init__(objective, optimizer, clip_norms, rates)
         self.clip_norms, self.rates_ahead, self.schedules_more = clip_norms, rates_ahead, schedules_more
-        self.each: list[on_cpu.CpuStep] | None = None
         parameters = optimizer.parameters
         n_units = sum(parameters.layer_sizes[1:])
         self.first_compiled = on_cpu.first_compiled_step(n_units, parameters.size) // objective.n
         self.is_possible = objective.dropout is None and objective.ranks is None and not schedules_more
+        self.maker: Maker | None = None
+        self.n_threads = min(objective.n, on_cpu.n_threads())
+        self._pool = on_cpu.Pool(self.n_threads)
 
-    def _turn(self, number: int) -> list[on_cpu.CpuStep] | None:
-        """What makes each member's steps, where the one of this number is compiled."""
-        if self.each is None and self.is_possible and number >= self.first_compiled:
-            self.each = self._steps_of_each()
-            self.is_possible = all(step.plan is not None and step.rule is not None for step in self.each)
-        return self.each if self.is_possible else None
+    def _turn(self, number: int, batch: int) -> Maker | None:
+        """What makes steps of so many rows, where the one of this number is compiled."""
+        if self.maker is None and self.is_possible and number >= self.first_compiled:
+            if compiled.problem() is None:
+                is_tiny = pays(self.rules.parameters.n_weights, batch, self.members.n)
+                self.maker = (self._side_by_side() if is_tiny else None) or self._one_by_one()
+            self.is_possible = self.maker is not None
+        return self.maker
 
-    def _steps_of_each(self) -> list[on_cpu.CpuStep]:
+    def _alone(self, n: int) -> Objective:
+        """A member's objective."""
+        loss, penalty = _own(n, self.members.loss, self.members.regularizer)
+        network = self.members.network.each()[n]
+        return Objective(network, loss, penalty, reduction=self.members.reduction)
+
+    def _side_by_side(self) -> SideBySide | None:
+        """One call for many members, where they differ in numbers alone."""
+        rules = [each.rule for each in self.rules.each]
+        known = {programs.steps_of(rule) for rule in rules}
+        penalties = [_own(n, self.members.loss, self.members.regularizer)[1] for n in range(self.members.n)]
+        plan = None
+        if len(known) == 1 and None not in known and not isinstance(self.members.loss, EachLoss):
+            plan = on_cpu.plan_of(self._alone(0), penalties)
+        if plan is None:
+            return None
+        members = self.members
+        return SideBySide(
+            plan, self.rules, self.clip_norms, members.reduction, has_labels=members.loss.labels
+        )
+
+    def _one_by_one(self) -> OneByOne | None:
         """A step of each member alone, by one thread."""
         steps: list[on_cpu.CpuStep] = []
-        for n, network in enumerate(self.members.network.each()):
-            loss, penalty = _own(n, self.members.loss, self.members.regularizer)
-            alone = Objective(network, loss, penalty, reduction=self.members.reduction)
-            step = on_cpu.CpuStep(alone, self.rules.each[n], self.clip_norms[n])
+        for n in range(self.members.n):
+            step = on_cpu.CpuStep(self._alone(n), self.rules.each[n], self.clip_norms[n])
             step.turn()
             step.n_threads = 1
-            if steps and step.rule is not None and self.rules.is_one_rule:
+            if step.plan is None or step.rule is None:
+                return None
+            if steps and self.rules.is_one_rule:
                 step.rule = steps[0].rule
             steps.append(step)
-        return steps
+        return OneByOne(steps, self.rules)
 
     def at_once(self, block: Block, first: int, most: int, rates: Rates) -> int:
         """Make the updates of some of a block's batches; return how many were made."""
-        each = self._turn(rates.history.step)
-        if each is None or block.rows is None:
+        maker = None if block.rows is None else self._turn(rates.history.step, block.batch_size)
+        if maker is None or block.rows is None:
             return 0
-        batch, parameters = block.batch_size, self.rules.parameters
-        most = min(most, max(1, on_cpu.MOST_WORK // (batch * parameters.size)))
-        has_rows = itertools.takewhile(lambda divisor: np.all(divisor > 0), block.divisors(first, most))
-        divisors = np.array([np.broadcast_to(divisor, self.members.n) for divisor in has_rows])
+        batch, losses = block.batch_size, self.members.losses
+        running = np.flatnonzero(losses.running).tolist()
+        work = batch * self.rules.parameters.size * -(-len(running) // self.n_threads)
+        divisors = np.array(block.divisors(first, min(most, max(1, on_cpu.MOST_WORK // work))))
+        divisors = divisors.reshape(len(divisors), -1)
+        lacks_rows = np.append((divisors <= 0.0).any(axis=1), [True])
+        divisors = divisors[: np.argmax(lacks_rows)]
         if not len(divisors):
             return 0
+        divisors = np.broadcast_to(divisors, (len(divisors), self.members.n))
         rates.ahead(len(divisors))
-        ahead = np.array(self.rates_ahead(len(divisors)))
         rows = slice(first * batch, (first + len(divisors)) * batch)
-        x, y, weight = (None if part is None else part[rows] for part in block.rows)
-        running = [n for n, is_running in enumerate(self.members.losses.running) if is_running]
-
-        def make(n: int) -> None:
-            own = None if weight is None else weight[:, n : n + 1] if weight.shape[1] > 1 else weight
-            step, optimizer = each[n], self.rules.each[n]
-            step.objective.losses.start()
-            optimizer.t = self.rules.t - self.rules.behind[n]
-            step.make(Chunk(x, y, own), batch, ahead[:, n].tolist(), divisors[:, n].tolist())
-
-        with blas.computing(1):
-            if len(running) == 1 or on_cpu.n_threads() == 1:
-                for n in running:
-                    make(n)
-            else:
-                with ThreadPoolExecutor(min(len(running), on_cpu.n_threads(), os.cpu_count() or 1)) as pool:
-                    list(pool.map(make, running))
-        self._store(each, running, divisors)
+        values = np.zeros((len(divisors), 1 + losses.has_penalty, self.members.n))
+        make = functools.partial(
+            maker.make,
+            rows=Chunk(*(None if part is None else part[rows] for part in block.rows)),
+            batch=batch,
+            rates=self.rates_ahead(len(divisors)),
+            divisors=divisors,
+            values=values,
+        )
+        self._deal_out(make, maker.groups(running, batch))
+        losses.extend(values.reshape(-1, self.members.n), divisors)
         self.rules.t += len(divisors)
         return len(divisors)
 
-    def _store(self, each: Sequence[on_cpu.CpuStep], running: Sequence[int], divisors: Array) -> None:
-        """Enter the values of all members; those of one that broke off are nan."""
-        losses, n_values = self.members.losses, len(divisors) * (1 + self.members.losses.has_penalty)
-        values = np.zeros((n_values, self.members.n))
-        for n in running:
-            found = each[n].objective.losses.values()
-            values[:, n] = np.nan
-            values[: len(found), n] = found
-        losses.extend(values, divisors)
+    def _deal_out(self, make: Callable[[Sequence[int]], None], groups: Sequence[Sequence[int]]) -> None:
+        """Have each core make the steps of some groups."""
+        with blas.computing(1):
+            if len(groups) == 1 or self.n_threads == 1:
+                for group in groups:
+                    make(group)
+                return
+            made = [self._pool.of_this_process().submit(make, group) for group in groups]
+            concurrent.futures.wait(made)
+        for each in made:
+            each.result()
 
 
 def _own(n: int, loss: Loss, penalty: Regularizer | None) -> tuple[Loss, Regularizer | None]:

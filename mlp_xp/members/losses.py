@@ -41,21 +41,17 @@ class MemberLosses(EpochLosses):
 
     def end_step(self, divisor: float | np.ndarray) -> None:
         """The step under way is over; its Σ s_i, for all members or of each."""
-        self._of_each.append(np.broadcast_to(divisor, self.members))
+        self._of_each.append(np.broadcast_to(divisor, (1, self.members)))
         super().end_step(float(np.max(divisor)))
-
-    def filled(self, *divisors: float) -> None:
-        """Count steps that have stored their values themselves."""
-        self._of_each.extend(np.broadcast_to(divisor, self.members) for divisor in divisors)
-        super().filled(*divisors)
 
     def extend(self, values: np.ndarray, divisors: np.ndarray) -> None:
         """Enter values (n_values, members) of whole steps, and their Σ s_i (n_steps, members)."""
+        n_values, first = len(values) // len(divisors), len(self._divisors)
         self._values.extend(values)
-        n_values, first = len(values) // max(1, len(divisors)), len(self._divisors)
-        for number, of_step in enumerate(divisors):
-            self._steps_of_values.extend([first + number] * n_values)
-            self.end_step(of_step)
+        steps = np.arange(first, first + len(divisors), dtype=np.int64)
+        self._steps_of_values.frombytes(np.repeat(steps, n_values).tobytes())
+        self._divisors.frombytes(divisors.max(axis=1).tobytes())
+        self._of_each.append(divisors)
 
     @property
     def broken(self) -> bool:
@@ -65,6 +61,10 @@ class MemberLosses(EpochLosses):
             seen = self._read()[:, self.running]
             self._all_broken = not any(np.isfinite(own).all() for own in seen.T)
         return self._all_broken
+
+    def _divisors_of_each(self) -> np.ndarray:
+        """Σ s_i, (n_steps, members)."""
+        return np.concatenate([np.empty((0, self.members)), *self._of_each])
 
     def _read(self) -> np.ndarray:
         """What the host has seen, (n_values, members)."""
@@ -76,7 +76,7 @@ class MemberLosses(EpochLosses):
         if self._known[0] == len(self._values.read):
             return self._known[1]
         values, steps = self._read(), np.array(self._steps_of_values, dtype=np.int64)
-        divisors = np.reshape(self._of_each, (-1, self.members))
+        divisors = self._divisors_of_each()
         # A step's penalty is its last value, where any member had rows; who had none made no step.
         is_penalty = np.append(steps[1:] != steps[:-1], [True]) & self.has_penalty
         is_penalty &= divisors.max(axis=1, initial=0.0)[steps] > 0
@@ -114,7 +114,7 @@ class MemberLosses(EpochLosses):
         """All of it, as host arrays."""
         arrays = super().to_host()
         arrays["epoch.values"] = self._read()
-        arrays["epoch.divisors"] = np.reshape(self._of_each, (-1, self.members)).astype(np.float64)
+        arrays["epoch.divisors"] = self._divisors_of_each().astype(np.float64)
         return arrays
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -122,7 +122,7 @@ class MemberLosses(EpochLosses):
         divisors = arrays["epoch.divisors"]
         flat = {"epoch.values": arrays["epoch.values"].ravel(), "epoch.divisors": divisors.max(axis=1)}
         super().restore({**arrays, **flat})
-        self._of_each = list(divisors)
+        self._of_each = [divisors]
 
 
 def mean_of(numbers: Sequence[float]) -> float:

@@ -67,15 +67,15 @@ class MemberRates(Rates):
         self._epoch = epoch
         return self.latest
 
-    def ahead_of_each(self, n_steps: int) -> list[list[float]]:
-        """The rates of the coming steps, all of one epoch, and of each member."""
+    def ahead_of_each(self, n_steps: int) -> np.ndarray:
+        """The rates of the coming steps, all of one epoch, and of each member: (n_steps, members)."""
         if self.schedule.once_an_epoch:
-            return [self.of_each()] * n_steps
-        later, found = dataclasses.replace(self.history), []
+            return np.broadcast_to(self.of_each(), (n_steps, len(self.bases)))
+        later, factors = dataclasses.replace(self.history), []
         for later.step in range(self.history.step, self.history.step + n_steps):
-            factor = float(self.schedule(later))
-            found.append([base * factor for base in self.bases])
-        self.latest = found[-1]
+            factors.append(float(self.schedule(later)))
+        found = np.multiply.outer(factors, self.bases)
+        self.latest = found[-1].tolist()
         return found
 
     def forget(self) -> None:

@@ -184,7 +184,8 @@ class Block:
         stop = min(self._stop - self._start, (first + most) * size)
         starts = range(first * size, stop, size)
         if weight is None:
-            return [float(min(size, stop - start)) for start in starts]
+            rows = [float(size)] * len(starts)
+            return [*rows[:-1], float(stop - starts[-1])] if rows else rows
         return [_sum(weight[start : min(start + size, stop)]) for start in starts]
 
 

@@ -218,10 +218,19 @@ COMPILED = {
 }
 
 
+@pytest.fixture(params=["one by one", "side by side"])
+def compiled_way(request, monkeypatch):
+    """How compiled steps of members are made, whatever their sizes."""
+    pytest.importorskip("numba")
+    fewest = 1 if request.param == "side by side" else K + 1
+    monkeypatch.setattr("mlp_xp.members.side_by_side.FEWEST", fewest)
+    monkeypatch.setattr("mlp_xp.fast.on_cpu.PAYS_AFTER", 0.0)
+    return request.param
+
+
 @pytest.mark.parametrize("which", COMPILED)
 @pytest.mark.parametrize("weighted", [False, True])
-def test_compiled_steps_are_the_same_but_for_rounding(which, weighted, monkeypatch):
-    pytest.importorskip("numba")
+def test_compiled_steps_are_the_same_but_for_rounding(which, weighted, compiled_way, monkeypatch):
     monkeypatch.setattr("mlp_xp.fast.on_cpu.PAYS_AFTER", 0.0002)
     options = {**TOGETHER, "max_epochs": 8, **COMPILED[which]}
     mask = np.random.default_rng(4).integers(1, 3, (70, K)) if weighted else None
@@ -238,9 +247,7 @@ def test_compiled_steps_are_the_same_but_for_rounding(which, weighted, monkeypat
     np.testing.assert_array_equal(host(again.parameters.flat), host(fast.parameters.flat))
 
 
-def test_a_member_that_diverges_in_compiled_steps_leaves_the_others_alone(monkeypatch):
-    pytest.importorskip("numba")
-    monkeypatch.setattr("mlp_xp.fast.on_cpu.PAYS_AFTER", 0.0)
+def test_a_member_that_diverges_in_compiled_steps_leaves_the_others_alone(compiled_way):
     together, options = network(K), {**TOGETHER, "optimizer": "sgd", "way": "fast"}
     with pytest.warns(UserWarning, match="member 1 of 3 diverged"):
         epochs = list(train(together, loader(), **options, learning_rate=[0.01, 1e200, 0.02]))

@@ -11,7 +11,7 @@ from typing import Any
 
 from mlp_xp.fast.compiled import elementary
 from mlp_xp.fast.compiled.compiler import ANY_ORDER, EXACT, for_c, pieces
-from mlp_xp.fast.compiled.losses import signature
+from mlp_xp.fast.compiled.losses import signature, weight_of
 from mlp_xp.machine.array_api import Array
 from mlp_xp.machine.symbolic import COMPARISONS, Program
 
@@ -134,14 +134,18 @@ def _intrinsics() -> tuple[Any, Any, Any]:
         return types.UniTuple(wide, len(outputs))(text, inputs, numbers), build
 
     @intrinsic(prefer_literal=True)
-    def numbers_of(_typing: Any, text: Any, pointer: Any) -> Any:
-        n = _n_numbers(text.literal_value)
+    def numbers_of(_typing: Any, text: Any, pointer: Any, _first: Any, _apart: Any) -> Any:
+        n, whole = _n_numbers(text.literal_value), ir.IntType(64)
 
         def build(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-            places = [builder.gep(given[1], [ir.Constant(ir.IntType(64), k)]) for k in range(n)]
-            return context.make_tuple(builder, signature.return_type, list(map(builder.load, places)))
+            _, start, at, apart = given
+            values = []
+            for k in range(n):
+                place = builder.add(at, builder.mul(ir.Constant(whole, k), apart))
+                values.append(builder.load(builder.gep(start, [place])))
+            return context.make_tuple(builder, signature.return_type, values)
 
-        return types.UniTuple(wide, n)(text, pointer), build
+        return types.UniTuple(wide, n)(text, pointer, types.int64, types.int64), build
 
     @intrinsic
     def call(_typing: Any, address: Any, arguments: Any) -> Any:
@@ -183,7 +187,7 @@ def activate(text: str, dtype: str) -> Any:
         z, kept, given = (
             carray(z_, (n_units, n_rows)),
             carray(kept_, (n_units, n_rows)),
-            _numbers_of(text, numbers),
+            _numbers_of(text, numbers, 0, 1),
         )
         for j in range(n_units):
             bias = biases[j]
@@ -204,7 +208,7 @@ def chain(text: str, dtype: str) -> Any:
 
     @for_c(double(array, array, doubles, whole), ANY_ORDER)
     def loop(delta_: Array, kept_: Array, numbers: Array, n: int) -> float:
-        delta, kept, given = carray(delta_, n), carray(kept_, n), _numbers_of(text, numbers)
+        delta, kept, given = carray(delta_, n), carray(kept_, n), _numbers_of(text, numbers, 0, 1)
         for i in range(n):
             delta[i] = _computed(text, (delta[i], kept[i]), given)[0]
         return 0.0
@@ -213,7 +217,7 @@ def chain(text: str, dtype: str) -> Any:
 
 
 @functools.cache
-def differentiate(text: str, dtype: str) -> Any:
+def differentiate(text: str, dtype: str, *, of_members: bool = False) -> Any:
     """A pointwise loss, with the arguments of `losses.softmax`, of which it reads no labels."""
     _, carray = pieces()
 
@@ -225,50 +229,82 @@ def differentiate(text: str, dtype: str) -> Any:
         weight: Array,
         _rest: Array,
         numbers: Array,
+        factor: Array,
+        totals: Array,
         n_outputs: int,
         n_rows: int,
-        is_weighted: int,
-        factor: float,
+        n_weights: int,
+        members: int,
     ) -> float:
-        z, y = carray(z_, (n_outputs, n_rows)), carray(y_, (n_rows, n_outputs))
-        given, total = _numbers_of(text, numbers), 0.0
+        z, y = carray(z_, (n_outputs, n_rows * members)), carray(y_, (n_rows, n_outputs))
+        given, total, one_factor = _numbers_of(text, numbers, 0, 1), 0.0, factor[0]
+        n_outer, n_inner = (n_rows, members) if of_members else (1, n_rows)
+        for m in range(members):
+            totals[m] = 0.0
         for j in range(n_outputs):
-            for i in range(n_rows):
-                s = weight[i] if is_weighted else 1.0
-                slope, value = _computed(text, (1.0 * z[j, i], 1.0 * y[i, j]), given)  # float64
-                total += s * value
-                z[j, i] = factor * s * slope
-        return total
+            for outer in range(n_outer):
+                for inner in range(n_inner):
+                    row, i = (outer if of_members else inner), outer * n_inner + inner
+                    s = weight_of(weight, n_weights, row, inner if of_members else 0)
+                    slope, value = _computed(text, (1.0 * z[j, i], 1.0 * y[row, j]), given)  # float64
+                    if of_members:
+                        totals[inner] += s * value
+                    else:
+                        total += s * value
+                    z[j, i] = (factor[inner] if of_members else one_factor) * s * slope
+        if not of_members:
+            totals[0] = total
+        return 0.0
 
     return loop
 
 
 @functools.cache
-def update(text: str, dtype: str, n_state: int, shrinks: bool) -> Any:
-    """(p, g, first, second, numbers, n, n_weights): a rule's step, with the bits of the plain one.
+def update(text: str, dtype: str, n_state: int, shrinks: bool, *, of_each: bool = False) -> Any:
+    """(p, g, first, second, numbers, n, n_weights, members): a rule's step, with the bits of the plain one.
 
-    Behind the program's numbers comes the factor on the weights, which are the first n_weights of p.
+    Behind the program's numbers comes the factor on the weights, which are the first n_weights of p. The
+    vectors are of members, (n, members), which share the numbers unless they are `of_each`.
     """
     real, array, doubles, double, whole, carray = _types(dtype)
     at_factor = _n_numbers(text)
 
-    @for_c(double(array, array, array, array, doubles, whole, whole), EXACT)
+    @for_c(double(array, array, array, array, doubles, whole, whole, whole), EXACT)
     def loop(
-        p_: Array, g_: Array, first_: Array, second_: Array, numbers: Array, n: int, n_weights: int
+        p_: Array,
+        g_: Array,
+        first_: Array,
+        second_: Array,
+        numbers: Array,
+        n: int,
+        n_weights: int,
+        members: int,
     ) -> float:
-        p, g, first, second = carray(p_, n), carray(g_, n), carray(first_, n), carray(second_, n)
-        given = _numbers_of(text, numbers)
+        n_outer, n_inner = (n, members) if of_each else (1, n * members)
+        n_shrinking = (n_weights, members) if of_each else (1, n_weights * members)
+        shape = n_outer, n_inner
+        p, g, first, second = (
+            carray(p_, shape),
+            carray(g_, shape),
+            carray(first_, shape),
+            carray(second_, shape),
+        )
+        shared = _numbers_of(text, numbers, 0, 1)
         if shrinks:
-            factor = real(numbers[at_factor])
-            for i in range(n_weights):
-                p[i] *= factor
-        for i in range(n):
-            found = _computed(text, (p[i], g[i], first[i], second[i]), given)
-            if n_state > 0:
-                first[i] = found[1]
-            if n_state > 1:
-                second[i] = found[2]
-            p[i] = found[0]
+            shared_factor = real(numbers[at_factor])
+            for outer in range(n_shrinking[0]):
+                for i in range(n_shrinking[1]):
+                    p[outer, i] *= real(numbers[at_factor * members + i]) if of_each else shared_factor
+        for outer in range(n_outer):
+            for i in range(n_inner):
+                given = _numbers_of(text, numbers, i, members) if of_each else shared
+                before = p[outer, i], g[outer, i], first[outer, i], second[outer, i]
+                found = _computed(text, before, given)
+                if n_state > 0:
+                    first[outer, i] = found[1]
+                if n_state > 1:
+                    second[outer, i] = found[2]
+                p[outer, i] = found[0]
         return 0.0
 
     return loop

@@ -14,7 +14,7 @@ def signature(dtype: str) -> Any:
     types, _ = pieces()
     array, whole, wide = types.CPointer(getattr(types, dtype)), types.int64, types.float64
     labels, numbers = types.CPointer(types.int32), types.CPointer(wide)
-    return wide(array, array, labels, array, array, numbers, whole, whole, whole, wide)
+    return wide(array, array, labels, array, array, numbers, numbers, numbers, whole, whole, whole, whole)
 
 
 @in_any_order
@@ -30,96 +30,115 @@ def _bounded(minus_log_p: float, eps: float) -> float:
 
 
 @in_any_order
-def _softmax(
-    c: float, eps: float, z: Array, labels: Array, weight: Array, factor: float, rest: Array
-) -> float:
-    """As `SoftmaxCrossEntropy`, no digits lost: d = z − max z, rest = Σ e^d but for the largest."""
-    n_outputs, n_rows = z.shape
-    total = 0.0
-    for i in range(n_rows):
-        rest[i] = z[0, i]
-    for j in range(1, n_outputs):
-        for i in range(n_rows):
-            rest[i] = max(z[j, i], rest[i])
-    for j in range(n_outputs):
-        for i in range(n_rows):
-            z[j, i] -= rest[i]
-    for i in range(n_rows):
-        rest[i] = 0.0
-    for j in range(n_outputs):
-        for i in range(n_rows):
-            rest[i] += 0.0 if z[j, i] == 0.0 else exp(z[j, i])
-    for i in range(n_rows):
-        ties = -1.0
-        for j in range(n_outputs):
-            ties += 1.0 if z[j, i] == 0.0 else 0.0
-        rest[i] += ties
-    for i in range(n_rows):
-        s = weight[i] if weight.size else 1.0
-        log_sum = log1p(rest[i])
-        value = (1.0 - c) * _bounded(log_sum - z[labels[i], i], eps)
-        if c:
-            for j in range(n_outputs):
-                value += c / n_outputs * _bounded(log_sum - z[j, i], eps)
-        total += s * value
-    for j in range(n_outputs):
-        for i in range(n_rows):
-            z[j, i] = exp(z[j, i]) / (1.0 + rest[i])
-    for i in range(n_rows):
-        s = factor * (weight[i] if weight.size else 1.0)
-        k = labels[i]
-        others = 0.0
-        for j in range(n_outputs):
-            others += 0.0 if j == k else z[j, i]
-        z[k, i] = -others
-        if c:
-            for j in range(n_outputs):
-                z[j, i] -= c / n_outputs
-            z[k, i] += c
-        for j in range(n_outputs):
-            z[j, i] *= s
-    return total
+def weight_of(weight: Array, n_weights: int, row: int, member: int) -> Any:
+    """A row's s: 1 without weights, and one for all members or one for each."""
+    if n_weights == 0:
+        return 1.0
+    return 1.0 * weight[row * n_weights + (member if n_weights > 1 else 0)]
 
 
 @functools.cache
-def softmax(dtype: str) -> Any:
-    """Return Σ s L; z becomes factor · s · ∂L/∂z: a function of C.
+def softmax(dtype: str, *, of_members: bool = False) -> Any:
+    """Write Σ s L; z becomes factor · s · ∂L/∂z: a function of C.
+
+    As `SoftmaxCrossEntropy`, no digits lost: d = z − max z, rest = Σ e^d but for the largest.
 
     Parameters
     ----------
-    z : (n_outputs, n_rows)
+    z : (n_outputs, n_rows, members)
         Consumed.
     y, labels : (n_rows, n_outputs), (n_rows,)
         Read: one of them has the targets, of the network's dtype or int32.
-    weight : (n_rows,)
-        s, if `is_weighted`.
-    rest : (n_rows,)
+    weight : (n_rows, n_weights)
+        s.
+    rest : (n_rows, members)
         To be written on.
     numbers : (2,)
         Label smoothing, and what the value takes for the least probability (0 for no bound).
-    n_outputs, n_rows, is_weighted : int
-    factor : float
+    factor : (members,)
         1 / Σ s, or 1.
+    totals : (members,)
+        Where Σ s L goes.
+    n_outputs, n_rows : int
+    n_weights : int
+        Of each row: none, one for all members, or one for each.
+    members : int
+        How many; 1 if not `of_members`.
     """
     _, carray = pieces()
 
     @for_c(signature(dtype), ANY_ORDER)
     def loss(
-        z: Array,
+        z_: Array,
         _y: Array,
         labels: Array,
         weight: Array,
         rest: Array,
         numbers: Array,
+        factor: Array,
+        totals: Array,
         n_outputs: int,
         n_rows: int,
-        is_weighted: int,
-        factor: float,
+        n_weights: int,
+        members: int,
     ) -> float:
-        s = carray(weight, n_rows * is_weighted)
-        delta = carray(z, (n_outputs, n_rows))
-        return _softmax(
-            numbers[0], numbers[1], delta, carray(labels, n_rows), s, factor, carray(rest, n_rows)
-        )
+        c, eps, n, total = numbers[0], numbers[1], n_rows * members, 0.0
+        z = carray(z_, (n_outputs, n))
+        n_outer, n_inner = (n_rows, members) if of_members else (1, n_rows)
+        for m in range(members):
+            totals[m] = 0.0
+        for i in range(n):
+            rest[i] = z[0, i]
+        for j in range(1, n_outputs):
+            for i in range(n):
+                rest[i] = max(z[j, i], rest[i])
+        for j in range(n_outputs):
+            for i in range(n):
+                z[j, i] -= rest[i]
+        for i in range(n):
+            rest[i] = 0.0
+        for j in range(n_outputs):
+            for i in range(n):
+                rest[i] += 0.0 if z[j, i] == 0.0 else exp(z[j, i])
+        for i in range(n):
+            ties = -1.0
+            for j in range(n_outputs):
+                ties += 1.0 if z[j, i] == 0.0 else 0.0
+            rest[i] += ties
+        for outer in range(n_outer):
+            for inner in range(n_inner):
+                row, i = (outer if of_members else inner), outer * n_inner + inner
+                s = weight_of(weight, n_weights, row, inner if of_members else 0)
+                log_sum = log1p(rest[i])
+                value = (1.0 - c) * _bounded(log_sum - z[labels[row], i], eps)
+                if c:
+                    for j in range(n_outputs):
+                        value += c / n_outputs * _bounded(log_sum - z[j, i], eps)
+                if of_members:
+                    totals[inner] += s * value
+                else:
+                    total += s * value
+        for j in range(n_outputs):
+            for i in range(n):
+                z[j, i] = exp(z[j, i]) / (1.0 + rest[i])
+        for outer in range(n_outer):
+            for inner in range(n_inner):
+                row, i = (outer if of_members else inner), outer * n_inner + inner
+                s = weight_of(weight, n_weights, row, inner if of_members else 0)
+                s *= factor[inner if of_members else 0]
+                k = labels[row]
+                others = 0.0
+                for j in range(n_outputs):
+                    others += 0.0 if j == k else z[j, i]
+                z[k, i] = -others
+                if c:
+                    for j in range(n_outputs):
+                        z[j, i] -= c / n_outputs
+                    z[k, i] += c
+                for j in range(n_outputs):
+                    z[j, i] *= s
+        if not of_members:
+            totals[0] = total
+        return 0.0
 
     return loss

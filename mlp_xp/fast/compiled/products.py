@@ -4,6 +4,8 @@
 
 a and δ are (n_units, n_rows), W is (n_in, n_out). Loops run along whatever lies side by side: rows, or for a
 single row the units of the next layer. The BLAS is SciPy's, which is what Numba calls.
+
+Of members that are trained side by side all arrays have one more axis, the last one: loops run along it.
 """
 
 from typing import Any
@@ -47,8 +49,13 @@ def suits_blas(n_in: int, n_out: int, n_rows: int) -> bool:
 @in_any_order
 def forward(w: Array, a: Array, z: Array) -> None:
     """z ← Wᵀ a."""
-    n_in, n_out = w.shape
-    if suits_blas(n_in, n_out, a.shape[1]):
+    n_in, n_out = w.shape[:2]
+    if w.ndim == 3:
+        for j in range(n_out):
+            for k in range(n_in):
+                for i in range(a.shape[1]):
+                    _add_product(w[k, j], a[k, i], z[j, i], k > 0)
+    elif suits_blas(n_in, n_out, a.shape[1]):
         np.dot(w.T, a, z)
     elif a.shape[1] == 1:
         _add_rows(a.reshape(-1), w, z.reshape(-1))
@@ -79,7 +86,31 @@ def _add_rows(factors: Array, rows: Array, out: Array) -> None:
 
 
 @in_any_order
+def _add_product(one: Array, other: Array, out: Array, add: bool) -> None:
+    """Out ← one ⊙ other, or out ← out + one ⊙ other, of each member."""
+    if add:
+        for m in range(out.size):
+            out[m] += one[m] * other[m]
+    else:
+        for m in range(out.size):
+            out[m] = one[m] * other[m]
+
+
+@in_any_order
 def gradient(a: Array, delta: Array, g: Array, add: bool) -> None:
+    """g ← a δᵀ, or g ← g + a δᵀ; of members, whose steps are not shared out, always the first."""
+    n_in, n_out = g.shape[:2]
+    if g.ndim == 3:
+        for k in range(n_in):
+            for j in range(n_out):
+                for i in range(a.shape[1]):
+                    _add_product(a[k, i], delta[j, i], g[k, j], i > 0)
+    else:
+        _gradient_of_one(a, delta, g, add)
+
+
+@in_any_order
+def _gradient_of_one(a: Array, delta: Array, g: Array, add: bool) -> None:
     """g ← a δᵀ, or g ← g + a δᵀ."""
     n_in, n_out = g.shape
     if suits_blas(n_in, n_out, a.shape[1]):
@@ -126,8 +157,13 @@ def _multiply(a: Array, delta: Array, g: Array, add: bool) -> None:
 @in_any_order
 def back(w: Array, delta: Array, out: Array) -> None:
     """Out ← W δ."""
-    n_in, n_out = w.shape
-    if suits_blas(n_in, n_out, delta.shape[1]):
+    n_in, n_out = w.shape[:2]
+    if w.ndim == 3:
+        for k in range(n_in):
+            for j in range(n_out):
+                for i in range(delta.shape[1]):
+                    _add_product(w[k, j], delta[j, i], out[k, i], j > 0)
+    elif suits_blas(n_in, n_out, delta.shape[1]):
         np.dot(w, delta, out)
     elif delta.shape[1] == 1:
         one_row = delta.reshape(-1)
@@ -152,6 +188,14 @@ def row_sums(delta: Array, g: Array, add: bool) -> None:
     """g ← Σ_i δ_i, or g ← g + Σ_i δ_i: the gradient of the biases."""
     zero = g.dtype.type(0.0)
     for j in range(delta.shape[0]):
+        if g.ndim == 2:
+            out = g[j]
+            out[:] = zero
+            for i in range(delta.shape[1]):
+                one_row = delta[j, i]
+                for m in range(out.size):
+                    out[m] += one_row[m]
+            continue
         row, total = delta[j], zero
         for i in range(row.size):
             total += row[i]
@@ -160,8 +204,13 @@ def row_sums(delta: Array, g: Array, add: bool) -> None:
 
 @in_any_order
 def transpose(x: Array, out: Array) -> None:
-    """Out ← xᵀ, in tiles that stay in the cache."""
+    """Out ← xᵀ, in tiles that stay in the cache; for members, as often as there are some."""
     n_rows, n_columns = x.shape
+    if out.ndim == 3:
+        for j in range(n_columns):
+            for i in range(n_rows):
+                out[j, i, :] = x[i, j]
+        return
     for first in range(0, n_rows, TILE):
         tile = x[first : first + TILE]
         for j in range(n_columns):

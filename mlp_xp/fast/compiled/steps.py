@@ -7,15 +7,21 @@ cache. So δ_{l−1} is computed before W_l is updated, and between the two all 
 
 Two cores with half of each product finish before the BLAS does with two threads of its own, and share what
 lies between products, too: 64-256-256-1 with 256 rows takes 0.95 instead of 1.15 ms.
+
+Several members of a tiny network are trained side by side by one thread: their vectors are (size, members),
+all else has an axis of members behind its own, and what is a number for each member is one of an array.
 """
 
 import math
 from typing import Any
 
+import numpy as np
+
 from mlp_xp.fast.compiled.compiler import in_any_order
 from mlp_xp.fast.compiled.formulas import call
 from mlp_xp.fast.compiled.products import back, forward, gradient, row_sums, transpose
 from mlp_xp.fast.compiled.threads import LINE, share, wait_for_all
+from mlp_xp.fast.compiled.views import block, held
 from mlp_xp.machine.array_api import Array
 
 PART_WORK = 4_000_000
@@ -52,9 +58,9 @@ def make_steps(
     no_biases: Array,
     loss: int,
     loss_constants: Array,
-    l1: float,
-    l2: float,
-    clip_norm: float,
+    l1: Array,
+    l2: Array,
+    clip_norms: Array,
     rule: int,
     numbers: Array,
     p: Array,
@@ -67,8 +73,7 @@ def make_steps(
     labels: Array,
     weight: Array,
     batch: int,
-    divisors: Array,
-    takes_mean: bool,
+    scales: Array,
     memory: Array,
     values: Array,
 ) -> None:
@@ -78,7 +83,7 @@ def make_steps(
     ----------
     part, n_parts : int
         Which thread this is, of how many; all others are called with the same other arguments.
-    arrived, totals : arrays (n_parts · LINE,)
+    arrived, totals : arrays (n_parts · LINE,), (n_parts · LINE,) or (members,)
         Of int64 zeros, and of float64: where threads meet, and leave each its Σ s L.
     sizes : array (n_layers + 1,)
         Units per layer.
@@ -88,15 +93,15 @@ def make_steps(
         Whether the derivative does not follow from the output, and is kept.
     constants : array (n_layers, 2, …)
         Their numbers.
-    no_biases : array
+    no_biases : array (n_units,), or (n_units, members)
         Zeros, as many as the widest layer has units.
     loss, loss_constants : int, array
         The loss's address and numbers.
-    l1, l2, clip_norm : float
-        Of penalty and clipping; 0 for none.
+    l1, l2, clip_norms : arrays (members,)
+        Of penalty and clipping; 0 for none. Here and below a network without members has one.
     rule, numbers : int, array (n_steps, …)
         The rule's address, and its numbers for each step.
-    p, g, m, v : arrays (size,)
+    p, g, m, v : arrays (size,), or (size, members)
         Parameters, gradient, and the rule's state, in the place of which p stands; updated.
     n_weights : int
         How many of them are weights.
@@ -104,17 +109,19 @@ def make_steps(
         The rows of all steps; read. See `losses.softmax`.
     batch : int
         Rows a step; the last one may have fewer.
-    divisors : array (n_steps,)
-        Σ s.
-    takes_mean : bool
-        Whether to divide by it.
-    memory : array
+    scales : array (n_steps, members)
+        What J is multiplied with: 1 / Σ s, or 1.
+    memory : array (n,), or (n, members)
         Of `memory_size`; to be written on.
-    values : array (n_steps, 1 or 2)
+    values : array (n_steps, 1 or 2, members)
         Filled with Σ s L and, where there is room, the penalty.
     """
-    n_layers, has_biases = sizes.size - 1, n_weights < p.size
-    deltas_at, room = deltas_from(sizes, keeps), memory.size // n_parts
+    p, g, m, v, memory, scales = held(p), held(g), held(m), held(v), held(memory), held(scales)
+    x, y, labels, weight, values = held(x), held(y), held(labels), held(weight), held(values)
+    totals, numbers, constants = held(totals), held(numbers), held(constants)
+    n_layers, size, members = sizes.size - 1, p.shape[0], scales.shape[1]
+    has_biases, clips = n_weights < size, np.any(clip_norms > 0.0)
+    deltas_at, room = deltas_from(sizes, keeps), memory.shape[0] // n_parts
     own = memory[part * room : (part + 1) * room]
     ticket = wait_for_all(part, n_parts, arrived, 1)
     if ticket == 0:  # part 0 was interrupted before it came here
@@ -125,52 +132,54 @@ def make_steps(
         n_sharing = parts_for(n_rows, n_weights, n_parts)
         first, last = share(n_rows, part, n_sharing)
         n_own = last - first
-        scale = 1.0 / divisors[step] if takes_mean else 1.0
+        scale = scales[step]
         transpose(x[start + first : start + last], _units(own, 0, sizes[0], n_own))
         at, at_weights, at_biases = 0, 0, n_weights
         for layer in range(n_layers):
             n_in, n_out = sizes[layer], sizes[layer + 1]
             a, z = _units(own, at, n_in, n_own), _units(own, at + n_in, n_out, n_own)
-            forward(p[at_weights : at_weights + n_in * n_out].reshape((n_in, n_out)), a, z)
+            forward(block(p, at_weights, n_in, n_out), a, z)
             b = p[at_biases : at_biases + n_out] if has_biases else no_biases
             kept = _kept(own, sizes, keeps, layer, n_own)
-            call(functions[layer, 0], (z, kept, b, constants[layer, 0], n_out, n_own))
+            _activate(functions[layer, 0], constants[layer, 0], z, kept, b, no_biases)
             at, at_weights, at_biases = at + n_in, at_weights + n_in * n_out, at_biases + n_out
         delta = _delta(own, sizes, deltas_at, n_layers - 1, n_own)
         for j in range(delta.shape[0]):
             delta[j, :] = z[j]
         rows, rest = slice(start + first, start + last), _delta(own, sizes, deltas_at, n_layers, n_own)
-        given = (y[rows], labels[rows], weight[rows], rest, loss_constants)
-        totals[part * LINE] = call(loss, (delta, *given, delta.shape[0], n_own, weight.size > 0, scale))
+        given = (y[rows], labels[rows], weight[rows], rest, loss_constants, scale, totals[part * LINE :])
+        n_own_weights = weight.shape[1] if weight.size else 0
+        call(loss, (delta, *given, delta.shape[0], n_own, n_own_weights, members))
         _chain(functions, constants, n_layers - 1, delta, _kept(own, sizes, keeps, n_layers - 1, n_own))
         if part == 0 and values.shape[1] > 1:
-            values[step, 1] = _penalty(p[:n_weights], l1, l2)
+            _penalty(p[:n_weights], l1, l2, values[step, 1])
         for layer in range(n_layers - 1, -1, -1):
             n_in, n_out = sizes[layer], sizes[layer + 1]
             at, at_weights, at_biases = at - n_in, at_weights - n_in * n_out, at_biases - n_out
             if layer > 0:
                 before = _delta(own, sizes, deltas_at, layer - 1, n_own)
-                back(p[at_weights : at_weights + n_in * n_out].reshape((n_in, n_out)), delta, before)
+                back(block(p, at_weights, n_in, n_out), delta, before)
                 kept = _kept(own, sizes, keeps, layer - 1, n_own)
                 _chain(functions, constants, layer - 1, before, kept)
                 delta = before
             ticket = wait_for_all(part, n_parts, arrived, ticket)
             if layer == n_layers - 1 and part == 0:
-                values[step, 0] = 0.0
-                for other in range(n_parts):
-                    values[step, 0] += totals[other * LINE]
+                for n in range(members):
+                    values[step, 0, n] = 0.0
+                    for other in range(n_parts):
+                        values[step, 0, n] += totals[other * LINE + n]
             first, last = share(n_in, part, n_sharing)
             for top in range(first, last, HEIGHT):
                 bottom = min(top + HEIGHT, last)
                 begin, end = at_weights + top * n_out, at_weights + bottom * n_out
-                block = g[begin:end].reshape((bottom - top, n_out))
+                of_block = block(g, begin, bottom - top, n_out)
                 for other in range(n_sharing):
                     theirs = memory[other * room : (other + 1) * room]
                     n_theirs = _n_own(n_rows, other, n_sharing)
                     a = _units(theirs, at, n_in, n_theirs)[top:bottom]
-                    gradient(a, _delta(theirs, sizes, deltas_at, layer, n_theirs), block, other > 0)
-                _add_penalty(p[begin:end], g[begin:end], l1 * scale, l2 * scale)
-                if clip_norm == 0.0:
+                    gradient(a, _delta(theirs, sizes, deltas_at, layer, n_theirs), of_block, other > 0)
+                _add_penalty(p[begin:end], g[begin:end], l1, l2, scale)
+                if not clips:
                     apply_rule(rule, numbers[step], p, g, m, v, begin, end, n_weights)
             if has_biases:
                 first, last = share(n_out, part, n_sharing)
@@ -180,15 +189,14 @@ def make_steps(
                     theirs = memory[other * room : (other + 1) * room]
                     of_units = _delta(theirs, sizes, deltas_at, layer, n_theirs)[first:last]
                     row_sums(of_units, g[begin:end], other > 0)
-                if clip_norm == 0.0:
+                if not clips:
                     apply_rule(rule, numbers[step], p, g, m, v, begin, end, n_weights)
-        if clip_norm > 0.0:
+        if clips:
             ticket = wait_for_all(part, n_parts, arrived, ticket)
-            factor = _clip_factor(g, clip_norm)
+            factors = _clip_factors(g, clip_norms)
             ticket = wait_for_all(part, n_parts, arrived, ticket)
-            first, last = share(p.size, part, n_sharing)
-            for i in range(first, last):
-                g[i] *= factor
+            first, last = share(size, part, n_sharing)
+            _multiply(g[first:last], factors)
             apply_rule(rule, numbers[step], p, g, m, v, first, last, n_weights)
         ticket = wait_for_all(part, n_parts, arrived, ticket)
 
@@ -227,7 +235,7 @@ def _width(sizes: Array, turn: int) -> int:
 @in_any_order
 def _units(memory: Array, at: int, n_units: int, n_rows: int) -> Any:
     """The (n_units, n_rows) numbers that come after `at` for each row."""
-    return memory[at * n_rows : (at + n_units) * n_rows].reshape((n_units, n_rows))
+    return block(memory, at * n_rows, n_units, n_rows)
 
 
 @in_any_order
@@ -252,8 +260,24 @@ def apply_rule(
     rule: int, h: Array, p: Array, g: Array, m: Array, v: Array, first: int, last: int, n_weights: int
 ) -> None:
     """Apply the rule to the elements first … last."""
-    own_weights = max(0, min(last, n_weights) - first)
-    call(rule, (p[first:last], g[first:last], m[first:last], v[first:last], h, last - first, own_weights))
+    own_weights, members = max(0, min(last, n_weights) - first), p.size // p.shape[0]
+    vectors = (p[first:last], g[first:last], m[first:last], v[first:last])
+    call(rule, (*vectors, h, last - first, own_weights, members))
+
+
+@in_any_order
+def _activate(function: int, numbers: Array, z: Array, kept: Array, b: Array, no_biases: Array) -> None:
+    """z ← f(z + b)."""
+    n_units = z.shape[0]
+    if z.ndim == 2:
+        call(function, (z, kept, b, numbers, n_units, z.shape[1]))
+        return
+    for j in range(n_units):
+        for i in range(z.shape[1]):
+            own, bias = z[j, i], b[j]
+            for n in range(own.size):
+                own[n] += bias[n]
+    call(function, (z, kept, no_biases, numbers, n_units, z.shape[1] * z.shape[2]))
 
 
 @in_any_order
@@ -264,32 +288,59 @@ def _chain(functions: Array, constants: Array, layer: int, delta: Array, kept: A
 
 
 @in_any_order
-def _penalty(w: Array, l1: float, l2: float) -> float:
-    """l1 Σ |w| + l2 Σ w²."""
-    sizes, squares = 0.0, 0.0
-    for i in range(w.size):
-        sizes += abs(w[i])
-        squares += w[i] * w[i]
-    return l1 * sizes + l2 * squares
+def _penalty(w: Array, l1: Array, l2: Array, out: Array) -> None:
+    """Out ← l1 Σ |w| + l2 Σ w²."""
+    if w.ndim == 1:
+        sizes, squares = 0.0, 0.0
+        for i in range(w.size):
+            sizes += abs(w[i])
+            squares += w[i] * w[i]
+        out[0] = l1[0] * sizes + l2[0] * squares
+        return
+    out[:] = 0.0
+    for i in range(w.shape[0]):
+        for n in range(out.size):
+            out[n] += l1[n] * abs(w[i, n]) + l2[n] * w[i, n] * w[i, n]
 
 
 @in_any_order
-def _add_penalty(w: Array, g: Array, l1: float, l2: float) -> None:
-    """g ← g + l1 sign(w) + 2 l2 w."""
+def _add_penalty(w: Array, g: Array, l1: Array, l2: Array, scale: Array) -> None:
+    """g ← g + scale (l1 sign(w) + 2 l2 w)."""
     number = w.dtype.type
-    if l2 != 0.0:
-        twice = number(2.0 * l2)
+    zero = number(0.0)
+    if w.ndim == 2:
+        largest = 0.0
+        for n in range(l1.size):
+            largest = max(largest, l1[n], l2[n])
+        if largest > 0.0:
+            for i in range(w.shape[0]):
+                for n in range(scale.size):
+                    up = number(l1[n] * scale[n])
+                    sign = up if w[i, n] > zero else -up if w[i, n] < zero else zero
+                    g[i, n] += number(2.0 * l2[n] * scale[n]) * w[i, n] + sign
+        return
+    if l2[0] != 0.0:
+        twice = number(2.0 * (l2[0] * scale[0]))
         for i in range(w.size):
             g[i] += twice * w[i]
-    if l1 != 0.0:
-        up, zero = number(l1), number(0.0)
+    if l1[0] != 0.0:
+        up = number(l1[0] * scale[0])
         for i in range(w.size):
             g[i] += up if w[i] > zero else -up if w[i] < zero else zero
 
 
 @in_any_order
+def _clip_factors(g: Array, limits: Array) -> Any:
+    """Of each member, as `clip_by_global_norm`: squares of g / unit do not overflow; 1 without a limit."""
+    factors = np.ones(limits.size, g.dtype)
+    for n in range(limits.size):
+        if limits[n] > 0.0:
+            factors[n] = _clip_factor(g if g.ndim == 1 else g[:, n], limits[n])
+    return factors
+
+
+@in_any_order
 def _clip_factor(g: Array, limit: float) -> Any:
-    """As `clip_by_global_norm`: squares of g / unit do not overflow."""
     unit = limit
     for i in range(g.size):
         unit = max(unit, abs(g[i]))
@@ -298,3 +349,15 @@ def _clip_factor(g: Array, limit: float) -> Any:
         squares += (g[i] / unit) * (g[i] / unit)
     share_ = limit / unit
     return g.dtype.type(share_ / max(math.sqrt(squares), share_))
+
+
+@in_any_order
+def _multiply(g: Array, factors: Array) -> None:
+    """g ← g ⊙ factors."""
+    if g.ndim == 1:
+        for i in range(g.size):
+            g[i] *= factors[0]
+    else:
+        for i in range(g.shape[0]):
+            for n in range(factors.size):
+                g[i, n] *= factors[n]

@@ -1,0 +1,167 @@
+"""Members of a tiny network side by side: one compiled step makes those of many, along an axis of members.
+
+A tiny network's step is short because there is little to compute, and most of it is getting ready. So the
+vectors of some members are turned to (size, members), trained so for many steps, and turned back.
+"""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from mlp_xp.fast import on_cpu, programs
+from mlp_xp.machine.array_api import Array
+from mlp_xp.members.step import MemberOptimizer
+from mlp_xp.rows.batch import Chunk
+
+FEWEST = 4
+"""Members that pay: two or three are as fast one by one, on a core each."""
+
+MOST_WORK = 20_000
+"""Weights × rows of a step, up to which it pays. What larger steps do is mostly products, and those of one
+network are faster by the BLAS."""
+
+WIDTH = 4096
+"""Rows × members that are trained by one call, so that all that they need stays in a core's cache."""
+
+NARROWEST, WIDEST = 32, 256
+"""Members that are trained by one call nevertheless, at least and at most."""
+
+
+def pays(n_weights: int, n_rows: int, members: int) -> bool:
+    """Whether members are trained side by side: a function of sizes."""
+    return members >= FEWEST and n_weights * n_rows <= MOST_WORK
+
+
+def grouped(members: Sequence[int], n_rows: int) -> list[list[int]]:
+    """Those that one call trains: the same for any number of threads, and so are the bits."""
+    most = min(WIDEST, max(NARROWEST, WIDTH // n_rows))
+    n_groups = -(-len(members) // most)
+    bounds = [len(members) * n // n_groups for n in range(n_groups + 1)]
+    return [list(members[start:stop]) for start, stop in itertools.pairwise(bounds)]
+
+
+class SideBySide:
+    """What makes the steps of some members by one call.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of all members.
+    optimizer : MemberOptimizer
+        Whose rules have one program.
+    clip_norms : sequence of (float or None)
+        The largest Euclidean norm of each member's gradient.
+    reduction : "mean" or "sum"
+        As of `Objective`.
+    has_labels : bool
+        Whether targets are class numbers.
+    """
+
+    def __init__(
+        self,
+        plan: on_cpu.Plan,
+        optimizer: MemberOptimizer,
+        clip_norms: Sequence[float | None],
+        reduction: str,
+        *,
+        has_labels: bool,
+    ) -> None:
+        self.plan, self.optimizer, self.reduction = plan, optimizer, reduction
+        self.has_labels = has_labels
+        self.clip_norms = np.array([norm or 0.0 for norm in clip_norms])
+        rules = [each.rule for each in optimizer.each]
+        self.programs = {rule: programs.of_rule(rule) for rule in rules}
+        decaying = max(rules, key=lambda rule: rule.weight_decay)
+        dtype = optimizer.parameters.backend.dtype_name
+        self.shared, self.of_each = (
+            on_cpu.CompiledRule(decaying, self.programs[decaying], dtype, of_each=of_each)
+            for of_each in (False, True)
+        )
+
+    def groups(self, members: Sequence[int], batch: int) -> list[list[int]]:
+        """Those of which `make` makes the steps at a time."""
+        return grouped(members, batch)
+
+    def make(
+        self,
+        members: Sequence[int],
+        rows: Chunk,
+        batch: int,
+        rates: np.ndarray,
+        divisors: np.ndarray,
+        values: np.ndarray,
+    ) -> None:
+        """Make steps of `batch` rows each of some members.
+
+        Parameters
+        ----------
+        members : sequence of int
+            Which.
+        rows : Chunk
+            Of all steps; weights are (n_rows, 1) or (n_rows, members of all).
+        batch : int
+            Rows a step.
+        rates, divisors : arrays (n_steps, members of all)
+            η and Σ s of each step.
+        values : array (n_steps, n_values, members of all)
+            Filled with those of these members.
+        """
+        from mlp_xp.fast.compiled.steps import make_steps, memory_size
+        from mlp_xp.fast.compiled.threads import LINE
+
+        plan, optimizer, n = self.plan, self.optimizer, len(members)
+        stored = [optimizer.parameters.flat, *optimizer.state.values()]
+        turned = [np.ascontiguousarray(vector[members].T) for vector in stored]
+        p = turned[0]
+        first, second = (*turned[1:], p, p)[: on_cpu.MOST_STATE]
+        rule, numbers = self._rule(members, rates[:, members])
+        x, y, labels, weight = on_cpu.as_read(rows, has_labels=self.has_labels)
+        if weight.shape[1] > 1:
+            weight = np.ascontiguousarray(weight[:, members])
+        own = np.empty((len(rates), values.shape[1], n))
+        make_steps(
+            0,
+            1,
+            np.zeros(LINE, dtype=np.int64),
+            np.zeros(n),
+            *plan.of_members(members),
+            self.clip_norms[members],
+            rule,
+            numbers,
+            p,
+            np.empty_like(p),
+            first,
+            second,
+            optimizer.parameters.n_weights,
+            x,
+            y,
+            labels,
+            weight,
+            batch,
+            on_cpu.scales_of(divisors[:, members], self.reduction),
+            np.empty((memory_size(plan.sizes, plan.keeps, min(batch, len(x)), 1), n), dtype=p.dtype),
+            own,
+        )
+        for vector, new in zip(stored, turned, strict=True):
+            vector[members] = new.T
+        values[..., members] = own
+
+    def _rule(self, members: Sequence[int], rates: np.ndarray) -> tuple[int, Array]:
+        """The address of the rule of some members, and its numbers for each step: all share them, or not."""
+        optimizer, alike = self.optimizer, defaultdict(list)
+        for at, n in enumerate(members):
+            alike[optimizer.each[n].rule, optimizer.t + 1 - optimizer.behind[n]].append(at)
+        if len(alike) == 1 and (rates == rates[:, :1]).all():
+            ((_, t),) = alike
+            return self.shared.address, self.shared.numbers(t, rates[:, 0].tolist())
+        found: Array = None
+        for (rule, t), at in alike.items():
+            for step, of_step in enumerate(rates[:, at]):
+                numbers = programs.numbers_of_step(rule, self.programs[rule], t + step, of_step)
+                if found is None:
+                    found = np.empty((len(rates), len(numbers), len(members)))
+                for number, value in enumerate(numbers):
+                    found[step, number, at] = value
+        return self.of_each.address, found.reshape(len(rates), -1)
