@@ -97,6 +97,9 @@ def steps_of(rule: Rule) -> Any:
     return None if found is None else (found.steps, found.outputs, rule.state)
 
 
-def numbers_of_step(rule: Rule, program: Program, t: int, rate: float) -> tuple[float, ...]:
-    """A program's numbers at step t and rate η, and behind them the factor on weights that decay."""
+def numbers_of_step(rule: Rule, program: Program, t: int, rate: Any) -> tuple[Any, ...]:
+    """A program's numbers at step t and rate η, and behind them the factor on weights that decay.
+
+    Those of several rates are arrays, where they depend on the rate.
+    """
     return (*rule.numbers(t, rate), *program.numbers, 1.0 - rate * rule.weight_decay)

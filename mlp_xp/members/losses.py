@@ -80,18 +80,28 @@ class MemberLosses(EpochLosses):
         # A step's penalty is its last value, where any member had rows; who had none made no step.
         is_penalty = np.append(steps[1:] != steps[:-1], [True]) & self.has_penalty
         is_penalty &= divisors.max(axis=1, initial=0.0)[steps] > 0
-        found = []
-        for n in range(self.members):
-            counts = ~is_penalty | (divisors[steps, n] > 0)
-            terms = values[counts, n].tolist(), steps[counts].tolist(), divisors[:, n].tolist()
-            is_finite = all(map(math.isfinite, terms[0]))
-            found.append(
-                objective_of(*terms, takes_mean=self.takes_mean, has_penalty=self.has_penalty)
-                if is_finite
-                else math.nan
-            )
+        are_finite = np.isfinite(values).all(axis=0)
+        if self.takes_mean:
+            values[is_penalty] *= divisors[steps[is_penalty]] > 0
+            with np.errstate(all="ignore"):
+                sums, weights = exact_sums(values), exact_sums(divisors)
+                means = np.divide(sums, weights, out=np.zeros(self.members), where=weights > 0)
+            found = np.where(are_finite, means, math.nan).tolist()
+        else:
+            found = [
+                self._sum_of(values[:, n], steps, is_penalty, divisors[:, n]) if are_finite[n] else math.nan
+                for n in range(self.members)
+            ]
         self._known = len(self._values.read), found
         return found
+
+    def _sum_of(
+        self, values: np.ndarray, steps: np.ndarray, is_penalty: np.ndarray, divisors: np.ndarray
+    ) -> float:
+        """J of a member whose steps' terms are not divided."""
+        counts = ~is_penalty | (divisors[steps] > 0)
+        terms = values[counts].tolist(), steps[counts].tolist(), divisors.tolist()
+        return objective_of(*terms, takes_mean=False, has_penalty=self.has_penalty)
 
     def objective(self) -> float:
         """The mean of J over the members that run and whose is finite; nan where none is."""
@@ -123,6 +133,24 @@ class MemberLosses(EpochLosses):
         flat = {"epoch.values": arrays["epoch.values"].ravel(), "epoch.divisors": divisors.max(axis=1)}
         super().restore({**arrays, **flat})
         self._of_each = [divisors]
+
+
+def exact_sums(values: np.ndarray) -> np.ndarray:
+    """Of each column the sum, rounded once as by `math.fsum`: what sums of two lose is summed apart.
+
+    References
+    ----------
+    Knuth, The Art of Computer Programming, volume 2, 4.2.2, theorem B.
+    """
+    lost = np.zeros(values.shape[1])
+    while len(values) > 1:
+        half = len(values) // 2
+        a, b, rest = values[:half], values[half : 2 * half], values[2 * half :]
+        total = a + b
+        part = total - a
+        lost += ((a - (total - part)) + (b - part)).sum(axis=0)
+        values = np.concatenate([total, rest])
+    return values.sum(axis=0) + lost
 
 
 def mean_of(numbers: Sequence[float]) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 from mlp_xp.fast import on_cpu, programs
 from mlp_xp.machine.array_api import Array
 from mlp_xp.members.step import MemberOptimizer
+from mlp_xp.optimizers import Rule
 from mlp_xp.rows.batch import Chunk
 
 FEWEST = 4
@@ -72,7 +73,8 @@ class SideBySide:
         self.has_labels = has_labels
         self.clip_norms = np.array([norm or 0.0 for norm in clip_norms])
         rules = [each.rule for each in optimizer.each]
-        self.programs = {rule: programs.of_rule(rule) for rule in rules}
+        found = ((rule, programs.of_rule(rule)) for rule in rules)
+        self.programs = {rule: program for rule, program in found if program is not None}
         decaying = max(rules, key=lambda rule: rule.weight_decay)
         dtype = optimizer.parameters.backend.dtype_name
         self.shared, self.of_each = (
@@ -150,18 +152,18 @@ class SideBySide:
 
     def _rule(self, members: Sequence[int], rates: np.ndarray) -> tuple[int, Array]:
         """The address of the rule of some members, and its numbers for each step: all share them, or not."""
-        optimizer, alike = self.optimizer, defaultdict(list)
-        for at, n in enumerate(members):
-            alike[optimizer.each[n].rule, optimizer.t + 1 - optimizer.behind[n]].append(at)
+        optimizer, alike = self.optimizer, defaultdict[tuple[Rule, int], list[int]](list)
+        for place, n in enumerate(members):
+            alike[optimizer.each[n].rule, optimizer.t + 1 - optimizer.behind[n]].append(place)
         if len(alike) == 1 and (rates == rates[:, :1]).all():
             ((_, t),) = alike
             return self.shared.address, self.shared.numbers(t, rates[:, 0].tolist())
         found: Array = None
-        for (rule, t), at in alike.items():
-            for step, of_step in enumerate(rates[:, at]):
+        for (rule, t), places in alike.items():
+            for step, of_step in enumerate(rates[:, places]):
                 numbers = programs.numbers_of_step(rule, self.programs[rule], t + step, of_step)
                 if found is None:
                     found = np.empty((len(rates), len(numbers), len(members)))
                 for number, value in enumerate(numbers):
-                    found[step, number, at] = value
+                    found[step, number, places] = value
         return self.of_each.address, found.reshape(len(rates), -1)

@@ -344,13 +344,11 @@ def test_whoever_waits_for_signals_leaves_steps_at_once(every, calls, tmp_path):
 
 
 def test_a_fork_gets_threads_of_its_own(monkeypatch):
-    network = Network((4, 3, 1))
-    update = CpuStep(Objective(network, LOSSES["squared_error"]()), Optimizer(SGD(), network.parameters))
-    update.n_threads = 2
-    parents = update._pool()
-    assert update._pool() is parents
+    pool = on_cpu.Pool(2)
+    parents = pool.of_this_process()
+    assert pool.of_this_process() is parents
     monkeypatch.setattr(os, "getpid", lambda: -1)
-    assert update._pool() is not parents
+    assert pool.of_this_process() is not parents
 
 
 def test_there_are_as_many_threads_as_the_blas_may_use(monkeypatch):

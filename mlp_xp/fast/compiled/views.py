@@ -14,18 +14,20 @@ def _views() -> tuple[Callable[..., Any], Callable[..., Any]]:
     try:
         from numba import types
         from numba.extending import intrinsic
-        from numba.np.arrayobj import populate_array
+        from numba.np import arrayobj
     except ImportError:
         return lambda array: array, _reshaped
 
+    numbas: Any = arrayobj
+
     def made(context: Any, builder: Any, kind: Any, of: Any, **parts: Any) -> Any:
         out = context.make_array(kind)(context, builder)
-        populate_array(out, itemsize=of.itemsize, meminfo=None, **parts)
+        numbas.populate_array(out, itemsize=of.itemsize, meminfo=None, **parts)
         return out._getvalue()
 
     @intrinsic
     def held(_typing: Any, array: Any) -> Any:
-        def build(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        def build(context: Any, builder: Any, _signature: Any, given: Any) -> Any:
             of = context.make_array(array)(context, builder, given[0])
             return made(context, builder, array, of, data=of.data, shape=of.shape, strides=of.strides)
 
@@ -39,11 +41,12 @@ def _views() -> tuple[Callable[..., Any], Callable[..., Any]]:
                 context.cast(builder, value, kind, types.intp)
                 for value, kind in zip((at, *shape), kinds[1:], strict=True)
             )
-            of = context.make_array(kinds[0])(context, builder, whole)
+            of = context.make_array(array)(context, builder, whole)
             for axis in range(1, array.ndim):
                 shape.append(builder.extract_value(of.shape, axis))
                 at = builder.mul(at, shape[-1])
-            strides, step = [], of.itemsize
+            strides: list[Any] = []
+            step = of.itemsize
             for size in reversed(shape):
                 strides.insert(0, step)
                 step = builder.mul(step, size)
