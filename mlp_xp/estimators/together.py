@@ -28,8 +28,8 @@ class Together(Descent):
         def now() -> list[float]:
             return [rates.last] * objective.n
 
-        def ahead(n_steps: int) -> list[list[float]]:
-            return [[rate] * objective.n for rate in rates.ahead(n_steps)]
+        def ahead(n_steps: int) -> np.ndarray:
+            return np.repeat(np.array(rates.ahead(n_steps))[:, None], objective.n, axis=1)
 
         if objective.network.backend.name != "cpu":
             return MemberStep(objective, optimizer, clip_norms, now)
