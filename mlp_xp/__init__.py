@@ -10,7 +10,7 @@ TYPE_CHECKING = False  # as typing's, which takes a while to import
 if TYPE_CHECKING:
     from typing import Any
 
-    from mlp_xp.estimators import MLPClassifier, MLPRegressor, TableClassifier, TableRegressor
+    from mlp_xp.estimators import MLPClassifier, MLPRegressor
     from mlp_xp.in_python import TableModel, fit_table, load
     from mlp_xp.machine import data_parallel
     from mlp_xp.network import Network
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mlp_xp.run.epoch import Epoch
     from mlp_xp.saved.model_file import save
     from mlp_xp.saved.onnx_file import export_onnx
+    from mlp_xp.table_estimators import TableClassifier, TableRegressor
     from mlp_xp.training import train
 
 __version__ = VERSION
@@ -47,9 +48,9 @@ _PLACES = {
     "MLPClassifier": "estimators",
     "MLPRegressor": "estimators",
     "Network": "network",
-    "TableClassifier": "estimators",
+    "TableClassifier": "table_estimators",
     "TableModel": "in_python",
-    "TableRegressor": "estimators",
+    "TableRegressor": "table_estimators",
     "data_parallel": "machine",
     "export_onnx": "saved.onnx_file",
     "find_learning_rate": "report.learning_rate",

@@ -1,6 +1,7 @@
 """A model of a table as a user has it in Python: trained, loaded, measured, shown and written."""
 
 import contextlib
+import dataclasses
 import html
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,25 +12,49 @@ from mlp_xp.machine.array_api import ArrayLike
 from mlp_xp.machine.whole_file import write_whole
 from mlp_xp.report.metric_tables import metric_tables
 from mlp_xp.report.page import RunReport, page
+from mlp_xp.rows.source import Source
 from mlp_xp.saved import model_file
 from mlp_xp.saved.onnx_file import export_onnx
 from mlp_xp.settings.options import written
 from mlp_xp.tables import fit_table as fitting
 from mlp_xp.tables import model as plain
+from mlp_xp.tables.advice import MOST
 from mlp_xp.tables.evaluation import assess
 from mlp_xp.tables.fit_table import at_a_path
+from mlp_xp.tables.measured import some_rows
 from mlp_xp.tables.options import TargetOptions
 from mlp_xp.tables.own_tables import columns_of
 from mlp_xp.tables.reading import Table, for_model, open_for
+from mlp_xp.tables.result import result_of
+from mlp_xp.tables.sample import Sample
 from mlp_xp.version import VERSION
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """What a model knows of its training as long as it is in the memory of the process that trained it.
+
+    Attributes
+    ----------
+    report : RunReport
+    training, measured : Sample
+        Raw rows, at most 20,000 each: those that it was trained on, and those that it is judged on.
+    """
+
+    report: RunReport
+    training: Sample
+    measured: Sample
 
 
 class TableModel(plain.TableModel):
     """A model of a table, and what may be done with it.
 
     `fit_table` and `load` give one. Its `training` holds how it was trained and what was measured then; its
-    `history` the losses of each epoch, where it was trained in this process.
+    `history` the losses of each epoch, where it was trained in this process, and its `advice` what to look at
+    and to try.
     """
+
+    _kept: Kept | None = None
 
     @classmethod
     def around(cls, model: plain.TableModel) -> "TableModel":
@@ -37,6 +62,15 @@ class TableModel(plain.TableModel):
         own = cls.__new__(cls)
         own.__dict__.update(model.__dict__)
         return own
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy knows no rows of the training."""
+        return {name: value for name, value in vars(self).items() if name != "_kept"}
+
+    @property
+    def advice(self) -> list[str]:
+        """What `mlp-xp train` says in the end; empty unless the model was trained in this process."""
+        return [] if self._kept is None else list(self._kept.report.result["advice"])
 
     def evaluate(self, data: ArrayLike) -> dict[str, float]:
         """Metrics on the rows of a table, as `mlp-xp evaluate` has them.
@@ -54,16 +88,31 @@ class TableModel(plain.TableModel):
         with self._opened(data) as table:
             return dict(assess(self, table.source).metrics)
 
-    def report(self, path: str | os.PathLike[str], data: ArrayLike) -> None:
-        """Write a page about the model on the rows of a table, as `mlp-xp train --report` writes one.
+    def report(self, path: str | os.PathLike[str], data: ArrayLike | None = None) -> None:
+        """Write a page about the model and its training, as `mlp-xp train --report` writes one.
 
         Parameters
         ----------
         path : path
             Usually ``*.html``. Replaced at once.
-        data : path, table, mapping or sequence of mappings
-            As for `evaluate`.
+        data : path, table, mapping or sequence of mappings, optional
+            Rows to measure the model on, as for `evaluate`; those that it was judged on after its training,
+            if not given.
+
+        Raises
+        ------
+        ValueError
+            There are no rows: a model that was loaded or copied has none of its training.
         """
+        if data is None:
+            kept = self._kept
+            if kept is None:
+                raise ValueError(
+                    "this model was loaded or copied: it has neither the rows nor the losses of its "
+                    "training. Give rows to measure it on, report(path, data)."
+                )
+            self._write(path, kept.report, kept.training, kept.measured)
+            return
         with self._opened(data) as table:
             found = assess(self, table.source, seed=0)
             backend, history = self.network.backend, self.history or History()
@@ -76,11 +125,15 @@ class TableModel(plain.TableModel):
                 "seconds": history.seconds,
                 "device": backend.name,
                 "dtype": backend.dtype_name,
-                "ranks": 1,
             }
             command = f"model.report({os.fspath(path)!r}, data)"
             about_run = RunReport(table.name, [], command, result, history, VERSION)
-            write_whole(path, page(about_run, self, table.source, table.source).encode("utf-8", "replace"))
+            self._write(path, about_run, table.source, table.source)
+
+    def _write(
+        self, path: str | os.PathLike[str], report: RunReport, training: Source, measured: Source
+    ) -> None:
+        write_whole(path, page(report, self, training, measured).encode("utf-8", "replace"))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a model file: `mlp_xp.save`."""
@@ -91,9 +144,10 @@ class TableModel(plain.TableModel):
         export_onnx(self, path, matrix_input=matrix_input)
 
     def _repr_html_(self) -> str:
-        """What notebooks show: the network, and what was measured."""
+        """What notebooks show: the network, what was measured, and what to try."""
         tables = metric_tables(self.training) if self.training.get("metrics") else []
-        return f"<p><code>{html.escape(repr(self))}</code></p>" + "".join(map(_table, tables))
+        advice = "".join(f"<p>{html.escape(said)}</p>" for said in self.advice[:MOST])
+        return f"<p><code>{html.escape(repr(self))}</code></p>{''.join(map(_table, tables))}{advice}"
 
     @contextlib.contextmanager
     def _opened(self, data: ArrayLike) -> Iterator[Table]:
@@ -154,7 +208,21 @@ def fit_table(
     >>> model.training["metrics_on"], model.training["metrics"]["r2"] > 0.95
     ('held-out', True)
     """
-    return TableModel.around(fitting.fit_table(data, target, levels=levels, **options))
+    with at_a_path(data) as path:
+        run, rates = fitting.fit_table(path, target, levels=levels, **options)
+        given = path if isinstance(data, str | os.PathLike) else None
+        report = RunReport.of(run, result_of(run), _call(given, target, options), rates)
+        judged = some_rows(run.model, run.found.rows, report.seed)
+    model = TableModel.around(run.model)
+    model.history, model._kept = run.history, Kept(report, run.found.sample, judged)
+    return model
+
+
+def _call(path: str | None, target: str | Sequence[str], options: Mapping[str, Any]) -> str:
+    """What to type to do it again."""
+    data = "data" if path is None else repr(path)
+    named = (f"{name}={value!r}" for name, value in options.items())
+    return f"fit_table({', '.join([data, repr(target), *named])})"
 
 
 def load(

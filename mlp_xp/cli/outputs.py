@@ -3,23 +3,20 @@
 import dataclasses
 import math
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mlp_xp.cli.commands import in_order
 from mlp_xp.cli.printing import say
 from mlp_xp.cli.surface import Spelling
-from mlp_xp.history import History
 from mlp_xp.machine.whole_file import write_whole
 from mlp_xp.report.epochs import Log, TensorBoardLog, numbers_of
 from mlp_xp.report.page import RunReport, page
 from mlp_xp.report.plot import draw_curves
-from mlp_xp.rows.source import Source
 from mlp_xp.run.epoch import Epoch
 from mlp_xp.settings.options import Options
-from mlp_xp.tables.model import TableModel
-from mlp_xp.version import VERSION
+from mlp_xp.tables.advice import Run
 
 
 @dataclasses.dataclass
@@ -62,42 +59,27 @@ class Outputs:
 
     def finish(
         self,
-        model: TableModel,
-        history: History,
+        run: Run,
         result: Mapping[str, Any],
-        *,
-        training: Source,
-        measured: Source,
-        source: str,
-        introduction: Sequence[str],
         command: str,
-        seed: int,
     ) -> None:
         """Write the picture and the page.
 
         Parameters
         ----------
-        model : TableModel
-            As it was trained.
-        history : History
+        run : Run
         result : mapping
             What ``--json`` prints.
-        training, measured : source
-            Raw rows, those that were trained on and those that the model is judged on.
-        source : str
-            What the rows were read from.
-        introduction : sequence of str
-            What was said when the run began.
         command : str
             What to type to do it again (`command_line`).
-        seed : int
         """
-        if self.plot is not None and history.train_losses:
-            draw_curves(self.plot, history, "loss")
+        if self.plot is not None and run.history.train_losses:
+            draw_curves(self.plot, run.history, "loss")
         if self.report is not None:
-            rates = [self._rates.get(n + 1, math.nan) for n in range(len(history.train_losses))]
-            about_run = RunReport(source, introduction, command, result, history, VERSION, rates, seed)
-            write_whole(self.report, page(about_run, model, training, measured).encode("utf-8", "replace"))
+            rates = [self._rates.get(n + 1, math.nan) for n in range(len(run.history.train_losses))]
+            report = RunReport.of(run, result, command, rates)
+            whole = page(report, run.model, run.found.sample, run.found.rows)
+            write_whole(self.report, whole.encode("utf-8", "replace"))
 
 
 def command_line(command: str, options: Options) -> str:

@@ -22,59 +22,19 @@ from mlp_xp.saved.checkpoint import Checkpoints, Interruption
 from mlp_xp.saved.model_file import save
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.stopping import Stopping
-from mlp_xp.tables.advice import MOST, Run, advice
+from mlp_xp.tables.advice import MOST, Run
 from mlp_xp.tables.calibration import calibrate
 from mlp_xp.tables.fitting import (
     Data,
-    batch_is_too_large,
     fit,
     loader_for,
     stopping_of,
     takes_all_rows,
     training_notes,
 )
-from mlp_xp.tables.measured import measured
-from mlp_xp.tables.members import cross_validated
+from mlp_xp.tables.introduction import introduction
 from mlp_xp.tables.model import TableModel
-from mlp_xp.tables.options import TrainingOptions
-from mlp_xp.tables.recipe import uses_tables
-
-
-def introduction(data: Data, network: Network) -> list[str]:
-    """What is known before the first epoch, for people."""
-    table, parts, options = data.table, data.parts, data.options
-    held = "" if parts.raw_held_out is None else f", {parts.raw_held_out.n_rows:,} held out"
-    held += f" in {options.folds} folds" if options.folds else ""
-    held += "" if parts.raw_test is None else f", {parts.raw_test.n_rows:,} to test on"
-    by = "" if options.split_column is None else f" (by {options.hold_out.by}, {options.split_column})"
-    layers = "-".join(map(str, network.layer_sizes))
-    n_columns, n_rows = len(table.columns), parts.raw_training.n_rows
-    about_rows = (
-        f"{table.name}: {n_rows:,} rows to train on{held}{by}, {n_columns} "
-        f"column{'s' * (n_columns > 1)} to predict {', '.join(table.target_names)} ({data.about_task})"
-    )
-    each = f" in each of {network.members} members" if network.members else ""
-    about_network = (
-        f"network {layers}: {network.parameters.size:,} parameters{each} on {network.backend.name}, "
-        f"{network.backend.dtype_name}"
-    )
-    unused = [f"not used, as they do not group the rows: {', '.join(parts.unused)}"] if parts.unused else []
-    lines = [*table.notes, about_rows, *unused, about_network, *_about_recipe(options)]
-    if batch_is_too_large(options, n_rows):
-        lines.append(
-            f"{given('batch_size', options.batch_size)} is more than the {n_rows:,} rows there are: every "
-            "step takes all of them"
-        )
-    return lines
-
-
-def _about_recipe(options: TrainingOptions) -> list[str]:
-    """What was settled without being asked for."""
-    if not uses_tables(options):
-        return []
-    epochs, size, rate = (options.read(name) for name in ("epochs", "batch_size", "learning_rate"))
-    return [f"{given('recipe', options.recipe)}: {epochs} epochs, {size} rows a step, learning rate {rate:g}"]
-
+from mlp_xp.tables.result import result_of
 
 BOUNDS = {
     "4,096": "the most that 'auto' takes",
@@ -218,27 +178,11 @@ def _put_back(network: Network, bar: Tally, keep: str) -> Epoch:
     return epoch
 
 
-def result_of(
-    options: Train, data: Data, model: TableModel, outcome: Outcome, n_ranks: int
-) -> dict[str, Any]:
-    """What came out, as JSON values: metrics on the held-out part, or on the training part without one."""
-    history, parts, before = outcome.history, data.parts, outcome.resumed_from
-    folds = cross_validated(model, parts)
-    is_full = takes_all_rows(data.options)
-    steps = len(history.train_losses) if is_full else history.step
-    found = measured(model, parts, options.seed)
-    return {
-        **found.description(),
-        "advice": advice(Run(data, model, history, found)),
-        **({"cross_validation": folds} if folds else {}),
-        "epochs": len(history.train_losses),
-        "best_epoch": history.best_epoch or None,
-        "train_loss": history.train_losses[-1],
-        "validation_loss": history.validation_losses[-1] if history.validation_losses else None,
-        "stopped": outcome.stopped,
-        "seconds": history.seconds,
-        "device": model.network.backend.name,
-        "dtype": model.network.backend.dtype_name,
+def whole_result(options: Train, run: Run, outcome: Outcome, n_ranks: int) -> dict[str, Any]:
+    """What came out, as JSON values."""
+    before, is_full = outcome.resumed_from, takes_all_rows(run.data.options)
+    steps = len(run.history.train_losses) if is_full else run.history.step
+    return result_of(run) | {
         "steps_this_run": steps - (before["epoch" if is_full else "step"] if before else 0),
         "resumed_from": before,
         "ranks": n_ranks,

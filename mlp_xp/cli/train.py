@@ -19,7 +19,9 @@ from mlp_xp.report.plot import plot_problem
 from mlp_xp.saved.model_file import load
 from mlp_xp.settings.options import Problems
 from mlp_xp.settings.spelling import given, spelled
+from mlp_xp.tables.advice import Run
 from mlp_xp.tables.fitting import Data, check_start, new_model, read_data
+from mlp_xp.tables.measured import measured
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.recipe import PLAIN
 
@@ -68,7 +70,9 @@ def finish(
     OSError
         Something could not be written; all the rest was.
     """
-    result = stages.result_of(options, rows, model, outcome, n_ranks)
+    found = measured(model, rows.parts, options.seed)
+    run = Run(rows, model, outcome.history, found, outcome.stopped)
+    result = stages.whole_result(options, run, outcome, n_ranks)
     failed: list[OSError] = []
     if options.out is not None:
         saved = stages.save_model(rows, model, outcome, result, options.out)
@@ -79,17 +83,7 @@ def finish(
             with collected(failed):
                 configuration.write(options, options.out)
     with collected(failed):
-        outputs.finish(
-            model,
-            outcome.history,
-            result,
-            training=rows.parts.raw_training,
-            measured=rows.parts.measured[1],
-            source=rows.table.name,
-            introduction=stages.introduction(rows, model.network),
-            command=command_line("train", options),
-            seed=options.seed,
-        )
+        outputs.finish(run, result, command_line("train", options))
     if options.as_json:
         show(json.dumps(result))
     elif not options.quiet:

@@ -17,7 +17,6 @@ classifier, regressor
 try:
     from mlp_xp.estimators.classifier import MLPClassifier
     from mlp_xp.estimators.regressor import MLPRegressor
-    from mlp_xp.estimators.table_estimators import TableClassifier, TableRegressor
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in ("sklearn", "scipy"):
         raise
@@ -26,4 +25,4 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-__all__ = ["MLPClassifier", "MLPRegressor", "TableClassifier", "TableRegressor"]
+__all__ = ["MLPClassifier", "MLPRegressor"]

@@ -15,12 +15,17 @@ from mlp_xp.report import charts, findings
 from mlp_xp.report.charts import escaped, number
 from mlp_xp.report.metric_tables import metric_tables
 from mlp_xp.report.style import STYLE
-from mlp_xp.rows.source import Source, number_in_file
+from mlp_xp.rows.source import Source
+from mlp_xp.settings.spelling import given
+from mlp_xp.tables.advice import Run
 from mlp_xp.tables.evaluation import Evaluation, assess
 from mlp_xp.tables.fitting import RESULTS
+from mlp_xp.tables.introduction import introduction
+from mlp_xp.tables.measured import some_rows
 from mlp_xp.tables.metrics import METRICS
 from mlp_xp.tables.model import TableModel
-from mlp_xp.tables.sample import Sample, most_rows, sample
+from mlp_xp.tables.sample import Sample
+from mlp_xp.version import VERSION
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """What a browser may do for the page: apply its own style, load nothing and run nothing."""
@@ -76,6 +81,15 @@ class RunReport:
     learning_rates: Sequence[float] = ()
     seed: int = 0
 
+    @classmethod
+    def of(
+        cls, run: Run, result: Mapping[str, Any], command: str, learning_rates: Sequence[float]
+    ) -> "RunReport":
+        """What it tells of a training that is over."""
+        begun = introduction(run.data, run.model.network)
+        name, seed = run.data.table.name, run.data.options.seed
+        return cls(name, begun, command, result, run.history, VERSION, learning_rates, seed)
+
 
 def page(run: RunReport, model: TableModel, training: Source, measured: Source) -> str:
     """The page as HTML.
@@ -89,10 +103,8 @@ def page(run: RunReport, model: TableModel, training: Source, measured: Source) 
         Raw rows: those that were trained on, and those that the model is judged on, as ``metrics_on`` of the
         result says.
     """
-    most = most_rows(max(len(model.inputs.names), len(model.output_names)))
-    seen = sample(training, run.seed, most)
-    judged = sample(measured, run.seed, most)
-    n_judged, part = measured.n_rows, f"{run.result['metrics_on']} rows"
+    seen, judged = (some_rows(model, rows, run.seed) for rows in (training, measured))
+    n_judged, part = judged.n_all, f"{run.result['metrics_on']} rows"
     names = model.targets.names
     more = f" and {len(names) - MOST_TARGETS:,} more" if len(names) > MOST_TARGETS else ""
     title = f"{', '.join(names[:MOST_TARGETS])}{more} from {run.source}"
@@ -106,12 +118,12 @@ def page(run: RunReport, model: TableModel, training: Source, measured: Source) 
         ("How good it is", _metrics(run)),
         *_curves(run, model),
         *_of_predictions(model, judged, _some(judged.n_rows, n_judged, part)),
-        *_worst(model, judged, measured, found, [each.name for each in importances or ()]),
+        *_worst(model, judged, found, [each.name for each in importances or ()]),
         (
             f"What each column is worth, on {_some(affordable.n_rows if affordable else 0, n_judged, part)}",
             _importances(metric, importances),
         ),
-        ("Columns of the training part", _columns(model, seen, training.n_rows)),
+        ("Columns of the training part", _columns(model, seen)),
         ("How it was trained", _facts(run, model)),
         ("Do it again", f'<pre tabindex="0"><code>{escaped(run.command)}</code></pre>'),
         ("Made with", _table(_versions(run))),
@@ -143,8 +155,8 @@ def _metrics(run: RunReport) -> str:
     result = run.result
     tables = [_of_numbers(table) for table in metric_tables(result)]
     chosen = (
-        "<p>The held-out rows chose the epoch, so that these metrics are a little too good. --test 0.1 keeps "
-        "rows apart that only measure.</p>"
+        "<p>The held-out rows chose the epoch, so that these metrics are a little too good. "
+        f"{escaped(given('test', 0.1))} keeps rows apart that only measure.</p>"
     )
     about = (
         "<p>95% interval: where the metric may be on other rows of the kind. Mean or majority: the same "
@@ -174,7 +186,7 @@ def _of_numbers(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _worst(
-    model: TableModel, judged: Sample, measured: Source, found: Evaluation, columns: Sequence[str]
+    model: TableModel, judged: Sample, found: Evaluation, columns: Sequence[str]
 ) -> Iterator[tuple[str, str]]:
     """Rows that cost most, with the columns that count most."""
     names = model.inputs.names
@@ -188,15 +200,14 @@ def _worst(
     ]
     rows = []
     for at, _, share in found.worst:
-        number_there = number_in_file(measured, int(judged.index[at]))
-        if number_there is None or len(model.targets.names) > 1 or model.quantiles is not None:
+        if judged.numbers is None or len(model.targets.names) > 1 or model.quantiles is not None:
             return
         predicted = model.predict_raw(judged.x[at : at + 1])
         guess = number(float(predicted[0, 0])) if model.levels is None else str(model.choose(predicted)[0])
         true = judged.y[at, 0]
         truth = number(float(true)) if model.levels is None else model.levels[int(true)]
         values = [findings.value_of(model.inputs.columns[each], judged.x[at, each]) for each in shown]
-        rows.append([f"{number_there + 1:,}", truth, guess, f"{share:.1%}", *values])
+        rows.append([f"{judged.numbers[at] + 1:,}", truth, guess, f"{share:.1%}", *values])
     if rows:
         yield "Rows that it predicts worst", _of_numbers([head, *rows])
 
@@ -367,7 +378,7 @@ def _importances(metric: str, found: Sequence[findings.Importance] | None) -> st
     )
 
 
-def _columns(model: TableModel, rows: Sample, n_rows: int) -> str:
+def _columns(model: TableModel, rows: Sample) -> str:
     found = findings.summaries(model, rows)
     n_inputs = len(model.inputs.names)
     shown = [*found[n_inputs:], *found[: min(n_inputs, MOST_COLUMNS)]]
@@ -377,7 +388,7 @@ def _columns(model: TableModel, rows: Sample, n_rows: int) -> str:
         f"<td>{charts.sparkline(each.counts)}</td><td>{escaped(each.words)}</td></tr>"
         for each in shown
     ]
-    drawn = f" (of {_some(rows.n_rows, n_rows, 'rows')})" if rows.n_rows < n_rows else ""
+    drawn = f" (of {_some(rows.n_rows, rows.n_all, 'rows')})" if rows.n_rows < rows.n_all else ""
     more = n_inputs - MOST_COLUMNS
     return (
         f"<p>{n_inputs:,} columns and {len(found) - n_inputs:,} to predict{drawn}.</p>"
@@ -395,7 +406,7 @@ def _facts(run: RunReport, model: TableModel) -> str:
         *((name.replace("_", " "), _value(value)) for name, value in summary.items() if name not in RESULTS),
         ("device", run.result["device"]),
         ("dtype", run.result["dtype"]),
-        ("processes", str(run.result["ranks"])),
+        ("processes", str(run.result.get("ranks", 1))),
     ]
     return _table(rows)
 

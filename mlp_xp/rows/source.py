@@ -194,12 +194,12 @@ class Subset(Wrapped):
         return None if take is None else lambda index: take(self.index[index])
 
 
-def number_in_file(source: Source, row: int) -> int | None:
-    """The number (from 0) that a row has where it comes from; None for those of a stream."""
+def numbers_in_file(source: Source, rows: np.ndarray) -> np.ndarray | None:
+    """The numbers (from 0) that rows have where they come from; None for those of a stream."""
     while isinstance(source, Wrapped):
-        row = int(source.index[np.array([row])][0]) if isinstance(source, Subset) else row
+        rows = source.index[rows] if isinstance(source, Subset) else rows
         source = source.source
-    return None if source.order is not None else row
+    return None if source.order is not None else rows
 
 
 class Adapted(Source):

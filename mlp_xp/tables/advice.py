@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from mlp_xp.history import History
-from mlp_xp.rows.source import Source, number_in_file
+from mlp_xp.rows.source import numbers_in_file
 from mlp_xp.settings.options import written
 from mlp_xp.settings.spelling import given
 from mlp_xp.tables.evaluation import Evaluation
@@ -49,12 +49,15 @@ class Run:
     ----------
     data, model, history : Data, TableModel, History
     found : Measured
+    stopped : str or None
+        Why it ended.
     """
 
     data: Data
     model: TableModel
     history: History
     found: Measured
+    stopped: str | None = None
 
 
 def advice(run: Run) -> list[str]:
@@ -100,26 +103,25 @@ def _same(x: np.ndarray, y: np.ndarray, *, is_text: bool) -> bool:
 
 
 def _one_row(run: Run) -> Iterator[str]:
-    for rows, found, place in _measured_rows(run):
+    for rows, found, numbers_of in _measured_rows(run):
         if not found.worst or found.n_rows < FEWEST_ROWS:
             continue
         at, cost, share = found.worst[0]
-        number = number_in_file(*place(at))
-        if share > LARGE_SHARE and cost > LARGE_COST and number is not None:
+        numbers = numbers_of(np.array([at]))
+        if share > LARGE_SHARE and cost > LARGE_COST and numbers is not None:
             of_numbers = f" {given('loss', 'huber')} heeds such rows less." if "rmse" in found.metrics else ""
             yield (
-                f"Row {number + 1:,} alone makes {share:.0%} of the loss on the {rows} rows: look whether "
-                f"its values are right, or leave it out.{of_numbers}"
+                f"Row {numbers[0] + 1:,} alone makes {share:.0%} of the loss on the {rows} rows: look "
+                f"whether its values are right, or leave it out.{of_numbers}"
             )
 
 
-def _measured_rows(run: Run) -> Iterator[tuple[str, Evaluation, Callable[[int], tuple[Source, int]]]]:
-    """Rows that the model was measured on, and where each comes from."""
-    found = run.found
-    yield found.on, found.model, lambda at: (found.rows, at)
+def _measured_rows(run: Run) -> Iterator[tuple[str, Evaluation, Callable[[np.ndarray], np.ndarray | None]]]:
+    """Rows that the model was measured on, and what gives the numbers that they have in the file."""
+    found, numbers = run.found, run.found.sample.numbers
+    yield found.on, found.model, lambda at: numbers_in_file(found.rows, at)
     if "training" in found.others:
-        training = run.data.parts.raw_training
-        yield "training", found.others["training"], lambda at: (training, int(found.sample.index[at]))
+        yield "training", found.others["training"], lambda at: None if numbers is None else numbers[at]
 
 
 def _class_not_found(run: Run) -> Iterator[str]:

@@ -9,46 +9,55 @@ from pathlib import Path
 from typing import Any
 
 from mlp_xp.machine import blas
-from mlp_xp.machine.array_api import ArrayLike
 from mlp_xp.settings import checks
+from mlp_xp.tables.advice import Run
 from mlp_xp.tables.calibration import calibrate
 from mlp_xp.tables.fitting import Data, fit, loader_for, new_model, read_data, training_notes
-from mlp_xp.tables.measured import measured
+from mlp_xp.tables.measured import Measured, measured
 from mlp_xp.tables.members import cross_validated
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TrainingOptions
 
 
 def fit_table(
-    data: ArrayLike,
+    data: str,
     target: str | Sequence[str],
     *,
     levels: Sequence[str] | None = None,
     **options: Any,
-) -> TableModel:
-    """Train a model on a table: what `mlp_xp.fit_table` does, which explains it."""
-    with at_a_path(data) as path, contextlib.ExitStack() as stack:
-        settings = TrainingOptions.of({"data": path, "target": target, **options})
-        checks.refuse(settings.problems())
-        stack.enter_context(blas.at_most(settings.threads))
+) -> tuple[Run, list[float]]:
+    """Train a model on the table at a path: what `mlp_xp.fit_table` does, which explains it.
+
+    Returns
+    -------
+    Run, list of float
+        And the learning rate of each epoch.
+    """
+    settings = TrainingOptions.of({"data": data, "target": target, **options})
+    checks.refuse(settings.problems())
+    with blas.at_most(settings.threads):
         rows = read_data(settings)
         if levels is not None:
             rows = dataclasses.replace(rows, table=dataclasses.replace(rows.table, levels=tuple(levels)))
         model = new_model(rows)
         loader = loader_for(rows.options, rows.parts.training)
+        rates = []
         for epoch in fit(rows, model.network, loader):
             last = epoch
-        model.history = last.training.history
-        noted(model, rows, loader.batch_size, last.number, last.stopped)
-    return model
+            rates.append(epoch.learning_rate)
+        found = noted(model, rows, loader.batch_size, last.number, last.stopped)
+        history = last.training.history
+    return Run(rows, model, history, found, last.stopped), rates
 
 
-def noted(model: TableModel, rows: Data, batch_size: int, epochs: int, stopped: str | None) -> None:
+def noted(model: TableModel, rows: Data, batch_size: int, epochs: int, stopped: str | None) -> Measured:
     """Calibrate a model whose training is over, measure it, and note both in it."""
     calibrate(model, rows)
-    found = measured(model, rows.parts, rows.options.seed).description()
-    found["cross_validation"] = cross_validated(model, rows.parts)
-    model.training |= training_notes(rows, batch_size, found, epochs, stopped)
+    found = measured(model, rows.parts, rows.options.seed)
+    folds = cross_validated(model, rows.parts)
+    known = found.description() | {"cross_validation": folds}
+    model.training |= training_notes(rows, batch_size, known, epochs, stopped)
+    return found
 
 
 @contextlib.contextmanager

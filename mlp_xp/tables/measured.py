@@ -51,6 +51,11 @@ ROWS = {"held-out": "held_out", "training": "training"}
 """Names of rows among those of baselines, and as they stand in JSON."""
 
 
+def some_rows(model: TableModel, source: Source, seed: int) -> Sample:
+    """Raw rows of a source, as many as are looked at for a model."""
+    return sample(source, seed, most_rows(max(len(model.inputs.names), len(model.output_names))))
+
+
 def measured(model: TableModel, parts: Split, seed: int) -> Measured:
     """Measure a model that was trained on a part of a table.
 
@@ -61,8 +66,7 @@ def measured(model: TableModel, parts: Split, seed: int) -> Measured:
     seed : int
         Of the rows that are drawn.
     """
-    width = max(len(model.inputs.names), len(model.output_names))
-    training = sample(parts.raw_training, seed, most_rows(width))
+    training = some_rows(model, parts.raw_training, seed)
     on, rows = parts.measured
     others = baselines(model, training, rows)
     if on == "test" and parts.raw_held_out is not None:

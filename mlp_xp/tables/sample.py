@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mlp_xp.rows.source import Source, read
+from mlp_xp.rows.source import Source, numbers_in_file, read
 
 MOST_ROWS = 20_000
 """Rows that are looked at; of more, so many are drawn at random."""
@@ -18,17 +18,24 @@ class Sample(Source):
     ----------
     x, y : arrays (n_rows, n_columns), (n_rows, n_targets)
     weight : array (n_rows,) or None
-    index : int64 array (n_rows,), optional
-        Their numbers where they come from.
+    numbers : int64 array (n_rows,), optional
+        Those that they have in the file, from 0; None where rows have no number.
+    n_all : int, optional
+        From how many rows they are; all, if not given.
     """
 
     y: np.ndarray
 
     def __init__(
-        self, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None, index: np.ndarray | None = None
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        weight: np.ndarray | None,
+        numbers: np.ndarray | None = None,
+        n_all: int | None = None,
     ) -> None:
-        self.x, self.y, self.weight = x, y, weight
-        self.index = np.arange(len(x)) if index is None else index
+        self.x, self.y, self.weight, self.numbers = x, y, weight, numbers
+        self.n_all = len(x) if n_all is None else n_all
         self.n_rows, self.n_features, self.n_targets = len(x), x.shape[1], y.shape[1]
         self.has_weights = weight is not None
 
@@ -43,13 +50,17 @@ class Sample(Source):
 
 def sample(source: Source, seed: int, most: int = MOST_ROWS) -> Sample:
     """Raw rows of a source in memory: all of them, or so many drawn at random; of a stream the first."""
+    if isinstance(source, Sample) and source.n_rows <= most:
+        return source
+    rows = source
     if source.n_rows <= most or source.order is not None:
         order = source.sequential(source.n_rows, 0, 0)
-        source, index = source.in_order(order), np.asarray(order[: min(most, source.n_rows)])
+        rows, index = source.in_order(order), np.asarray(order[: min(most, source.n_rows)])
     else:
         index = np.sort(np.random.default_rng([seed, 2]).choice(source.n_rows, most, replace=False))
-    x, y, weight = read(source, index)
-    return Sample(x, y, weight if source.has_weights else None, index)
+    x, y, weight = read(rows, index)
+    weights = weight if source.has_weights else None
+    return Sample(x, y, weights, numbers_in_file(source, index), source.n_rows)
 
 
 def most_rows(width: int) -> int:

@@ -307,4 +307,4 @@ def test_what_is_measured_and_what_to_try_is_told(rng):
     assert re.search(r"class\s+rows\s+precision\s+recall\s+f1", words)
     worst = found.model.worst[0]
     assert re.search(rf"Rows that it predicts worst.* {worst[0] + 1} .* {worst[2]:.1%}", words)
-    assert "--test 0.1 keeps" in words
+    assert "test=0.1 keeps" in words

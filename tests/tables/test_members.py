@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from mlp_xp import load, save
+from mlp_xp import fit_table, load, save
 from mlp_xp.rows.member_weights import bootstrap, folds
-from mlp_xp.tables.fit_table import fit_table
 
 GENERATOR = np.random.default_rng(0)
 X = GENERATOR.normal(size=150)

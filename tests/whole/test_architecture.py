@@ -55,6 +55,7 @@ FLOORS = (
     ("saved",),
     ("tuning",),
     ("in_python",),
+    ("table_estimators",),
     ("cli",),
     ("__init__",),
     ("__main__",),
@@ -62,7 +63,11 @@ FLOORS = (
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 # Optional libraries that a room is about, and may import where it is imported itself.
-ALLOWED = {"cli": {"rich", "typer"}, "estimators": {"scipy", "sklearn"}}
+ALLOWED = {
+    "cli": {"rich", "typer"},
+    "estimators": {"scipy", "sklearn"},
+    "table_estimators": {"scipy", "sklearn"},
+}
 
 
 def module_of(path):

@@ -1,9 +1,12 @@
 """What a model of a table may be asked in Python: metrics, a page, files, what notebooks show."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
-from mlp_xp import TableModel, fit_table, load
+from mlp_xp import TableModel, TableRegressor, fit_table, load
 
 pytestmark = pytest.mark.needs("pyarrow")
 
@@ -74,6 +77,42 @@ def test_a_page(model, houses, tmp_path, is_loaded):
     assert "What each column is worth" in page
     assert "300 given rows" in page
     assert ("<h2>Curves</h2>" in page) != is_loaded
+
+
+def test_a_page_about_a_training_needs_no_rows_where_it_was_made(model, tmp_path):
+    model.report(tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    for said in (
+        "50 held-out rows",
+        "<h2>Curves</h2>",
+        "linear",
+        "Learning rate",
+        "recipe",
+        "fit_table(data",
+    ):
+        assert said in page
+    assert "test=0.1 keeps rows apart" in page
+    assert "--" not in page.partition("Do it again")[0].partition("<h1>")[2].replace("--share", "")
+    for copied in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert copied.advice == []
+        with pytest.raises(ValueError, match=r"neither the rows nor the losses.* report\(path, data\)"):
+            copied.report(tmp_path / "no.html")
+
+
+@pytest.mark.needs("sklearn")
+def test_the_model_of_an_estimator_does_all_that_a_model_does(houses, tmp_path):
+    inputs = {"size": houses["size"], "city": houses["city"]}
+    estimator = TableRegressor(epochs=5).fit(inputs, houses["price"])
+    estimator.model_.save(tmp_path / "m")
+    estimator.model_.report(tmp_path / "r.html")
+    assert load(tmp_path / "m").evaluate({**inputs, "target": houses["price"]})["rmse"] > 0
+    assert pickle.loads(pickle.dumps(estimator)).model_.advice == []
+
+
+def test_advice_is_in_pythons_words(houses):
+    model = fit_table(houses, "price", exclude=["cheap"], epochs=2, recipe="plain")
+    assert "The last epoch was the best one: more may be better, epochs=4." in model.advice
+    assert "epochs=4" in model._repr_html_()
 
 
 def test_a_notebook_shows_what_was_measured(model):

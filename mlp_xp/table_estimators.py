@@ -1,29 +1,36 @@
 """Tables of mixed columns in scikit-learn's contract: what `fit_table` does, as `fit` and `predict`."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
-import scipy.sparse
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.utils import (
-    Tags,
-    assert_all_finite,
-    check_array,
-    check_consistent_length,
-    check_random_state,
-    column_or_1d,
-)
-from sklearn.utils.class_weight import compute_sample_weight
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from mlp_xp.in_python import fit_table
 from mlp_xp.settings import checks
-from mlp_xp.tables.fit_table import fit_table
 from mlp_xp.tables.options import END, NETWORK, TRAINING, TrainingOptions
 from mlp_xp.tables.own_tables import columns_of
+
+try:
+    import scipy.sparse
+    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+    from sklearn.utils import (
+        Tags,
+        assert_all_finite,
+        check_array,
+        check_consistent_length,
+        check_random_state,
+        column_or_1d,
+    )
+    from sklearn.utils.class_weight import compute_sample_weight
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "TableClassifier and TableRegressor need scikit-learn: pip install 'mlp-xp[sklearn,files]'",
+        name=error.name,
+    ) from error
 
 _ALSO = ("text", "scaling", "max_levels", "null_words", "device", "memory_limit")
 _NEVER = ("init", "seed")
@@ -79,6 +86,8 @@ class TableEstimator(BaseEstimator):
                 input_name="X",
             )
             columns = {f"x{at}": x[:, at] for at in range(x.shape[1])}
+        elif isinstance(x, Mapping | list | tuple):
+            x = _names_alone(columns)
         validate_data(self, x, skip_check_array=True, reset=reset)
         return columns
 
@@ -109,6 +118,13 @@ class TableEstimator(BaseEstimator):
         self.model_ = fit_table(table, targets, task=self._task, levels=levels, **given)
         self.n_iter_ = self.model_.training["epochs"]
         return self
+
+
+def _names_alone(columns: Mapping[str, Any]) -> Any:
+    """A table without rows, whose names scikit-learn finds."""
+    import pyarrow as pa  # as for any table in memory that is fitted
+
+    return pa.table({name: pa.nulls(0) for name in columns})
 
 
 def _unused(name: str, taken: set[str]) -> str:

@@ -1,0 +1,31 @@
+"""What came out of a training on a table, as JSON values."""
+
+from typing import Any
+
+from mlp_xp.tables.advice import Run, advice
+from mlp_xp.tables.members import cross_validated
+
+
+def result_of(run: Run) -> dict[str, Any]:
+    """Metrics beside baselines, advice, and how the training ended.
+
+    Parameters
+    ----------
+    run : Run
+        With epochs.
+    """
+    history, backend = run.history, run.model.network.backend
+    folds = cross_validated(run.model, run.data.parts)
+    return {
+        **run.found.description(),
+        "advice": advice(run),
+        **({"cross_validation": folds} if folds else {}),
+        "epochs": len(history.train_losses),
+        "best_epoch": history.best_epoch or None,
+        "train_loss": history.train_losses[-1],
+        "validation_loss": history.validation_losses[-1] if history.validation_losses else None,
+        "stopped": run.stopped,
+        "seconds": history.seconds,
+        "device": backend.name,
+        "dtype": backend.dtype_name,
+    }
