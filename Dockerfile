@@ -6,7 +6,11 @@ FROM ${BASE}
 ARG EXTRAS=files,onnx
 COPY pyproject.toml README.md LICENSE /src/
 COPY mlp_xp /src/mlp_xp
-RUN python3 -m pip install --no-cache-dir "/src[${EXTRAS}]" && rm -r /src
+# An image of Debian or Ubuntu without Python gets its own.
+RUN python3 -c "import ensurepip, venv" || { apt-get update \
+    && apt-get install -y --no-install-recommends python3 python3-venv && rm -rf /var/lib/apt/lists/*; }
+RUN python3 -m venv /opt/mlp-xp && /opt/mlp-xp/bin/pip install --no-cache-dir "/src[${EXTRAS}]" && rm -r /src
+ENV PATH=/opt/mlp-xp/bin:$PATH
 RUN useradd --create-home mlp-xp
 USER mlp-xp
 ENTRYPOINT ["mlp-xp"]
