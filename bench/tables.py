@@ -32,7 +32,7 @@ SPLITS, SPLITS_OF_SMALL, SMALL = 3, 5, 1000
 """Splits of a table, and of one with fewer rows."""
 
 HELD_OUT = 0.2
-TOY_TABLES, TOY_SPLITS = ("diabetes", "wine"), 1
+TOY_TABLES, TOY_SPLITS, TOY_OPTIONS = ("diabetes", "wine"), 1, ("--epochs", "2")
 OURS, TREES = "mlp-xp train", "HistGradientBoosting"
 
 Prediction = np.ndarray
@@ -53,7 +53,7 @@ def answer(quick: bool, device: str, only: str = "", recipe: str = "tables", pee
     if not here:
         raise ValueError("none of the packages with tables is installed.")
     methods: dict[str, Callable[..., tuple[Prediction, float]]] = {
-        OURS: lambda *given: ours(*given, device=device, recipe=recipe)
+        OURS: lambda *given: ours(*given, device=device, recipe=recipe, more=TOY_OPTIONS if quick else ())
     }
     methods |= {name: PEERS[name] for name in peers.split(",") if name}
     rows = []
@@ -121,6 +121,7 @@ def ours(
     *,
     device: str,
     recipe: str,
+    more: Sequence[str] = (),
 ) -> tuple[Prediction, float]:
     """The installed command, from file to file."""
     with tempfile.TemporaryDirectory() as folder:
@@ -132,7 +133,7 @@ def ours(
         task = ["--task", "classification"] if table.classes else []
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         asked = ["--target", table.target, "--out", model, "--seed", seed, "--recipe", recipe]
-        _command(["train", files[0], *asked, *task, *common])
+        _command(["train", files[0], *asked, *task, *common, *more])
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         _command(["predict", model, files[1], "--out", files[2], *common])
         with files[2].open(encoding="utf-8", newline="") as file:

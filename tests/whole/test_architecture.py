@@ -196,6 +196,13 @@ def test_the_public_names():
         _ = mlp_xp.Netwrok
 
 
+def test_type_checkers_see_every_public_name():
+    """What is imported when it is asked for, they read from a block of its own."""
+    block = next(node for node in TREES["__init__"].body if isinstance(node, ast.If))
+    seen = {alias.name for node in block.body for alias in node.names}
+    assert seen - {"Any"} == set(mlp_xp.__all__)
+
+
 @pytest.mark.needs("sklearn")
 def test_the_estimators_come_when_they_are_asked_for():
     assert "sklearn" in loaded_by("from mlp_xp import MLPClassifier")
