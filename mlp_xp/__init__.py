@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlp_xp.saved.onnx_file import export_onnx
     from mlp_xp.table_estimators import TableClassifier, TableRegressor
     from mlp_xp.training import train
-    from mlp_xp.tuning import tune
+    from mlp_xp.tuning.tune import tune
 
 __version__ = VERSION
 __all__ = [

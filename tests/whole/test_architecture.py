@@ -121,6 +121,13 @@ def test_every_room_has_a_floor():
     assert rooms <= FLOOR.keys(), "a new file or folder needs a floor in this test"
 
 
+def test_the_documentation_draws_these_floors():
+    page = (ROOT.parent / "docs" / "house.md").read_text(encoding="utf-8")
+    drawn = page.partition("```text\n")[2].partition("```")[0].splitlines()
+    floors = [tuple(sorted(line.partition("#")[0].split())) for line in drawn]
+    assert floors[::-1] == [tuple(sorted(rooms)) for rooms in FLOORS[:-2]]
+
+
 def test_arrows_point_down():
     """Those inside functions too: a late import hides an arrow, and does not turn it."""
     wrong = [
