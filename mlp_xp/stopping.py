@@ -47,7 +47,7 @@ class Stopping:
     def out_of_epochs(self, history: History) -> str | None:
         """All epochs are done."""
         done = len(history.train_losses) >= self.max_epochs
-        return f"reached {self.max_epochs} epochs" if done else None
+        return f"reached {self.max_epochs} epoch{'s' * (self.max_epochs > 1)}" if done else None
 
     def no_improvement(self, history: History) -> str | None:
         """The best of the last `patience` epochs is not better than the best before them."""

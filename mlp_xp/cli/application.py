@@ -124,7 +124,10 @@ def _message_and_status(error: BaseException, given: Sequence[str]) -> tuple[str
     if message is not None:
         command = next((argument for argument in given[:1] if argument in COMMANDS), "")
         see = " ".join(["mlp-xp", *[command] * bool(command), "--help"])
-        return f"{_unknown_option(error, command) or message()} See {see}.", 2
+        said = _unknown_option(error, command) or message()
+        if said.startswith("Got unexpected extra") and command and "out" in COMMANDS[command].described():
+            said += ". A file to write is named with --out."
+        return f"{said if said.endswith(('.', '?')) else f'{said}.'} See {see}.", 2
     if isinstance(error, FloatingPointError):
         return str(error), 1
     short = shortage(error)
@@ -150,7 +153,12 @@ def _unknown_option(error: BaseException, command: str) -> str | None:
     unknown = getattr(error, "option_name", None) if hasattr(error, "possibilities") else None
     if not unknown or not command:
         return None
-    known = {flag for field, option in COMMANDS[command].described().items() for flag in flags(field, option)}
+    fields = COMMANDS[command].described()
+    place = fields.get(unknown.lstrip("-").replace("-", "_"))
+    if place is not None and place.position is not None:
+        return f"No such option: {unknown}. {place.metavar} has no name: mlp-xp {command} {place.metavar}."
+    named = {field: option for field, option in fields.items() if option.position is None}
+    known = {flag for field, option in named.items() for flag in flags(field, option)}
     near = nearest(unknown.lstrip("-"), sorted(flag.lstrip("-") for flag in known))
     return None if near is None else f"No such option: {unknown}; did you mean --{near}?"
 

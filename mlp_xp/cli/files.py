@@ -85,14 +85,15 @@ def _output_problem(name: str, out: Path, read: Iterable[Path]) -> str | None:
 
 
 KNOWN_SUFFIXES = {
-    *(".csv", ".tsv", ".parquet", ".arrow", ".feather", ".npy", ".npz", ".xlsx", ".json", ".jsonl"),
-    *(".safetensors", ".onnx", ".pkl", ".pickle", ".joblib", ".pt", ".pth", ".h5", ".keras", ".toml"),
+    *(".csv", ".tsv", ".parquet", ".arrow", ".feather", ".npy", ".npz", ".json", ".jsonl", ".toml"),
+    *(".safetensors", ".onnx", ".pkl", ".pickle", ".joblib", ".pt", ".pth", ".h5", ".keras"),
     *(".html", ".htm", ".pdf", ".png", ".svg", ".jpg", ".md", ".docx", ".txt", ".log"),
+    *(".xlsx", ".xls", ".ods"),
 }
 """Ends of names that tell what a file is."""
 
 
-ALIKE = {".html": (".htm",), ".jsonl": (".json", ".txt", ".log")}
+ALIKE = {".html": (".htm",), ".jsonl": (".json", ".txt", ".log"), ".csv": (".txt",)}
 """Ends of names that are as good."""
 
 

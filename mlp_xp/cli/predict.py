@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlp_xp.cli.commands import Predict
-from mlp_xp.cli.files import given_data, output_problems
+from mlp_xp.cli.commands import Evaluate, Predict
+from mlp_xp.cli.files import given_data, output_problems, suffix_problem
 from mlp_xp.cli.printing import StandardOutput, say, show
 from mlp_xp.cli.progress import reading
 from mlp_xp.machine.whole_file import whole_file
@@ -22,8 +22,8 @@ from mlp_xp.saved.model_file import Model, load
 from mlp_xp.settings.options import Problems
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.files import written_rows
-from mlp_xp.tables.files.arrow_files import FORMATS
 from mlp_xp.tables.files.column_kinds import Progress
+from mlp_xp.tables.files.opening import TABLE_SUFFIXES
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TableOptions
 from mlp_xp.tables.reading import Table, open_inputs, open_table
@@ -37,8 +37,6 @@ NUMBER = re.compile(r"[+-]?\d[\d., ]*(e[+-]?\d+)?%?", re.IGNORECASE | re.ASCII)
 MOST_UNLIKE = 5
 """Columns that are unlike those of training, of which it is said."""
 
-OTHER_FORMATS = {".npy", ".npz", ".safetensors"}.union(*(form.suffixes for form in FORMATS.values()))
-
 
 def predict(options: Predict) -> None:
     """Write a model's predictions for the rows of a table."""
@@ -48,9 +46,7 @@ def predict(options: Predict) -> None:
     if options.out != "-":
         wrong.add(
             *output_problems({"out": Path(options.out)}, [options.data, options.model]),
-            f"{given('out', options.out)}: predictions are written as CSV; name a .csv file."
-            if Path(options.out).suffix.lower() in OTHER_FORMATS
-            else None,
+            suffix_problem("out", Path(options.out), (".csv", "predictions are written as CSV")),
         )
     if kept and (options.data is None or not options.has_names):
         wrong.add(f"{given('keep', options.keep)}: only a table has columns with names of its own.")
@@ -104,10 +100,13 @@ def say_unlike(watched: Watched) -> None:
         say(f"... and {len(said) - MOST_UNLIKE} columns more")
 
 
-def no_data(options: TableOptions) -> str | None:
-    """What is a problem where no data is named."""
+def no_data(options: Predict | Evaluate) -> str | None:
+    """What is a problem where no data is named, or where it is named in the model's place."""
+    model, data = spelled("model"), spelled("data")
+    if str(options.model).lower().endswith(TABLE_SUFFIXES):
+        return f"{model} {options.model} is a table: the model comes first, then the table ({model} {data})."
     if options.data is None and options.dataset is None:
-        return f"{spelled('data')} is missing: name a file, or a {spelled('dataset')}."
+        return f"{data} is missing: name a file, or a {spelled('dataset')}."
     return None
 
 

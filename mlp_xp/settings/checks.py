@@ -29,7 +29,7 @@ def did_you_mean(given: str, known: Sequence[str]) -> str:
     if near and len(known) > MOST_LISTED:
         close = difflib.get_close_matches(given, known)
         return f"{hint}There are {len(known):,}, the nearest: {', '.join(close or [near])}"
-    return f"{hint}Known: {listed(known)}"
+    return f"{hint}{'Known' if near else 'known'}: {listed(known)}"
 
 
 def listed(names: Sequence[object], most: int = MOST_LISTED) -> str:

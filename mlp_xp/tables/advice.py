@@ -15,6 +15,7 @@ from mlp_xp.tables.measured import Measured
 from mlp_xp.tables.metrics import METRICS, deciding
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.preparation import Category, Constant
+from mlp_xp.tables.recipe import epochs, uses_tables
 from mlp_xp.tables.sample import Sample
 
 MOST = 2
@@ -149,6 +150,8 @@ def _no_better_than_a_baseline(run: Run) -> Iterator[str]:
         if name != "linear" and own > FAR_WORSE * other:
             yield from _smaller_steps(run, f"The model is worse than the {name} alone")
             return
+        if _epochs_wanted(run):
+            return
         compared = f"({METRICS[metric].words} {own:.4g}, and {other:.4g})"
         if name != "linear":
             yield (
@@ -242,9 +245,19 @@ def _by_heart(run: Run) -> Iterator[str]:
 
 
 def _too_few_epochs(run: Run) -> Iterator[str]:
+    if wanted := _epochs_wanted(run):
+        yield f"The last epoch was the best one: more may be better, {given('epochs', wanted)}."
+
+
+def _epochs_wanted(run: Run) -> int | None:
+    """How many epochs to try where the last one was the best; None where they may have been enough."""
     done, options = len(run.history.watched), run.data.options
-    if run.history.best_epoch == done >= options.read("epochs") and options.schedule == "constant":
-        yield f"The last epoch was the best one: more may be better, {given('epochs', 2 * done)}."
+    if run.history.best_epoch < done or done < options.read("epochs"):
+        return None
+    size, n_rows = options.read("batch_size"), run.data.parts.raw_training.n_rows
+    usual = epochs(n_rows, size) if uses_tables(options) and isinstance(size, int) else 0
+    # A schedule that falls to its end makes the last epoch the best one of any number.
+    return max(usual, 2 * done) if options.schedule == "constant" or done < usual / 2 else None
 
 
 def _leave_out(run: Run, *names: str) -> str:

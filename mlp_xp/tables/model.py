@@ -16,7 +16,7 @@ from mlp_xp.network import Network
 from mlp_xp.rows.source import PASS_BYTES, Source, passes, rows_in
 from mlp_xp.settings import checks
 from mlp_xp.settings.catalogue import describe, resolve
-from mlp_xp.tables.files.columns import meant
+from mlp_xp.tables.files.columns import meant, no_column
 from mlp_xp.tables.interpretation import Interpretation
 from mlp_xp.tables.options import TableOptions
 from mlp_xp.tables.own_tables import columns_of
@@ -327,11 +327,7 @@ class TableModel(Interpretation):
         """The columns of a table by name, as rows, checked."""
         known = list(x)
         found = meant(self.inputs.names, known)
-        checks.refuse(
-            f"there is no column {name!r}; {checks.did_you_mean(name, known)}."
-            for name, own in found.items()
-            if own not in x
-        )
+        checks.refuse(no_column("there is", [name for name, own in found.items() if own not in x], known))
         columns = self._read([x[name] for name in found.values()])
         if len({len(column) for column in columns}) > 1:
             lengths = [f"{n} {len(c)}" for n, c in zip(self.inputs.names, columns, strict=True)]

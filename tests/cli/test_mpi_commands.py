@@ -200,7 +200,7 @@ def test_unknown_ways_to_sum_are_refused():
         env=environment(),
     )
     assert done.returncode == 2
-    assert "unknown --all-reduce 'ring'; Known: auto, nccl, host, mpi." in done.stderr
+    assert "unknown --all-reduce 'ring'; known: auto, nccl, host, mpi." in done.stderr
 
 
 def test_ranks_that_were_given_something_else_are_refused(tmp_path):

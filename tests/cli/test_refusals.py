@@ -135,6 +135,7 @@ DATA = [
     # Files.
     ("nope.csv --target price", "there is no file"),
     ("file.xyz --target price", "is of no known format"),
+    ("--data good.csv --target price", "No such option: --data. DATA has no name: mlp-xp train DATA."),
     ("cut.npy --target y.npy", "cut.npy is cut short"),
     ("cut.npz", "cut.npz is not a whole .npz file"),
     ("results --target price", "there is no data file in 'results'"),
@@ -286,8 +287,12 @@ OTHERS = [
     (
         "predict",
         "network.safetensors x.npy --out p.parquet",
-        "predictions are written as CSV; name a .csv file",
+        "predictions are written as CSV. Name a .csv file",
     ),
+    ("predict", "network.safetensors x.npy --out p.xlsx", "predictions are written as CSV. Name a .csv file"),
+    ("predict", "good.csv network.safetensors", "MODEL good.csv is a table: the model comes first, then"),
+    ("evaluate", "good.csv", "MODEL good.csv is a table: the model comes first, then the table (MODEL DATA)"),
+    ("export", "network.safetensors network.onnx", "(network.onnx). A file to write is named with --out."),
     ("predict", "network.safetensors x.npy --device gpu --out nope/p", "unknown device 'gpu'"),
     ("predict", "network.safetensors --dataset iris --exclude a", "--exclude: name the DATA"),
     ("predict", "network.safetensors --dataset irs", "unknown --dataset 'irs'; did you mean 'iris'?"),

@@ -121,6 +121,11 @@ def test_too_few_epochs(run, table):
     )
 
 
+def test_one_epoch_of_the_recipe_is_too_few_to_judge_the_columns_by(run, table):
+    (said,) = advice(run, table, "--epochs", "1", "--recipe", "tables")
+    assert said == "The last epoch was the best one: more may be better, --epochs 100."
+
+
 def test_two_sentences_end_a_run(run, table):
     assert len(advice(run, {"id": np.arange(1000, 1400), "after": table["y"]} | table, "--epochs", "2")) > 2
     out = run("train", "d.csv", "--target", "y", "--hidden", "16", "--learning-rate", "0.03").out

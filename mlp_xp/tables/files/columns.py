@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 from mlp_xp.settings import checks
-from mlp_xp.settings.checks import did_you_mean
+from mlp_xp.settings.checks import did_you_mean, listed, nearest
 from mlp_xp.settings.spelling import spelled
 
 PLURAL = {"number": "numbers", "bool": "true and false", "date": "dates", "text": "texts"}
@@ -97,9 +97,7 @@ def select(
 def _problems(known: Sequence[str], where: str, named: Iterable[str], used: Sequence[str]) -> Iterator[str]:
     """What is wrong with names, and with columns that are used."""
     counts, roles = collections.Counter(known), collections.Counter(used)
-    for name in named:
-        if name not in counts:
-            yield f"{where} has no column {name!r}; {did_you_mean(name, known)}."
+    yield from no_column(f"{where} has", [name for name in named if name not in counts], known)
     for name in roles:
         if counts[name] > 1:
             yield (
@@ -111,6 +109,16 @@ def _problems(known: Sequence[str], where: str, named: Iterable[str], used: Sequ
                 f"column {name!r} is named twice among target, columns and weight_column; it can have one "
                 "role."
             )
+
+
+def no_column(where_is: str, names: Sequence[str], known: Sequence[str]) -> Iterator[str]:
+    """What is said of columns that there are not, in one sentence however many."""
+    if len(names) == 1:
+        yield f"{where_is} no column {names[0]!r}; {did_you_mean(names[0], known)}."
+    elif names:
+        near = {name: nearest(name, known) for name in names}
+        said = [f"{name!r}" + f" (did you mean {near[name]!r}?)" * bool(near[name]) for name in names]
+        yield f"{where_is} no columns {listed(said)}; known: {listed(known)}."
 
 
 def meant(names: Iterable[str], known: Iterable[str]) -> dict[str, str]:

@@ -45,6 +45,9 @@ LEAST_BUFFER_BYTES = 1 << 26
 
 TABLE_SUFFIXES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 
+SHEETS = (".xlsx", ".xls", ".ods")
+"""Ends of names of spreadsheets, which are not read."""
+
 
 def open_source(
     path: str | os.PathLike[str],
@@ -246,7 +249,8 @@ def _table(files: Sequence[File], form: CsvForm) -> TableFile:
         found.setdefault(name or "", file)
         if name is None:
             known = ", ".join((".npy", ".npz", *TABLE_SUFFIXES))
-            raise ValueError(f"{file.path} is of no known format; files end in one of {known}.")
+            sheet = " Save the sheet as CSV." if file.name.lower().endswith(SHEETS) else ""
+            raise ValueError(f"{file.path} is of no known format; files end in one of {known}.{sheet}")
     if len(found) > 1:
         listed = ", ".join(f"{name} ({file.path})" for name, file in found.items())
         raise ValueError(f"files of several formats in one table: {listed}. Name those of one.")
