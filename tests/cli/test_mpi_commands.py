@@ -43,6 +43,33 @@ def test_a_run_goes_on_on_another_number_of_ranks(tmp_path):
     np.testing.assert_allclose(parameters(tmp_path / "m.safetensors"), parameters(whole), rtol=1e-10)
 
 
+@pytest.mark.parametrize(
+    "members",
+    [("--members", "3", "--dropout", "0.2", "--clip-norm", "1"), ("--folds", "3", "--l2", "0.01")],
+    ids=["members", "folds"],
+)
+def test_members_are_trained_on_ranks_and_go_on_on_others(tmp_path, members):
+    options = (*TRAIN, *members, "--epochs", "4", "--json", "--quiet")
+    whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
+    alone = subprocess.run(
+        [sys.executable, *options, "--out", whole], check=True, env=environment(), capture_output=True
+    )
+    folder = ("--checkpoint-dir", tmp_path / "c", "--checkpoint-every", "5steps")
+    assert mpiexec(2, *options, *folder).returncode == 0
+    for path in sorted((tmp_path / "c").glob("checkpoint-*"))[1:]:
+        path.unlink()
+    done = mpiexec(2, *options, *folder, "--resume", "--out", parts)
+    assert done.returncode == 0, done.stderr
+    one, other = json.loads(alone.stdout), json.loads(done.stdout)
+    assert other["resumed_from"]["step"] > 0
+    assert other["ranks"] == 2
+    assert load(parts).network.members == 3
+    np.testing.assert_allclose(parameters(parts), parameters(whole), rtol=1e-9)
+    for name in one.get("cross_validation", {}):
+        assert other["cross_validation"][name] == pytest.approx(one["cross_validation"][name], rel=1e-6)
+    assert ("cross_validation" in one) == ("--folds" in members)
+
+
 def ranks_in_training(run, folder):
     """The processes of all ranks, once there is a checkpoint."""
     import psutil

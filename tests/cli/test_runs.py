@@ -47,6 +47,32 @@ def test_resuming_ends_with_the_same_bytes(tmp_path, capsys, device):
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize(
+    "members",
+    [
+        ("--members", 3, "--dropout", 0.2, "--recipe", "tables"),
+        ("--members", 3, "--bootstrap"),
+        ("--folds", 3, "--average", 0.3, "--schedule", "reduce_on_plateau:patience=1"),
+    ],
+    ids=["members", "bootstrap", "folds"],
+)
+def test_a_killed_run_of_members_ends_with_the_same_bytes(tmp_path, capsys, members):
+    options = [*QUICK, *members, "--epochs", 30]
+    whole = train_json(capsys, *options, "--out", tmp_path / "a.safetensors")
+    where = ["--checkpoint-dir", tmp_path / "c", "--checkpoint-every", "7steps"]
+    more = ["train", "--quiet", *options, *where]
+    run = subprocess.Popen([sys.executable, "-m", "mlp_xp", *map(str, more)])
+    while not list((tmp_path / "c").glob("checkpoint-*")):
+        assert run.poll() is None
+        time.sleep(0.01)
+    run.kill()
+    run.wait()
+    again = train_json(capsys, *options, *where, "--resume", "--out", tmp_path / "b.safetensors")
+    assert again["resumed_from"]["step"] > 0
+    assert again.get("cross_validation") == whole.get("cross_validation")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
 def test_resuming_in_an_empty_folder_starts_from_the_beginning_and_says_so(tmp_path, capsys):
     assert mlp_xp("train", *QUICK, "--checkpoint-dir", tmp_path / "new", "--resume") == 0
     assert "no checkpoint yet: starting from the beginning" in capsys.readouterr().err
