@@ -1,5 +1,6 @@
 """Members that are trained together: each to what it would be alone, bit for bit, by the plain way."""
 
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -255,3 +256,26 @@ def test_a_member_that_diverges_in_compiled_steps_leaves_the_others_alone(compil
     list(train(alone, loader(), **{**options, "seed": 13}, learning_rate=0.02))
     np.testing.assert_allclose(host(together.parameters.flat)[2], host(alone.parameters.flat), rtol=1e-9)
     assert epochs[-1].members[1].stopped == "diverged in epoch 1"
+
+
+@pytest.mark.parametrize("way", ["plain", "fast"])
+@pytest.mark.parametrize("options", [{}, {"dropout": 0.2, "average": 0.3}], ids=["plain", "more"])
+def test_members_take_no_more_memory_than_as_many_networks(way, options, monkeypatch):
+    monkeypatch.setattr("mlp_xp.fast.on_cpu.PAYS_AFTER", 0.0)
+    x = GENERATOR.normal(size=(1024, 64)).astype(np.float32)
+
+    def peak(members):
+        tracemalloc.start()
+        try:
+            given = Network((64, 128, 128, 1), members=members)
+            more = {"max_epochs": 2, "way": way, "keep": "best", "validation": Loader(x[:256], x[:256, 0])}
+            list(train(given, Loader(x, x[:, 0], batch_size=128, prefetch="never"), **more, **options))
+            given.predict(x)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(None), peak(2)  # what is compiled and loaded once
+    alone = peak(None)
+    assert peak(2) < 2.1 * alone
+    assert peak(8) < 8 * alone
