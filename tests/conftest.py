@@ -129,8 +129,9 @@ def pytest_xdist_auto_num_workers(config):
 
 
 def pytest_xdist_setupnodes(config, specs):
-    """The BLAS of each worker has one thread: two of two wait for one another more than they compute."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    """What computes in a worker has one thread: two of two wait for one another more than they compute."""
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
 
 
 def _refuse_unknown(option, names, known):
@@ -159,7 +160,13 @@ def pytest_generate_tests(metafunc):
     metafunc.parametrize("backend_name", names, scope="session")
 
 
+SLOW = {"benchmarks", "campaigns", "cli", "whole"}
+"""Folders whose files take longest."""
+
+
 def pytest_collection_modifyitems(config, items):
+    # A worker takes a file at a time: none is to be left alone with a long one at the end.
+    items.sort(key=lambda item: SLOW.isdisjoint(item.path.parts))
     if config.getoption("on_device"):
         where = {"device", "backend", "gpu"}
         others = [item for item in items if where.isdisjoint(getattr(item, "fixturenames", ()))]
