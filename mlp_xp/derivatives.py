@@ -28,10 +28,30 @@ def input_gradient(
 ) -> np.ndarray:
     """See `Network.input_gradient`."""
     _, delta, _ = _there_and_back(network, x, y, loss, sample_weight)
+    return to_host(_of_inputs(network, delta))
+
+
+def jacobian(network: "Network", x: ArrayLike) -> np.ndarray:
+    """∂z_L / ∂x of each row, (n_rows, n_outputs, n_inputs), for a network without members."""
+    rows, unused = _rows(network, x), network.parameters.zeros_like()
+    network.backend.runtime.select()
+    with network.backend.runtime.working():
+        found = []
+        memo = Memo(network, rows.shape[0])
+        for output in range(network.layer_sizes[-1]):
+            delta = forward(network, rows, memo)
+            delta[...] = 0.0
+            delta[:, output] = 1.0
+            found.append(to_host(_of_inputs(network, backprop(network, memo, delta, unused))))
+    return np.stack(found, axis=1)
+
+
+def _of_inputs(network: "Network", delta: Array) -> Array:
+    """∂/∂x, from δ_1."""
     of_inputs = delta @ network.parameters.weights[0].mT
     if network.parameters.input_scale is not None:
         of_inputs = of_inputs * network.parameters.input_scale[:, 0]
-    return to_host(of_inputs)
+    return of_inputs
 
 
 def hidden(network: "Network", x: ArrayLike) -> list[np.ndarray]:
@@ -45,13 +65,14 @@ def hidden(network: "Network", x: ArrayLike) -> list[np.ndarray]:
 
 
 def _rows(network: "Network", x: ArrayLike) -> Array:
-    rows = on_host(x)
+    rows = x if network.backend.owns(x) else on_host(x)
     if rows.ndim != 2 or rows.shape[1] != network.layer_sizes[0] or not rows.shape[0]:
         raise ValueError(
             f"x has shape {tuple(rows.shape)}, but this network needs (n_rows, {network.layer_sizes[0]}) "
             "with at least one row."
         )
-    return network.backend.asarray(rows)
+    backend = network.backend
+    return backend.xp.astype(rows, backend.dtype, copy=False) if backend.owns(rows) else backend.asarray(rows)
 
 
 def _there_and_back(

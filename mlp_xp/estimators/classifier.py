@@ -2,23 +2,25 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Self
+from numbers import Real
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin, _fit_context
-from sklearn.utils import column_or_1d, compute_class_weight, compute_sample_weight
+from sklearn.metrics import accuracy_score
+from sklearn.utils import compute_sample_weight
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, unique_labels
 from sklearn.utils.validation import _check_sample_weight
 
 from mlp_xp.estimators.array_home import on_host
-from mlp_xp.estimators.data import Encoded, InMemory, Rows, SeenTargets, seen_targets
-from mlp_xp.estimators.fitting import Held, Learner
-from mlp_xp.estimators.targets import Labels, kind_of, labels_of, numbers_of
-from mlp_xp.losses import BinaryCrossEntropy, GroupedCrossEntropy, Link, Loss, SoftmaxCrossEntropy
+from mlp_xp.estimators.data import Encoded, targets_of
+from mlp_xp.estimators.fitting import Learner, ValidationData
+from mlp_xp.estimators.parameters import CONSTRAINTS
+from mlp_xp.estimators.targets import Labels, kind_of, labels_of
 from mlp_xp.machine.array_api import Array, ArrayLike
 from mlp_xp.rows.source import Source
-from mlp_xp.settings import checks
 
 
 @dataclasses.dataclass(eq=False, repr=False, match_args=False)
@@ -152,6 +154,11 @@ class MLPClassifier(ClassifierMixin, Learner):
     class_weight: object = None
     label_smoothing: float = 0.0
 
+    _parameter_constraints: ClassVar = CONSTRAINTS | {
+        "class_weight": [dict, list, StrOptions({"balanced"}), None],
+        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
+    }
+
     @available_if(lambda self: self._has_partial_fit())
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
@@ -169,21 +176,21 @@ class MLPClassifier(ClassifierMixin, Learner):
 
         Parameters
         ----------
-        X, y, sample_weight : array-like
-            As in `fit`.
         classes : array-like of shape (n_classes,), or list of them, optional
             All classes of all calls: needed in the first call, except for an indicator matrix. A list of
             arrays where y has several columns of classes.
-        X_val, y_val, sample_weight_val : array-like, optional
-            Rows to score. With early_stopping=True the estimator predicts with the best weights so far,
-            while training goes on from the latest.
+        others :
+            As in `fit`. With early_stopping=True the estimator predicts with the best weights so far, while
+            training goes on from the latest.
 
         Returns
         -------
         self : MLPClassifier
         """
-        held = Held(X_val, y_val, sample_weight_val)
-        return self._fit(X, y, sample_weight, held, prepare=lambda: self._first_classes(on_host(y), classes))
+        held_out = ValidationData(X_val, y_val, sample_weight_val)
+        return self._fit(
+            X, y, sample_weight, held_out, prepare=lambda: self._first_classes(on_host(y), classes)
+        )
 
     def _has_partial_fit(self) -> bool:
         """L-BFGS has none."""
@@ -193,205 +200,103 @@ class MLPClassifier(ClassifierMixin, Learner):
             )
         return True
 
-    def _first_classes(self, y: ArrayLike, classes: ArrayLike) -> None:
-        """Learn the classes in the first call of partial_fit."""
-        first = not hasattr(self, "classes_")
-        kind = kind_of(y) if first else None
-        if kind == "multilabel":
-            self._labels = labels_of(y)
-            self.classes_ = self._labels.classes
-        elif kind == "multioutput" or (first and _is_list_of_arrays(classes)):
-            if classes is None:
-                raise ValueError("classes must be passed on the first call to partial_fit.")
-            self._labels = Labels("multioutput", [np.unique(each) for each in classes])
-            self.classes_ = self._labels.classes
-        elif hasattr(self, "_labels") and self._labels.kind == "multioutput":
-            pass
-        elif _check_partial_fit_first_call(self, classes):
-            kind = "binary" if len(self.classes_) <= 2 else "multiclass"
-            self._labels = Labels(kind, self.classes_)
-
     def predict(self, X: ArrayLike) -> Array:
-        """Predict the classes of rows.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            The input data.
-
-        Returns
-        -------
-        y : array of shape (n_samples,) or (n_samples, n_outputs)
-            Class labels.
-        """
+        """Class labels of rows, (n_rows,) or (n_rows, n_outputs)."""
         X, home = self._input(X, "predict")
-        labels = self._labels
-        found = labels.decode(labels.numbers(self._finite_outputs(X)))
+        found = self._predicted(self._finite_outputs(X))
         return home.send(found) if isinstance(found, np.ndarray) else found
 
+    def _predicted(self, output: np.ndarray) -> Array:
+        return self._labels.named(self._labels.numbers(output))
+
     def predict_proba(self, X: ArrayLike, *, return_std: bool = False) -> Any:
-        """Probabilities of the classes.
+        """Probabilities of the classes, (n_rows, n_classes) in the order of `classes_`.
 
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            The input data.
-        return_std : bool
-            Whether also the standard deviation over the members is given; 0 without members.
-
-        Returns
-        -------
-        array of shape (n_samples, n_classes), or list of them
-            In the order of `classes_`; for an indicator matrix the probability of each label; for several
-            columns of classes one array a column. With return_std two of them.
+        For an indicator matrix the probability of each label; for several columns of classes a list with one
+        array a column. With `return_std` two of them: also the standard deviations over the members, 0
+        without members.
         """
         if not return_std:
             return self._probabilities(X, "predict_proba", lambda p: p)
         X, home = self._input(X, "predict_proba")
-        each = [self._of_classes(output) for output in self._finite_outputs(X, members="all")]
-        columns = list(zip(*each, strict=True)) if isinstance(each[0], list) else [each]
+        each = [self._labels.probabilities(output) for output in self._finite_outputs(X, members="all")]
+        columns = list(zip(*each, strict=True))
         means, deviations = (
             [home.send(of(column, axis=0)) for column in columns] for of in (np.mean, np.std)
         )
-        return (means, deviations) if isinstance(each[0], list) else (means[0], deviations[0])
+        return (means, deviations) if self._labels.kind == "multioutput" else (means[0], deviations[0])
 
     def predict_log_proba(self, X: ArrayLike) -> Array:
-        """Logarithms of `predict_proba`.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            The input data.
-
-        Returns
-        -------
-        array of shape (n_samples, n_classes), or list of them
-        """
+        """Logarithms of `predict_proba`."""
         return self._probabilities(X, "predict_log_proba", _log)
 
     def _probabilities(self, X: ArrayLike, method: str, change: Callable[[np.ndarray], np.ndarray]) -> Array:
         X, home = self._input(X, method)
-        found = self._of_classes(self._finite_outputs(X))
-        if isinstance(found, list):
-            return [home.send(change(each)) for each in found]
-        return home.send(change(found))
-
-    def _of_classes(self, output: np.ndarray) -> np.ndarray | list[np.ndarray]:
-        """The probabilities that a network's outputs are, of each column of classes."""
-        if self._labels.kind == "multioutput":
-            return [each.copy() for each in self._labels.split(output)]
-        if self._labels.kind == "binary" and len(self.classes_) == 1:
-            return np.ones_like(output)
-        return np.column_stack([1 - output, output]) if self._labels.kind == "binary" else output
+        found = [home.send(change(each)) for each in self._labels.probabilities(self._finite_outputs(X))]
+        return found if self._labels.kind == "multioutput" else found[0]
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike = None) -> float:
-        """The fraction of rows that are predicted right, in all columns of y.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            The input data.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            True labels.
-        sample_weight : array-like of shape (n_samples,), optional
-            Weights.
-
-        Returns
-        -------
-        float
-        """
+        """The fraction of rows that are predicted right, in all columns of y."""
         X, _ = self._input(X, "score")
-        y, weight = on_host(y), on_host(sample_weight)
-        if getattr(self._labels, "kind", None) == "multioutput":
-            right = np.all(np.asarray(y) == self._predicted(X), axis=1)
-            return float(np.average(right, weights=weight))
-        from sklearn.metrics import accuracy_score
+        predicted, y, weight = self._predicted(self._outputs(X)), on_host(y), on_host(sample_weight)
+        if self._labels.kind == "multioutput":
+            return float(np.average(np.all(np.asarray(y) == predicted, axis=1), weights=weight))
+        return float(accuracy_score(y, predicted, sample_weight=weight))
 
-        return float(accuracy_score(y, self._predicted(X), sample_weight=weight))
+    @property
+    def _targets(self) -> Labels:
+        return dataclasses.replace(self._labels, smoothing=float(self.label_smoothing))
 
-    def _predicted(self, X: ArrayLike) -> Array:
-        return self._labels.decode(self._labels.numbers(self._outputs(X)))
+    def _know(self, labels: Labels) -> None:
+        self._labels, self.classes_ = labels, labels.classes
 
-    def _encode_targets(self, y: ArrayLike, dtype: str, incremental: bool) -> np.ndarray:
-        """Learn the classes, or check that they are those of the last fit; return what losses read."""
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
-        if not hasattr(self, "classes_") or (not self.warm_start and not incremental):
-            self._labels = labels_of(y)
-            self.classes_ = self._labels.classes
-        elif self._labels.kind in ("binary", "multiclass", "multilabel"):
+    def _first_classes(self, y: ArrayLike, classes: ArrayLike) -> None:
+        """Learn the classes in the first call of partial_fit."""
+        first = not hasattr(self, "classes_")
+        kind = kind_of(y) if first else self._labels.kind
+        if first and kind == "multilabel":
+            self._know(labels_of(y))
+        elif kind == "multioutput" or (first and _is_list_of_arrays(classes)):
+            if first and classes is None:
+                raise ValueError("classes must be passed on the first call to partial_fit.")
+            if first:
+                self._know(Labels("multioutput", [np.unique(each) for each in classes]))
+        elif _check_partial_fit_first_call(self, classes):
+            self._know(Labels("binary" if len(self.classes_) <= 2 else "multiclass", self.classes_))
+
+    def _learn(self, y: ArrayLike, *, incremental: bool) -> None:
+        """Learn the classes, or check that they are those of the last fit."""
+        if not hasattr(self, "classes_") or not (self.warm_start or incremental):
+            self._know(labels_of(y))
+        elif self._labels.kind != "multioutput":
             classes = unique_labels(y)
-            if self.warm_start:
-                if set(classes) != set(self.classes_):
-                    raise ValueError(
-                        "warm_start can only be used where `y` has the same classes as in the previous "
-                        f"call to fit. Previously got {self.classes_}, `y` has {classes}"
-                    )
-            elif len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
+            if self.warm_start and set(classes) != set(self.classes_):
+                raise ValueError(OTHER_CLASSES.format(self.classes_, classes))
+            if len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
                 raise ValueError(
                     "`y` has classes not in `self.classes_`. "
                     f"`self.classes_` has {self.classes_}. 'y' has {classes}."
                 )
-        return self._encode(y, dtype)
 
-    def _encode(self, y: ArrayLike, dtype: str) -> np.ndarray:
-        """Targets for the core's losses."""
-        if y.ndim == 2 and y.shape[1] == 1 and self._labels.kind in ("binary", "multiclass"):
-            y = column_or_1d(y, warn=True)
-        encoded = self._labels.encode(y, dtype)
-        smoothing = float(self.label_smoothing)
-        if smoothing and self._labels.kind in ("binary", "multilabel"):
-            encoded = (1.0 - smoothing) * encoded + np.asarray(0.5 * smoothing, dtype=encoded.dtype)
-        return encoded
-
-    def _encoded_source(self, source: Source, dtype: str, *, learn: bool) -> Encoded:
+    def _encoded_source(self, source: Source, *, learn: bool) -> Encoded:
         """A source with encoded targets; one pass learns or checks the classes."""
-        seen = seen_targets(source)
+        found = targets_of(source)
         if learn and not (self.warm_start and hasattr(self, "classes_")):
-            self._labels = seen.labels
-            self.classes_ = seen.labels.classes
-        elif learn and not _same_classes(seen.labels, self._labels):
-            raise ValueError(
-                "warm_start can only be used where `y` has the same classes as in the previous call to "
-                f"fit. Previously got {self.classes_}, `y` has {seen.labels.classes}"
-            )
-        if (seen.labels.kind == "multioutput") != (self._labels.kind == "multioutput"):
-            raise ValueError(f"the targets are {seen.labels.kind}, but those of fit {self._labels.kind}.")
-        encode = _encoder(seen, self._labels, float(self.label_smoothing))
-        labels = self._labels.kind in ("multiclass", "multioutput")
-        if self.class_weight is None or not learn:
-            return Encoded(source, labels, encode)
-        if source.n_targets > 1 or isinstance(self.class_weight, list):
-            raise ValueError("class_weight with a source needs one target, and a dict or 'balanced'.")
-        place_of = np.searchsorted(seen.labels.classes, seen.named[0])
-        n = np.bincount(place_of, seen.counts[0])
-        table = np.ones(len(place_of))
-        if self.class_weight == "balanced":
-            table = (n.sum() / (len(n) * n))[place_of]
-        else:
-            classes = seen.labels.classes
-            table = compute_class_weight(self.class_weight, classes=classes, y=classes)[place_of]
-        return Encoded(source, labels, encode, table, seen.values[0])
+            self._know(found.labels)
+        elif learn and not found.labels.has_same_classes(self._labels):
+            raise ValueError(OTHER_CLASSES.format(self.classes_, found.labels.classes))
+        labels = self._targets
+        if (found.labels.kind == "multioutput") != (labels.kind == "multioutput"):
+            raise ValueError(f"the targets are {found.labels.kind}, but those of fit {labels.kind}.")
+        weights = None
+        if self.class_weight is not None and learn:
+            if source.n_targets > 1 or isinstance(self.class_weight, list):
+                raise ValueError("class_weight with a source needs one target, and a dict or 'balanced'.")
+            weights = found.class_weights(self.class_weight)
+        encode = found.encoder(labels)
+        return Encoded(source, not labels.is_logistic, encode, weights, found.values[0])
 
-    def _decode_targets(self, encoded: np.ndarray) -> Array:
-        """What `_encode` was given."""
-        return self._labels.decode(self._numbers(encoded))
-
-    def _numbers(self, encoded: np.ndarray) -> np.ndarray:
-        """Class numbers as `Labels.numbers` gives them."""
-        if self._labels.kind == "multilabel":
-            return (encoded > 0.5).astype(np.int64)
-        if self._labels.kind == "multioutput":
-            return encoded
-        return (encoded[:, 0] > 0.5).astype(np.int64) if self._labels.kind == "binary" else encoded[:, 0]
-
-    def _score_of_outputs(self, encoded: np.ndarray, output: np.ndarray, weight: np.ndarray | None) -> float:
-        right = self._labels.numbers(output) == self._numbers(encoded)
-        if right.ndim == 2:
-            right = right.all(axis=1)
-        return float(np.average(right, weights=weight))
-
-    def _weighted(self, y: ArrayLike, weight: np.ndarray | None, incremental: bool) -> np.ndarray | None:
+    def _weighted(self, y: ArrayLike, weight: np.ndarray | None, *, incremental: bool) -> np.ndarray | None:
         """Sample weights times class weights."""
         if self.class_weight is None:
             return weight
@@ -402,46 +307,7 @@ class MLPClassifier(ClassifierMixin, Learner):
                 "them as a dict."
             )
         of_class = compute_sample_weight(self.class_weight, y)
-        if weight is None:
-            return _check_sample_weight(of_class, y)
-        return of_class * weight
-
-    def _n_outputs(self, n_targets: int) -> int:
-        return self._labels.n_outputs
-
-    def _stratify(self, data: Rows) -> np.ndarray | None:
-        """scikit-learn stratifies where there is one output; a source's targets are not all at hand."""
-        if not isinstance(data, InMemory):
-            return None
-        return data.y > 0.5 if self._labels.kind == "binary" else None
-
-    def _out_activation(self) -> str:
-        return "logistic" if self._labels.kind in ("binary", "multilabel") else "softmax"
-
-    def _loss(self, dtype: str) -> Loss:
-        """The core's loss, with scikit-learn's bound on what it reports."""
-        labels, eps = self._labels, float(np.finfo(dtype).eps)
-        if labels.kind in ("binary", "multilabel"):
-            return BinaryCrossEntropy(eps=eps)
-        smoothing = float(self.label_smoothing)
-        if labels.kind == "multiclass":
-            return SoftmaxCrossEntropy(smoothing, eps=eps)
-        return GroupedCrossEntropy(labels.groups, smoothing, eps=eps)
-
-    def _link(self) -> Link:
-        return self._loss("float64").link
-
-    def _loss_scale(self) -> float:
-        return 1.0
-
-    def _more_problems(self) -> list[str | None]:
-        smoothing = checks.number("p", self.label_smoothing, least=0, below=1)
-        given = self.class_weight
-        known = given is None or isinstance(given, dict | list) or given == "balanced"
-        return [
-            self._wrong("label_smoothing", "a number in [0, 1)", smoothing),
-            self._wrong("class_weight", "a dict, a list of dicts, 'balanced' or None", not known),
-        ]
+        return _check_sample_weight(of_class, y) if weight is None else of_class * weight
 
     def __sklearn_tags__(self) -> Any:
         """Tags."""
@@ -451,37 +317,16 @@ class MLPClassifier(ClassifierMixin, Learner):
         return tags
 
 
+OTHER_CLASSES = (
+    "warm_start can only be used where `y` has the same classes as in the previous call to fit. Previously "
+    "got {}, `y` has {}"
+)
+
+
 def _log(p: np.ndarray) -> np.ndarray:
     """Logarithms, −∞ for probabilities that round to 0."""
     with np.errstate(divide="ignore"):
         return np.log(p, out=p)
-
-
-def _same_classes(one: Labels, other: Labels) -> bool:
-    if one.kind != other.kind:
-        return False
-    if one.kind == "multioutput":
-        return all(map(np.array_equal, one.classes, other.classes))
-    return np.array_equal(one.classes, other.classes)
-
-
-def _encoder(seen: SeenTargets, labels: Labels, smoothing: float) -> Callable[[np.ndarray], np.ndarray]:
-    """The function from a source's targets to what the core's losses read."""
-    if labels.kind == "multilabel":
-        return lambda y: (1.0 - smoothing) * y + 0.5 * smoothing
-    several = labels.kind == "multioutput"
-    found = seen.named
-    known = labels.classes if several else [labels.classes]
-    tables = [numbers_of(column, classes) for column, classes in zip(found, known, strict=True)]
-
-    def encode(y: np.ndarray) -> np.ndarray:
-        columns = zip(y.T, seen.values, tables, strict=True)
-        numbers = np.stack([table[numbers_of(column, values)] for column, values, table in columns], axis=1)
-        if labels.kind != "binary":
-            return numbers
-        return (1.0 - smoothing) * numbers + 0.5 * smoothing
-
-    return encode
 
 
 def _is_list_of_arrays(classes: ArrayLike) -> bool:

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
+from sklearn.utils import compute_class_weight
 
 from mlp_xp.estimators.rows import SparseSource, dense_pieces
-from mlp_xp.estimators.targets import Labels, numbers_of
+from mlp_xp.estimators.targets import NO_CLASSES, Labels, numbers_of
 from mlp_xp.machine.array_api import ArrayLike, to_host
 from mlp_xp.network import Network
 from mlp_xp.rows.arrays import ArraySource
@@ -203,8 +204,8 @@ def names_of(columns: Sequence[RawColumn]) -> list[str] | None:
 
 
 @dataclasses.dataclass(frozen=True)
-class SeenTargets:
-    """What one pass over a source saw of its targets.
+class SourceTargets:
+    """What one pass over a source found of its targets.
 
     Attributes
     ----------
@@ -223,8 +224,30 @@ class SeenTargets:
     named: list[np.ndarray]
     counts: list[np.ndarray]
 
+    def encoder(self, labels: Labels) -> Callable[[np.ndarray], np.ndarray]:
+        """The function from the source's targets to what the losses of some labels read."""
+        if labels.kind == "multilabel":
+            return labels.smoothed
+        tables = list(map(numbers_of, self.named, labels.of_each))
 
-def seen_targets(source: Source) -> SeenTargets:
+        def encode(y: np.ndarray) -> np.ndarray:
+            columns = zip(y.T, self.values, tables, strict=True)
+            numbers = [table[numbers_of(column, values)] for column, values, table in columns]
+            return labels.smoothed(np.stack(numbers, axis=1))
+
+        return encode
+
+    def class_weights(self, given: Any) -> np.ndarray:
+        """The weight of each of the values of the one target, from a dict or "balanced"."""
+        classes = self.labels.classes
+        place_of = np.searchsorted(classes, self.named[0])
+        if given == "balanced":
+            n = np.bincount(place_of, self.counts[0])
+            return (n.sum() / (len(n) * n))[place_of]
+        return compute_class_weight(given, classes=classes, y=classes)[place_of]
+
+
+def targets_of(source: Source) -> SourceTargets:
     """The classes in the targets of a source, by one pass over it.
 
     Raises
@@ -250,7 +273,7 @@ def seen_targets(source: Source) -> SeenTargets:
         labels = Labels("multilabel", np.arange(source.n_targets))
     else:
         labels = Labels("multioutput", classes)
-    return SeenTargets(labels, values, named, [np.array([c[v] for v in sorted(c)]) for c in counts])
+    return SourceTargets(labels, values, named, [np.array([c[v] for v in sorted(c)]) for c in counts])
 
 
 def _classes_of(column: RawColumn | None, values: np.ndarray) -> np.ndarray:
@@ -291,7 +314,4 @@ def typed_labels(texts: Sequence[str]) -> np.ndarray:
 
 def _refuse_fractions(values: np.ndarray) -> None:
     if (values != np.floor(values)).any():
-        raise ValueError(
-            "Unknown label type: continuous. Maybe you are trying to fit a classifier, which expects "
-            "discrete classes on a regression target with continuous values."
-        )
+        raise ValueError(NO_CLASSES.format("continuous"))

@@ -12,14 +12,14 @@ import numpy as np
 from sklearn.base import _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from mlp_xp import own
 from mlp_xp.dropout import resolve_dropout
 from mlp_xp.estimators.array_home import HOST, device_for, home_of, on_host, seen_by_host, stays
 from mlp_xp.estimators.callbacks import Listeners
-from mlp_xp.estimators.data import InMemory, Rows, Streamed, is_streamed, names_of, source_given
+from mlp_xp.estimators.data import Encoded, InMemory, Rows, Streamed, is_streamed, names_of, source_given
 from mlp_xp.estimators.drawing import DrawnOrder, draw_validation, draw_weights
 from mlp_xp.estimators.numeric import refuse_dates, refuse_texts
 from mlp_xp.estimators.parameters import hidden_activations
@@ -55,7 +55,7 @@ _OF_CALLBACKS = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
 """What scikit-learn needs after a fit, also after one that failed."""
 
 
-class Held(NamedTuple):
+class ValidationData(NamedTuple):
     """Validation data as the user gave them."""
 
     X: ArrayLike
@@ -97,14 +97,16 @@ class Fit:
         self.going_on = not self.first and self.keeps
         self.ranks: Ranks | None = world() if is_streamed(X) else None
 
-    def run(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike, held: Held, start: Start) -> None:
+    def run(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike, held: ValidationData, start: Start
+    ) -> None:
         """From data to a trained network."""
         e = self.e
         sizes = e._hidden_sizes()
         data = self._data(X, y, sample_weight)
         validation = self._checked_held(held, y if isinstance(X, str | os.PathLike) else None)
         self.random_state = self._generator()
-        e.n_outputs_ = e._n_outputs(data.source.n_targets)
+        e.n_outputs_ = e._targets.n_outputs(data.source.n_targets)
         layer_sizes = [e.n_features_in_, *sizes, e.n_outputs_]
         if self.first:
             network = self._new_network(layer_sizes, start)
@@ -165,11 +167,14 @@ class Fit:
             warn_if_coarse("X", X, vars(e).get("feature_names_in_"))
             if e._y_numeric:
                 warn_if_coarse("y", np.reshape(y, (len(y), -1)))
-        encoded = e._encode_targets(y, self.dtype, self.incremental)
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        e._learn(y, incremental=self.incremental)
+        encoded = e._targets.encode(y, self.dtype)
         weight = None if sample_weight is None else _check_sample_weight(on_host(sample_weight), y)
         if weight is not None:
             refuse_weights(weight)
-        return InMemory(X, encoded, e._weighted(y, weight, self.incremental), weight)
+        return InMemory(X, encoded, e._weighted(y, weight, incremental=self.incremental), weight)
 
     def _decide_dtype(self, found: str) -> None:
         """What to compute in: what is asked for, else what rows have; later what the network has."""
@@ -201,7 +206,7 @@ class Fit:
         e = self.e
         self._check_columns(source, reset=self.first)
         self._decide_dtype(source.dtype)
-        encoded = e._encoded_source(source, self.dtype, learn=True)
+        encoded = e._encoded_source(source, learn=True)
         if self.dtype == "float32" and self.first:
             _, x, y, _ = next(passes(source, LOOKED_AT))
             warn_if_coarse("X", x, names_of(source.columns))
@@ -228,7 +233,7 @@ class Fit:
                 f"{'' if known is None else f' {list(known)}'}."
             )
 
-    def _checked_held(self, held: Held, target: ArrayLike) -> Rows | None:
+    def _checked_held(self, held: ValidationData, target: ArrayLike) -> Rows | None:
         """The user's own validation rows."""
         e = self.e
         if held.X is None and held.y is None:
@@ -238,12 +243,14 @@ class Fit:
         source = source_given(held.X, named, e.dtype, labels=not e._y_numeric)
         if source is not None:
             self._check_columns(source, reset=False)
-            return Streamed(e._encoded_source(source, self.dtype, learn=False))
+            return Streamed(e._encoded_source(source, learn=False))
         if held.X is None or held.y is None:
             raise ValueError("X_val and y_val go together: give both or none.")
         X, y = self._validated(held.X, held.y, reset=False)
         weight = None if held.sample_weight is None else _check_sample_weight(on_host(held.sample_weight), y)
-        return InMemory(X, e._encode(y, self.dtype), weight)
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = y[:, 0]
+        return InMemory(X, e._targets.encode(y, self.dtype), weight)
 
     def _generator(self) -> np.random.RandomState:
         """What to draw from: where it is left to chance, the same on all ranks."""
@@ -275,8 +282,8 @@ class Fit:
         for parameters in network.parameters.each() if is_drawn else ():
             drawn = draw_weights(self.random_state, layer_sizes, hidden or hidden_activations(e.activation))
             set_weights(parameters, drawn.layer_weights, drawn.layer_biases)
-        network.output = e._link()
-        e.n_iter_, e.t_, e.n_layers_, e.out_activation_ = 0, 0, len(layer_sizes), e._out_activation()
+        network.output = e._targets.loss("float64").link
+        e.n_iter_, e.t_, e.n_layers_, e.out_activation_ = 0, 0, len(layer_sizes), e._targets.out_activation
         for name in ("_training", *HISTORY):
             e.__dict__.pop(name, None)
         return network
@@ -310,13 +317,13 @@ class Fit:
             source, validation = Subset(source, past.split[0]), data.held_out(past.split[1])
         loader = self._loader(past, data, source, given)
         self._start_history(validated=validation is not None)
-        loss, penalty = e._loss(self.dtype), e._regularizer()
+        loss, penalty = e._targets.loss(self.dtype), e._regularizer()
         objective_of, descent = (
             (Objective, Descent) if network.members is None else (MemberObjective, Together)
         )
         objective = objective_of(network, loss, penalty, past.dropout, ranks=self.ranks)
         past.rates.history.steps_per_epoch, past.rates.history.seconds = loader.steps_per_epoch, 0.0
-        loss_of = functools.partial(epoch_loss, loader=loader, scale=e._loss_scale())
+        loss_of = functools.partial(epoch_loss, loader=loader, scale=e._targets.loss_scale(e.n_outputs_))
         method = descent(clip_norm=e.clip_norm, loss_of=loss_of)
         training = Training(objective, loader, past.optimizer(network.parameters), past.rates, method)
         monitor = FitMonitor(e, training, self._validation(network, validation))
@@ -366,7 +373,8 @@ class Fit:
             )
         if past.split is not None and sum(map(len, past.split)) == source.n_rows:
             return past.split
-        return draw_validation(self.random_state, source.n_rows, e.validation_fraction, e._stratify(data))
+        strata = e._targets.strata(data.y) if isinstance(data, InMemory) else None
+        return draw_validation(self.random_state, source.n_rows, e.validation_fraction, strata)
 
     def _loader(self, past: Continuation, data: Rows, source: Source, given: Loader | None) -> Loader:
         """What gives the training rows in scikit-learn's order, or streamed ones in the core's."""
@@ -394,7 +402,7 @@ class Fit:
     def _search(self, rule: LBFGS, network: Network, data: Rows, validation: Rows | None) -> None:
         """Train by L-BFGS over all rows."""
         e = self.e
-        objective = Objective(network, e._loss(self.dtype), e._regularizer(), ranks=self.ranks)
+        objective = Objective(network, e._targets.loss(self.dtype), e._regularizer(), ranks=self.ranks)
         loader, rates = _whole(data), Rates(0.0, Constant(), History(max_epochs=e.max_iter))
         training = Training(objective, loader, Optimizer(rule, network.parameters), rates, Search(rule))
         if validation is not None:
@@ -411,7 +419,7 @@ class Fit:
                 ConvergenceWarning,
                 stacklevel=OF_SKLEARN,
             )
-        scale, regularizer = e._loss_scale(), objective.regularizer
+        scale, regularizer = e._targets.loss_scale(e.n_outputs_), objective.regularizer
         if scale != 1.0 or not rates.history.train_losses:
             weights = network.parameters.flat_weights
             penalty = 0.0 if regularizer is None else float(regularizer.value(network.backend, weights))
@@ -470,14 +478,14 @@ class Fit:
         """The function that scores the network of now on validation data."""
         e = self.e
         if e.scoring is None or e.scoring == "loss":
-            return lambda: e._score_of_outputs(*data.outputs(network))
+            return lambda: e._targets.score(*data.outputs(network))
         if not isinstance(data, InMemory):
             raise ValueError(
                 f"scoring={e.scoring!r} needs validation rows in memory: give X_val and y_val as arrays, or "
                 "scoring=None or 'loss'."
             )
         scorer = check_scoring(e, e.scoring)
-        x, y = on_host(data.x), e._decode_targets(data.y)
+        x, y = on_host(data.x), e._targets.decode(data.y)
         more = {} if data.weight is None else {"sample_weight": data.weight}
         return lambda: float(scorer(e.snapshot_of(network), x, y, **more))
 
@@ -488,7 +496,18 @@ def _whole(rows: Rows) -> Loader:
 
 
 class Learner(Perceptron):
-    """What can be fitted: `fit` of both classes."""
+    """What can be fitted: `fit` and `partial_fit`, and what both classes learn and do in their ways."""
+
+    def _learn(self, y: ArrayLike, *, incremental: bool) -> None:
+        """Learn what there is to know of targets."""
+
+    def _encoded_source(self, source: Source, *, learn: bool) -> Encoded:
+        """A source with targets as the core's losses read them."""
+        raise NotImplementedError
+
+    def _weighted(self, y: ArrayLike, weight: np.ndarray | None, *, incremental: bool) -> np.ndarray | None:
+        """The weights of rows."""
+        return weight
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
@@ -529,15 +548,33 @@ class Learner(Perceptron):
         self : object
             After an error it is as it was before.
         """
-        held, start = Held(X_val, y_val, sample_weight_val), Start(coef_init, intercept_init)
+        held, start = ValidationData(X_val, y_val, sample_weight_val), Start(coef_init, intercept_init)
         return self._fit(X, y, sample_weight, held, start)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike = None,
+        *,
+        X_val: ArrayLike = None,
+        y_val: ArrayLike = None,
+        sample_weight_val: ArrayLike = None,
+    ) -> Self:
+        """Update the model with one epoch over the given rows (with "lbfgs": with a whole fit).
+
+        Parameters are as in `fit`. With early_stopping=True the estimator predicts with the best weights so
+        far, while training goes on from the latest.
+        """
+        return self._fit(X, y, sample_weight, ValidationData(X_val, y_val, sample_weight_val))
 
     def _fit(
         self,
         X: ArrayLike,
         y: ArrayLike,
         sample_weight: ArrayLike,
-        held: Held,
+        held: ValidationData,
         start: Start | None = None,
         prepare: Callable[[], None] | None = None,
     ) -> Self:

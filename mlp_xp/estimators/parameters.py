@@ -7,7 +7,13 @@ from typing import ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import Interval, InvalidParameterError, Options, StrOptions
+from sklearn.utils._param_validation import (
+    Interval,
+    InvalidParameterError,
+    Options,
+    StrOptions,
+    validate_parameter_constraints,
+)
 
 from mlp_xp import own
 from mlp_xp.activations import Activation, resolve_activation
@@ -16,7 +22,6 @@ from mlp_xp.machine.array_api import DTYPES
 from mlp_xp.optimizers import LBFGS, OPTIMIZERS, SGD, Adam, Momentum, Nesterov, Rule
 from mlp_xp.regularizers import ElasticNet
 from mlp_xp.schedules import SCHEDULES, Constant, InverseScaling, Schedule
-from mlp_xp.settings import checks
 
 SCIPY_LOSS_TOLERANCE = 1e7 * np.finfo(float).eps
 """SciPy's default for L-BFGS-B, which scikit-learn leaves alone."""
@@ -42,8 +47,17 @@ CONSTRAINTS: dict[str, list[object]] = {
     "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
     "max_fun": [Interval(Integral, 1, None, closed="left")],
     "members": [Interval(Integral, 1, None, closed="left"), None],
+    "warm_start": ["boolean", StrOptions({"continue"})],
+    "device": [str, None],
+    "dtype": [StrOptions(set(DTYPES)), None],
+    "dropout": [Interval(Real, 0, 1, closed="left"), "array-like"],
+    "l1": [Interval(Real, 0, None, closed="left")],
+    "clip_norm": [Interval(Real, 0, None, closed="neither"), None],
+    "time_budget": [Interval(Real, 0, None, closed="neither"), None],
+    "scoring": [str, callable, None],
+    "callback": [callable, None],
 }
-"""The parameters that are checked as scikit-learn checks its own."""
+"""What the parameters may be that are not named or objects of mlp_xp, as scikit-learn declares it."""
 
 SCHEDULES_OF_SKLEARN = ("constant", "invscaling", "adaptive")
 
@@ -91,43 +105,25 @@ class Parameters(BaseEstimator):
     _parameter_constraints: ClassVar = CONSTRAINTS
 
     def _validate_params(self) -> None:
-        """scikit-learn's checks of its own parameters, then ours of those that have other values."""
-        super()._validate_params()
-        found = [problem for problem in [*self._problems(), *self._more_problems()] if problem]
-        if found:
-            raise InvalidParameterError("\n".join(found))
-
-    def _more_problems(self) -> list[str | None]:
-        """What is wrong with the parameters that one of the classes has alone."""
-        return []
+        """Refuse all that is wrong, of scikit-learn's parameters and of ours."""
+        found = [*self._problems(), self._lbfgs_problem()]
+        for name, value in self.get_params(deep=False).items():
+            try:
+                validate_parameter_constraints(
+                    self._parameter_constraints, {name: value}, caller_name=type(self).__name__
+                )
+            except InvalidParameterError as error:
+                found.append(str(error))
+        if problems := [problem for problem in found if problem]:
+            raise InvalidParameterError("\n".join(problems))
 
     def _problems(self) -> list[str | None]:
-        """What is wrong with the parameters that have values of our own."""
-        given = self.dropout
-        rates = given if isinstance(given, list | tuple) else [given]
-        wrong_rates = (checks.number("p", rate, least=0, below=1) for rate in rates)
-        is_warm = isinstance(self.warm_start, bool | np.bool_) or self._goes_on()
+        """What is wrong with the parameters that name something of mlp_xp."""
         return [
             self._unknown("activation", hidden_activations),
             self._unknown("solver", lambda _: self._rule(), "'lbfgs', 'sgd', 'adam', or "),
             self._unknown("learning_rate", lambda _: self._schedule(), f"{SCHEDULES_OF_SKLEARN}, or "),
-            self._wrong("warm_start", "True, False or 'continue'", not is_warm),
-            self._wrong(
-                "device", "'cpu', 'cuda' or 'cuda:N' or None", not isinstance(self.device, str | None)
-            ),
-            self._wrong("dtype", f"one of {DTYPES} or None", self.dtype not in (None, *DTYPES)),
-            self._wrong("dropout", "a number in [0, 1), or one for each hidden layer", any(wrong_rates)),
-            self._wrong("l1", "a number >= 0", checks.number("", self.l1, least=0)),
-            self._wrong("clip_norm", "a number > 0 or None", _is_not_positive(self.clip_norm)),
-            self._wrong("time_budget", "a number of seconds > 0 or None", _is_not_positive(self.time_budget)),
             None if self.initializer is None else self._unknown("initializer", _initializer, "None, "),
-            self._wrong(
-                "scoring",
-                "'loss', the name of a scorer, a callable or None",
-                not (isinstance(self.scoring, str) or _may_be_called(self.scoring)),
-            ),
-            self._lbfgs_problem(),
-            self._wrong("callback", "a callable or None", not _may_be_called(self.callback)),
         ]
 
     def _unknown(self, name: str, find: Callable[[object], object], also: str = "") -> str | None:
@@ -141,15 +137,6 @@ class Parameters(BaseEstimator):
                 f"mlp_xp. Got {value!r} instead: {error}"
             )
         return None
-
-    def _wrong(self, name: str, needed: str, is_wrong: object) -> str | None:
-        """A problem in scikit-learn's words, with all values that may be given."""
-        if not is_wrong:
-            return None
-        return (
-            f"The {name!r} parameter of {type(self).__name__} must be {needed}. Got {getattr(self, name)!r} "
-            "instead."
-        )
 
     def _lbfgs_problem(self) -> str | None:
         """L-BFGS works on the objective over all rows, the same in each iteration."""
@@ -215,14 +202,6 @@ class Parameters(BaseEstimator):
     def _batch_rows(self, n_rows: int) -> int:
         """Rows a step, at most those there are."""
         return min(200 if isinstance(self.batch_size, str) else int(self.batch_size), n_rows)
-
-
-def _may_be_called(value: object) -> bool:
-    return value is None or callable(value)
-
-
-def _is_not_positive(value: float | None) -> bool:
-    return value is not None and checks.number("", value, above=0) is not None
 
 
 def _initializer(given: object) -> Initializer:

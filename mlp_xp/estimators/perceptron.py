@@ -1,7 +1,7 @@
 """What both estimators share: weights as attributes, predictions in bounded memory, pickles."""
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, NamedTuple, Self
 
@@ -11,15 +11,15 @@ from sklearn import get_config
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from mlp_xp.backprop import backprop
+from mlp_xp import derivatives
 from mlp_xp.estimators.array_home import HOST, Home, home_of, on_host, seen_by_host, stays
 from mlp_xp.estimators.numeric import refuse_dates, refuse_non_finite, refuse_overflow, refuse_texts
 from mlp_xp.estimators.parameters import Parameters, hidden_activations
 from mlp_xp.estimators.rows import dense_pieces
 from mlp_xp.estimators.saved import description_of
+from mlp_xp.estimators.targets import Targets
 from mlp_xp.estimators.together import set_weights
-from mlp_xp.forward import Memo, forward
-from mlp_xp.machine.array_api import DTYPES, Array, ArrayLike, Backend, to_host
+from mlp_xp.machine.array_api import DTYPES, Array, ArrayLike, to_host
 from mlp_xp.network import Network
 from mlp_xp.rows.device_arrays import ResidentSource
 
@@ -120,7 +120,7 @@ class Perceptron(CallbackSupport, Parameters):
             members=len(weights[0]) if weights[0].ndim == 3 else None,
         )
         set_weights(network.parameters, weights, biases)
-        network.output = self._link()
+        network.output = self._targets.loss("float64").link
         self._publish(network)
 
     def _input(self, X: ArrayLike, method: str) -> tuple[ArrayLike, Home]:
@@ -179,44 +179,23 @@ class Perceptron(CallbackSupport, Parameters):
             refuse_non_finite(each)
         return outputs
 
-    def _chunks(self, X: ArrayLike) -> Iterator[tuple[int, Array]]:
-        for first, rows in dense_pieces(X):
-            for start in range(0, rows.shape[0], CHUNK_ROWS):
-                yield first + start, rows[start : min(start + CHUNK_ROWS, rows.shape[0]), ...]
+    def _of_each(
+        self, X: ArrayLike, method: str, found: Callable[[Network, Array], list[np.ndarray]]
+    ) -> tuple[list[list[np.ndarray]], Home]:
+        """What a function of some rows gives for all of them, of each member; and where X lives."""
+        X, home = self._input(X, method)
+        members = self._network_now().each()
+        pieces = ([found(member, rows) for rows in _chunks(X)] for member in members)
+        return [[np.concatenate(parts) for parts in zip(*each, strict=True)] for each in pieces], home
 
     def hidden_activations(self, X: ArrayLike) -> list[Array]:
-        """What each hidden layer makes of X.
+        """What each hidden layer makes of the rows of X: a_1 … a_{L−1}, (n_rows, n_units) each.
 
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            The input data.
-
-        Returns
-        -------
-        list of arrays of shape (n_samples, n_units)
-            a_1 … a_{L−1}, one for each hidden layer; with an axis of members before, where there are some.
+        With an axis of members before, where there are some.
         """
-        X, home = self._input(X, "hidden_activations")
-        network = self._network_now()
-        each = [self._hidden_of(member, X) for member in network.each()]
-        found = each[0] if network.members is None else list(map(np.stack, zip(*each, strict=True)))
+        each, home = self._of_each(X, "hidden_activations", derivatives.hidden)
+        found = each[0] if self._network_now().members is None else map(np.stack, zip(*each, strict=True))
         return [home.send(layer) for layer in found]
-
-    def _hidden_of(self, network: Network, X: ArrayLike) -> list[np.ndarray]:
-        network.backend.runtime.select()
-        memo = Memo(network, 1)
-        found = [
-            np.empty((X.shape[0], size), dtype=network.backend.dtype_name)
-            for size in network.layer_sizes[1:-1]
-        ]
-        for start, rows in self._chunks(X):
-            x = _near(network.backend, rows)
-            of_chunk = memo.of(x.shape[0])
-            forward(network, x, of_chunk)
-            for layer, out in enumerate(found):
-                out[start : start + x.shape[0]] = to_host(of_chunk.inputs[layer + 1])
-        return found
 
     def input_gradient(self, X: ArrayLike) -> Array:
         """How each output changes with each feature: ∂z_L / ∂x = δ_1 W_1ᵀ, by backpropagation.
@@ -224,36 +203,14 @@ class Perceptron(CallbackSupport, Parameters):
         z_L is the network's output before its link: the prediction itself for squared error, the
         log-odds or logits of a classifier, the logarithm of a Poisson rate; of members their mean.
 
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            The input data.
-
         Returns
         -------
         array of shape (n_samples, n_features), or (n_samples, n_outputs, n_features)
             Without the middle axis where there is one output.
         """
-        X, home = self._input(X, "input_gradient")
-        each = [self._gradient_of(member, X) for member in self._network_now().each()]
-        found = each[0] if len(each) == 1 else np.mean(each, axis=0)
+        each, home = self._of_each(X, "input_gradient", lambda *rows: [derivatives.jacobian(*rows)])
+        found = each[0][0] if len(each) == 1 else np.mean([of_member for (of_member,) in each], axis=0)
         return home.send(found[:, 0] if found.shape[1] == 1 else found)
-
-    def _gradient_of(self, network: Network, X: ArrayLike) -> np.ndarray:
-        backend, n_outputs = network.backend, network.layer_sizes[-1]
-        backend.runtime.select()
-        memo, unused = Memo(network, 1), network.parameters.zeros_like()
-        found = np.empty((X.shape[0], n_outputs, X.shape[1]), dtype=backend.dtype_name)
-        for start, rows in self._chunks(X):
-            x = _near(backend, rows)
-            for output in range(n_outputs):
-                of_chunk = memo.of(x.shape[0])
-                delta = forward(network, x, of_chunk)
-                delta[...] = 0.0
-                delta[:, output] = 1.0
-                delta = backprop(network, of_chunk, delta, unused)
-                found[start : start + x.shape[0], output] = to_host(delta @ network.parameters.weights[0].mT)
-        return found
 
     def snapshot_of(self, network: Network) -> Self:
         """A copy of this estimator, fitted with the parameters that a network has now."""
@@ -296,12 +253,13 @@ class Perceptron(CallbackSupport, Parameters):
                 self.device_ = "cpu"
                 self._build()
 
-    def _link(self) -> Any:
-        raise AttributeError("a subclass knows its link")
+    @property
+    def _targets(self) -> Targets:
+        """What targets are to the core."""
+        raise NotImplementedError
 
 
-def _near(backend: Backend, rows: ArrayLike) -> Array:
-    """Rows on the device that computes, in its dtype; those that are there stay."""
-    if not backend.owns(rows):
-        return backend.asarray(on_host(rows))
-    return backend.xp.astype(rows, backend.dtype, copy=False)
+def _chunks(X: ArrayLike) -> Iterator[Array]:
+    for _, rows in dense_pieces(X):
+        for start in range(0, rows.shape[0], CHUNK_ROWS):
+            yield rows[start : min(start + CHUNK_ROWS, rows.shape[0]), ...]

@@ -1,101 +1,223 @@
-"""Class labels to what the core's losses read, and back."""
+"""What the targets of a fit are to the core, and back: numbers, or labels of classes."""
 
 import dataclasses
 from typing import Any
 
 import numpy as np
 import scipy.sparse
+from sklearn.metrics import d2_pinball_score, r2_score
 from sklearn.utils.multiclass import type_of_target, unique_labels
 
+from mlp_xp.losses import BinaryCrossEntropy, GroupedCrossEntropy, Loss, SoftmaxCrossEntropy
 from mlp_xp.machine.array_api import Array, ArrayLike
 
 
 @dataclasses.dataclass(frozen=True)
+class Numbers:
+    """Targets of a regression.
+
+    Parameters
+    ----------
+    of_core : Loss
+        The loss.
+    takes_mean : bool
+        Whether the mean over targets is reported, as scikit-learn does it for squared error, rather than the
+        sum.
+    """
+
+    of_core: Loss
+    takes_mean: bool = False
+
+    @property
+    def out_activation(self) -> str:
+        """Of the loss's link."""
+        return self.of_core.link.as_activation
+
+    def loss(self, dtype: str) -> Loss:
+        """The same for each dtype."""
+        return self.of_core
+
+    def n_outputs(self, n_targets: int) -> int:
+        """One each, or one for each quantile of it."""
+        return self.of_core.n_outputs(n_targets, None)
+
+    def loss_scale(self, n_outputs: int) -> float:
+        """Of a mean, 1 / outputs."""
+        return 1.0 / n_outputs if self.takes_mean else 1.0
+
+    def encode(self, y: ArrayLike, dtype: str) -> np.ndarray:
+        """Columns of numbers for which the loss has a meaning."""
+        encoded = np.asarray(y, dtype=dtype)
+        encoded = encoded[:, None] if encoded.ndim == 1 else encoded
+        self.of_core.check_targets(encoded, self.n_outputs(encoded.shape[1]))
+        return encoded
+
+    def decode(self, encoded: np.ndarray) -> np.ndarray:
+        """One column is flat."""
+        return encoded[..., 0] if encoded.shape[-1] == 1 else encoded
+
+    def strata(self, encoded: np.ndarray) -> None:
+        """None."""
+
+    def score(self, encoded: ArrayLike, output: np.ndarray, weight: np.ndarray | None) -> float:
+        """R²; with several quantiles the mean D² of their pinball losses."""
+        if not np.isfinite(output).all():
+            return float("nan")
+        quantiles = self.of_core.quantiles or (0.5,)
+        if len(quantiles) == 1:
+            return float(r2_score(encoded, output, sample_weight=weight))
+        columns = output.reshape(len(output), -1, len(quantiles))
+        scores = [
+            d2_pinball_score(encoded, columns[:, :, place], sample_weight=weight, alpha=quantile)
+            for place, quantile in enumerate(quantiles)
+        ]
+        return float(np.mean(scores))
+
+
+@dataclasses.dataclass(frozen=True)
 class Labels:
-    """The labels of a classification.
+    """Targets of a classification: several columns or one, each of two classes or of more.
 
     Parameters
     ----------
     kind : str
-        "binary" (two classes or one: one output), "multiclass" (one output a class), "multilabel" (one
-        output a label) or "multioutput" (several multiclass targets: a group of outputs each).
+        "binary" (two classes or one: one logistic output), "multiclass" (a softmax over the classes),
+        "multilabel" (a logistic output a label) or "multioutput" (several targets: a softmax each).
     classes : array, or list of arrays for "multioutput"
         In ascending order.
     sparse : bool
         Whether multilabel predictions are sparse, as the targets of `fit` were.
+    smoothing : float in [0, 1)
+        ε: targets become (1 − ε) · one-hot + ε / classes.
     """
 
     kind: str
     classes: Any
     sparse: bool = False
+    smoothing: float = 0.0
 
     @property
-    def n_outputs(self) -> int:
-        """Outputs that the network needs."""
-        if self.kind == "multioutput":
-            return sum(len(each) for each in self.classes)
-        return 1 if self.kind == "binary" else len(self.classes)
+    def is_logistic(self) -> bool:
+        """Whether each output is a probability of its own."""
+        return self.kind in ("binary", "multilabel")
 
     @property
-    def groups(self) -> tuple[int, ...]:
-        """Classes of each target of a multioutput problem."""
-        return tuple(len(each) for each in self.classes)
+    def by_column(self) -> bool:
+        """Whether there are several targets."""
+        return self.kind in ("multilabel", "multioutput")
+
+    @property
+    def of_each(self) -> list[np.ndarray]:
+        """The classes of each target that has classes."""
+        return self.classes if self.kind == "multioutput" else [self.classes]
+
+    @property
+    def out_activation(self) -> str:
+        """Of the output layer."""
+        return "logistic" if self.is_logistic else "softmax"
+
+    def n_outputs(self, n_targets: int) -> int:
+        """One for two classes, else one for each class or label."""
+        return 1 if self.kind == "binary" else sum(map(len, self.of_each))
+
+    def loss(self, dtype: str) -> Loss:
+        """A cross-entropy, with scikit-learn's bound on what it reports."""
+        eps = float(np.finfo(dtype).eps)
+        if self.is_logistic:
+            return BinaryCrossEntropy(eps=eps)
+        if self.kind == "multiclass":
+            return SoftmaxCrossEntropy(self.smoothing, eps=eps)
+        return GroupedCrossEntropy(tuple(map(len, self.classes)), self.smoothing, eps=eps)
+
+    def loss_scale(self, n_outputs: int) -> float:
+        """1."""
+        return 1.0
 
     def encode(self, y: ArrayLike, dtype: str) -> np.ndarray:
-        """Targets for the core: int32 class numbers, or zeros and ones of `dtype`.
+        """int32 class numbers for a softmax, else probabilities of `dtype`.
 
         Raises
         ------
         ValueError
-            y is of another kind than these labels.
+            y is of another kind than these labels, or has a label that is none of them.
         """
         kind = kind_of(y)
         by_column = kind in ("multilabel", "multioutput")
-        fits = kind == self.kind if self.kind == "multilabel" else by_column == self._by_column
+        fits = kind == self.kind if self.kind == "multilabel" else by_column == self.by_column
         if not fits or (by_column and y.shape[1] != len(self.classes)):
             raise ValueError(
                 f"The estimator was fitted with {self.kind} targets of {len(self.classes)} "
-                f"{'columns' if self._by_column else 'classes'}, but y is {kind} with shape "
+                f"{'columns' if self.by_column else 'classes'}, but y is {kind} with shape "
                 f"{np.shape(y)}: give y of the same kind."
             )
         if self.kind == "multilabel":
-            dense = y.toarray() if scipy.sparse.issparse(y) else np.asarray(y)
-            return (dense != 0).astype(dtype)
-        if self.kind == "multioutput":
-            return np.stack([numbers_of(y[:, t], classes) for t, classes in enumerate(self.classes)], axis=1)
-        numbers = numbers_of(y, self.classes)[:, None]
-        return numbers.astype(dtype) if self.kind == "binary" else numbers
+            numbers = (y.toarray() if scipy.sparse.issparse(y) else np.asarray(y)) != 0
+        else:
+            columns = y.T if self.by_column else [y]
+            numbers = np.stack(list(map(numbers_of, columns, self.of_each)), axis=1)
+        return self.smoothed(numbers.astype(dtype)) if self.is_logistic else numbers
 
-    @property
-    def _by_column(self) -> bool:
-        return self.kind in ("multilabel", "multioutput")
+    def smoothed(self, numbers: np.ndarray) -> np.ndarray:
+        """What a loss reads for class numbers."""
+        if not self.is_logistic:
+            return numbers
+        return (1.0 - self.smoothing) * numbers + 0.5 * self.smoothing
 
     def numbers(self, output: np.ndarray) -> np.ndarray:
         """The predicted class numbers (or zeros and ones a label) from the network's probabilities."""
-        if self.kind == "binary":
-            return (output[:, 0] > 0.5).astype(np.int64) if len(self.classes) == 2 else _zeros(output)
-        if self.kind == "multiclass":
-            return output.argmax(axis=1)
-        if self.kind == "multilabel":
-            return (output > 0.5).astype(np.int64)
-        return np.stack([group.argmax(axis=1) for group in self.split(output)], axis=1)
+        if self.is_logistic:
+            return self._flat(np.minimum(output > 0.5, self.by_column or len(self.classes) - 1))
+        return self._flat(np.stack([group.argmax(axis=1) for group in self.split(output)], axis=1))
 
-    def decode(self, numbers: np.ndarray) -> Array:
+    def _flat(self, numbers: np.ndarray) -> np.ndarray:
+        numbers = numbers.astype(np.int64)
+        return numbers if self.by_column else numbers[:, 0]
+
+    def _known(self, encoded: np.ndarray) -> np.ndarray:
+        """The class numbers that `encode` was given, as `numbers` gives them."""
+        return self._flat(encoded > 0.5 if self.is_logistic else encoded)
+
+    def decode(self, encoded: np.ndarray) -> Array:
+        """Labels."""
+        return self.named(self._known(encoded))
+
+    def named(self, numbers: np.ndarray) -> Array:
         """Labels from class numbers."""
         if self.kind == "multilabel":
             return scipy.sparse.csr_matrix(numbers) if self.sparse else numbers
         if self.kind == "multioutput":
-            columns = [classes[numbers[:, t]] for t, classes in enumerate(self.classes)]
-            return np.stack(columns, axis=1)
+            columns = zip(self.classes, numbers.T, strict=True)
+            return np.stack([classes[column] for classes, column in columns], axis=1)
         return self.classes[numbers]
 
     def split(self, output: np.ndarray) -> list[np.ndarray]:
         """The group of columns of each target."""
-        return np.split(output, np.cumsum(self.groups)[:-1], axis=1)
+        return np.split(output, np.cumsum([len(each) for each in self.of_each])[:-1], axis=1)
+
+    def probabilities(self, output: np.ndarray) -> list[np.ndarray]:
+        """Those of all classes, or of all labels; of several targets, of each."""
+        if self.kind == "multioutput":
+            return [each.copy() for each in self.split(output)]
+        if self.kind != "binary":
+            return [output]
+        return [np.ones_like(output) if len(self.classes) == 1 else np.column_stack([1 - output, output])]
+
+    def strata(self, encoded: np.ndarray) -> np.ndarray | None:
+        """scikit-learn stratifies where there is one output."""
+        return encoded > 0.5 if self.kind == "binary" else None
+
+    def score(self, encoded: np.ndarray, output: np.ndarray, weight: np.ndarray | None) -> float:
+        """The fraction of rows that are predicted right, in all columns."""
+        right = self.numbers(output) == self._known(encoded)
+        return float(np.average(right if right.ndim == 1 else right.all(axis=1), weights=weight))
+
+    def has_same_classes(self, other: "Labels") -> bool:
+        """Whether other labels are of the same kind and classes."""
+        return self.kind == other.kind and all(map(np.array_equal, self.of_each, other.of_each))
 
 
-def _zeros(output: np.ndarray) -> np.ndarray:
-    return np.zeros(len(output), dtype=np.int64)
+Targets = Numbers | Labels
+"""What a fit asks of its targets: loss, outputs, what to make of y, and what an output is worth."""
 
 
 def numbers_of(y: ArrayLike, classes: np.ndarray) -> np.ndarray:
@@ -108,16 +230,24 @@ def numbers_of(y: ArrayLike, classes: np.ndarray) -> np.ndarray:
     """
     y = np.asarray(y)
     numbers = np.minimum(np.searchsorted(classes, y), len(classes) - 1)
-    unknown = classes[numbers] != y
-    if np.any(unknown):
+    if np.any(classes[numbers] != y):
         raise ValueError(
             f"`y` has classes not in `self.classes_`. `self.classes_` has {classes}. 'y' has {np.unique(y)}."
         )
     return numbers.astype(np.int32)
 
 
+KINDS = {
+    "binary": "binary",
+    "multiclass": "multiclass",
+    "multilabel-indicator": "multilabel",
+    "multiclass-multioutput": "multioutput",
+}
+"""scikit-learn's names of what targets are, and those of `Labels`."""
+
+
 def kind_of(y: ArrayLike) -> str:
-    """One of "binary", "multiclass", "multilabel" and "multioutput".
+    """What class labels are, of `KINDS`.
 
     Raises
     ------
@@ -125,18 +255,15 @@ def kind_of(y: ArrayLike) -> str:
         y holds no class labels.
     """
     found = type_of_target(y, input_name="y")
-    kinds = {
-        "binary": "binary",
-        "multiclass": "multiclass",
-        "multilabel-indicator": "multilabel",
-        "multiclass-multioutput": "multioutput",
-    }
-    if found not in kinds:
-        raise ValueError(
-            f"Unknown label type: {found}. Maybe you are trying to fit a classifier, which expects "
-            "discrete classes on a regression target with continuous values."
-        )
-    return kinds[found]
+    if found not in KINDS:
+        raise ValueError(NO_CLASSES.format(found))
+    return KINDS[found]
+
+
+NO_CLASSES = (
+    "Unknown label type: {}. Maybe you are trying to fit a classifier, which expects discrete classes on a "
+    "regression target with continuous values."
+)
 
 
 def labels_of(y: ArrayLike) -> Labels:

@@ -206,7 +206,7 @@ class FitMonitor:
         if held_out is None:
             return
         mean = mean_loss(objective.network, held_out.loader, objective.loss, objective.ranks)
-        self.loss = loss = e._loss_scale() * mean
+        self.loss = loss = e._targets.loss_scale(e.n_outputs_) * mean
         history.validation_losses.append(loss)
         e.validation_loss_curve_.append(loss)
         if self.watched == "Validation loss":
