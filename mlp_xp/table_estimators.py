@@ -1,6 +1,6 @@
 """Tables of mixed columns in scikit-learn's contract: what `fit_table` does, as `fit` and `predict`."""
 
-import inspect
+import dataclasses
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any, Self
@@ -9,7 +9,8 @@ import numpy as np
 
 from mlp_xp.in_python import fit_table
 from mlp_xp.settings import checks
-from mlp_xp.tables.options import END, NETWORK, TRAINING, TrainingOptions
+from mlp_xp.settings.panels import END, NETWORK, TRAINING
+from mlp_xp.tables.options import TrainingOptions
 from mlp_xp.tables.own_tables import columns_of
 
 try:
@@ -45,27 +46,29 @@ PARAMETERS = {
 DEFAULTS = {name: TrainingOptions.defaults()[name] for name in PARAMETERS} | {"random_state": 0}
 
 
-def _signed(init: Any) -> Any:
-    """Give a constructor the signature that scikit-learn reads parameters from."""
-    parameter, own = inspect.Parameter, inspect.Parameter.KEYWORD_ONLY
-    parameters = [parameter(name, own, default=value) for name, value in DEFAULTS.items()]
-    init.__signature__ = inspect.Signature([parameter("self", parameter.POSITIONAL_OR_KEYWORD), *parameters])
-    return init
+Parameters: Any = dataclasses.make_dataclass(
+    "Parameters",
+    [(name, object, default) for name, default in DEFAULTS.items()],
+    bases=(BaseEstimator,),
+    eq=False,
+    repr=False,
+    match_args=False,
+    kw_only=True,
+)
+"""Those as fields, from which the constructor follows: scikit-learn reads its signature."""
 
 
-class TableEstimator(BaseEstimator):
+class TableEstimator(Parameters):
     """What both estimators of tables share."""
 
     _task: str
 
-    @_signed
-    def __init__(self, **parameters: Any) -> None:
-        for name in parameters:
-            if name not in DEFAULTS:
-                hint = checks.did_you_mean(name, sorted(DEFAULTS))
-                raise TypeError(f"{type(self).__name__} has no parameter {name!r}; {hint}.")
-        for name, default in DEFAULTS.items():
-            setattr(self, name, parameters.get(name, default))
+    def __new__(cls, **given: Any) -> Self:
+        """Say what may have been meant by a parameter that there is not."""
+        for name in given.keys() - DEFAULTS.keys():
+            hint = checks.did_you_mean(name, sorted(DEFAULTS))
+            raise TypeError(f"{cls.__name__} has no parameter {name!r}; {hint}.")
+        return super().__new__(cls)
 
     def __sklearn_tags__(self) -> Tags:
         """Gaps and texts may stand in X."""

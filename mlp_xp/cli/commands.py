@@ -3,18 +3,10 @@
 import dataclasses
 from pathlib import Path
 
+from mlp_xp.settings import panels
 from mlp_xp.settings.fields import Whole
-from mlp_xp.settings.options import Option, Options, option
+from mlp_xp.settings.options import Option, Options
 from mlp_xp.tables.options import (
-    CHECKPOINTS,
-    CSV,
-    DATA,
-    END,
-    GENERAL,
-    MACHINE,
-    MEMORY,
-    NETWORK,
-    TRAINING,
     AppliedOptions,
     DeviceOptions,
     PredictionOptions,
@@ -22,39 +14,30 @@ from mlp_xp.tables.options import (
     TrainingOptions,
 )
 
-OUTPUT = "Output"
-
-PANELS = (DATA, CSV, NETWORK, TRAINING, END, OUTPUT, CHECKPOINTS, MACHINE, MEMORY, GENERAL)
-"""Headings, in the order of the help."""
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class General(Options):
     """What every command takes."""
 
-    as_json: bool = option(
-        False,
-        GENERAL,
-        "One JSON document on standard output instead of the table.",
-        option="json",
-        may_differ=True,
+    as_json: bool = panels.general(
+        False, "One JSON document on standard output instead of the table.", option="json", may_differ=True
     )
-    debug: bool = option(False, GENERAL, "Show the traceback of an error.", may_differ=True, once=True)
+    debug: bool = panels.general(False, "Show the traceback of an error.", may_differ=True, once=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Talking(General):
     """What every command takes that tells how far it is."""
 
-    quiet: bool = option(False, GENERAL, "Say nothing but errors.", may_differ=True)
+    quiet: bool = panels.general(False, "Say nothing but errors.", may_differ=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OfModel(Options):
     """What every command takes that reads a model."""
 
-    model: Path = option(
-        dataclasses.MISSING, DATA, "A model file (.safetensors).", metavar="MODEL", position=0
+    model: Path = panels.data(
+        dataclasses.MISSING, "A model file (.safetensors).", metavar="MODEL", position=0
     )
 
 
@@ -88,32 +71,19 @@ class Train(Talking, TrainingOptions):
       mlp-xp train --loss pinball:quantiles=0.1/0.5/0.9 --schedule cosine --epochs 200
     """
 
-    out: Path | None = option(
-        None, OUTPUT, "Model file to write (.safetensors).", metavar="FILE", may_differ=True
-    )
-    report: Path | None = option(
+    out: Path | None = panels.output(None, "Model file to write (.safetensors).", metavar="FILE")
+    report: Path | None = panels.output(
         None,
-        OUTPUT,
         "Page about the training to write (.html): data, curves, errors, what each column is worth.",
         metavar="FILE",
-        may_differ=True,
     )
-    plot: Path | None = option(
-        None, OUTPUT, "Picture of the curves to write (.png or .svg).", metavar="FILE", may_differ=True
+    plot: Path | None = panels.output(None, "Picture of the curves to write (.png or .svg).", metavar="FILE")
+    log: Path | None = panels.output(
+        None, "File that gets one JSON object a line, as each epoch ends (.jsonl).", metavar="FILE"
     )
-    log: Path | None = option(
+    tensorboard: Path | None = panels.output(None, "Folder for TensorBoard's event files.", metavar="DIR")
+    config: Path | None = panels.general(
         None,
-        OUTPUT,
-        "File that gets one JSON object a line, as each epoch ends (.jsonl).",
-        metavar="FILE",
-        may_differ=True,
-    )
-    tensorboard: Path | None = option(
-        None, OUTPUT, "Folder for TensorBoard's event files.", metavar="DIR", may_differ=True
-    )
-    config: Path | None = option(
-        None,
-        GENERAL,
         "TOML file with options, such as the one that is written beside each model.",
         metavar="FILE",
         may_differ=True,
@@ -140,11 +110,9 @@ class Predict(OfModel, Talking, PredictionOptions):
       cat new.csv | mlp-xp predict houses.safetensors -
     """
 
-    out: str = option("-", GENERAL, "CSV file to write; '-' for standard output.", metavar="FILE")
-    safe_csv: bool = option(
-        False,
-        GENERAL,
-        "Write a ' before texts that a spreadsheet would compute (=1+1); numbers stay as they are.",
+    out: str = panels.general("-", "CSV file to write; '-' for standard output.", metavar="FILE")
+    safe_csv: bool = panels.general(
+        False, "Write a ' before texts that a spreadsheet would compute (=1+1); numbers stay as they are."
     )
 
 
@@ -178,17 +146,11 @@ class Export(OfModel, Talking):
       mlp-xp export digits.safetensors --matrix-input
     """
 
-    out: str | None = option(
-        None,
-        GENERAL,
-        "ONNX file to write; - for standard output.",
-        shown="MODEL's name with .onnx",
-        metavar="FILE",
+    out: str | None = panels.general(
+        None, "ONNX file to write; - for standard output.", shown="MODEL's name with .onnx", metavar="FILE"
     )
-    matrix_input: bool = option(
-        False,
-        GENERAL,
-        "One input X with all columns (numbers and booleans, in the order of training), not one each.",
+    matrix_input: bool = panels.general(
+        False, "One input X with all columns (numbers and booleans, in the order of training), not one each."
     )
 
 
@@ -215,9 +177,9 @@ class Cache(General):
     time. It is found again as long as the table's files do not change.
     """
 
-    clear: bool = option(False, GENERAL, "Delete them.")
-    cache_dir: Path | None = option(
-        None, MEMORY, "The cache folder.", shown="the user's own", metavar="DIR", may_differ=True
+    clear: bool = panels.general(False, "Delete them.")
+    cache_dir: Path | None = panels.memory(
+        None, "The cache folder.", shown="the user's own", metavar="DIR", may_differ=True
     )
 
 
@@ -237,16 +199,18 @@ class Tune(Talking, TrainingOptions):
       mlp-xp tune houses.csv --target price --folds 5 --time-budget 10min --kept-in search
     """
 
-    tries: int = option(64, TRAINING, "How many settings are tried.", bound=Whole)
-    out: Path | None = option(None, OUTPUT, "Model file to write (.safetensors).", metavar="FILE")
-    plot: Path | None = option(
-        None, OUTPUT, "Picture of the best tries' losses to write (.png or .svg).", metavar="FILE"
+    tries: int = panels.training(64, "How many settings are tried.", bound=Whole)
+    out: Path | None = panels.output(
+        None, "Model file to write (.safetensors).", metavar="FILE", may_differ=False
     )
-    kept_in: Path | None = option(
+    plot: Path | None = panels.output(
+        None, "Picture of the best tries' losses to write (.png or .svg).", metavar="FILE", may_differ=False
+    )
+    kept_in: Path | None = panels.checkpoint(
         None,
-        CHECKPOINTS,
         "Folder for the search after each comparison: the same command goes on from there.",
         metavar="DIR",
+        may_differ=False,
     )
 
 
@@ -273,7 +237,7 @@ def in_order(kind: type[Options]) -> dict[str, Option]:
     """Options by field, under their headings; what is given by position first."""
 
     def place(item: tuple[str, Option]) -> tuple[bool, int]:
-        position, panel = item[1].position, PANELS.index(item[1].panel)
+        position, panel = item[1].position, panels.PANELS.index(item[1].panel)
         return (position is None, panel if position is None else position)
 
     return dict(sorted(kind.described().items(), key=place))

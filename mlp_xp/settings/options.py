@@ -95,15 +95,15 @@ class Option:
         return f"{text.removesuffix('.')}; {limits}." if limits else text
 
 
-def option(default: Any, panel: str, text: str, **more: Any) -> Any:
+def option(default: Any, text: str, *, panel: str, **more: Any) -> Any:
     """A field of an `Options` class.
 
     Parameters
     ----------
     default : value
         As it is written.
-    panel, text : str
-        Heading and help.
+    text, panel : str
+        Help and heading.
     **more
         As in `Option`.
     """

@@ -6,24 +6,20 @@ is looked up.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlp_xp.settings import checks, fields
+from mlp_xp.settings import checks, fields, panels
 from mlp_xp.settings.fields import Bound, Number, OneOf, Whole
 from mlp_xp.settings.interval import seconds
-from mlp_xp.settings.options import Options, Problems, Words, amount, names, numbers, option
+from mlp_xp.settings.options import Option, Options, Problems, Words, amount, names, numbers
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.recipe import NEW_IN_RECIPES, PLAIN, RECIPES, settled, shown, uses_tables
 
 if TYPE_CHECKING:
     from mlp_xp.tables.files import CsvForm
-
-DATA, CSV, NETWORK, TRAINING = "Data", "CSV files", "Network", "Training"
-END, CHECKPOINTS, MACHINE = "Held-out part and when it stops", "Checkpoints", "Machine"
-MEMORY, GENERAL = "Memory and cache", "General"
-"""Headings that settings stand under."""
 
 ARRAY_SUFFIXES = (".npy", ".npz")
 """Of files whose columns have no names."""
@@ -85,6 +81,11 @@ def _names_of(kind: str) -> Words:
     return words
 
 
+def _named(kind: str) -> dict[str, Any]:
+    """What an option knows that names a thing of a kind, maybe with parameters."""
+    return {"words": _names_of(kind), "read": lambda _, text: _resolved(kind, text)}
+
+
 def _datasets() -> Iterable[str]:
     from mlp_xp.tables.datasets import DATASETS
 
@@ -98,12 +99,8 @@ def _suffixes() -> Iterable[str]:
 
 
 def _dataset(shown: str | None) -> Any:
-    return option(
-        None,
-        DATA,
-        "Real data that comes along: {words}.",
-        shown=shown,
-        bound=lambda: OneOf(tuple(_datasets())),
+    return panels.data(
+        None, "Real data that comes along: {words}.", shown=shown, bound=lambda: OneOf(tuple(_datasets()))
     )
 
 
@@ -223,9 +220,8 @@ class HoldOut:
 class TableOptions(Options):
     """Where a table is and how it is read."""
 
-    data: str | None = option(
+    data: str | None = panels.data(
         None,
-        DATA,
         "A file ({words}), a folder or glob of them, an .npz that holds x and y, an x.npy, or '-' for "
         "standard input. Without it: --dataset.",
         words=_suffixes,
@@ -233,58 +229,51 @@ class TableOptions(Options):
         position=1,
     )
     dataset: str | None = _dataset(None)
-    target: str = option(
+    target: str = panels.data(
         "",
-        DATA,
         "Column to predict, or several with commas (a name with a comma in double quotes). For an x.npy the "
         "file with y; for an .npz the array, if it is not y.",
         read=names,
     )
-    weight_column: str | None = option(
+    weight_column: str | None = panels.data(
         None,
-        DATA,
         "Column with sample weights, numbers >= 0. For an x.npy a file; for an .npz the array, if it is not "
         "sample_weight or weight.",
         shown="every row counts 1",
     )
-    exclude: str = option("", DATA, "Columns to leave out, with commas.", read=names, of_model=True)
-    delimiter: str | None = option(
-        None, CSV, "Between values: one character, or 'tab'.", shown="recognised, and said", read=_delimiter
+    exclude: str = panels.data("", "Columns to leave out, with commas.", read=names, of_model=True)
+    delimiter: str | None = panels.csv(
+        None, "Between values: one character, or 'tab'.", shown="recognised, and said", read=_delimiter
     )
-    decimal: str | None = option(None, CSV, "Decimal mark: . or ,", shown="recognised, and said")
-    encoding: str | None = option(
-        None, CSV, "Of the text, such as latin-1.", shown="utf-8, or what a byte order mark says"
+    decimal: str | None = panels.csv(None, "Decimal mark: . or ,", shown="recognised, and said")
+    encoding: str | None = panels.csv(
+        None, "Of the text, such as latin-1.", shown="utf-8, or what a byte order mark says"
     )
-    null: str = option(
+    null: str = panels.csv(
         "",
-        CSV,
         "What stands for a gap too, with commas.",
         shown="nothing, ?, NA, NaN, null, None and the like",
         read=names,
     )
-    null_words: bool = option(
+    null_words: bool = panels.csv(
         True,
-        CSV,
         "Whether NA, None and the like are gaps in columns of text and among classes too; if not they are "
         "texts there.",
     )
-    date_format: str | None = option(
-        None, CSV, "How 01/02/2024 is read: 'day first' or 'month first'.", shown="recognised, and said"
+    date_format: str | None = panels.csv(
+        None, "How 01/02/2024 is read: 'day first' or 'month first'.", shown="recognised, and said"
     )
-    memory_limit: str = option(
+    memory_limit: str = panels.memory(
         "1GB",
-        MEMORY,
         "Memory for the data, such as 500MB or 4GB: a larger table is kept in a file in the cache folder. "
         "For a training also that for a step of an 'auto' batch.",
         read=amount,
     )
-    cache: bool = option(
-        True,
-        MEMORY,
-        "Whether a table above the memory limit is kept in the cache folder; if not it is streamed.",
+    cache: bool = panels.memory(
+        True, "Whether a table above the memory limit is kept in the cache folder; if not it is streamed."
     )
-    cache_dir: Path | None = option(
-        None, MEMORY, "The cache folder.", shown="the user's own", metavar="DIR", may_differ=True
+    cache_dir: Path | None = panels.memory(
+        None, "The cache folder.", shown="the user's own", metavar="DIR", may_differ=True
     )
 
     @property
@@ -346,11 +335,8 @@ class TableOptions(Options):
 class TargetOptions(TableOptions):
     """A table whose targets are needed."""
 
-    drop_missing_target: bool = option(
-        False,
-        DATA,
-        "Leave out rows that have no target, which are refused else.",
-        shown="off",
+    drop_missing_target: bool = panels.data(
+        False, "Leave out rows that have no target, which are refused else.", shown="off"
     )
 
 
@@ -358,9 +344,8 @@ class TargetOptions(TableOptions):
 class AppliedOptions(Options):
     """How a model is applied to a table."""
 
-    strict: bool = option(
+    strict: bool = panels.data(
         False,
-        DATA,
         "Refuse rows unlike those of training: unknown texts, new gaps, values outside the range.",
         shown="off",
     )
@@ -370,15 +355,11 @@ class AppliedOptions(Options):
 class DeviceOptions(Options):
     """Where to compute."""
 
-    device: str = option(
-        "cpu",
-        GENERAL,
-        "Where to compute: cpu, cuda or cuda:N (`mlp-xp devices` lists them).",
-        may_differ=True,
+    device: str = panels.general(
+        "cpu", "Where to compute: cpu, cuda or cuda:N (`mlp-xp devices` lists them).", may_differ=True
     )
-    threads: int | None = option(
+    threads: int | None = panels.machine(
         None,
-        MACHINE,
         "The most threads that compute; of several ranks, each. Results differ by rounding.",
         shown="by the cores there are and the size of a step",
         bound=Whole,
@@ -400,357 +381,253 @@ class TrainingOptions(TargetOptions, DeviceOptions):
     """A training on a table, from reading it to the weights that are kept."""
 
     dataset: str | None = _dataset("diabetes")
-    recipe: str = option(
+    recipe: str = panels.training(
         "tables",
-        TRAINING,
         "What decides where no option does: 'tables', measured on tables of many kinds, or 'plain', a "
         "textbook's network.",
         bound=lambda: OneOf(RECIPES),
     )
-    columns: str = option(
-        "", DATA, "Columns to use, in this order, with commas.", shown="all others", read=names, of_model=True
+    columns: str = panels.data(
+        "", "Columns to use, in this order, with commas.", shown="all others", read=names, of_model=True
     )
-    text: str = option(
+    text: str = panels.data(
         "",
-        DATA,
         "Columns that are names of groups though they look like numbers, with commas.",
         read=names,
         of_model=True,
     )
-    task: str = option(
+    task: str = panels.data(
         "auto",
-        DATA,
         "{words} (what the target looks like, and the run says so).",
         bound=lambda: OneOf(TASKS),
         of_model=True,
     )
-    scaling: str | None = option(
+    scaling: str | None = panels.data(
         None,
-        DATA,
         "Of numbers: 'standard' (mean 0, deviation 1), 'robust' (median 0, quartiles 1 apart, clipped "
         "smoothly), 'encoded' (bounded, with a rank and ramps between quantiles beside them) or 'none'.",
         bound=lambda: OneOf(SCALINGS),
         of_model=True,
-        shown=shown("scaling"),
     )
-    max_levels: int = option(
+    max_levels: int = panels.data(
         MAX_LEVELS,
-        DATA,
         "Texts of a column that are told apart: the most frequent ones; the rest is one.",
         bound=Whole,
         of_model=True,
     )
-    hidden: str | None = option(
-        None,
-        NETWORK,
-        "Units of each hidden layer, with commas; '' for none.",
-        read=_units,
-        of_model=True,
-        shown=shown("hidden"),
+    hidden: str | None = panels.network(
+        None, "Units of each hidden layer, with commas; '' for none.", read=_units
     )
-    activation: str | None = option(
+    activation: str | None = panels.network(
         None,
-        NETWORK,
         "Of the hidden layers, or one each with commas: {words}.",
         words=_names_of("activation"),
         read=_activations,
-        of_model=True,
-        shown=shown("activation"),
     )
-    input_scale: str | None = option(
-        None,
-        NETWORK,
-        "'on' for a trained factor on each input, or 'off'.",
-        shown=shown("input_scale"),
-        bound=lambda: OneOf(("on", "off")),
-        of_model=True,
+    input_scale: str | None = panels.network(
+        None, "'on' for a trained factor on each input, or 'off'.", bound=lambda: OneOf(("on", "off"))
     )
-    bias: bool = option(True, NETWORK, "Whether layers have biases.", of_model=True)
-    members: int | None = option(
+    bias: bool = panels.network(True, "Whether layers have biases.")
+    members: int | None = panels.network(
         None,
-        NETWORK,
         "Networks that start differently, are trained at once, and predict their mean.",
         shown="one",
         bound=Whole,
-        of_model=True,
         noted=True,
     )
-    folds: int | None = option(
+    folds: int | None = panels.network(
         None,
-        NETWORK,
         "As many members, of which each leaves out one fold of the rows, drawn so that classes have their "
         "shares and groups (--group) stay whole: a cross-validation in one run.",
         bound=lambda: Whole(least=2),
-        of_model=True,
         noted=True,
     )
-    bootstrap: bool = option(
-        False,
-        NETWORK,
-        "Give each of --members a sample of as many rows, drawn with replacement.",
-        of_model=True,
-        noted=True,
+    bootstrap: bool = panels.network(
+        False, "Give each of --members a sample of as many rows, drawn with replacement.", noted=True
     )
-    initializer: str | None = option(
+    initializer: str | None = panels.network(
         None,
-        NETWORK,
         "Starting weights: {words}.",
         shown="what suits the activation",
         words=_names_of("initializer"),
         read=_initializer,
-        of_model=True,
     )
-    dtype: str = option(
-        "float32", NETWORK, "Of weights and arithmetic: float32 or float64.", words=_dtypes, of_model=True
+    dtype: str = panels.network("float32", "Of weights and arithmetic: float32 or float64.", words=_dtypes)
+    init: Path | None = panels.network(
+        None, "Model to go on from, on data with the same columns.", metavar="MODEL", of_model=False
     )
-    init: Path | None = option(
-        None, NETWORK, "Model to go on from, on data with the same columns.", metavar="MODEL"
-    )
-    loss: str | None = option(
+    loss: str | None = panels.training(
         None,
-        TRAINING,
         f"{{words}}; {PARAMETERS}.",
         shown="squared_error, or softmax_cross_entropy for classes",
-        words=_names_of("loss"),
-        read=_resolved,
         of_model=True,
+        **_named("loss"),
     )
-    optimizer: str | None = option(
-        None,
-        TRAINING,
-        f"{{words}} (which takes all rows a step); {PARAMETERS}.",
-        words=_names_of("optimizer"),
-        read=_resolved,
-        shown=shown("optimizer"),
+    optimizer: str | None = panels.training(
+        None, f"{{words}} (which takes all rows a step); {PARAMETERS}.", **_named("optimizer")
     )
-    learning_rate: float | None = option(
+    learning_rate: float | None = panels.training(
         None,
-        TRAINING,
         "Step size: what an update's direction is multiplied with.",
         bound=_of_train("learning_rate"),
         noted=True,
-        shown=shown("learning_rate"),
     )
-    rate_factors: str | None = option(
+    rate_factors: str | None = panels.training(
         None,
-        TRAINING,
         "Factors on the learning rate: by_fan_in=true (1 / root of a layer's inputs, on weights), "
         "biases=0.1, input_scale=6, layers=0/1/1 (0 freezes a layer), with commas; or 'none'.",
-        shown=shown("rate_factors"),
         read=_rate_factors,
     )
-    decay_schedule: str | None = option(
+    decay_schedule: str | None = panels.training(
         None,
-        TRAINING,
         "Weight decay over time, as for the learning rate, with which it falls too.",
-        shown=shown("decay_schedule"),
-        words=_names_of("schedule"),
-        read=lambda _, text: _resolved("schedule", text),
+        **_named("schedule"),
     )
-    average: float | None = option(
+    average: float | None = panels.training(
         None,
-        TRAINING,
         "Part of all steps, the latest, over which weights are averaged; 0 for none.",
-        shown=shown("average"),
         bound=_of_train("average"),
     )
-    schedule: str | None = option(
-        None,
-        TRAINING,
-        f"Learning rate over time: {{words}}; {PARAMETERS}.",
-        words=_names_of("schedule"),
-        read=_resolved,
-        shown=shown("schedule"),
+    schedule: str | None = panels.training(
+        None, f"Learning rate over time: {{words}}; {PARAMETERS}.", **_named("schedule")
     )
-    batch_size: str | None = option(
+    batch_size: str | None = panels.training(
         None,
-        TRAINING,
         "Rows a step: a number, 'full' for all, or 'auto' (a 32nd of the rows, at most 4096).",
         read=_batch_size,
-        shown=shown("batch_size"),
     )
-    order: str = option(
-        "shuffled", TRAINING, "Which rows, when: {words}.", words=_names_of("order"), read=_resolved
+    order: str = panels.training("shuffled", "Which rows, when: {words}.", **_named("order"))
+    epochs: int | None = panels.training(
+        None, "Passes over the data, at most.", bound=_of_train("max_epochs"), ahead=True
     )
-    epochs: int | None = option(
+    l1: float = panels.training(0.0, "Strength of the penalty on sum |w|.", bound=_strength, noted=True)
+    l2: float = panels.training(0.0, "Strength of the penalty on sum w^2.", bound=_strength, noted=True)
+    dropout: str | None = panels.training(
         None,
-        TRAINING,
-        "Passes over the data, at most.",
-        bound=_of_train("max_epochs"),
-        shown=shown("epochs"),
-        ahead=True,
-    )
-    l1: float = option(0.0, TRAINING, "Strength of the penalty on sum |w|.", bound=_strength, noted=True)
-    l2: float = option(0.0, TRAINING, "Strength of the penalty on sum w^2.", bound=_strength, noted=True)
-    dropout: str | None = option(
-        None,
-        TRAINING,
         "Probability, in [0, 1), to leave a hidden unit out of a step; or one a layer with commas.",
         read=numbers(float),
-        shown=shown("dropout"),
     )
-    dropout_schedule: str | None = option(
-        None,
-        TRAINING,
-        "Dropout over time, as for the learning rate.",
-        shown=shown("dropout_schedule"),
-        words=_names_of("schedule"),
-        read=lambda _, text: _resolved("schedule", text),
+    dropout_schedule: str | None = panels.training(
+        None, "Dropout over time, as for the learning rate.", **_named("schedule")
     )
-    clip_norm: float | None = option(
-        None,
-        TRAINING,
-        "Largest Euclidean norm of a step's gradient.",
-        shown="no limit",
-        bound=_of_train("clip_norm"),
+    clip_norm: float | None = panels.training(
+        None, "Largest Euclidean norm of a step's gradient.", shown="no limit", bound=_of_train("clip_norm")
     )
-    reduction: str = option(
-        "mean",
-        TRAINING,
-        "Objective: 'mean' over the rows of a step, or their 'sum'.",
-        bound=_of_train("reduction"),
+    reduction: str = panels.training(
+        "mean", "Objective: 'mean' over the rows of a step, or their 'sum'.", bound=_of_train("reduction")
     )
-    class_weight: str = option(
+    class_weight: str = panels.training(
         "none",
-        TRAINING,
         "'balanced' gives every class the same total weight; 'none' leaves rows as they are.",
         bound=lambda: OneOf(("none", "balanced")),
         noted=True,
     )
-    accumulate: int = option(1, TRAINING, "Batches whose gradients are added up for one step.", bound=Whole)
-    seed: int = option(
-        0,
-        TRAINING,
-        "Of held-out part, starting weights, order and dropout.",
-        bound=_of_train("seed"),
-        noted=True,
+    accumulate: int = panels.training(1, "Batches whose gradients are added up for one step.", bound=Whole)
+    seed: int = panels.training(
+        0, "Of held-out part, starting weights, order and dropout.", bound=_of_train("seed"), noted=True
     )
-    validation: float | None = option(
-        None,
-        END,
-        "Part of the rows that is held out; 0 for none.",
-        bound=lambda: Number(least=0, below=1),
-        shown=shown("validation"),
+    validation: float | None = panels.end(
+        None, "Part of the rows that is held out; 0 for none.", bound=lambda: Number(least=0, below=1)
     )
-    test: float = option(
+    test: float = panels.end(
         0.0,
-        END,
         "Part of the rows that is only measured on: held-out rows have chosen the epoch.",
         bound=lambda: Number(least=0, below=1),
     )
-    group: str | None = option(
+    group: str | None = panels.end(
         None,
-        END,
         "Hold out whole groups: rows with the same value here. It is no input unless --columns names it.",
         shown="single rows",
         metavar="COLUMN",
     )
-    time: str | None = option(
+    time: str | None = panels.end(
         None,
-        END,
         "Hold out the latest rows by this column (a date or a number).",
         shown="rows at random",
         metavar="COLUMN",
     )
-    patience: int | None = option(
+    patience: int | None = panels.end(
         None,
-        END,
         "Epochs without improvement of the watched loss until it stops; 0 to go on.",
         bound=lambda: Whole(least=0),
-        shown=shown("patience"),
         ahead=True,
     )
-    tolerance: float = option(
-        0.0,
-        END,
-        "What counts as an improvement, in units of the loss.",
-        bound=_of_train("tolerance"),
-        ahead=True,
+    tolerance: float = panels.end(
+        0.0, "What counts as an improvement, in units of the loss.", bound=_of_train("tolerance"), ahead=True
     )
-    loss_below: float | None = option(
+    loss_below: float | None = panels.end(
         None,
-        END,
         "Stop when the watched loss is below it, in units of the loss.",
         shown="never",
         bound=_of_train("loss_below"),
         ahead=True,
     )
-    time_budget: str | None = option(
+    time_budget: str | None = panels.end(
         None,
-        END,
         "Time after which it stops, at the end of an epoch: seconds, 90s, 10min or 1h.",
         shown="no limit",
         metavar="TIME",
         read=seconds,
         ahead=True,
     )
-    keep: str = option(
-        "best", END, "Whose weights are kept: 'best' or 'last' epoch.", bound=_of_train("keep"), ahead=True
+    keep: str = panels.end(
+        "best", "Whose weights are kept: 'best' or 'last' epoch.", bound=_of_train("keep"), ahead=True
     )
-    on_divergence: str = option(
+    on_divergence: str = panels.end(
         "stop",
-        END,
         "What a loss that is not finite leads to: 'stop', or 'rollback' to the best epoch with half the "
         "learning rate, ten times at most.",
         bound=_of_train("on_divergence"),
         ahead=True,
     )
-    checkpoint_dir: Path | None = option(
-        None, CHECKPOINTS, "Folder for the run's checkpoints; made if needed.", metavar="DIR", may_differ=True
+    checkpoint_dir: Path | None = panels.checkpoint(
+        None, "Folder for the run's checkpoints; made if needed.", metavar="DIR"
     )
-    checkpoint_every: str = option(
-        "5min",
-        CHECKPOINTS,
-        "How often: a time, epochs or steps, such as 5min, 1epoch, 500steps.",
-        read=_interval,
-        may_differ=True,
+    checkpoint_every: str = panels.checkpoint(
+        "5min", "How often: a time, epochs or steps, such as 5min, 1epoch, 500steps.", read=_interval
     )
-    checkpoint_errors: str = option(
+    checkpoint_errors: str = panels.checkpoint(
         "go on",
-        CHECKPOINTS,
         "If a checkpoint cannot be written: 'go on' with a warning, or 'stop'.",
         bound=lambda: OneOf(("go on", "stop")),
-        may_differ=True,
     )
-    resume: bool = option(
+    resume: bool = panels.checkpoint(
         False,
-        CHECKPOINTS,
         "Go on from the last good checkpoint, on any number of ranks (the same result up to rounding); from "
         "the beginning where there is none.",
-        may_differ=True,
         once=True,
     )
-    override: bool = option(
-        False, CHECKPOINTS, "Resume although options or data differ.", may_differ=True, once=True
+    override: bool = panels.checkpoint(False, "Resume although options or data differ.", once=True)
+    tf32: bool = panels.machine(
+        False, "Round the factors of float32 products to 10 bits on a GPU: faster, less exact."
     )
-    tf32: bool = option(
-        False, MACHINE, "Round the factors of float32 products to 10 bits on a GPU: faster, less exact."
-    )
-    device_memory_limit: str | None = option(
+    device_memory_limit: str | None = panels.machine(
         None,
-        MACHINE,
         "The most of the GPU's memory to take, to share a card: 4GiB, 500MB, 50%.",
         shown="all",
         metavar="AMOUNT",
         read=_memory_of_device,
         may_differ=True,
     )
-    cuda_graph: bool = option(True, MACHINE, "Launch a whole step on a GPU as one.", may_differ=True)
-    plain_steps: bool = option(
-        False,
-        MACHINE,
-        "Make steps with NumPy or CuPy alone: nothing is compiled, fused or recorded.",
-        may_differ=True,
+    cuda_graph: bool = panels.machine(True, "Launch a whole step on a GPU as one.", may_differ=True)
+    plain_steps: bool = panels.machine(
+        False, "Make steps with NumPy or CuPy alone: nothing is compiled, fused or recorded.", may_differ=True
     )
-    no_mpi: bool = option(False, MACHINE, "Train as one process, also under mpiexec.", may_differ=True)
-    all_reduce: str = option(
+    no_mpi: bool = panels.machine(False, "Train as one process, also under mpiexec.", may_differ=True)
+    all_reduce: str = panels.machine(
         "auto",
-        MACHINE,
         "How ranks sum gradients on GPUs: 'auto' by NCCL where it is installed and else through the host, "
         "'nccl', 'host', or 'mpi' for an MPI that takes GPU memory.",
         bound=lambda: OneOf(tuple(_all_reduces())),
         may_differ=True,
     )
+
+    @classmethod
+    @functools.cache
+    def described(cls) -> dict[str, Option]:
+        """Every setting by its field's name; what a recipe decides says what that is."""
+        known = super().described()
+        return known | {name: dataclasses.replace(known[name], shown=shown(name)) for name in PLAIN}
 
     @property
     def split_column(self) -> str | None:
@@ -872,7 +749,7 @@ class TrainingOptions(TargetOptions, DeviceOptions):
 class PredictionOptions(TableOptions, AppliedOptions, DeviceOptions):
     """A model's predictions for a table."""
 
-    keep: str = option(
-        "", DATA, "Columns of the data to write before the predictions, with commas.", read=names
+    keep: str = panels.data(
+        "", "Columns of the data to write before the predictions, with commas.", read=names
     )
-    proba: bool = option(True, GENERAL, "Whether the probability of each class is written too.")
+    proba: bool = panels.general(True, "Whether the probability of each class is written too.")
