@@ -13,7 +13,7 @@ class Listeners:
 
     Parameters
     ----------
-    e : Perceptron
+    estimator : Perceptron
         Being fitted.
     network : Network
         Being trained.
@@ -21,17 +21,19 @@ class Listeners:
         What callbacks may ask for: the training data as given.
     """
 
-    def __init__(self, e: Perceptron, network: Network, X: ArrayLike, y: ArrayLike, metadata: object) -> None:
-        self.e, self.network = e, network
-        self.task = {"estimator": e, "X": X, "y": y, "metadata": metadata}
+    def __init__(
+        self, estimator: Perceptron, network: Network, X: ArrayLike, y: ArrayLike, metadata: object
+    ) -> None:
+        self.estimator, self.network = estimator, network
+        self.task = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
         self.root: Any = None
         self.epoch: Any = None
-        if hasattr(e, "_init_callback_context"):  # scikit-learn 1.9 has callbacks
-            self.root = e._init_callback_context(max_subtasks=e.max_iter)
-        self.wanted = bool(getattr(e, "_skl_callbacks", []))
+        if hasattr(estimator, "_init_callback_context"):  # scikit-learn 1.9 has callbacks
+            self.root = estimator._init_callback_context(max_subtasks=estimator.max_iter)
+        self.wanted = bool(getattr(estimator, "_skl_callbacks", []))
 
     def _now(self) -> dict[str, Any]:
-        return self.e._as_fitted(self.network)
+        return self.estimator._as_fitted(self.network)
 
     def begin(self) -> None:
         """Fit begins."""
@@ -49,8 +51,8 @@ class Listeners:
         stop = False
         if self.wanted:
             stop = self.epoch.call_on_fit_task_end(reconstruction_attributes=self._now, **self.task)
-        if self.e.callback is not None:
-            stop |= bool(self.e.callback(progress))
+        if self.estimator.callback is not None:
+            stop |= bool(self.estimator.callback(progress))
         return stop
 
     def end(self) -> None:

@@ -75,7 +75,7 @@ class Fit:
 
     Parameters
     ----------
-    e : Perceptron
+    estimator : Perceptron
         To fit.
     X : array-like, path, source or Loader
         As the user gave it.
@@ -90,10 +90,10 @@ class Fit:
         The processes that fit together.
     """
 
-    def __init__(self, e: Perceptron, X: ArrayLike, *, incremental: bool) -> None:
-        self.e, self.incremental = e, incremental
-        self.first = not hasattr(e, "coefs_") or (not e.warm_start and not incremental)
-        self.keeps = incremental or e._goes_on()
+    def __init__(self, estimator: Perceptron, X: ArrayLike, *, incremental: bool) -> None:
+        self.estimator, self.incremental = estimator, incremental
+        self.first = not hasattr(estimator, "coefs_") or (not estimator.warm_start and not incremental)
+        self.keeps = incremental or estimator._goes_on()
         self.going_on = not self.first and self.keeps
         self.ranks: Ranks | None = world() if is_streamed(X) else None
 
@@ -101,13 +101,13 @@ class Fit:
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike, held: ValidationData, start: Start
     ) -> None:
         """From data to a trained network."""
-        e = self.e
-        sizes = e._hidden_sizes()
+        estimator = self.estimator
+        sizes = estimator._hidden_sizes()
         data = self._data(X, y, sample_weight)
         validation = self._checked_held(held, y if isinstance(X, str | os.PathLike) else None)
         self.random_state = self._generator()
-        e.n_outputs_ = e._targets.n_outputs(data.source.n_targets)
-        layer_sizes = [e.n_features_in_, *sizes, e.n_outputs_]
+        estimator.n_outputs_ = estimator._targets.n_outputs(data.source.n_targets)
+        layer_sizes = [estimator.n_features_in_, *sizes, estimator.n_outputs_]
         if self.first:
             network = self._new_network(layer_sizes, start)
         else:
@@ -115,9 +115,9 @@ class Fit:
         if self.ranks is not None:
             self.ranks.broadcast(network.parameters.flat, network.backend)
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-        self.listeners = Listeners(e, network, X, y, metadata)
+        self.listeners = Listeners(estimator, network, X, y, metadata)
         self.listeners.begin()
-        search = e._rule().search
+        search = estimator._rule().search
         if search is None:
             self._descend(network, data, validation, X if isinstance(X, Loader) else None)
         else:
@@ -127,22 +127,24 @@ class Fit:
                 "Solver produced non-finite parameter weights. The input data may contain large values and "
                 "need to be preprocessed."
             )
-        e._publish(network)
+        estimator._publish(network)
         self.listeners.end()
 
     def _data(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike) -> Rows:
         """The rows, checked."""
-        e = self.e
+        estimator = self.estimator
         with contextlib.nullcontext() if self.ranks is None else self.ranks.lowest_first():
-            source = source_given(X, y, e.dtype, labels=not e._y_numeric)
+            source = source_given(X, y, estimator.dtype, labels=not estimator._y_numeric)
         home = HOST if source is not None else home_of(X)
-        if not self.first and home != e._home():
+        if not self.first and home != estimator._home():
             raise ValueError(
-                f"this estimator was fitted with arrays of {e._home()}, but X is of {home}: go on with the "
-                "same library and device."
+                f"this estimator was fitted with arrays of {estimator._home()}, but X is of {home}: go on "
+                "with the same library and device."
             )
         if self.first:
-            e.device_ = (e.device or "cpu") if source is not None else device_for(X, e.device)
+            estimator.device_ = (
+                (estimator.device or "cpu") if source is not None else device_for(X, estimator.device)
+            )
         if source is None:
             data: Rows = self._checked(X, y, sample_weight)
         elif self.incremental:
@@ -155,46 +157,46 @@ class Fit:
         else:
             data = self._opened(source)
         if self.first:
-            e._home_marker = home.send(np.empty(0, dtype=self.dtype))
+            estimator._home_marker = home.send(np.empty(0, dtype=self.dtype))
         return data
 
     def _checked(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike) -> InMemory:
         """Rows of arrays."""
-        e = self.e
+        estimator = self.estimator
         X, y = self._validated(X, y, reset=self.first)
         self._decide_dtype("float32" if X.dtype == (home_of(X).xp or np).float32 else "float64")
         if self.dtype == "float32" and self.first and isinstance(X, np.ndarray):
-            warn_if_coarse("X", X, vars(e).get("feature_names_in_"))
-            if e._y_numeric:
+            warn_if_coarse("X", X, vars(estimator).get("feature_names_in_"))
+            if estimator._y_numeric:
                 warn_if_coarse("y", np.reshape(y, (len(y), -1)))
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
-        e._learn(y, incremental=self.incremental)
-        encoded = e._targets.encode(y, self.dtype)
+        estimator._learn(y, incremental=self.incremental)
+        encoded = estimator._targets.encode(y, self.dtype)
         weight = None if sample_weight is None else _check_sample_weight(on_host(sample_weight), y)
         if weight is not None:
             refuse_weights(weight)
-        return InMemory(X, encoded, e._weighted(y, weight, incremental=self.incremental), weight)
+        return InMemory(X, encoded, estimator._weighted(y, weight, incremental=self.incremental), weight)
 
     def _decide_dtype(self, found: str) -> None:
         """What to compute in: what is asked for, else what rows have; later what the network has."""
-        e = self.e
-        self.dtype = (e.dtype or found) if self.first else e._network_now().backend.dtype_name
+        estimator = self.estimator
+        self.dtype = (estimator.dtype or found) if self.first else estimator._network_now().backend.dtype_name
 
     def _validated(self, X: ArrayLike, y: ArrayLike, *, reset: bool) -> tuple[ArrayLike, Array]:
         """X and y as scikit-learn checks them, on the host but for an X that stays where it is."""
-        e, stay = self.e, stays(X)
+        estimator, stay = self.estimator, stays(X)
         refuse_dates("X", X)
-        refuse_texts(X, numeric=e._y_numeric)
-        if e._y_numeric:
+        refuse_texts(X, numeric=estimator._y_numeric)
+        if estimator._y_numeric:
             refuse_dates("y", y)
         checked, y = validate_data(
-            e,
+            estimator,
             seen_by_host(X) if stay else on_host(X),
             on_host(y),
             accept_sparse=["csr", "csc"],
             multi_output=True,
-            y_numeric=e._y_numeric,
+            y_numeric=estimator._y_numeric,
             dtype=None if stay else (np.float64, np.float32),
             order="C",  # rows that lie in one piece are gathered 5 to 10 times as fast, in every epoch
             reset=reset,
@@ -203,98 +205,105 @@ class Fit:
 
     def _opened(self, source: Source) -> Streamed:
         """Rows of a source."""
-        e = self.e
+        estimator = self.estimator
         self._check_columns(source, reset=self.first)
         self._decide_dtype(source.dtype)
-        encoded = e._encoded_source(source, learn=True)
+        encoded = estimator._encoded_source(source, learn=True)
         if self.dtype == "float32" and self.first:
             _, x, y, _ = next(passes(source, LOOKED_AT))
             warn_if_coarse("X", x, names_of(source.columns))
-            if e._y_numeric:
+            if estimator._y_numeric:
                 warn_if_coarse("y", y)
         return Streamed(encoded)
 
     def _check_columns(self, source: Source, *, reset: bool) -> None:
         """Learn the number and names of features, or check that they are those of the last fit."""
-        e, names = self.e, names_of(source.columns)
+        estimator, names = self.estimator, names_of(source.columns)
         if reset:
-            e.n_features_in_ = source.n_features
-            e.__dict__.pop("feature_names_in_", None)
+            estimator.n_features_in_ = source.n_features
+            estimator.__dict__.pop("feature_names_in_", None)
             if names is not None:
-                e.feature_names_in_ = np.array(names, dtype=object)
+                estimator.feature_names_in_ = np.array(names, dtype=object)
             return
-        known = vars(e).get("feature_names_in_")
-        if source.n_features != e.n_features_in_ or (
+        known = vars(estimator).get("feature_names_in_")
+        if source.n_features != estimator.n_features_in_ or (
             names is not None and known is not None and names != list(known)
         ):
             raise ValueError(
                 f"the source has {source.n_features} features{'' if names is None else f' {names}'}, but "
-                f"{type(e).__name__} was fitted with {e.n_features_in_}"
+                f"{type(estimator).__name__} was fitted with {estimator.n_features_in_}"
                 f"{'' if known is None else f' {list(known)}'}."
             )
 
     def _checked_held(self, held: ValidationData, target: ArrayLike) -> Rows | None:
         """The user's own validation rows."""
-        e = self.e
+        estimator = self.estimator
         if held.X is None and held.y is None:
             return None
         by_path = isinstance(held.X, str | os.PathLike)
         named = target if by_path and held.y is None else held.y
-        source = source_given(held.X, named, e.dtype, labels=not e._y_numeric)
+        source = source_given(held.X, named, estimator.dtype, labels=not estimator._y_numeric)
         if source is not None:
             self._check_columns(source, reset=False)
-            return Streamed(e._encoded_source(source, learn=False))
+            return Streamed(estimator._encoded_source(source, learn=False))
         if held.X is None or held.y is None:
             raise ValueError("X_val and y_val go together: give both or none.")
         X, y = self._validated(held.X, held.y, reset=False)
         weight = None if held.sample_weight is None else _check_sample_weight(on_host(held.sample_weight), y)
         if y.ndim == 2 and y.shape[1] == 1:
             y = y[:, 0]
-        return InMemory(X, e._targets.encode(y, self.dtype), weight)
+        return InMemory(X, estimator._targets.encode(y, self.dtype), weight)
 
     def _generator(self) -> np.random.RandomState:
         """What to draw from: where it is left to chance, the same on all ranks."""
-        given = self.e.random_state
+        given = self.estimator.random_state
         if self.ranks is not None and given is None:
             given = int(self.ranks.from_first(float(np.random.default_rng().integers(2**31))))
         return check_random_state(given)
 
     def _new_network(self, layer_sizes: list[int], start: Start) -> Network:
         """A network with new weights, of an estimator that forgets what it knew."""
-        e, n_hidden = self.e, len(layer_sizes) - 2
-        hidden = hidden_activations(e.activation, n_hidden)
+        estimator, n_hidden = self.estimator, len(layer_sizes) - 2
+        hidden = hidden_activations(estimator.activation, n_hidden)
         initializer: Initializer = Zeros()
-        seed, is_drawn = 0, start.weights is None and e.initializer is None
-        if start.weights is None and e.initializer is not None:
-            initializer = own.resolve("initializer", INITIALIZERS, e.initializer)
+        seed, is_drawn = 0, start.weights is None and estimator.initializer is None
+        if start.weights is None and estimator.initializer is not None:
+            initializer = own.resolve("initializer", INITIALIZERS, estimator.initializer)
             seed = int(self.random_state.randint(2**31))
         network = Network(
             layer_sizes,
             activation=hidden,
             initializer=initializer,
-            device=e.device_,
+            device=estimator.device_,
             dtype=self.dtype,
             seed=seed,
-            members=e.members,
+            members=estimator.members,
         )
         if start.weights is not None:
             set_weights(network.parameters, start.weights, start.biases)
         for parameters in network.parameters.each() if is_drawn else ():
-            drawn = draw_weights(self.random_state, layer_sizes, hidden or hidden_activations(e.activation))
+            drawn = draw_weights(
+                self.random_state, layer_sizes, hidden or hidden_activations(estimator.activation)
+            )
             set_weights(parameters, drawn.layer_weights, drawn.layer_biases)
-        network.output = e._targets.loss("float64").link
-        e.n_iter_, e.t_, e.n_layers_, e.out_activation_ = 0, 0, len(layer_sizes), e._targets.out_activation
+        network.output = estimator._targets.loss("float64").link
+        estimator.n_iter_, estimator.t_, estimator.n_layers_, estimator.out_activation_ = (
+            0,
+            0,
+            len(layer_sizes),
+            estimator._targets.out_activation,
+        )
         for name in ("_training", *HISTORY):
-            e.__dict__.pop(name, None)
+            estimator.__dict__.pop(name, None)
         return network
 
     def _network_again(self, layer_sizes: list[int], start: Start) -> Network:
         """A copy of the network as it is, with a user's weights if there are any."""
-        known = self.e._network_now()
-        if known.members != self.e.members:
+        known = self.estimator._network_now()
+        if known.members != self.estimator.members:
             raise ValueError(
                 f"warm_start and partial_fit go on with a network of members={known.members!r}, not of "
-                f"members={self.e.members!r}."
+                f"members={self.estimator.members!r}."
             )
         if list(known.layer_sizes) != layer_sizes:
             raise ValueError(
@@ -311,29 +320,31 @@ class Fit:
 
     def _descend(self, network: Network, data: Rows, validation: Rows | None, given: Loader | None) -> None:
         """Train step by step."""
-        e, past, source = self.e, self._past(network), data.source
-        if validation is None and e.early_stopping:
+        estimator, past, source = self.estimator, self._past(network), data.source
+        if validation is None and estimator.early_stopping:
             past.split = self._split(past, data)
             source, validation = Subset(source, past.split[0]), data.held_out(past.split[1])
         loader = self._loader(past, data, source, given)
         self._start_history(validated=validation is not None)
-        loss, penalty = e._targets.loss(self.dtype), e._regularizer()
+        loss, penalty = estimator._targets.loss(self.dtype), estimator._regularizer()
         objective_of, descent = (
             (Objective, Descent) if network.members is None else (MemberObjective, Together)
         )
         objective = objective_of(network, loss, penalty, past.dropout, ranks=self.ranks)
         past.rates.history.steps_per_epoch, past.rates.history.seconds = loader.steps_per_epoch, 0.0
-        loss_of = functools.partial(epoch_loss, loader=loader, scale=e._targets.loss_scale(e.n_outputs_))
-        method = descent(clip_norm=e.clip_norm, loss_of=loss_of)
+        loss_of = functools.partial(
+            epoch_loss, loader=loader, scale=estimator._targets.loss_scale(estimator.n_outputs_)
+        )
+        method = descent(clip_norm=estimator.clip_norm, loss_of=loss_of)
         training = Training(objective, loader, past.optimizer(network.parameters), past.rates, method)
-        monitor = FitMonitor(e, training, self._validation(network, validation))
+        monitor = FitMonitor(estimator, training, self._validation(network, validation))
         monitor.found_best = self.first or self.going_on  # so far it is where this call began
         if past.latest is not None:
             network.parameters.flat[...] = network.parameters.backend.asarray(to_host(past.latest))
-        n_epochs = 1 if self.incremental else e.max_iter
-        e.stopped_ = self._epochs(training, monitor, n_epochs)
-        if e.stopped_ is None and not self.incremental:
-            e.stopped_ = f"reached {n_epochs} epochs"
+        n_epochs = 1 if self.incremental else estimator.max_iter
+        estimator.stopped_ = self._epochs(training, monitor, n_epochs)
+        if estimator.stopped_ is None and not self.incremental:
+            estimator.stopped_ = f"reached {n_epochs} epochs"
             warnings.warn(
                 f"Stochastic Optimizer: Maximum iterations ({n_epochs}) reached and the optimization hasn't "
                 "converged yet.",
@@ -344,27 +355,27 @@ class Fit:
         if monitor.is_early and monitor.found_best:
             past.latest = training.copied() if self.keeps else None
             network.parameters.flat[...] = training.best
-        if not e._goes_on():
+        if not estimator._goes_on():
             past.order = past.seed = past.split = None
-        e._training = past
+        estimator._training = past
 
     def _past(self, network: Network) -> Continuation:
         """What this call goes on from."""
-        e, known = self.e, vars(self.e).get("_training")
+        estimator, known = self.estimator, vars(self.estimator).get("_training")
         if known is not None and self.going_on:
             return known.copied()
-        history = History(max_epochs=e.max_iter)
-        rates = Rates(float(e.learning_rate_init), e._schedule(), history)
+        history = History(max_epochs=estimator.max_iter)
+        rates = Rates(float(estimator.learning_rate_init), estimator._schedule(), history)
         # Nothing is drawn without dropout, so that the order is scikit-learn's.
-        seed = int(self.random_state.randint(2**31)) if np.any(e.dropout) else 0
+        seed = int(self.random_state.randint(2**31)) if np.any(estimator.dropout) else 0
         n_hidden, seeds = network.n_layers - 1, seeds_of(seed, network.members)
-        masks = [resolve_dropout(e.dropout, n_hidden, each) for each in seeds]
+        masks = [resolve_dropout(estimator.dropout, n_hidden, each) for each in seeds]
         dropout = masks[0] if network.members is None else dropout_of(masks, n_hidden, seeds)
-        return Continuation(e._rule(), rates, dropout)
+        return Continuation(estimator._rule(), rates, dropout)
 
     def _split(self, past: Continuation, data: Rows) -> tuple[np.ndarray, np.ndarray]:
         """The rows to train on, and those to hold out."""
-        e, source = self.e, data.source
+        estimator, source = self.estimator, data.source
         if self.incremental or source.order is not None:
             what = "partial_fit" if self.incremental else "a stream of batches"
             raise ValueError(
@@ -373,27 +384,27 @@ class Fit:
             )
         if past.split is not None and sum(map(len, past.split)) == source.n_rows:
             return past.split
-        strata = e._targets.strata(data.y) if isinstance(data, InMemory) else None
-        return draw_validation(self.random_state, source.n_rows, e.validation_fraction, strata)
+        strata = estimator._targets.strata(data.y) if isinstance(data, InMemory) else None
+        return draw_validation(self.random_state, source.n_rows, estimator.validation_fraction, strata)
 
     def _loader(self, past: Continuation, data: Rows, source: Source, given: Loader | None) -> Loader:
         """What gives the training rows in scikit-learn's order, or streamed ones in the core's."""
-        e, n_rows = self.e, source.n_rows
-        if given is None and not isinstance(e.batch_size, str) and e.batch_size > n_rows:
+        estimator, n_rows = self.estimator, source.n_rows
+        if given is None and not isinstance(estimator.batch_size, str) and estimator.batch_size > n_rows:
             warnings.warn(
                 "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
                 stacklevel=OF_SKLEARN + 1,
             )
-        batch = e._batch_rows(n_rows) if given is None else min(given.batch_size, n_rows)
+        batch = estimator._batch_rows(n_rows) if given is None else min(given.batch_size, n_rows)
         if isinstance(data, InMemory) and given is None:
             if past.order is None or past.order.n_rows != n_rows or self.incremental:
-                past.order = DrawnOrder(self.random_state, n_rows, bool(e.shuffle))
+                past.order = DrawnOrder(self.random_state, n_rows, bool(estimator.shuffle))
             loader = Loader(source, batch_size=batch, prefetch=data.prefetch)
             loader.order = past.order  # not as an argument, which is tried out: it would draw twice
             return loader
         if past.seed is None:
             past.seed = int(self.random_state.randint(2**31)) if given is None else given.seed
-        order = None if e.shuffle or source.order is not None else "sequential"
+        order = None if estimator.shuffle or source.order is not None else "sequential"
         loader = Loader(source, batch_size=batch, order=order, seed=past.seed, prefetch=data.prefetch)
         if given is not None:
             loader.order = given.order
@@ -401,35 +412,38 @@ class Fit:
 
     def _search(self, rule: LBFGS, network: Network, data: Rows, validation: Rows | None) -> None:
         """Train by L-BFGS over all rows."""
-        e = self.e
-        objective = Objective(network, e._targets.loss(self.dtype), e._regularizer(), ranks=self.ranks)
-        loader, rates = _whole(data), Rates(0.0, Constant(), History(max_epochs=e.max_iter))
+        estimator = self.estimator
+        objective = Objective(
+            network, estimator._targets.loss(self.dtype), estimator._regularizer(), ranks=self.ranks
+        )
+        loader, rates = _whole(data), Rates(0.0, Constant(), History(max_epochs=estimator.max_iter))
         training = Training(objective, loader, Optimizer(rule, network.parameters), rates, Search(rule))
         if validation is not None:
-            e.validation_loss_curve_, e.validation_scores_ = [], []
-        monitor = FitMonitor(e, training, self._validation(network, validation))
-        e.stopped_ = self._epochs(training, monitor, e.max_iter)
-        e.n_iter_ = rates.history.step  # none, where it began at a minimum
-        if "ended: " in e.stopped_ and "CONVERGENCE" not in e.stopped_:
+            estimator.validation_loss_curve_, estimator.validation_scores_ = [], []
+        monitor = FitMonitor(estimator, training, self._validation(network, validation))
+        estimator.stopped_ = self._epochs(training, monitor, estimator.max_iter)
+        estimator.n_iter_ = rates.history.step  # none, where it began at a minimum
+        ended = estimator.stopped_.partition("ended: ")[2]
+        if ended and "CONVERGENCE" not in ended:
             warnings.warn(
-                f"lbfgs failed to converge after {e.n_iter_} iteration(s): "
-                f"{e.stopped_.partition(': ')[2]}\n\nIncrease the number of iterations to improve the "
-                f"convergence (max_iter={e.max_iter}). You might also want to scale the data as shown in:\n"
+                f"lbfgs failed to converge after {estimator.n_iter_} iteration(s): {ended}\n\n"
+                "Increase the number of iterations to improve the convergence "
+                f"(max_iter={estimator.max_iter}). You might also want to scale the data as shown in:\n"
                 "    https://scikit-learn.org/stable/modules/preprocessing.html",
                 ConvergenceWarning,
                 stacklevel=OF_SKLEARN,
             )
-        scale, regularizer = e._targets.loss_scale(e.n_outputs_), objective.regularizer
+        scale, regularizer = estimator._targets.loss_scale(estimator.n_outputs_), objective.regularizer
         if scale != 1.0 or not rates.history.train_losses:
             weights = network.parameters.flat_weights
             penalty = 0.0 if regularizer is None else float(regularizer.value(network.backend, weights))
             loss = mean_loss(network, loader, objective.loss, self.ranks)
-            e.loss_ = scale * loss + penalty / data.divisor
+            estimator.loss_ = scale * loss + penalty / data.divisor
 
     def _epochs(self, training: Training, monitor: FitMonitor, n_epochs: int) -> str | None:
         """Make epochs until something says stop, and return what; None after all of them."""
-        e, rates, listeners, stopped = self.e, training.rates, self.listeners, None
-        e.n_iter_ = 0
+        estimator, rates, listeners, stopped = self.estimator, training.rates, self.listeners, None
+        estimator.n_iter_ = 0
         try:
             with contextlib.closing(run(training, monitor)) as epochs:
                 for _ in range(n_epochs):
@@ -453,7 +467,7 @@ class Fit:
 
     def _start_history(self, *, validated: bool) -> None:
         """Lists and counts that epochs go on with; the lists are copied."""
-        e, early = self.e, self.e.early_stopping
+        estimator, early = self.estimator, self.estimator.early_stopping
         defaults: dict[str, Any] = {
             "loss_curve_": [],
             "_no_improvement_count": 0,
@@ -466,9 +480,9 @@ class Fit:
             if early:
                 defaults |= {"best_validation_loss_": np.inf}
         for name, value in defaults.items():
-            known = vars(e).get(name)
+            known = vars(estimator).get(name)
             known = value if known is None else known
-            setattr(e, name, [*known] if isinstance(known, list) else known)
+            setattr(estimator, name, [*known] if isinstance(known, list) else known)
 
     def _validation(self, network: Network, rows: Rows | None) -> Validation | None:
         """What is looked at on the rows held out."""
@@ -476,18 +490,18 @@ class Fit:
 
     def _score(self, network: Network, data: Rows) -> Callable[[], float]:
         """The function that scores the network of now on validation data."""
-        e = self.e
-        if e.scoring is None or e.scoring == "loss":
-            return lambda: e._targets.score(*data.outputs(network))
+        estimator = self.estimator
+        if estimator.scoring is None or estimator.scoring == "loss":
+            return lambda: estimator._targets.score(*data.outputs(network))
         if not isinstance(data, InMemory):
             raise ValueError(
-                f"scoring={e.scoring!r} needs validation rows in memory: give X_val and y_val as arrays, or "
-                "scoring=None or 'loss'."
+                f"scoring={estimator.scoring!r} needs validation rows in memory: give X_val and y_val as "
+                "arrays, or scoring=None or 'loss'."
             )
-        scorer = check_scoring(e, e.scoring)
-        x, y = on_host(data.x), e._targets.decode(data.y)
+        scorer = check_scoring(estimator, estimator.scoring)
+        x, y = on_host(data.x), estimator._targets.decode(data.y)
         more = {} if data.weight is None else {"sample_weight": data.weight}
-        return lambda: float(scorer(e.snapshot_of(network), x, y, **more))
+        return lambda: float(scorer(estimator.snapshot_of(network), x, y, **more))
 
 
 def _whole(rows: Rows) -> Loader:

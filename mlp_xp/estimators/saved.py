@@ -45,7 +45,7 @@ FITTED = (
 """Attributes that are numbers, texts or lists of them."""
 
 
-def description_of(e: Parameters) -> dict[str, Any]:
+def description_of(estimator: Parameters) -> dict[str, Any]:
     """What `estimator_of` reads back.
 
     Random states, callbacks and scorers that are no names are left out, as are given weights: what a
@@ -59,21 +59,21 @@ def description_of(e: Parameters) -> dict[str, Any]:
     own = [
         f"{name}={value!r} is its user's own Python code, which a model file cannot hold: save the network "
         "alone (`save(model.network, path)`)."
-        for name, value in e.get_params(deep=False).items()
+        for name, value in estimator.get_params(deep=False).items()
         if name in ("loss", "solver", "learning_rate")
         and not isinstance(value, str | Mapping | float | int)
         and type(value) not in {*LOSSES.values(), *OPTIMIZERS.values(), *SCHEDULES.values()}
     ]
     checks.refuse(own)
-    fitted = {name: vars(e)[name] for name in FITTED if name in vars(e)}
+    fitted = {name: vars(estimator)[name] for name in FITTED if name in vars(estimator)}
     document = {
-        "class": type(e).__name__,
-        "parameters": {name: to_json(value) for name, value in e.get_params(deep=False).items()},
+        "class": type(estimator).__name__,
+        "parameters": {name: to_json(value) for name, value in estimator.get_params(deep=False).items()},
         "fitted": {name: to_json(value) for name, value in fitted.items()},
     }
-    if hasattr(e, "feature_names_in_"):
-        document["feature_names"] = list(e.feature_names_in_)
-    labels = getattr(e, "_labels", None)
+    if hasattr(estimator, "feature_names_in_"):
+        document["feature_names"] = list(estimator.feature_names_in_)
+    labels = getattr(estimator, "_labels", None)
     if labels is not None:
         several = labels.kind == "multioutput"
         columns = labels.classes if several else [labels.classes]
@@ -103,32 +103,32 @@ def estimator_of(
         With the weights; its device is the estimator's.
     """
     kind = kinds[document["class"]]
-    e = kind()
-    known = e.get_params(deep=False)
+    estimator = kind()
+    known = estimator.get_params(deep=False)
     given = {name: from_json(value) for name, value in document["parameters"].items()}
-    e.set_params(**{name: value for name, value in given.items() if name in known})
+    estimator.set_params(**{name: value for name, value in given.items() if name in known})
     n_hidden = network.n_layers - 1
     if any(isinstance(f, Custom) for f in network.activations):
-        e.activation = [
+        estimator.activation = [
             (f.value, f.derivative_of_z) if isinstance(f, Custom) else f
             for f in network.activations[:n_hidden]
         ]
-    if e.device is not None:
-        e.device = network.backend.name
+    if estimator.device is not None:
+        estimator.device = network.backend.name
     for name in FITTED:
         if name in document["fitted"]:
-            setattr(e, name, from_json(document["fitted"][name]))
+            setattr(estimator, name, from_json(document["fitted"][name]))
     if "feature_names" in document:
-        e.feature_names_in_ = np.asarray(document["feature_names"], dtype=object)
+        estimator.feature_names_in_ = np.asarray(document["feature_names"], dtype=object)
     if "labels" in document:
         labels = document["labels"]
         columns = [_classes(column) for column in labels["classes"]]
         several = labels["kind"] == "multioutput"
-        e._labels = Labels(labels["kind"], columns if several else columns[0], labels["sparse"])
-        e.classes_ = e._labels.classes
-    e.device_, e._home_marker = network.backend.name, np.empty(0)
-    e._publish(network)
-    return e
+        estimator._labels = Labels(labels["kind"], columns if several else columns[0], labels["sparse"])
+        estimator.classes_ = estimator._labels.classes
+    estimator.device_, estimator._home_marker = network.backend.name, np.empty(0)
+    estimator._publish(network)
+    return estimator
 
 
 WIDE_BYTES = 1 << 20

@@ -154,7 +154,7 @@ class FitMonitor:
 
     Parameters
     ----------
-    e : Perceptron
+    estimator : Perceptron
         Gets `n_iter_`, `t_`, `loss_`, `loss_curve_` and their like; its parameters say when to stop. The best
         epoch and patience are of solvers that make steps: "lbfgs" ends by itself.
     training : Training
@@ -172,14 +172,14 @@ class FitMonitor:
         Whether they had a best epoch.
     """
 
-    def __init__(self, e: Perceptron, training: Training, validation: Validation | None) -> None:
-        self.e, self.training, self.validation = e, training, validation
-        self.makes_steps = e._makes_steps()
-        self.stopping = Stopping(e.max_iter, time_budget=e.time_budget)
-        self.is_early = self.makes_steps and e.early_stopping and validation is not None
+    def __init__(self, estimator: Perceptron, training: Training, validation: Validation | None) -> None:
+        self.estimator, self.training, self.validation = estimator, training, validation
+        self.makes_steps = estimator._makes_steps()
+        self.stopping = Stopping(estimator.max_iter, time_budget=estimator.time_budget)
+        self.is_early = self.makes_steps and estimator.early_stopping and validation is not None
         self.watched = "Training loss"
         if self.is_early:
-            self.watched = "Validation loss" if e.scoring == "loss" else "Validation score"
+            self.watched = "Validation loss" if estimator.scoring == "loss" else "Validation score"
         self.now = math.nan
         self.loss: float | None = None
         self.score: float | None = None
@@ -194,76 +194,76 @@ class FitMonitor:
 
     def look(self, train_loss: float) -> None:
         """Losses and scores after an epoch."""
-        e, training, held_out = self.e, self.training, self.validation
+        estimator, training, held_out = self.estimator, self.training, self.validation
         objective, history = training.objective, training.history
-        e.n_iter_ += 1
-        e.loss_ = self.now = train_loss
+        estimator.n_iter_ += 1
+        estimator.loss_ = self.now = train_loss
         history.train_losses.append(train_loss)
-        self._say(f"Iteration {e.n_iter_}, loss = {train_loss:.8f}")
+        self._say(f"Iteration {estimator.n_iter_}, loss = {train_loss:.8f}")
         if self.makes_steps:
-            e.t_ += training.loader.n_rows
-            e.loss_curve_.append(train_loss)
+            estimator.t_ += training.loader.n_rows
+            estimator.loss_curve_.append(train_loss)
         if held_out is None:
             return
         mean = mean_loss(objective.network, held_out.loader, objective.loss, objective.ranks)
-        self.loss = loss = e._targets.loss_scale(e.n_outputs_) * mean
+        self.loss = loss = estimator._targets.loss_scale(estimator.n_outputs_) * mean
         history.validation_losses.append(loss)
-        e.validation_loss_curve_.append(loss)
+        estimator.validation_loss_curve_.append(loss)
         if self.watched == "Validation loss":
             self.now = loss
             return
         self.score = score = training.agreed(held_out.score())
-        e.validation_scores_.append(score)
+        estimator.validation_scores_.append(score)
         self._say(f"Validation score: {score:f}")
         if self.is_early:
             self.now = score
 
     def decide(self) -> str | None:
         """Keep the best weights; say why the run is over."""
-        e, training = self.e, self.training
-        training.history.rows_at_epoch_start = e.t_  # of all fits, as "invscaling" counts
+        estimator, training = self.estimator, self.training
+        training.history.rows_at_epoch_start = estimator.t_  # of all fits, as "invscaling" counts
         over = self._patience_is_over() if self.makes_steps else None
         over = over or self.stopping.out_of_time(training.history)
-        if not (over or self.is_early or math.isfinite(e.loss_) or training.parameters.are_finite()):
+        if not (over or self.is_early or math.isfinite(estimator.loss_) or training.parameters.are_finite()):
             over = "diverged"  # weights that are not finite never are again
         return over
 
     def _patience_is_over(self) -> str | None:
         """Count epochs without improvement; where they are too many, divide an adaptive rate, or say so."""
-        e, rates = self.e, self.training.rates
-        e._no_improvement_count = 0 if self._improved() else e._no_improvement_count + 1
-        if e._no_improvement_count <= e.n_iter_no_change:
+        estimator, rates = self.estimator, self.training.rates
+        estimator._no_improvement_count = 0 if self._improved() else estimator._no_improvement_count + 1
+        if estimator._no_improvement_count <= estimator.n_iter_no_change:
             return None
         reason = (
-            f"{self.watched} did not improve more than tol={e.tol:f} for {e.n_iter_no_change} consecutive "
-            "epochs."
+            f"{self.watched} did not improve more than tol={estimator.tol:f} for "
+            f"{estimator.n_iter_no_change} consecutive epochs."
         )
-        is_adaptive = e._is_adaptive()
+        is_adaptive = estimator._is_adaptive()
         if is_adaptive and rates.base > 1e-6:
             rates.base /= 5.0
             self._say(f"{reason} Setting learning rate to {rates.base:f}")
-            e._no_improvement_count = 0
+            estimator._no_improvement_count = 0
             return None
         self._say(f"{reason}{' Learning rate too small.' if is_adaptive else ''} Stopping.")
         return reason
 
     def _improved(self) -> bool:
         """Compare an epoch with the best one, by more than `tol`; keep what is better."""
-        e, training = self.e, self.training
+        estimator, training = self.estimator, self.training
         name, sign = BEST[self.watched]
-        value, best = sign * self.now, sign * getattr(e, name)
+        value, best = sign * self.now, sign * getattr(estimator, name)
         if value < best:
-            setattr(e, name, self.now)
+            setattr(estimator, name, self.now)
             if self.is_early:
                 training.best, self.found_best = training.copied(), True
-        return not value > best - e.tol
+        return not value > best - estimator.tol
 
     def _say(self, text: str) -> None:
-        if self.e.verbose:
+        if self.estimator.verbose:
             sys.stdout.write(text + "\n")
 
     def progress(self, seconds: float) -> Progress:
         """What is told of the epoch that ended last."""
-        e, network = self.e, self.training.objective.network
-        rate, snapshot = self.training.rates.last, functools.partial(e.snapshot_of, network)
-        return Progress(e.n_iter_, e.loss_, self.loss, self.score, rate, seconds, snapshot)
+        estimator, network = self.estimator, self.training.objective.network
+        rate, snapshot = self.training.rates.last, functools.partial(estimator.snapshot_of, network)
+        return Progress(estimator.n_iter_, estimator.loss_, self.loss, self.score, rate, seconds, snapshot)
