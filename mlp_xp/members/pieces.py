@@ -12,11 +12,6 @@ from mlp_xp.machine.array_api import Array, Backend
 from mlp_xp.regularizers import Regularizer
 
 
-def one_each(given: object, members: int | None) -> bool:
-    """Whether a list has one piece for each member, rather than being one itself."""
-    return members is not None and isinstance(given, list) and len(given) == members
-
-
 def as_one(pieces: Sequence[Any], make: Callable[[Sequence[Any]], Any]) -> Any:
     """The piece that all members have, or what `make` makes of theirs."""
     return pieces[0] if all(piece == pieces[0] for piece in pieces) else make(pieces)
