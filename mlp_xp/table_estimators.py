@@ -1,6 +1,8 @@
 """Tables of mixed columns in scikit-learn's contract: what `fit_table` does, as `fit` and `predict`."""
 
 import dataclasses
+import dataclasses
+import inspect
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any, Self
@@ -62,6 +64,7 @@ class TableEstimator(Parameters):
     """What both estimators of tables share."""
 
     _task: str
+    __signature__ = inspect.signature(Parameters)  # which Python would take from __new__
 
     def __new__(cls, **given: Any) -> Self:
         """Say what may have been meant by a parameter that there is not."""
