@@ -294,9 +294,9 @@ def _training(
     if isinstance(objective, MemberObjective):
         rules = MemberOptimizer([one.optimizer for one in each], network.parameters, factors)
         own_rates = MemberRates([float(one.learning_rate) for one in each], rates)
-        return MemberTraining(objective, loader, rules, own_rates, method, checkpoints, average=given.average)
+        return MemberTraining(objective, loader, rules, own_rates, method, checkpoints, given.average)
     optimizer = Optimizer(given.optimizer, network.parameters, factors)
-    return Training(objective, loader, optimizer, rates, method, checkpoints, average=given.average)
+    return Training(objective, loader, optimizer, rates, method, checkpoints, given.average)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,10 +16,9 @@ from mlp_xp.members.compiled import CompiledMemberStep
 from mlp_xp.members.losses import mean_of
 from mlp_xp.members.step import MemberObjective, MemberOptimizer, MemberStep
 from mlp_xp.own import OwnSchedule
-from mlp_xp.rows.loader import Loader
 from mlp_xp.run.monitor import LossMonitor
 from mlp_xp.run.rates import Rates
-from mlp_xp.run.state import Member, Method, Observer, Training, TrainingState
+from mlp_xp.run.state import Member, Training, TrainingState
 from mlp_xp.step import Step
 from mlp_xp.stopping import Stopping
 from mlp_xp.training_loop import Descent
@@ -83,13 +82,9 @@ class MemberRates(Rates):
         self._epoch = -1
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class MemberTraining(Training):
     """One run of several members.
-
-    Parameters
-    ----------
-    objective, loader, optimizer, rates, method, checkpoints, average
-        As of `Training`; of members.
 
     Attributes
     ----------
@@ -97,27 +92,22 @@ class MemberTraining(Training):
         Why each member no longer changes.
     """
 
-    def __init__(
-        self,
-        objective: MemberObjective,
-        loader: Loader,
-        optimizer: MemberOptimizer,
-        rates: MemberRates,
-        method: Method,
-        checkpoints: Observer | None = None,
-        *,
-        average: float = 0.0,
-    ) -> None:
-        super().__init__(objective, loader, optimizer, rates, method, checkpoints, average=average)
-        self.members, self.rules, self.member_rates = objective, optimizer, rates
-        self.stopped: list[str | None] = [None] * objective.n
+    objective: MemberObjective
+    optimizer: MemberOptimizer
+    rates: MemberRates
+
+    def __post_init__(self, averaged: float) -> None:
+        """All members run."""
+        super().__post_init__(averaged)
+        n = self.objective.n
+        self.stopped: list[str | None] = [None] * n
         self._end = self.copied()
-        self._is_best, self._diverged = [False] * objective.n, 0
+        self._is_best, self._diverged = [False] * n, 0
 
     @property
     def running(self) -> list[bool]:
         """Which members still change; the objective and its losses heed it."""
-        return self.members.losses.running
+        return self.objective.losses.running
 
     def stop(self, member: int, why: str) -> None:
         """Leave a member as it is now."""
@@ -127,14 +117,14 @@ class MemberTraining(Training):
     def is_finite(self, train_loss: float) -> bool:
         """Whether any member's loss and weights are; one whose are not ends with its last good ones."""
         xp = self.parameters.backend.xp
-        losses = self.members.losses.of_each()
+        losses = self.objective.losses.of_each()
         are_finite = to_host(xp.all(xp.isfinite(self.parameters.flat), axis=-1)).tolist()
         broken = [
             n
             for n, is_running in enumerate(self.running)
             if is_running and not (math.isfinite(losses[n]) and are_finite[n])
         ]
-        if len(broken) + self._diverged == self.members.n:
+        if len(broken) + self._diverged == self.objective.n:
             return False
         self._diverged += len(broken)
         for n in broken:
@@ -142,8 +132,8 @@ class MemberTraining(Training):
             epoch = len(self.history.train_losses) + 1
             self.stop(n, f"{DIVERGED} {epoch}")
             warnings.warn(
-                f"member {n} of {self.members.n} diverged in epoch {epoch} "
-                f"(learning_rate={self.member_rates.latest[n]:g}): it keeps the weights of its last good "
+                f"member {n} of {self.objective.n} diverged in epoch {epoch} "
+                f"(learning_rate={self.rates.latest[n]:g}): it keeps the weights of its last good "
                 "epoch, and the others go on.",
                 stacklevel=3,
             )
@@ -168,7 +158,7 @@ class MemberTraining(Training):
         """Keep each member's weights where its watched loss is its lowest so far; whether any's is."""
         epoch = len(self.history.train_losses)
         best = self.copied()
-        for n, history in enumerate(self.member_rates.histories):
+        for n, history in enumerate(self.rates.histories):
             self._is_best[n] = self.running[n] and history.watched[-1] < history.best_loss
             if self._is_best[n]:
                 history.best_loss, history.best_epoch = history.watched[-1], epoch
@@ -181,7 +171,7 @@ class MemberTraining(Training):
 
     def members_now(self) -> tuple[Member, ...]:
         """What each member has come to."""
-        rates = self.member_rates.latest
+        rates = self.rates.latest
         return tuple(
             Member(
                 train_loss=history.train_losses[-1] if history.train_losses else math.nan,
@@ -191,12 +181,12 @@ class MemberTraining(Training):
                 best_epoch=history.best_epoch,
                 stopped=self.stopped[n],
             )
-            for n, history in enumerate(self.member_rates.histories)
+            for n, history in enumerate(self.rates.histories)
         )
 
     def put_best_back(self) -> None:
         """Give each member the weights of its best epoch."""
-        for n, history in enumerate(self.member_rates.histories):
+        for n, history in enumerate(self.rates.histories):
             if history.best_epoch:
                 self.parameters.flat[n, ...] = self.best[n, ...]
 
@@ -206,7 +196,7 @@ class MemberTraining(Training):
         members = [
             dataclasses.asdict(history) | {"stopped": why, "behind": behind}
             for history, why, behind in zip(
-                self.member_rates.histories, self.stopped, self.rules.behind, strict=True
+                self.rates.histories, self.stopped, self.optimizer.behind, strict=True
             )
         ]
         arrays = state.arrays | {"end": to_host(self._end).copy()}
@@ -221,11 +211,11 @@ class MemberTraining(Training):
             own = {field.name: numbers[field.name] for field in dataclasses.fields(History)}
             own |= {name: list(value) for name, value in own.items() if isinstance(value, list)}
             own |= {name: getattr(self.history, name) for name in ("step", "steps_per_epoch", "max_epochs")}
-            self.member_rates.histories[n] = History(**own)
-            self.stopped[n], self.rules.behind[n] = numbers["stopped"], numbers["behind"]
+            self.rates.histories[n] = History(**own)
+            self.stopped[n], self.optimizer.behind[n] = numbers["stopped"], numbers["behind"]
             self.running[n] = self.stopped[n] is None
         self._diverged = sum(str(why).startswith(DIVERGED) for why in self.stopped)
-        self.member_rates.forget()
+        self.rates.forget()
 
 
 class MemberDescent(Descent):
@@ -244,14 +234,14 @@ class MemberDescent(Descent):
     def step_of(self, training: Training) -> Step:
         """What makes the updates."""
         of = cast(MemberTraining, training)
-        rates = of.member_rates
+        rates = of.rates
         looks_at_losses = isinstance(rates.schedule, OwnSchedule)
         is_plain = self.way == "plain" or of.parameters.backend.name != "cpu" or looks_at_losses
-        if is_plain or of.rules.groups is not None:
-            return MemberStep(of.members, of.rules, self.clip_norms, rates.of_each)
+        if is_plain or of.optimizer.groups is not None:
+            return MemberStep(of.objective, of.optimizer, self.clip_norms, rates.of_each)
         return CompiledMemberStep(
-            of.members,
-            of.rules,
+            of.objective,
+            of.optimizer,
             self.clip_norms,
             rates.of_each,
             rates.ahead_of_each,
@@ -285,11 +275,11 @@ class MemberMonitor(LossMonitor):
         """Keep the good weights, and the losses of all members that run, and their means."""
         members, run = self.members, self.training.history
         members.keep_good()
-        losses = members.members.losses.of_each()
+        losses = members.objective.losses.of_each()
         held_out = None if self.validate_each is None else self.validate_each()
         running = np.flatnonzero(members.running).tolist()
         for n in running:
-            history = members.member_rates.histories[n]
+            history = members.rates.histories[n]
             history.train_losses.append(losses[n])
             history.validation_losses += [] if held_out is None else [held_out[n]]
         for each, means in ((losses, run.train_losses), (held_out, run.validation_losses)):
@@ -299,7 +289,7 @@ class MemberMonitor(LossMonitor):
     def reason(self) -> str | None:
         """Why the run is over: for all, or as its last member has stopped."""
         members, run = self.members, self.training.history
-        for n, history in enumerate(members.member_rates.histories):
+        for n, history in enumerate(members.rates.histories):
             history.seconds = run.seconds
             if members.running[n] and (why := self.stopping.of_losses(history)) is not None:
                 members.stop(n, why)

@@ -88,6 +88,7 @@ class Member:
     stopped: str | None
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class Training:
     """One run: everything that changes between two steps.
 
@@ -106,29 +107,26 @@ class Training:
     checkpoints : Observer, optional
         Is shown the run between two steps, at the latest after ``asks_in(training)`` of them, 1 without such
         a method.
-    average : float
+    averaged : float
         The part of the steps over which weights are averaged; 0 for none.
     """
 
-    def __init__(
-        self,
-        objective: Objective,
-        loader: Loader,
-        optimizer: Optimizer,
-        rates: Rates,
-        method: Method,
-        checkpoints: Observer | None = None,
-        *,
-        average: float = 0.0,
-    ) -> None:
-        self.objective, self.loader, self.optimizer = objective, loader, optimizer
-        self.rates, self.history, self.method = rates, rates.history, method
-        self.parameters = objective.network.parameters
+    objective: Objective
+    loader: Loader
+    optimizer: Optimizer
+    rates: Rates
+    method: Method
+    checkpoints: Observer | None = None
+    averaged: dataclasses.InitVar[float] = 0.0
+
+    def __post_init__(self, averaged: float) -> None:
+        """The weights of now are the best so far."""
+        self.history = self.rates.history
+        self.parameters = self.objective.network.parameters
         n_steps = self.history.max_epochs * self.history.steps_per_epoch
-        self.average = Average(self.parameters, average, n_steps) if average else None
+        self.average = Average(self.parameters, averaged, n_steps) if averaged else None
         self.last_good, self.best = self.copied(), self.copied()
         self.goes_on_inside_an_epoch, self.is_over = False, False
-        self.checkpoints = checkpoints
 
     def copied(self) -> Array:
         """The weights of now, in a vector of their own."""
