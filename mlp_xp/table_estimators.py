@@ -1,7 +1,6 @@
 """Tables of mixed columns in scikit-learn's contract: what `fit_table` does, as `fit` and `predict`."""
 
 import dataclasses
-import dataclasses
 import inspect
 from collections.abc import Mapping, Sequence
 from numbers import Integral
