@@ -28,10 +28,10 @@ from bench.harness import results
 from bench.harness.real_tables import TABLES, RealTable
 from bench.harness.results import Result
 
-SPLITS, SPLITS_OF_SMALL, SMALL = 3, 5, 1000
-"""Splits of a table, and of one with fewer rows."""
-
 HELD_OUT = 0.2
+SPLITS, MOST_SPLITS, ROWS_MEASURED = 3, 20, 2000
+"""Splits of a table; more of a small one, until so many held-out rows are measured in all."""
+
 TOY_TABLES, TOY_SPLITS, TOY_OPTIONS = ("diabetes", "wine"), 1, ("--epochs", "2")
 OURS, TREES = "mlp-xp train", "HistGradientBoosting"
 
@@ -44,9 +44,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", default="", help="tables, with semicolons (default: all)", metavar="NAMES")
     parser.add_argument("--recipe", default="tables", help="of mlp-xp train (default: tables)")
     parser.add_argument("--peers", default=TREES, help=f"with commas: {', '.join(PEERS)} (default: {TREES})")
+    parser.add_argument(
+        "--splits", type=int, default=0, help="of each table (default: 3, more of small ones)"
+    )
 
 
-def answer(quick: bool, device: str, only: str = "", recipe: str = "tables", peers: str = TREES) -> Result:
+def answer(
+    quick: bool, device: str, only: str = "", recipe: str = "tables", peers: str = TREES, splits: int = 0
+) -> Result:
     """Measure all on each table."""
     wanted = [name for name in only.split(";") if name] or list(TOY_TABLES if quick else TABLES)
     here = [name for name in wanted if TABLES[name].is_installed]
@@ -60,7 +65,7 @@ def answer(quick: bool, device: str, only: str = "", recipe: str = "tables", pee
     for name in here:
         table = TABLES[name]
         frame = table.frame(name)
-        n_splits = TOY_SPLITS if quick else SPLITS_OF_SMALL if len(frame) < SMALL else SPLITS
+        n_splits = splits or (TOY_SPLITS if quick else splits_of(len(frame)))
         found: dict[str, list[Measured]] = {method: [] for method in methods}
         for seed in range(n_splits):
             for method in methods:
@@ -74,6 +79,11 @@ def answer(quick: bool, device: str, only: str = "", recipe: str = "tables", pee
         device=device,
         packages=("scikit-learn", "lightgbm", "pytabkit", "pandas"),
     )
+
+
+def splits_of(n_rows: int) -> int:
+    """How often a table is split."""
+    return min(MOST_SPLITS, max(SPLITS, math.ceil(ROWS_MEASURED / (HELD_OUT * n_rows))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,17 +175,19 @@ def trees(
 def lightgbm(
     training: Any, held_out: Any, table: RealTable, classes: Sequence[str] | None, seed: int
 ) -> tuple[Prediction, float]:
-    """LightGBM with its defaults."""
+    """LightGBM with its defaults, on one thread."""
     from lightgbm import LGBMClassifier, LGBMRegressor
 
     kind = LGBMRegressor if classes is None else LGBMClassifier
-    return _by_scikit_learns_way(kind(random_state=seed, verbose=-1), training, held_out, table, classes)
+    return _by_scikit_learns_way(
+        kind(random_state=seed, n_jobs=1, verbose=-1), training, held_out, table, classes
+    )
 
 
 def realmlp(
     training: Any, held_out: Any, table: RealTable, classes: Sequence[str] | None, seed: int
 ) -> tuple[Prediction, float]:
-    """RealMLP-TD, by its authors' package."""
+    """RealMLP-TD, by its authors' package, on one thread."""
     from pytabkit import RealMLP_TD_Classifier, RealMLP_TD_Regressor
 
     kind = RealMLP_TD_Regressor if classes is None else RealMLP_TD_Classifier
@@ -241,6 +253,7 @@ def lines(
         row: dict[str, Any] = {
             "table": name,
             "rows": len(frame),
+            "splits": len(found[OURS]),
             "columns": frame.shape[1] - 1,
             "constants chosen on it": "yes" if table.chosen_on else "no",
             "error": metric,
@@ -286,7 +299,7 @@ def notes(wanted: Sequence[str], here: Sequence[str]) -> list[str]:
     missing = [name for name in wanted if name not in here]
     peers = [name for name, module in MODULES.items() if importlib.util.find_spec(module) is None]
     return [
-        f"Means of {SPLITS} splits ({SPLITS_OF_SMALL} below {SMALL:,} rows), a fifth of the rows held out.",
+        "Means over the splits, a fifth of the rows held out.",
         "CPU seconds of training: ours of a whole process, reading the CSV file included.",
         *([f"Not installed: {', '.join(peers)}."] if peers else []),
         *([f"Without their packages: {', '.join(missing)}."] if missing else []),
