@@ -19,6 +19,8 @@ class ClassWeighted(Wrapped):
     class_weight : mapping of int to float, or "balanced"
         The weight of each class number, >= 0; 1 for those not named. "balanced" gives every class the same
         total: n_rows / (n_classes · rows of the class), counted in one pass.
+    counted : source, optional
+        Whose rows are counted, if not its own: rows held out weigh what those of training do.
 
     Raises
     ------
@@ -26,7 +28,9 @@ class ClassWeighted(Wrapped):
         A class number or a weight is negative, or there is more than one target.
     """
 
-    def __init__(self, source: Source, class_weight: Mapping[int, float] | str) -> None:
+    def __init__(
+        self, source: Source, class_weight: Mapping[int, float] | str, counted: Source | None = None
+    ) -> None:
         checks.refuse(
             [
                 f"class weights need one target of class numbers; this source has {source.n_targets} targets."
@@ -36,7 +40,9 @@ class ClassWeighted(Wrapped):
         )
         super().__init__(source)
         self.y, self.has_weights = source.y, True
-        given = class_weight if isinstance(class_weight, Mapping) else _balanced(source, class_weight)
+        given = (
+            class_weight if isinstance(class_weight, Mapping) else _balanced(counted or source, class_weight)
+        )
         checks.refuse(
             [checks.whole("class", label, least=0) for label in given]
             + [checks.number(f"class_weight[{label}]", weight, least=0) for label, weight in given.items()]

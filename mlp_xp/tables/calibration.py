@@ -1,6 +1,8 @@
 """Probabilities that are as sure as they are right: one temperature, found on held-out rows.
 
-    p = softmax(z / T),     T = argmin  Σ_i −log p_i  +  c (log T + 2 ε)²
+    p = softmax(z / T),     T = argmin  n Σ_i s_i −log p_i / Σ_i s_i  +  c (log T + 2 ε)²
+
+s are the rows' weights, with those of their classes; n = (Σ s)² / Σ s² is how many rows they amount to.
 
 Smoothed labels make a network less sure than it should be, too many steps make it too sure; dividing the last
 z by one number mends both, and leaves the likeliest class as it is. Where few rows or none say another, T is
@@ -45,42 +47,48 @@ def calibrate(model: TableModel, data: Data) -> None:
         network.parameters.biases[-1][...] = network.parameters.biases[-1] / divisor
 
 
-def _unseen(network: Network, parts: Split) -> tuple[np.ndarray, np.ndarray]:
-    """The last z and the labels of rows held out, or of each member's those that it has left out."""
-    found = [(np.empty((0, 1)), np.empty(0, int))]
+Unseen = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""The last z of some rows, their labels and their weights."""
+
+
+def _unseen(network: Network, parts: Split) -> Unseen:
+    """Of rows held out, or of each member's those that it has left out."""
+    found: list[Unseen] = [(np.empty((0, 1)), np.empty(0, int), np.empty(0))]
     if parts.folds is not None:
         each = enumerate(network.each())
         most = -(-MOST_ROWS // parts.folds.n)
         found = [_seen_by(member, parts.prepared(parts.left_out_by(n)), most) for n, member in each]
     elif (held_out := parts.judging()) is not None:
         found = [_seen_by(network, held_out, MOST_ROWS)]
-    z, labels = zip(*found, strict=True)
-    return np.concatenate(z, axis=-2), np.concatenate(labels)
+    z, labels, weight = zip(*found, strict=True)
+    return np.concatenate(z, axis=-2), np.concatenate(labels), np.concatenate(weight)
 
 
-def _seen_by(network: Network, source: Source, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """The last z of each member and the labels of the first rows of a source."""
-    z, labels, n_rows = [], [], 0
-    for _, x, y, _ in passes(source, PREDICT_ROWS):
+def _seen_by(network: Network, source: Source, most: int) -> Unseen:
+    """Of the first rows of a source, z of each member."""
+    z, labels, weights, n_rows = [], [], [], 0
+    for _, x, y, weight in passes(source, PREDICT_ROWS):
         z.append(to_host(network.predict(x, output="raw", members="all")).astype(float))
         labels.append(y[:, 0].astype(int))
+        weights.append(weight.astype(float))
         n_rows += len(y)
         if n_rows >= most:
             break
-    return np.concatenate(z, axis=-2), np.concatenate(labels)
+    return np.concatenate(z, axis=-2), np.concatenate(labels), np.concatenate(weights)
 
 
-def temperature(z: np.ndarray, labels: np.ndarray, smoothing: float = 0.0) -> float:
+def temperature(z: np.ndarray, labels: np.ndarray, weight: np.ndarray, smoothing: float = 0.0) -> float:
     """The T of some rows.
 
     Parameters
     ----------
     z : array (n_rows, n_classes), or (members, n_rows, n_classes)
         The last z; of members the mean probabilities count.
-    labels : array (n_rows,)
+    labels, weight : array (n_rows,)
     smoothing : float
-        The ε that these were smoothed by.
+        The ε that the labels were smoothed by.
     """
+    s = weight * (weight.sum() / np.square(weight).sum()) if weight.any() else weight
     costs, logs = [], np.linspace(-LARGEST_LOG, LARGEST_LOG, STEPS)
     shifted = z - z.max(axis=-1, keepdims=True)
     of_label = shifted[..., np.arange(len(labels)), labels]
@@ -89,5 +97,5 @@ def temperature(z: np.ndarray, labels: np.ndarray, smoothing: float = 0.0) -> fl
         nats = np.log(np.exp(rate * shifted).sum(axis=-1)) - rate * of_label
         if nats.ndim == 2:
             nats = np.log(len(nats)) - np.logaddexp.reduce(-nats, axis=0)
-        costs.append(nats.sum() + DOUBT * (log + 2 * smoothing) ** 2)
+        costs.append(s @ nats + DOUBT * (log + 2 * smoothing) ** 2)
     return float(np.exp(logs[int(np.argmin(costs))]))

@@ -31,7 +31,7 @@ class Split:
     inputs, targets : Inputs, Targets
         What is done with the columns.
     class_weight : str
-        What training rows weigh: "none" or "balanced".
+        What rows to train on and held out weigh: "none" or "balanced".
     folds : Folds or None
         Of the rows to train on.
     """
@@ -52,7 +52,7 @@ class Split:
     def training_of(self, copies: int) -> Source:
         """The rows to train on, with a weight for each member of so many copies where there are folds."""
         raw = self.raw_training if self.folds is None else self.folds.for_members(self.raw_training, copies)
-        return self.prepared(raw if self.class_weight == "none" else ClassWeighted(raw, self.class_weight))
+        return self.prepared(raw)
 
     def judging(self, copies: int = 1) -> Source | None:
         """The rows that a run is judged by, as a network sees them: held out, or left out by each member."""
@@ -62,8 +62,13 @@ class Split:
         return None if raw is None else self.prepared(raw)
 
     def prepared(self, raw: Source) -> Source:
-        """Raw rows as a network sees them."""
-        return Prepared(raw, self.inputs, self.targets)
+        """Raw rows as a network sees them, each class with its weight in training."""
+        return Prepared(self._weighted(raw), self.inputs, self.targets)
+
+    def _weighted(self, raw: Source) -> Source:
+        if self.class_weight == "none":
+            return raw
+        return ClassWeighted(raw, self.class_weight, self.raw_training)
 
     def left_out_by(self, member: int) -> Source:
         """The raw rows of a member's fold."""

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mlp_xp.rows.source import passes
 from mlp_xp.tables.evaluation import evaluate
 from mlp_xp.tables.fitting import fit, loader_for, new_model, read_data
 from mlp_xp.tables.options import TrainingOptions
@@ -30,7 +31,7 @@ def table(tmp_path):
 
 
 def trained(table, target, **options):
-    """The last epoch, the model with its weights, and what was held out: targets, weights and predictions."""
+    """The last epoch, the rows, metrics, and what was held out: targets, weights and predictions."""
     given = {"data": str(table), "target": target, "epochs": 6, "average": 0.0, "hidden": "8", **options}
     rows = read_data(TrainingOptions.of(given))
     model = new_model(rows)
@@ -40,27 +41,35 @@ def trained(table, target, **options):
     x, y = np.empty((held_out.n_rows, held_out.n_features)), np.empty((held_out.n_rows, 1))
     weight = np.ones(held_out.n_rows)
     held_out.rows(np.arange(held_out.n_rows), x, y, weight)
-    return last, model, evaluate(model, held_out), y[:, 0], weight, model.predict_raw(x).astype(float)
+    return last, rows, evaluate(model, held_out), y[:, 0], weight, model.predict_raw(x).astype(float)
+
+
+def labels_of(source):
+    return np.concatenate([y[:, 0].astype(int) for _, _, y, _ in passes(source)])
 
 
 @pytest.mark.parametrize("recipe", ["tables", "plain"])
 @pytest.mark.parametrize("weighted", [{}, {"weight_column": "w"}], ids=["", "weights"])
 @pytest.mark.parametrize("class_weight", ["none", "balanced"])
 @pytest.mark.parametrize("loss", [SMOOTHED, None])
-def test_of_classes_it_is_the_log_loss(table, recipe, weighted, class_weight, loss):
+def test_of_classes_it_is_the_log_loss_with_training_class_weights(
+    table, recipe, weighted, class_weight, loss
+):
     options = {"recipe": recipe, "class_weight": class_weight, "keep": "last", **weighted}
     options |= {"exclude": "y" if weighted else "y,w"} | ({} if loss is None else {"loss": loss})
-    last, _, metrics, label, weight, p = trained(table, "kind", **options)
-    expected = np.average(-np.log(p[np.arange(len(p)), label.astype(int)]), weights=weight)
-    assert last.validation_loss == pytest.approx(expected, rel=1e-4)
-    assert metrics["log_loss"] == pytest.approx(expected, rel=1e-4)
+    last, rows, metrics, label, weight, p = trained(table, "kind", **options)
+    nats, label = -np.log(p[np.arange(len(p)), label.astype(int)]), label.astype(int)
+    assert metrics["log_loss"] == pytest.approx(np.average(nats, weights=weight), rel=1e-4)
+    if class_weight == "balanced":
+        weight = weight / np.bincount(labels_of(rows.parts.raw_training))[label]
+    assert last.validation_loss == pytest.approx(np.average(nats, weights=weight), rel=1e-4)
 
 
 @pytest.mark.parametrize("recipe", ["tables", "plain"])
 @pytest.mark.parametrize("weighted", [{}, {"weight_column": "w"}], ids=["", "weights"])
 def test_of_numbers_it_is_the_squared_error_within_the_limits(table, recipe, weighted):
     options = {"recipe": recipe, "keep": "last", "exclude": "kind" if weighted else "kind,w", **weighted}
-    last, model, metrics, y, weight, predicted = trained(table, "y", **options)
+    last, rows, metrics, y, weight, predicted = trained(table, "y", **options)
     expected = np.average(np.square(predicted[:, 0] - y), weights=weight)
-    assert last.validation_loss * model.targets.scales[0] ** 2 == pytest.approx(expected, rel=1e-4)
+    assert last.validation_loss * rows.parts.targets.scales[0] ** 2 == pytest.approx(expected, rel=1e-4)
     assert metrics["rmse"] ** 2 == pytest.approx(expected, rel=1e-4)
