@@ -26,7 +26,7 @@ from mlp_xp.tables.members import bootstrapped
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import HoldOut, TrainingOptions
 from mlp_xp.tables.reading import Table, check_targets, for_model, for_task, open_for, open_table
-from mlp_xp.tables.recipe import NEW_IN_RECIPES, initializers, loss_for, settled, uses_tables
+from mlp_xp.tables.recipe import NEW_IN_RECIPES, initializers, loss_for, settled, smoothed, uses_tables
 from mlp_xp.tables.split import Split, split, split_for
 from mlp_xp.training import train
 from mlp_xp.version import VERSION
@@ -125,7 +125,7 @@ def read_data(
     table, about_task = for_task(opened, options.task, named)
     has_classes = table.levels is not None
     options = settled(options, n_rows=table.source.n_rows, has_classes=has_classes)
-    loss = named or loss_for(options, has_classes=has_classes)
+    loss = named or loss_for(has_classes=has_classes)
     check_targets(table, loss)
     parts = split(
         table,
@@ -136,6 +136,8 @@ def read_data(
         bound_targets=uses_tables(options),
         class_weight=options.class_weight,
     )
+    if named is None and uses_tables(options) and has_classes:
+        loss = smoothed(parts.rarer_share())
     return Data(table, about_task, options, loss, parts)
 
 
@@ -266,10 +268,11 @@ def _held_out(data: Data, copies: int) -> Loader | None:
 def watched_loss(data: Data) -> Loss | None:
     """What the held-out rows are judged by, the metric that is reported; None for the loss itself.
 
-        Σ s_i L_i / Σ s_i        over the rows held out, with the sample weights that they came with
+        Σ s_i L_i / Σ s_i        over the rows held out, with their sample weights
 
-    Labels that are smoothed and class weights are means of training: they are in its loss, and neither here
-    nor in a metric. Predictions count as they are given, within their limits.
+    Labels that are smoothed are a means of training: they are in its loss, and neither here nor in a metric.
+    Class weights say what errors are to cost, here too (`Split.held_out`); metrics are without. Predictions
+    count as they are given, within their limits.
     """
     if isinstance(data.loss, SoftmaxCrossEntropy) and data.loss.label_smoothing:
         return dataclasses.replace(data.loss, label_smoothing=0.0)

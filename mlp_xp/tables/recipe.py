@@ -8,7 +8,8 @@ tables`), of parts that can each be set alone:
     network     three hidden layers of 128, mish; weights N(0, 1/n_in), biases N(0, 1/4); outputs start at 0
     steps       AdamW, β (0.9, 0.95); η half a cosine; factors 1/√n_in on weights, 0.1 on biases, 6 on scales
     against     dropout and decoupled decay, both constant for half of the run, then falling along half a
-    overfitting cosine; an average of the weights; labels smoothed; the best epoch by the held-out rows
+    overfitting cosine; an average of the weights; labels smoothed by min(0.1, m² / 0.1), m the part of the
+                rows outside of the largest class; the best epoch by the held-out rows
     in the end  predictions no further out than the training rows' targets; probabilities calibrated
 
 References
@@ -155,13 +156,27 @@ def initializers(options: "TrainingOptions") -> "str | list[Initializer] | None"
     return [hidden] * len(options.read("hidden")) + [Zeros() if options.read("hidden") else hidden]
 
 
-def loss_for(options: "TrainingOptions", *, has_classes: bool) -> "Loss":
+def loss_for(*, has_classes: bool) -> "Loss":
     """The loss where none is named."""
     from mlp_xp.losses import SoftmaxCrossEntropy, SquaredError
 
-    if not has_classes:
-        return SquaredError()
-    return SoftmaxCrossEntropy(label_smoothing=LABEL_SMOOTHING if uses_tables(options) else 0.0)
+    return SoftmaxCrossEntropy() if has_classes else SquaredError()
+
+
+def smoothed(rarer_share: float) -> "Loss":
+    """The loss of classes, with labels smoothed; hardly where most rows are of one class.
+
+    A label smoothed by 0.1 says of each of two classes that 5 of 100 rows are of it. Where one of 100 is, a
+    network that learns so ranks rows worse than a linear model.
+
+    Parameters
+    ----------
+    rarer_share : float
+        The part of the rows outside of the largest class.
+    """
+    from mlp_xp.losses import SoftmaxCrossEntropy
+
+    return SoftmaxCrossEntropy(label_smoothing=min(LABEL_SMOOTHING, rarer_share**2 / LABEL_SMOOTHING))
 
 
 def shown(name: str) -> str:

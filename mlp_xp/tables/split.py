@@ -1,6 +1,7 @@
 """A table in parts, to train on, held out, and to test on, raw and as a network sees them."""
 
 import dataclasses
+from collections import Counter
 
 import numpy as np
 
@@ -64,6 +65,14 @@ class Split:
     def prepared(self, raw: Source) -> Source:
         """Raw rows as a network sees them, each class with its weight in training."""
         return Prepared(self._weighted(raw), self.inputs, self.targets)
+
+    def rarer_share(self) -> float:
+        """Of classes: the part of all weight that is on training rows outside of the largest class."""
+        totals: Counter[float] = Counter()
+        for _, _, y, weight in passes(self._weighted(self.raw_training)):
+            labels, place = np.unique(y[:, 0], return_inverse=True)
+            totals.update(dict(zip(labels.tolist(), np.bincount(place, weight).tolist(), strict=True)))
+        return 1.0 - max(totals.values()) / totals.total()
 
     def _weighted(self, raw: Source) -> Source:
         if self.class_weight == "none":

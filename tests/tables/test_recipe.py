@@ -13,6 +13,7 @@ from mlp_xp.machine.array_api import backend as find_backend
 from mlp_xp.tables import recipe
 from mlp_xp.tables.bounded import Bounded
 from mlp_xp.tables.calibration import temperature
+from mlp_xp.tables.fitting import read_data
 from mlp_xp.tables.holding_out import stratified
 from mlp_xp.tables.options import TrainingOptions
 from mlp_xp.tables.recipe import PLAIN, TABLES, settled
@@ -75,6 +76,25 @@ def test_classes_have_a_rate_of_their_own():
     assert (settle().learning_rate, settle(has_classes=True).learning_rate) == (0.035, 0.02)
 
 
+@pytest.mark.parametrize(
+    ("n_rare", "options", "smoothing"),
+    [
+        (150, {}, 0.1),
+        (3, {}, 0.001),
+        (3, {"class_weight": "balanced"}, 0.1),
+        (3, {"weight_column": "w"}, (3 / 50) ** 2 * 10),
+        (3, {"loss": "softmax_cross_entropy"}, 0.0),
+        (3, {"recipe": "plain"}, 0.0),
+    ],
+)
+def test_labels_are_hardly_smoothed_where_most_rows_are_of_one_class(tmp_path, n_rare, options, smoothing):
+    rows = [f"{at % 7},{10 if at < 3 else 470 / 297},{'no' if at < n_rare else 'yes'}" for at in range(300)]
+    (tmp_path / "t.csv").write_text("\n".join(["x,w,y", *rows]))
+    given = {"data": str(tmp_path / "t.csv"), "target": "y", "validation": 0.0, "columns": "x", **options}
+    loss = read_data(TrainingOptions.of(given)).loss
+    assert loss.label_smoothing == pytest.approx(smoothing)
+
+
 # Parts
 
 
@@ -103,11 +123,14 @@ def test_a_temperature_mends_probabilities_that_are_too_sure(rng):
     z = rng.normal(size=(3000, 3))
     p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
     labels = (rng.random((3000, 1)) > np.cumsum(p, axis=1)).sum(axis=1)
-    assert temperature(4 * z, labels) == pytest.approx(4.0, rel=0.1)
-    assert temperature(z / 3, labels) == pytest.approx(1 / 3, rel=0.1)
-    assert temperature(np.zeros((1, 3)), labels[:1]) == pytest.approx(1.0)
-    assert temperature(np.zeros((1, 3)), labels[:1], 0.1) == pytest.approx(np.exp(-0.2))
-    assert temperature(np.empty((0, 3)), labels[:0], 0.1) == pytest.approx(np.exp(-0.2))
+    ones = np.ones(3000)
+    assert temperature(4 * z, labels, ones) == pytest.approx(4.0, rel=0.1)
+    assert temperature(z / 3, labels, ones) == pytest.approx(1 / 3, rel=0.1)
+    assert temperature(np.zeros((1, 3)), labels[:1], ones[:1]) == pytest.approx(1.0)
+    assert temperature(np.zeros((1, 3)), labels[:1], ones[:1], 0.1) == pytest.approx(np.exp(-0.2))
+    assert temperature(np.empty((0, 3)), labels[:0], ones[:0], 0.1) == pytest.approx(np.exp(-0.2))
+    of_one, is_one = temperature(4 * z, labels, 1.0 * (labels == 1)), labels == 1
+    assert of_one == temperature(4 * z[is_one], labels[is_one], ones[is_one])
 
 
 # Whole trainings
