@@ -1,5 +1,6 @@
 """The suite's own options: what they ask for is run, or the run fails at once and says why."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -52,3 +53,30 @@ def test_backends_are_picked_by_name():
     for name in ("numpy-readonly", "strict", "strict-device1"):
         assert any(f"[{name}-" in line or f"-{name}]" in line for line in over_backends)
     assert not any("torch" in line or "[numpy-True" in line for line in over_backends)
+
+
+def test_every_file_can_be_imported_on_windows():
+    """What only Unix has is imported inside functions: `.ci/light` collects all tests there."""
+    unix = {
+        "curses",
+        "fcntl",
+        "grp",
+        "posix",
+        "pty",
+        "pwd",
+        "readline",
+        "resource",
+        "syslog",
+        "termios",
+        "tty",
+    }
+    found = [
+        f"{path}: {name}"
+        for folder in ("mlp_xp", "tests", "bench")
+        for path in (TESTS.parent / folder).rglob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in [getattr(node, "module", None), *(alias.name for alias in node.names)]
+        if name in unix
+    ]
+    assert found == []

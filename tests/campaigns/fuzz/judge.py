@@ -3,7 +3,6 @@
 import contextlib
 import linecache
 import os
-import resource
 import sys
 import time
 import traceback
@@ -113,6 +112,8 @@ def wrong_with(error: Exception, path: Path, says: tuple[str, ...]) -> list[str]
 
 def limit_memory(headroom: int) -> None:
     """Let no allocation go far beyond what is used now: what a header claims is not even reserved."""
+    import resource  # of Unix alone
+
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + headroom
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
