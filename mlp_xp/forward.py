@@ -162,7 +162,7 @@ def forward(
             weights = into(memo.scaled, backend.xp.multiply, weights, network.parameters.input_scale)
         z = into(memo.z[layer], matmul, a, weights)
         activation.activate(backend, z, biases, memo.kept[layer])
-        a = z
+        a, memo.masks[layer] = z, None
         if dropout is not None and layer < last and dropout.rates[layer]:
             memo.masks[layer] = dropout.mask(backend, a.shape, step, layer, first_row)
             a = a * memo.masks[layer]

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from mlp_xp.dropout import Dropout, _mix, _mix_host, resolve_dropout
 from mlp_xp.forward import Memo, forward
+from mlp_xp.losses import LOSSES
 from mlp_xp.machine.array_api import backend as find_backend
 from mlp_xp.network import Network
+from mlp_xp.objective import Objective
 
 CPU = find_backend("cpu", "float64")
 SHAPE = (400, 300)
@@ -195,3 +197,18 @@ def test_one_rate_for_all_or_one_for_each():
 def test_bad_rates_are_refused(rates, message):
     with pytest.raises(ValueError, match=message):
         resolve_dropout(rates, 2, 0)
+
+
+def test_what_is_no_longer_dropped_is_not_left_out_on_the_way_back():
+    """A schedule may end at 0: the masks of the step before must not meet the derivatives of this one."""
+    network = Network((3, 4, 1), seed=0, dtype="float64")
+    objective = Objective(network, LOSSES["squared_error"]())
+    x = np.random.default_rng(0).normal(size=(6, 3))
+    found = []
+    for dropout in (None, Dropout((0.5,)), Dropout((0.0,)), None):
+        objective.dropout = dropout
+        objective.add_chunk(x, x[:, :1], None, None, 0, 0, add=False)
+        found.append(objective.gradient.flat.copy())
+    assert not np.array_equal(found[1], found[0])
+    np.testing.assert_array_equal(found[2], found[0])
+    np.testing.assert_array_equal(found[3], found[0])
