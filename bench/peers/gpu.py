@@ -164,7 +164,27 @@ def measure(name: str, training: Training) -> dict[str, Any]:
         run()
         seconds.append(time.perf_counter() - began)
     answer = {"microseconds": 1e6 * statistics.median(seconds) / training.steps, "movement": moved}
-    return answer | {"idle": idle_share(run)} if name == "mlp_xp" else answer
+    if name == "mlp_xp":
+        answer["idle"] = idle_share(run)
+    elif name == "matrix products":
+        answer["bandwidth"] = memory_bandwidth()
+    return answer
+
+
+def memory_bandwidth(n_bytes: int = 2**28, repeats: int = 5) -> float:
+    """Bytes a second that the GPU's memory reads and writes: a copy within it, the best of a few."""
+    import cupy
+
+    source, target = cupy.zeros((2, n_bytes), cupy.uint8)
+    seconds = []
+    for _ in range(repeats + 1):
+        began, ended = cupy.cuda.Event(), cupy.cuda.Event()
+        began.record()
+        target[...] = source
+        ended.record()
+        ended.synchronize()
+        seconds.append(cupy.cuda.get_elapsed_time(began, ended) / 1e3)
+    return 2 * n_bytes / min(seconds[1:])
 
 
 def idle_share(run: Run) -> float | None:
@@ -175,12 +195,13 @@ def idle_share(run: Run) -> float | None:
 
     launch, times = graph.Captured.launch, []
 
-    def timed(captured: Any) -> None:
+    def timed(captured: Any) -> Any:
         began, ended = cupy.cuda.Event(), cupy.cuda.Event()
         began.record()
-        launch(captured)
+        found = launch(captured)
         ended.record()
         times.append((began, ended))
+        return found
 
     graph.Captured.launch = timed
     try:

@@ -65,7 +65,7 @@ def test_without_data_it_trains_to_convergence(run, folder, device):
     )
     assert re.fullmatch(
         r"epoch \d+/1000  loss \S+  validation loss \S+  learning rate \S+  [\d,]+ rows/s"
-        r"(  +\S+ MB( on the GPU)?)?",
+        r"(  +\S+ MB)?(  +\S+ MB on the GPU)?",
         epochs[-1],
     )
     assert list(folder.iterdir()) == []
