@@ -89,7 +89,9 @@ def _through_scale(network: "Network", memo: Memo, delta: Array, gradient: Param
 
 def _write_or_add(backend: Backend, out: Array, left: Array, right: Array, add: bool) -> None:
     """out ← left @ right, or out ← out + left @ right."""
-    if add:
+    if backend.write_gradient is not None:
+        backend.write_gradient(out, left, right, add)
+    elif add:
         out += left @ right
     else:
         backend.into(out, backend.xp.matmul, left, right)

@@ -67,6 +67,16 @@ class Dropout:
         """The same with all probabilities times a factor in [0, 1]."""
         return dataclasses.replace(self, rates=tuple(factor * rate for rate in self.rates))
 
+    def drop(
+        self, backend: Backend, a: Array, step: int, layer: int, first_row: int
+    ) -> tuple[Array, Array | None]:
+        """A hidden layer's output with units dropped, and what δ is to be multiplied with on the way back.
+
+        That is None where the layer's activation does so itself.
+        """
+        mask = self.mask(backend, a.shape, step, layer, first_row)
+        return a * mask, mask
+
     def mask(self, backend: Backend, shape: tuple[int, ...], step: int, layer: int, first_row: int) -> Array:
         """Factors 0 or 1 / (1 − p), of shape (n_rows, n_units), for one hidden layer (0-based).
 

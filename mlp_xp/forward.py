@@ -164,8 +164,7 @@ def forward(
         activation.activate(backend, z, biases, memo.kept[layer])
         a, memo.masks[layer] = z, None
         if dropout is not None and layer < last and dropout.rates[layer]:
-            memo.masks[layer] = dropout.mask(backend, a.shape, step, layer, first_row)
-            a = a * memo.masks[layer]
+            a, memo.masks[layer] = dropout.drop(backend, a, step, layer, first_row)
         if layer < last:
             memo.inputs[layer + 1] = a
     if memo.way_back and not network.output_is_linear:

@@ -6,6 +6,8 @@
 L_i sums over the outputs; s_i is the sample weight; biases are never penalised.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from mlp_xp.backprop import backprop
@@ -19,6 +21,9 @@ from mlp_xp.network import Network
 from mlp_xp.regularizers import Regularizer
 from mlp_xp.rows.batch import Batch
 from mlp_xp.rows.loader import Wanted
+
+AddChunk = Callable[..., Array]
+"""What does as `Objective.add_chunk`."""
 
 
 class Objective:
@@ -78,7 +83,7 @@ class Objective:
             self._memo = Memo(self.network, 1)
         return self._memo
 
-    def differentiate(self, batch: Batch, number: int = 0) -> None:
+    def differentiate(self, batch: Batch, number: int = 0, add_chunk: AddChunk | None = None) -> None:
         """Fill `gradient` with ∂J/∂w over a batch's chunks; J's terms wait on the device.
 
         Parameters
@@ -87,10 +92,12 @@ class Objective:
             Its chunks are consumed.
         number : int
             The update's number from 0, of which dropout is a function.
+        add_chunk : callable, optional
+            In the place of the method of that name.
         """
         gradient = self.gradient
         known = batch.divisor if self.reduction == "mean" else None
-        self.add_chunks(batch, number, 1.0 / known if known else None)
+        self.add_chunks(batch, number, 1.0 / known if known else None, add_chunk)
         divisor = batch.divisor or 0.0
         scale = 1.0 if self.reduction == "sum" else 1.0 / divisor if divisor else 0.0
         if not known and scale != 1.0:
@@ -99,14 +106,16 @@ class Objective:
             self.losses.add(penalty)
         self.losses.end_step(divisor)
 
-    def add_chunks(self, batch: Batch, number: int, factor: float | Array | None) -> None:
+    def add_chunks(
+        self, batch: Batch, number: int, factor: float | Array | None, add_chunk: AddChunk | None = None
+    ) -> None:
         """Fill `gradient` with the Σ s_i ∂L_i/∂w of a batch, times a factor; its Σ s_i L_i waits."""
-        n_done, own_value = 0, 0.0
+        n_done, own_value, add_chunk = 0, 0.0, add_chunk or self.add_chunk
         computing, most_weights = self.network.backend.runtime.computing, self.gradient.most_weights
         for x, y, weight in batch:
             at = batch.first_row + n_done
             with computing(x.shape[0] * most_weights):
-                value = self.add_chunk(x, y, weight, factor, number, at, add=n_done > 0)
+                value = add_chunk(x, y, weight, factor, number, at, add=n_done > 0)
             n_done += x.shape[0]
             if self.ranks is None:
                 self.losses.add(value)

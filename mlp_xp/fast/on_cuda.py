@@ -1,24 +1,30 @@
 """A training step on a CUDA GPU: fused kernels, and one launch for the whole step.
 
-What computes lies in `fast.cuda` (the engine); here is how it takes the places of the plain parts. Steps of
-one chunk are copied to fixed addresses, with all numbers that change from step to step; after a few of them
-the step is captured as a graph, which is launched for every further step of as many rows. Ragged steps, and
-those of several chunks or ranks, are launched kernel by kernel, with the same kernels.
+What computes lies in `fast.cuda` (the engine); here is how it takes the places of the plain parts. The rows
+of a step are copied to fixed addresses, with all numbers that change from step to step; after a few steps it
+is captured as a graph, which is launched for every further step of as many rows. Numbers and rows of several
+steps are handed over together. Where a step has several chunks or ranks, what is captured is forward and
+backward of a chunk, and the update. Ragged steps and chunks are launched kernel by kernel, with the same
+kernels.
 """
 
+import collections
 import copy
 import dataclasses
 import functools
+import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
-from mlp_xp.activations import Activation
+import numpy as np
+
+from mlp_xp.activations import Activation, Identity
 from mlp_xp.dropout import Dropout
 from mlp_xp.fast import programs
 from mlp_xp.fast.cuda.engine import Engine, engine_of
 from mlp_xp.fast.cuda.graph import Captured
-from mlp_xp.fast.cuda.kernels import INVERSE
+from mlp_xp.fast.cuda.kernels import Drops
 from mlp_xp.losses import GroupedCrossEntropy, Loss, Pinball, SoftmaxCrossEntropy
 from mlp_xp.machine.array_api import Array, Backend
 from mlp_xp.machine.symbolic import Program
@@ -26,7 +32,8 @@ from mlp_xp.network import Network
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import Optimizer
 from mlp_xp.regularizers import REGULARIZERS, Norms
-from mlp_xp.rows.batch import Batch, Chunk
+from mlp_xp.rows.batch import Batch, Block, Chunk
+from mlp_xp.run.rates import Rates
 from mlp_xp.settings.catalogue import known_name
 from mlp_xp.step import Step
 
@@ -42,11 +49,27 @@ def plain_of(part: object) -> Any:
 
 
 class FusedActivation(Activation):
-    """An activation whose bias, value and derivative are one kernel."""
+    """An activation whose bias, value and derivative are one kernel; δ is summed and dropped with the latter.
 
-    def __init__(self, plain: Activation, both: programs.Both, engine: Engine, no_biases: Array) -> None:
-        self.plain, self.both, self.engine, self.no_biases = plain, both, engine, no_biases
+    Parameters
+    ----------
+    plain : Activation
+    both : programs.Both
+        Its own.
+    engine : Engine
+    no_biases : array (1,)
+        A zero.
+    sums : array (n_units,) or None
+        Where Σ_i δ_i goes: the gradient of the layer's biases.
+    """
+
+    def __init__(
+        self, plain: Activation, both: programs.Both, engine: Engine, no_biases: Array, sums: Array
+    ) -> None:
+        self.plain, self.both, self.engine = plain, both, engine
+        self.no_biases, self.sums = no_biases, sums
         self.keeps_output = plain.keeps_output
+        self.drops: Drops | None = None  # of the chunk under way
 
     def activate(self, backend: Backend, z: Array, biases: Array | None, kept: Array | None) -> None:
         """z ← f(z + b), and what the derivative follows from is kept."""
@@ -57,35 +80,56 @@ class FusedActivation(Activation):
             self.plain.activate(backend, z, biases, kept)
 
     def chain(self, backend: Backend, delta: Array, kept: Array) -> None:
-        """δ ← δ ⊙ f'."""
-        self.engine.chain(self.both.chain, delta, kept)
+        """δ ← δ ⊙ f', and with the units' own factor where some were dropped."""
+        drops, self.drops = self.drops, None
+        self.engine.chain(self.both.chain, delta, kept, self.sums, drops)
+
+
+class BiasesForLoss(Identity):
+    """The identity on the last layer, whose biases are left to the kernel of the loss in training."""
+
+    biases: Array = None
+
+    def activate(self, backend: Backend, z: Array, biases: Array | None, kept: Array | None) -> None:
+        """Nothing yet; z ← z + b in a prediction."""
+        if kept is None:
+            super().activate(backend, z, biases, kept)
+        else:
+            self.biases = biases
+
+    def taken(self) -> Array:
+        """The biases that are still to be added."""
+        biases, self.biases = self.biases, None
+        return biases
 
 
 class FusedLoss:
-    """A loss whose values and δ are filled by kernels, and whose values are summed.
+    """A loss whose δ, biases before it, factor and sum are one kernel.
 
     Parameters
     ----------
     plain : Loss
     engine : Engine
-    fill : callable (z, y, weight, values)
-        z becomes δ; values, one an output or one a row, are filled.
-    per_row : bool
+    fill : callable (z, biases, y, weight) -> array
+        z becomes δ times the engine's `inverse`; Σ s L.
+    last : Activation
+        Of the last layer.
     """
 
-    def __init__(
-        self, plain: Loss, engine: Engine, fill: Callable[..., None], *, per_row: bool = False
-    ) -> None:
-        self.plain, self.engine, self.fill, self.per_row = plain, engine, fill, per_row
+    def __init__(self, plain: Loss, engine: Engine, fill: Callable[..., Array], last: Activation) -> None:
+        self.plain, self.engine, self.fill, self.last = plain, engine, fill, last
         self.labels, self.link, self.check_targets = plain.labels, plain.link, plain.check_targets
 
     def __call__(self, backend: Backend, z: Array, y: Array, weight: Array | None) -> Array:
-        """Return Σ s L; z becomes δ."""
-        if not self.engine.handles(z):
-            return self.plain(backend, z, y, weight)
-        values = backend.empty(z.shape[:1] if self.per_row else z.shape)
-        self.fill(z, y, weight, values)
-        return backend.xp.sum(values)
+        """Return Σ s L; z becomes δ times 1 / Σ s."""
+        biases = self.last.taken() if isinstance(self.last, BiasesForLoss) else None
+        if self.engine.handles(z):
+            return self.fill(z, biases, y, weight)
+        if biases is not None:
+            z += biases
+        value = self.plain(backend, z, y, weight)
+        z *= self.engine.inverse
+        return value
 
 
 class FusedPenalty:
@@ -108,19 +152,34 @@ class FusedPenalty:
 
 
 class FusedDropout:
-    """Dropout's masks by one kernel, which reads the step's number from device memory."""
+    """Dropout by one kernel each way, which reads the step's number from device memory.
 
-    def __init__(self, plain: Dropout, engine: Engine) -> None:
-        self.plain, self.engine, self.rates = plain, engine, plain.rates
+    Parameters
+    ----------
+    plain : Dropout
+    engine : Engine
+    activations : sequence of Activation
+        Of all layers: fused ones see to the way back.
+    """
 
-    def mask(self, backend: Backend, shape: tuple[int, int], step: int, layer: int, first_row: int) -> Array:
-        """The plain masks."""
-        mask = backend.empty(shape)
-        if step != self.engine.number or not self.engine.handles(mask):
-            return self.plain.mask(backend, shape, step, layer, first_row)
-        threshold, factor = self.plain.threshold(layer)
-        self.engine.dropout_mask(mask, self.plain.seed, layer, first_row, threshold, factor)
-        return mask
+    def __init__(self, plain: Dropout, engine: Engine, activations: Sequence[Activation]) -> None:
+        self.plain, self.engine, self.activations, self.rates = plain, engine, activations, plain.rates
+
+    def drop(
+        self, backend: Backend, a: Array, step: int, layer: int, first_row: int
+    ) -> tuple[Array, Array | None]:
+        """As the plain one."""
+        drops, activation = (
+            Drops(self.plain.seed, layer, *self.plain.threshold(layer)),
+            self.activations[layer],
+        )
+        dropped = backend.empty(a.shape)
+        if isinstance(activation, FusedActivation):
+            activation.drops = drops
+            self.engine.drop(a, dropped, drops)
+            return dropped, None
+        self.engine.drop(backend.ones(a.shape), dropped, drops)
+        return a * dropped, dropped
 
 
 class CudaStep(Step):
@@ -151,14 +210,14 @@ class CudaStep(Step):
         super().__init__(objective, optimizer, clip_norm)
         backend = objective.network.backend
         self.engine = engine_of(backend.runtime, backend.dtype) if engine is None else engine
-        self.captures = captures
+        self.captures = captures and not schedules_more
         is_whole_rule = optimizer.groups is None and not schedules_more
         self.program = self._program_of_rule() if is_whole_rule else None
         objective.compute_with(*self._equivalents())
         self._buffers: tuple[Any, ...] | None = None
-        self._graph: Captured | None = None
-        self._of_graph: object = None
-        self._repeated = (0, 0)
+        self._graphs: dict[Hashable, Captured] = {}
+        self._of_graphs: list[object] = []
+        self._n_eager: collections.Counter[Hashable] = collections.Counter()
 
     def _equivalents(self) -> tuple[Network, Any, Any, Any]:
         """Network, loss, penalty and dropout that compute with the engine where it has something."""
@@ -166,44 +225,51 @@ class CudaStep(Step):
         network = copy.copy(own)
         for name in ("layers", "output_is_linear"):
             vars(network).pop(name, None)
-        network.backend = dataclasses.replace(own.backend, write=engine.writer(own.backend))
-        no_biases = own.backend.zeros((1,))
-        network.activations = [self._fused_activation(f, no_biases) for f in map(plain_of, own.activations)]
+        plain, biases = own.backend, objective.gradient.biases or [None] * own.n_layers
         loss, penalty = plain_of(objective.loss), plain_of(objective.regularizer)
+        network.activations = [
+            self._fused_activation(plain_of(f), plain.zeros((1,)), sums)
+            for f, sums in zip(own.activations, biases, strict=True)
+        ]
+        fill = self._loss_kernel(loss)
+        if fill is not None and type(network.activations[-1]) is Identity:
+            network.activations[-1] = BiasesForLoss()
+        is_fused = [isinstance(f, FusedActivation) for f in network.activations[:-1]]
+        network.backend = dataclasses.replace(
+            plain,
+            write=engine.writer(plain, all_fused=all(is_fused) and own.parameters.input_scale is None),
+            write_gradient=engine.write_gradient,
+        )
         dropout = plain_of(objective.dropout)
         return (
             network,
-            self._fused_loss(loss),
+            loss if fill is None else FusedLoss(loss, engine, fill, network.activations[-1]),
             FusedPenalty(penalty, engine) if self._is_norms(penalty) else penalty,
-            FusedDropout(dropout, engine) if type(dropout) is Dropout else dropout,
+            FusedDropout(dropout, engine, network.activations) if type(dropout) is Dropout else dropout,
         )
 
-    def _fused_activation(self, f: Activation, no_biases: Array) -> Activation:
+    def _fused_activation(self, f: Activation, no_biases: Array, sums: Array) -> Activation:
         both = programs.of_activation(f, self.objective.network.backend.dtype_name)
         if both is None or both.forward.changes_nothing:
             return f
-        return FusedActivation(f, both, self.engine, no_biases)
+        return FusedActivation(f, both, self.engine, no_biases, sums)
 
-    def _fused_loss(self, loss: Loss) -> Any:
-        """The loss by a kernel, where it has one; others are captured as they are."""
-        engine, backend = self.engine, self.objective.network.backend
+    def _loss_kernel(self, loss: Loss) -> Callable[..., Array] | None:
+        """What computes a loss of z, biases, y and weight; None for one that is captured as it is."""
+        engine, network = self.engine, self.objective.network
         if type(loss) is Pinball:
-            quantiles = backend.asarray(loss.quantiles)
-            return FusedLoss(loss, engine, lambda z, y, s, values: engine.pinball(z, y, s, quantiles, values))
+            return functools.partial(engine.pinball, network.backend.asarray(loss.quantiles))
         if type(loss) is SoftmaxCrossEntropy or type(loss) is GroupedCrossEntropy:
-            groups, numbers = getattr(loss, "groups", None), (loss.label_smoothing, loss.eps)
-
-            def fill(z: Array, y: Array, weight: Array, values: Array) -> None:
-                engine.cross_entropy(z, y, weight, groups or z.shape[1:], *numbers, values)
-
-            return FusedLoss(loss, engine, fill, per_row=True)
-        program = programs.of_loss(loss, backend.dtype_name)
-        return FusedLoss(loss, engine, functools.partial(engine.differentiate, program)) if program else loss
+            groups = getattr(loss, "groups", network.layer_sizes[-1:])
+            ends = network.backend.asarray(np.cumsum(groups), "int32")
+            return functools.partial(engine.cross_entropy, ends, loss.label_smoothing, loss.eps)
+        program = programs.of_loss(loss, network.backend.dtype_name)
+        return functools.partial(engine.differentiate, program) if program else None
 
     def _program_of_rule(self) -> Program | None:
         rule = self.optimizer.rule
         program = programs.of_rule(rule)
-        fits = program and len(programs.numbers_of_step(rule, program, 1, 1.0)) <= INVERSE
+        fits = program and len(programs.numbers_of_step(rule, program, 1, 1.0)) <= self.engine.INVERSE
         return program if fits else None
 
     def _is_norms(self, penalty: object) -> bool:
@@ -211,41 +277,115 @@ class CudaStep(Step):
 
     def __call__(self, batch: Batch, number: int, rate: float) -> None:
         """Make one."""
-        chunk = batch.only_chunk
-        if chunk is None or self.objective.ranks is not None or not batch.divisor or self.program is None:
-            super().__call__(batch, number, rate)
+        chunk, divisor = batch.only_chunk, batch.divisor
+        if chunk is not None and divisor and self.objective.ranks is None and self.program is not None:
+            self._make(self.program, chunk, batch.n_rows, [rate], [divisor], number)
             return
-        objective, optimizer, engine = self.objective, self.optimizer, self.engine
-        room = objective.losses.room()
-        if objective.losses.broken:
-            return
-        rows = self._rows_of(chunk)
-        inverse = 1.0 if objective.reduction == "sum" else 1.0 / batch.divisor
-        numbers = programs.numbers_of_step(optimizer.rule, self.program, optimizer.t + 1, rate)
-        engine.begin(tuple(chunk), rows, numbers, inverse, number, room.start)
-        run = functools.partial(self._compute, self.program, rows, number, room.waiting)
-        if not self._launch(batch.n_rows, rows, run):
-            run()
-        optimizer.t += 1
-        objective.losses.filled(batch.divisor)
+        self.objective.differentiate(batch, number, self._add_chunk)
+        if not self.objective.losses.broken and batch.divisor:
+            self.apply(rate)
 
-    def _rows_of(self, chunk: Chunk) -> tuple[Any, ...]:
-        """Where the rows of a chunk go: the first rows of arrays whose addresses stay."""
-        n_rows = chunk.x.shape[0]
+    def at_once(self, block: Block, first: int, most: int, rates: Rates) -> int:
+        """Make the updates of some of a block's batches, handed over together; return how many."""
+        if block.rows is None or self.program is None:
+            return 0
+        size = block.batch_size
+        most = min(most, self.engine.AT_ONCE, block.rows.x.shape[0] // size - first)
+        divisors = list(itertools.takewhile(bool, block.divisors(first, most)))
+        if not divisors:
+            return 0
+        rows = Chunk(*(None if part is None else part[first * size :, ...] for part in block.rows))
+        number = rates.history.step
+        return self._make(self.program, rows, size, rates.ahead(len(divisors)), divisors, number)
+
+    def _make(
+        self,
+        program: Program,
+        rows: Chunk,
+        n_rows: int,
+        rates: Sequence[float],
+        divisors: Sequence[float],
+        number: int,
+    ) -> int:
+        """Make steps of `n_rows` rows each; return how many."""
+        objective, optimizer, engine = self.objective, self.optimizer, self.engine
+        room, n_made = objective.losses.room(len(divisors)), 0
+        if objective.losses.broken:
+            return 0
+        divisors = divisors[: room.n // (1 if objective.regularizer is None else 2)]
+        targets = self._rows_of(rows, n_rows)
+        numbers = self._numbers(program, rates[: len(divisors)])
+        numbers[:, engine.INVERSE] = 1.0 if objective.reduction == "sum" else 1.0 / np.array(divisors)
+        engine.begin(tuple(rows), numbers, number, room.start, 0)
+        run = functools.partial(self._compute, program, targets, room.waiting)
+        try:
+            for _ in divisors:
+                self._launch(("step", n_rows), targets, run)
+                n_made += 1
+        except MemoryError:
+            if not n_made:  # else what comes next says so again
+                raise
+        optimizer.t += n_made
+        objective.losses.filled(*divisors[:n_made])
+        return n_made
+
+    def _numbers(self, program: Program | None, rates: Sequence[float]) -> np.ndarray:
+        """What changes from step to step, a row for each of the coming ones, but for 1 / Σ s_i."""
+        rule, t = self.optimizer.rule, self.optimizer.t + 1
+        numbers = np.zeros(
+            (len(rates), self.engine.N_SCALARS), dtype=self.objective.network.backend.dtype_name
+        )
+        for row, rate in enumerate(rates):
+            if program is not None:
+                own = programs.numbers_of_step(rule, program, t + row, rate)
+                numbers[row, : len(own)] = own
+        return numbers
+
+    def _rows_of(self, chunk: Chunk, n_rows: int) -> tuple[Any, ...]:
+        """Where the rows of a step are read: the first rows of arrays whose addresses stay."""
         if self._buffers is None or self._buffers[0].shape[0] < n_rows:
-            self._graph, self._buffers = None, None
+            self._forget_graphs()
             xp = self.objective.network.backend.xp
-            self._buffers = tuple(None if each is None else xp.empty_like(each) for each in chunk)
+            self._buffers = tuple(
+                None if each is None else xp.empty_like(each[:n_rows, ...]) for each in chunk
+            )
         return tuple(None if each is None else each[:n_rows, ...] for each in self._buffers)
 
-    def _compute(self, program: Program, rows: tuple[Any, ...], number: int, waiting: Array) -> None:
+    def _compute(self, program: Program, rows: tuple[Any, ...], waiting: Array) -> None:
         """One step on rows at a fixed address, its numbers in device memory; its values go to `waiting`."""
         objective, engine = self.objective, self.engine
-        x, y, weight = rows
-        value = objective.add_chunk(x, y, weight, engine.inverse, number, 0, add=False)
-        penalty = objective.add_penalty(engine.inverse)
-        engine.record(self._as_recorded(value), self._as_recorded(penalty), waiting)
+        value = self._differentiate(rows, 0, 0, add=False)
+        if objective.regularizer is None:
+            engine.end_step(value, None, waiting)  # beside the derivatives of the first layer
+            engine.join()
+        else:
+            engine.join()
+            engine.end_step(value, self._as_recorded(objective.add_penalty(engine.inverse)), waiting)
         self._update(program)
+
+    def _add_chunk(
+        self, x: Array, y: Array, weight: Array, factor: Any, number: int, first_row: int, *, add: bool
+    ) -> Array:
+        """As the objective's, captured; a factor is a number here."""
+        chunk, n_rows = Chunk(x, y, weight), x.shape[0]
+        rows, numbers = self._rows_of(chunk, n_rows), self._numbers(None, [0.0])
+        numbers[:, self.engine.INVERSE] = 1.0 if factor is None else factor
+        self.engine.begin(chunk, numbers, number, 0, first_row)
+
+        def run() -> Array:
+            value = self._differentiate(rows, number, first_row, add=add)
+            self.engine.join()
+            return value
+
+        return self._launch(("chunk", n_rows, add), rows, run)
+
+    def _differentiate(self, rows: tuple[Any, ...], number: int, first_row: int, *, add: bool) -> Array:
+        """Forward and backward of the rows whose turn it is; Σ s L. The gradient is complete after `join`."""
+        objective, engine, (x, y, weight) = self.objective, self.engine, rows
+        engine.take((x, y, weight))
+        engine.adds = add
+        factor = None if isinstance(objective.loss, FusedLoss) else engine.inverse
+        return self._as_recorded(objective.add_chunk(x, y, weight, factor, number, first_row, add=add))
 
     def _as_recorded(self, value: Any) -> Array:
         """A value as the kernel reads it: a user's loss or penalty may return a number, or another dtype."""
@@ -260,43 +400,55 @@ class CudaStep(Step):
         vectors = (g, optimizer.parameters.n_weights, optimizer.parameters.flat, *optimizer.state.values())
         self.engine.update(program, bool(optimizer.rule.weight_decay), *vectors)
 
-    def _launch(self, n_rows: int, rows: tuple[Any, ...], run: Callable[[], None]) -> bool:
-        """Launch the graph, captured first where it is time to; False where there is none for this step."""
-        if not self.captures or self._buffers is None or not self.engine.is_current():
-            return False
-        if self._graph is None and n_rows == self._buffers[0].shape[0]:
-            size, times = self._repeated
-            self._repeated = (n_rows, times + 1 if size == n_rows else 1)
-            if self._repeated[1] > EAGER_STEPS:
-                self._capture(rows, run)
-        if self._graph is None or n_rows != self._repeated[0]:
-            return False
-        self._graph.launch()
-        return True
+    def _launch(self, which: Hashable, rows: tuple[Any, ...] | None, run: Callable[[], Any]) -> Any:
+        """Launch the graph of what `run` does, captured first where it is time to, or run; what it gives."""
+        graph = self._graphs.get(which)
+        if graph is None and self._is_to_be_captured(which, rows):
+            graph = self._capture(which, rows, run)
+        return run() if graph is None else graph.launch()
 
-    def _capture(self, rows: tuple[Any, ...], run: Callable[[], None]) -> None:
-        memo = self.objective.memo.of(rows[0].shape[0])
+    def _is_to_be_captured(self, which: Hashable, rows: tuple[Any, ...] | None) -> bool:
+        """Whether there were steps enough of as many rows as there are at most."""
+        is_ragged = rows is not None and self._buffers is not None and len(rows[0]) < len(self._buffers[0])
+        if is_ragged or not self.captures or not self.engine.is_current():
+            return False
+        self._n_eager[which] += 1
+        return self._n_eager[which] > EAGER_STEPS
+
+    def _capture(
+        self, which: Hashable, rows: tuple[Any, ...] | None, run: Callable[[], Any]
+    ) -> Captured | None:
+        # What it reads and writes must live as long: also where the memo makes larger arrays later.
+        self._of_graphs += [copy.copy(self.objective.memo), rows]
         try:
-            self._graph = self.engine.capture(run)
+            self._graphs[which] = self.engine.capture(run)
         except self.engine.NotCapturedError as error:
             self.captures = False
             log.warning("steps are launched kernel by kernel, since this one cannot be captured: %s", error)
-        else:
-            self._of_graph = (memo, rows)  # what it reads and writes must live as long
+        return self._graphs.get(which)
 
     def apply(self, rate: float) -> None:
-        """Move the weights along the gradient of a batch of several chunks."""
-        if self.program is None:
+        """Move the weights along the gradient of a batch of several chunks or ranks."""
+        program = self.program
+        if program is None:
             super().apply(rate)
             return
-        optimizer = self.optimizer
-        numbers = programs.numbers_of_step(optimizer.rule, self.program, optimizer.t + 1, rate)
-        self.engine.begin((None,) * 3, (None,) * 3, numbers, 1.0, -1, 0)
-        optimizer.t += 1
-        self._update(self.program)
+        self.engine.begin((None,) * 3, self._numbers(program, [rate]), -1, 0, 0)
+        self.optimizer.t += 1
+
+        def run() -> None:
+            self.engine.take((None,) * 3)
+            self._update(program)
+
+        self._launch("update", None, run)
+
+    def _forget_graphs(self) -> None:
+        self._buffers = None
+        self._graphs.clear()
+        self._of_graphs.clear()
+        self._n_eager.clear()
 
     def forget_buffers(self) -> None:
         """Let go of all memory that depends on the number of rows."""
-        self._graph = self._buffers = self._of_graph = None
-        self._repeated = (0, 0)
+        self._forget_graphs()
         super().forget_buffers()

@@ -56,6 +56,8 @@ class Backend:
         How host and device work together.
     write : callable (out, f, *args) -> array, optional
         What `into` is, where the library's ``out=`` is not the best there is.
+    write_gradient : callable (out, left, right, add), optional
+        What writes a product to a gradient, or adds it, where nobody reads it before the step's end.
     """
 
     xp: Namespace
@@ -65,6 +67,7 @@ class Backend:
     block: int = 2**62
     runtime: Runtime = IN_STEP
     write: Callable[..., Array] | None = None
+    write_gradient: Callable[[Array, Array, Array, bool], None] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """What has a name is found by it again; another library's namespace cannot be copied."""

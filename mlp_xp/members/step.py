@@ -6,7 +6,7 @@ import numpy as np
 
 from mlp_xp.machine.array_api import Array
 from mlp_xp.members.losses import MemberLosses
-from mlp_xp.objective import Objective
+from mlp_xp.objective import AddChunk, Objective
 from mlp_xp.optimizers import Optimizer, RateFactors, Rule, clip_by_global_norm
 from mlp_xp.parameters import Parameters
 from mlp_xp.rows.batch import Batch
@@ -30,10 +30,10 @@ class MemberObjective(Objective):
         self.n = self.network.members or 1
         return MemberLosses(self.network.backend, self.n, **terms)
 
-    def differentiate(self, batch: Batch, number: int = 0) -> None:
+    def differentiate(self, batch: Batch, number: int = 0, add_chunk: AddChunk | None = None) -> None:
         """Fill `gradient` with ∂J/∂w over a batch's chunks; J's terms wait on the device."""
         known = batch.divisor if self.reduction == "mean" else None
-        self.add_chunks(batch, number, None if known is None else self._inverse(known, 2))
+        self.add_chunks(batch, number, None if known is None else self._inverse(known, 2), add_chunk)
         divisor = 0.0 if batch.divisor is None else batch.divisor
         self.has_rows = np.broadcast_to(divisor, self.n) > 0
         scale = 1.0 if self.reduction == "sum" else self._inverse(divisor, 1)

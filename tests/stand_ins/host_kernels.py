@@ -43,6 +43,12 @@ static std::vector<double> slots;
 static std::function<void()> body;
 static void wait() { unsigned me = threadIdx.x; swapcontext(&contexts[me], &scheduler); threadIdx.x = me; }
 static void __syncthreads() { wait(); }
+static void __threadfence() {}
+static unsigned atomicInc(unsigned *at, unsigned most) {
+    unsigned was = *at;
+    *at = was >= most ? 0 : was + 1;
+    return was;
+}
 template<typename T> static T __shfl_xor_sync(unsigned, T value, int step) {
     std::memcpy(&slots[threadIdx.x], &value, sizeof(T));
     wait();
@@ -61,8 +67,9 @@ static bool __any_sync(unsigned, bool value) {
 }
 static void one_thread() { body(); alive[threadIdx.x] = 0; }
 static void run(unsigned grid, unsigned block) {
-    const size_t stack = 1 << 16;
-    std::vector<char> stacks(stack * block);
+    const size_t stack = 1 << 14;
+    static std::vector<char> stacks;
+    if (stacks.size() < stack * block) stacks.resize(stack * block);
     gridDim.x = grid; blockDim.x = block;
     for (blockIdx.x = 0; blockIdx.x < grid; blockIdx.x++) {
         contexts.assign(block, ucontext_t()); alive.assign(block, 1); slots.assign(block, 0.0);
@@ -104,7 +111,7 @@ class Shop:
     """
 
     def __init__(self, folder):
-        self.folder = folder
+        self.folder, self.on_launch = folder, lambda: None
         self.sources = {}
         self.library = None
 
@@ -132,6 +139,7 @@ class Shop:
             zeros=np.zeros,
             float64=np.float64,
             int64=np.int64,
+            uint32=np.uint32,
         )
 
 
@@ -168,6 +176,7 @@ class Elementwise:
         )
 
     def __call__(self, *arguments):
+        self.shop.on_launch()
         params = [*self.inputs, *self.outputs]
         assert len(arguments) == len(params), self.name
         output = arguments[-1]
@@ -199,6 +208,15 @@ NUMBERS = {
 ELEMENTS = {"int": 4, "unsigned int": 4, "long long": 8, "float": 4, "double": 8}
 
 
+def _by_value(given):
+    """A structure that is one array, as CuPy passes it: an array of one element."""
+    ((name, (dtype, _)),) = given.dtype.fields.items()
+    assert given.size == 1
+    real, (n,) = {4: ctypes.c_float, 8: ctypes.c_double}[dtype.base.itemsize], dtype.shape
+    kind = type("Structure", (ctypes.Structure,), {"_fields_": [(name, real * n)]})
+    return kind.from_buffer_copy(given.tobytes())
+
+
 class Raw:
     """As cupy.RawKernel; a call checks the type of every argument against the kernel's own list."""
 
@@ -213,7 +231,8 @@ class Raw:
         ]
         count = len(self.params)
         declared = ", ".join(
-            f"{kind} {'*' if star else ''}a{i}" for i, (kind, star) in enumerate(self.params)
+            f"{kind if kind in NUMBERS else f'{self.name}_::{kind}'} {'*' if star else ''}a{i}"
+            for i, (kind, star) in enumerate(self.params)
         )
         passed = ", ".join(f"a{i}" for i in range(count))
         own = code.replace('extern "C" ', "")
@@ -225,6 +244,7 @@ class Raw:
         )
 
     def __call__(self, grid, block, arguments):
+        self.shop.on_launch()
         assert len(arguments) == len(self.params), self.name
         passed = []
         for (kind, is_pointer), given in zip(self.params, arguments, strict=True):
@@ -234,8 +254,10 @@ class Raw:
                 assert given.itemsize == ELEMENTS[kind] or kind == "unsigned int", self.name
                 assert given.flags.c_contiguous, self.name
                 passed.append(ctypes.c_void_p(given.ctypes.data))
-            else:
+            elif kind in NUMBERS:
                 dtype, c_type = NUMBERS[kind]
                 assert type(given) is dtype, (self.name, kind, type(given))
                 passed.append(c_type(given.item()))
+            else:
+                passed.append(_by_value(given))
         self.shop.get(self.name)(ctypes.c_uint(grid[0]), ctypes.c_uint(block[0]), *passed)

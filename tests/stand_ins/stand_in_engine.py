@@ -8,7 +8,8 @@ import math
 
 import numpy as np
 
-from mlp_xp.losses import GroupedCrossEntropy
+from mlp_xp.dropout import Dropout
+from mlp_xp.losses import GroupedCrossEntropy, Pinball
 from mlp_xp.machine.array_api import backend as find_backend
 from mlp_xp.regularizers import ElasticNet
 
@@ -28,18 +29,21 @@ def computed(program, inputs, changing=()):
 class StandInEngine:
     """Counts what it is asked for in `calls`."""
 
+    AT_ONCE, N_SCALARS, INVERSE = 3, 16, 15
+
     class NotCapturedError(RuntimeError):
         pass
 
     def __init__(self, dtype="float64", *, captures=True):
         self.backend = find_backend("cpu", dtype)
         self.scalars = np.zeros(16, dtype)
-        self.inverse = self.scalars[14:15]
-        self.counters = np.zeros(2, np.int64)
-        self.number = -1
+        self.inverse = self.scalars[15:]
+        self.counters = np.zeros(4, np.int64)
         self.captures = captures
         self.calls = []
         self.graphs = 0
+        self.begun = (None, None)
+        self.adds, self.late = False, []
 
     def is_current(self):
         return True
@@ -47,7 +51,7 @@ class StandInEngine:
     def handles(self, array):
         return array.flags.c_contiguous
 
-    def writer(self, backend):
+    def writer(self, backend, *, all_fused):
         plain = backend.into
 
         def write(out, f, *args):
@@ -57,6 +61,17 @@ class StandInEngine:
 
         return write
 
+    def write_gradient(self, out, left, right, add):
+        """What reads it before `join` reads nonsense."""
+        self.late.append((out, left @ right + (out if add else 0)))
+        out[...] = math.nan
+
+    def join(self):
+        self.calls.append("join")
+        for out, product in self.late:
+            out[...] = product
+        self.late.clear()
+
     def activate(self, program, z, biases, kept):
         self.calls.append("activate")
         found = computed(program, [z + biases])
@@ -64,32 +79,41 @@ class StandInEngine:
         if kept is not None:
             kept[...] = found[1]
 
-    def chain(self, program, delta, kept):
+    def chain(self, program, delta, kept, sums, drops):
         self.calls.append("chain")
         (delta[...],) = computed(program, [delta.copy(), kept])
+        if drops is not None:
+            delta *= self._mask(delta.shape, drops)
 
-    def differentiate(self, program, z, y, weight, per_output):
+    def drop(self, a, dropped, drops):
+        self.calls.append("drop")
+        dropped[...] = a * self._mask(a.shape, drops)
+
+    def _mask(self, shape, drops):
+        dropout = Dropout((0.0,) * drops.layer + (1.0 - 1.0 / drops.factor,), drops.seed)
+        return dropout.mask(self.backend, shape, int(self.counters[0]), drops.layer, int(self.counters[3]))
+
+    def differentiate(self, program, z, biases, y, weight):
         self.calls.append("differentiate")
         s = 1.0 if weight is None else weight
-        delta, value = computed(program, [z.copy(), y])
-        z[...], per_output[...] = s * delta, s * value
+        delta, value = computed(program, [z + (0.0 if biases is None else biases), y])
+        z[...] = s * delta * self.inverse
+        return np.asarray((s * value).sum(dtype=z.dtype))
 
-    def cross_entropy(self, z, y, weight, groups, smoothing, eps, per_row):
+    def cross_entropy(self, ends, smoothing, eps, z, biases, y, weight):
         self.calls.append("cross_entropy")
-        loss = GroupedCrossEntropy(groups, smoothing, eps)
-        for row in range(len(z)):
-            part = slice(row, row + 1)
-            s = None if weight is None else weight[part]
-            per_row[row] = loss(self.backend, z[part], y[part], s)
+        groups = np.diff(ends, prepend=0)
+        return self._by(GroupedCrossEntropy(tuple(map(int, groups)), smoothing, eps), z, biases, y, weight)
 
-    def pinball(self, z, y, weight, quantiles, per_output):
+    def pinball(self, quantiles, z, biases, y, weight):
         self.calls.append("pinball")
-        s = 1.0 if weight is None else weight
-        for column in range(z.shape[1]):
-            q = quantiles[column % len(quantiles)]
-            r = y[:, column // len(quantiles), None] - z[:, column, None]
-            per_output[:, column, None] = s * np.maximum(q * r, (q - 1) * r)
-            z[:, column, None] = s * np.where(r > 0, -q, np.where(r < 0, 1 - q, 0))
+        return self._by(Pinball(tuple(map(float, quantiles))), z, biases, y, weight)
+
+    def _by(self, loss, z, biases, y, weight):
+        z += 0.0 if biases is None else biases
+        value = loss(self.backend, z, y, weight)
+        z *= self.inverse
+        return np.asarray(value, z.dtype)
 
     def penalty(self, w, l1, l2):
         self.calls.append("penalty")
@@ -102,34 +126,27 @@ class StandInEngine:
         self.calls.append("clip")
         g *= min(1.0, limit / max(float(np.linalg.norm(g)), 1e-300))
 
-    def dropout_mask(self, mask, seed, layer, first_row, threshold, factor):
-        from mlp_xp.dropout import Dropout
-
-        self.calls.append("mask")
-        rate = 1.0 - 1.0 / factor
-        rates = (0.0,) * layer + (rate,)
-        mask[...] = Dropout(rates, seed).mask(
-            self.backend, mask.shape, int(self.counters[0]), layer, first_row
-        )
-
-    def begin(self, sources, targets, numbers, inverse, number, place):
+    def begin(self, sources, numbers, number, place, first_row):
+        assert 1 <= len(numbers) <= self.AT_ONCE
         self.calls.append("begin")
+        self.begun = sources, numbers.astype(self.scalars.dtype)
+        self.counters[:] = number, place, 0, first_row
+
+    def take(self, targets):
+        (sources, numbers), step = self.begun, int(self.counters[2])
         for source, target in zip(sources, targets, strict=True):
             if source is not None:
-                target[...] = source
-        self.scalars[:] = math.nan
-        self.scalars[: len(numbers)] = numbers
-        self.scalars[14] = inverse
-        self.counters[:] = number, place
-        self.number = number
+                target[...] = source[step * len(target) :][: len(target)]
+        self.scalars[:] = numbers[step]
 
-    def record(self, value, penalty, waiting):
+    def end_step(self, value, penalty, waiting):
         """The kernel reads memory as numbers of its own dtype."""
         assert {each.dtype for each in (value, penalty) if each is not None} == {waiting.dtype}
         place = int(self.counters[1])
         waiting[place] = value
         if penalty is not None:
             waiting[place + 1] = penalty
+        self.counters[:3] += 1, 1 if penalty is None else 2, 1
 
     def update(self, program, shrinks, g, n_weights, p, *state):
         self.calls.append("update")
@@ -144,18 +161,17 @@ class StandInEngine:
         if not self.captures:
             raise self.NotCapturedError("a reason")
         self.graphs += 1
-        return StandInGraph(self, run, self.number)
+        return StandInGraph(self, run)
 
 
 class StandInGraph:
-    def __init__(self, engine, run, number):
-        self.engine, self.run, self.number = engine, run, number
-        self.launches = 0
+    def __init__(self, engine, run):
+        self.engine, self.run = engine, run
 
     def launch(self):
-        """The host's number of the step is the one at the capture: what counts lies in the arrays."""
-        self.launches += 1
-        now, self.engine.number = self.engine.number, self.number
-        self.run()
-        self.engine.number = now
+        """The host's variables are those of the capture: what counts lies in the arrays."""
+        adds = self.engine.adds
+        value = self.run()
+        self.engine.adds = adds
         self.engine.calls.append("launch")
+        return value

@@ -90,19 +90,19 @@ class Gemm:
         mode = _TF32 if tf32_is_allowed() else _FP32
         self._check(self._library.cublasSetMathMode(self._handle, mode), "cublasSetMathMode")
         self._calls = {
-            "float32": (self._library.cublasSgemm_v2, ctypes.c_float(1.0), ctypes.c_float(0.0)),
-            "float64": (self._library.cublasDgemm_v2, ctypes.c_double(1.0), ctypes.c_double(0.0)),
+            "f": (self._library.cublasSgemm_v2, ctypes.c_float(1.0), ctypes.c_float(0.0)),
+            "d": (self._library.cublasDgemm_v2, ctypes.c_double(1.0), ctypes.c_double(0.0)),
         }
 
-    def __call__(self, out: Array, a: Array, b: Array) -> None:
-        """out ← a b; a may be a vector (k,), then out is one (m,)."""
+    def __call__(self, out: Array, a: Array, b: Array, *, add: bool = False) -> None:
+        """out ← a b, or out ← out + a b; a may be a vector (k,), then out is one (m,)."""
         if a.ndim == 1:
             a, out = a[None, :], out[None, :]
         of_b, of_a, m, n, k, stride_b, stride_a, stride_out = arguments(out, a, b)
-        call, one, zero = self._calls[out.dtype.name]
+        call, one, zero = self._calls[out.dtype.char]
         status = call(
             self._handle, of_b, of_a, m, n, k, ctypes.byref(one), b.data.ptr, stride_b,
-            a.data.ptr, stride_a, ctypes.byref(zero), out.data.ptr, stride_out,
+            a.data.ptr, stride_a, ctypes.byref(one if add else zero), out.data.ptr, stride_out,
         )  # fmt: skip
         self._check(status, "a matrix product")
 

@@ -78,9 +78,10 @@ class Captured:
             except cupy.cuda.runtime.CUDARuntimeError as error:
                 raise NotCapturedError(str(error)) from error
 
-    def launch(self) -> None:
-        """Run all of it on the stream, after what the stream was given before."""
+    def launch(self) -> Any:
+        """Run all of it on the stream, after what the stream was given before; what `run` returned."""
         self._graph.launch(self._stream)
+        return self._kept
 
     def __del__(self) -> None:
         """Give the memory back: a pool that is dropped with free blocks keeps them for ever (CuPy 14)."""
