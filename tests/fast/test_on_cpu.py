@@ -451,6 +451,9 @@ def test_a_run_turns_at_a_step_and_not_before(from_step_7, calls):
 
 def test_what_is_compiled_is_loaded_beside_the_steps_before(from_step_7, monkeypatch):
     """A thread begins after half of them; steps go on without it, and the first compiled one waits for it."""
+    for thread in threading.enumerate():  # of a run that ended before it turned
+        if thread.name.startswith("mlp_xp loads"):
+            thread.join()
     began, may_end, load = [], threading.Event(), CpuStep._load
 
     def slow(self, program):
