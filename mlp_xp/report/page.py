@@ -228,9 +228,7 @@ def _tiles(run: RunReport) -> str:
     best = result["best_epoch"]
     tiles.append(("epochs", f"{result['epochs']:,}", f"best: {best:,}" if best else ""))
     tiles.append(("time", f"{result['seconds']:,.1f} s", f"on {result['device']}"))
-    of_each = [(name, number(value)) for name, value in result["metrics"].items() if name not in METRICS]
-    more = _table(of_each[: 3 * MOST_TARGETS]) if of_each else ""  # of several targets
-    return f'<div class="tiles">{"".join(_tile(*tile) for tile in tiles)}</div>{more}'
+    return f'<div class="tiles">{"".join(_tile(*tile) for tile in tiles)}</div>'
 
 
 def _tile(name: str, value: str, note: str) -> str:

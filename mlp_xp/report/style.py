@@ -75,7 +75,7 @@ figure.whole { grid-column: 1 / -1; max-width: none; }
 .confusions td.wrong { background: color-mix(in srgb, var(--second) calc(var(--share) * 70%), transparent); }
 .confusions td.right { background: color-mix(in srgb, var(--first) calc(var(--share) * 55%), transparent); }
 .bars th { width: 32%; font-weight: normal; }
-.bars td:last-child { width: 9rem; text-align: right; white-space: nowrap; padding-right: 0; }
+.bars td:last-child { width: 11rem; text-align: right; white-space: nowrap; padding-right: 0; }
 .bars i { display: block; height: 0.8rem; margin-top: 0.35rem; border-radius: 0.2rem;
   background: var(--first); width: max(1px, calc(var(--share) * 100%)); }
 .columns th { width: 30%; }
@@ -84,9 +84,13 @@ figure.whole { grid-column: 1 / -1; max-width: none; }
 .spark rect { fill: var(--first); }
 pre { background: var(--card); border-radius: 0.6rem; padding: 0.8rem; white-space: pre-wrap; margin: 0; }
 @media (max-width: 44rem) { .broad { display: none; } .small { display: block; } }
-@media (max-width: 34rem) { .bars th { width: 46%; } .columns th { width: 42%; }
-  .columns td:nth-child(2) { width: 3.6rem; } .spark { width: 3.2rem; }
-  .bars td:last-child { width: 5rem; } .bars td small { display: block; } th, td { padding-right: 0.5rem; } }
+@media (max-width: 34rem) { th, td { padding-right: 0.5rem; } .spark { width: 3.2rem; }
+  .bars tr, .columns tr { display: grid; border-bottom: 1px solid var(--line); }
+  .bars tr { grid-template-columns: minmax(0, 1fr) 9.5rem; }
+  .columns tr { grid-template-columns: 4rem minmax(0, 1fr); }
+  .bars th, .bars td, .columns th, .columns td { border: 0; min-width: 0; }
+  .bars th, .columns th { grid-column: 1 / -1; width: auto; padding-bottom: 0; }
+  .bars td:last-child, .columns td:nth-child(2) { width: auto; } }
 """
     + CHART
 )

@@ -39,7 +39,10 @@ FAR_WORSE = 1.5
 """The loss over that of a constant, from which on it is not the columns' fault."""
 
 RISE = 1.1
-"""Of the held-out loss over its least, from which on a network learned rows by heart."""
+"""Of the held-out loss over its least, from which on the last weights are worse than the best ones."""
+
+BY_HEART = 0.65
+"""Of the error on other rows, below which the one on training rows says that more rows would help."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,8 +164,8 @@ def _no_better_than_a_baseline(run: Run) -> Iterator[str]:
             )
         else:
             yield (
-                f"The model is no better than a linear one of the same features {compared}. More rows or "
-                f"other columns would help; {given('hidden', '32,32')} or {given('dropout', '0.3')} may."
+                f"The model is no better than a linear one of the same features {compared}: "
+                f"{given('hidden', '')} trains one, which is simpler. More rows or other columns would help."
             )
         return
 
@@ -234,13 +237,29 @@ def _decades(run: Run) -> Iterator[str]:
 
 
 def _by_heart(run: Run) -> Iterator[str]:
-    held_out, trained, best = run.history.validation_losses, run.history.train_losses, run.history.best_epoch
-    if not 1 < best < len(held_out) or not held_out[-1] > RISE * run.history.best_loss > 0:
+    yield from _last_weights(run)
+    found = run.found
+    if "training" not in found.others or found.model.n_rows < FEWEST_ROWS:
         return
-    if trained[-1] < trained[best - 1]:
+    metric = deciding(found.model.metrics)
+    own, trained = found.model.metrics[metric], found.others["training"].metrics[metric]
+    if trained < BY_HEART * own:
+        more = f"{given('test', 0.2)} with and without {given('validation', 0.5)} shows how much"
         yield (
-            f"The held-out loss rises after epoch {best} while the training loss falls: the network learns "
-            f"rows by heart. Give more rows, or try {given('hidden', '32,32')} or {given('dropout', '0.3')}."
+            f"The network learns rows by heart ({METRICS[metric].words} {trained:.4g} on training rows, "
+            f"{own:.4g} on {found.on} rows): more rows would help most. {more}."
+        )
+
+
+def _last_weights(run: Run) -> Iterator[str]:
+    """What is said where the last weights are kept, and are not the best ones."""
+    held_out, trained, best = run.history.validation_losses, run.history.train_losses, run.history.best_epoch
+    if run.data.options.keep == "best" or not 1 < best < len(held_out):
+        return
+    if held_out[-1] > RISE * run.history.best_loss > 0 and trained[-1] < trained[best - 1]:
+        yield (
+            f"The held-out loss rises after epoch {best} while the training loss falls: "
+            f"{given('keep', 'best')} keeps the weights of that epoch."
         )
 
 

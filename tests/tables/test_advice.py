@@ -1,6 +1,7 @@
 """What is said to be tried after a training: each sentence where it is due, and nowhere else."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -81,12 +82,15 @@ def test_no_better_than_a_constant(run, table, rng):
     assert any(each.startswith("The model is ") and "than the mean alone" in each for each in said)
 
 
-def test_rows_that_are_learned_by_heart(run, table, rng):
-    table["y"] = table["a"] + 2 * rng.normal(size=400)
-    said = advice(
-        run, table, "--patience", "0", "--hidden", "64,64", "--learning-rate", "0.001", "--epochs", "400"
-    )
-    assert any("the network learns rows by heart" in each for each in said)
+def test_rows_that_are_learned_by_heart(run, rng):
+    x = rng.normal(size=(30, 100)).round(4)
+    table = {f"x{at}": values for at, values in enumerate(x)} | {"y": x[0] + rng.normal(size=100)}
+    half = ("--validation", "0.4", "--patience", "0", "--batch-size", "16")
+    assert not any("rises after" in each for each in advice(run, table, *half))  # the best epoch is kept
+    (*_, rises, by_heart) = advice(run, table, *half, "--keep", "last")
+    assert re.match(r"The held-out loss rises after epoch \d+ while .* --keep best keeps", rises)
+    assert re.match(r"The network learns rows by heart \(RMSE .* on training rows, .* on held-out", by_heart)
+    assert "--test 0.2 with and without --validation 0.5" in by_heart
 
 
 def test_no_better_than_a_line(run, table, rng):
