@@ -53,7 +53,7 @@ class InMemory:
 
     @property
     def prefetch(self) -> str:
-        """Rows in memory are gathered in 2 to 10% of the time: a thread would cost more."""
+        """Whether a thread gathers rows beside a CPU that computes: what is in memory takes no time."""
         return "auto" if scipy.sparse.issparse(self.x) else "never"
 
     def held_out(self, rows: np.ndarray) -> "InMemory":

@@ -3,6 +3,8 @@
 Other libraries' arrays stand for CuPy's on a GPU: the estimators are told that they stay.
 """
 
+import threading
+
 import numpy as np
 import pytest
 from arrays import host
@@ -11,6 +13,8 @@ from sklearn.datasets import make_classification
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.estimators import fitting, perceptron
 from mlp_xp.machine import array_api
+from mlp_xp.machine.staging import Runtime
+from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.device_arrays import ResidentSource
 
 pytestmark = [
@@ -47,6 +51,30 @@ def there(backend, given, monkeypatch):
 
 def same(found, expected, rtol):
     np.testing.assert_allclose(host(found), expected, rtol=rtol, atol=rtol * np.abs(expected).max())
+
+
+def test_what_stands_for_rows_that_stay_takes_no_memory(there, monkeypatch):
+    """A copy would be n_rows × n_features bytes at every fit."""
+    seen, inner = [], fitting.validate_data
+    monkeypatch.setattr(
+        fitting, "validate_data", lambda *given, **named: seen.append(inner(*given, **named)) or seen[-1]
+    )
+    MLPRegressor(hidden_layer_sizes=(3,), max_iter=1).fit(there(x), there(real))
+    assert seen[0][0].strides == (0, 0)
+
+
+@pytest.mark.parametrize("overlaps", [False, True])
+def test_rows_in_memory_are_gathered_ahead_for_a_device_that_works_beside_the_host(overlaps, monkeypatch):
+    threads, rows = set(), ArraySource.rows
+    monkeypatch.setattr(Runtime, "overlaps", overlaps)
+    monkeypatch.setattr(
+        ArraySource, "rows", lambda *given: threads.add(threading.current_thread().name) or rows(*given)
+    )
+    model = MLPRegressor(hidden_layer_sizes=(3,), max_iter=2, batch_size=10, random_state=0).fit(x, real)
+    assert ("mlp_xp prefetch" in threads) == overlaps
+    monkeypatch.undo()
+    again = MLPRegressor(hidden_layer_sizes=(3,), max_iter=2, batch_size=10, random_state=0).fit(x, real)
+    np.testing.assert_array_equal(model.coefs_[0], again.coefs_[0])
 
 
 OPTIONS = [{"early_stopping": True, "validation_fraction": 0.2}, {"solver": "lbfgs"}]
