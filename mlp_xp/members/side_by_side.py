@@ -16,12 +16,12 @@ from mlp_xp.members.step import MemberOptimizer
 from mlp_xp.optimizers import Rule
 from mlp_xp.rows.batch import Chunk
 
-FEWEST = 4
-"""Members that pay: two or three are as fast one by one, on a core each."""
+FEWEST = 6
+"""Members that pay: fewer are as fast one by one, on a core each."""
 
-MOST_WORK = 20_000
-"""Weights × rows of a step, up to which it pays. What larger steps do is mostly products, and those of one
-network are faster by the BLAS."""
+MOST_WORK, WORK_PER_MEMBER = 16_000, 500
+"""Weights × rows of a step, up to which it pays: in all, and for each of a few members, which leave cores
+without any. Larger products are faster one by one, by the BLAS."""
 
 WIDTH = 4096
 """Rows × members that are trained by one call, so that all that they need stays in a core's cache."""
@@ -29,16 +29,19 @@ WIDTH = 4096
 NARROWEST, WIDEST = 32, 256
 """Members that are trained by one call nevertheless, at least and at most."""
 
+CORES = 4
+"""For which there are calls, where there are members enough; also on machines with more or fewer."""
+
 
 def pays(n_weights: int, n_rows: int, members: int) -> bool:
     """Whether members are trained side by side: a function of sizes."""
-    return members >= FEWEST and n_weights * n_rows <= MOST_WORK
+    return members >= FEWEST and n_weights * n_rows <= min(MOST_WORK, WORK_PER_MEMBER * members)
 
 
 def grouped(members: Sequence[int], n_rows: int) -> list[list[int]]:
     """Those that one call trains: the same for any number of threads, and so are the bits."""
     most = min(WIDEST, max(NARROWEST, WIDTH // n_rows))
-    n_groups = -(-len(members) // most)
+    n_groups = max(-(-len(members) // most), min(CORES, len(members) // NARROWEST))
     bounds = [len(members) * n // n_groups for n in range(n_groups + 1)]
     return [list(members[start:stop]) for start, stop in itertools.pairwise(bounds)]
 
@@ -110,26 +113,29 @@ class SideBySide:
         values : array (n_steps, n_values, members of all)
             Filled with those of these members.
         """
+        from mlp_xp.fast.compiled.lanes import LANES
         from mlp_xp.fast.compiled.steps import make_steps, memory_size
         from mlp_xp.fast.compiled.threads import LINE
 
         plan, optimizer, n = self.plan, self.optimizer, len(members)
+        # Lanes that are left over follow the last member.
+        lanes = [*members, *([members[-1]] * (-n % LANES))]
         stored = [optimizer.parameters.flat, *optimizer.state.values()]
-        turned = [np.ascontiguousarray(vector[members].T) for vector in stored]
+        turned = [np.ascontiguousarray(vector[lanes].T) for vector in stored]
         p = turned[0]
         first, second = (*turned[1:], p, p)[: on_cpu.MOST_STATE]
-        rule, numbers = self._rule(members, rates[:, members])
+        rule, numbers = self._rule(lanes, rates[:, lanes])
         x, y, labels, weight = on_cpu.as_read(rows, has_labels=self.has_labels)
         if weight.shape[1] > 1:
-            weight = np.ascontiguousarray(weight[:, members])
-        own = np.empty((len(rates), values.shape[1], n))
+            weight = np.ascontiguousarray(weight[:, lanes])
+        own = np.empty((len(rates), values.shape[1], len(lanes)))
         make_steps(
             0,
             1,
             np.zeros(LINE, dtype=np.int64),
-            np.zeros(n),
-            *plan.of_members(members),
-            self.clip_norms[members],
+            np.zeros(len(lanes)),
+            *plan.of_members(lanes),
+            self.clip_norms[lanes],
             rule,
             numbers,
             p,
@@ -142,13 +148,13 @@ class SideBySide:
             labels,
             weight,
             batch,
-            on_cpu.scales_of(divisors[:, members], self.reduction),
-            np.empty((memory_size(plan.sizes, plan.keeps, min(batch, len(x)), 1), n), dtype=p.dtype),
+            on_cpu.scales_of(divisors[:, lanes], self.reduction),
+            np.empty((memory_size(plan.sizes, plan.keeps, min(batch, len(x)), 1), len(lanes)), dtype=p.dtype),
             own,
         )
         for vector, new in zip(stored, turned, strict=True):
-            vector[members] = new.T
-        values[..., members] = own
+            vector[members] = new.T[:n]
+        values[..., members] = own[..., :n]
 
     def _rule(self, members: Sequence[int], rates: np.ndarray) -> tuple[int, Array]:
         """The address of the rule of some members, and its numbers for each step: all share them, or not."""

@@ -1,5 +1,6 @@
 """Members that are trained together: each to what it would be alone, bit for bit, by the plain way."""
 
+import math
 import tracemalloc
 import warnings
 
@@ -8,6 +9,7 @@ import pytest
 from arrays import host
 
 from mlp_xp.losses import SoftmaxCrossEntropy
+from mlp_xp.members.losses import exact_sums
 from mlp_xp.network import Network
 from mlp_xp.optimizers import AdamW, RateFactors
 from mlp_xp.regularizers import L1, L2
@@ -279,3 +281,41 @@ def test_members_take_no_more_memory_than_as_many_networks(way, options, monkeyp
     alone = peak(None)
     assert peak(2) < 2.1 * alone
     assert peak(8) < 8 * alone
+
+
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy:label_smoothing=0.1", "huber", "poisson"])
+@pytest.mark.parametrize("batch_size", [1, 16])
+@pytest.mark.parametrize("members", [9, 40])
+def test_side_by_side_every_kind_of_loss(loss, batch_size, members, monkeypatch):
+    """Nine members leave lanes over, forty are trained by several calls."""
+    pytest.importorskip("numba")
+    monkeypatch.setattr("mlp_xp.fast.on_cpu.PAYS_AFTER", 0.0)
+    monkeypatch.setattr("mlp_xp.members.side_by_side.NARROWEST", 16)
+    y, sizes = (CLASSES, (5, 4, 3)) if loss.startswith("softmax") else (np.abs(Y), (5, 4, 1))
+    mask = np.random.default_rng(4).integers(1, 3, (70, members))
+    options = {**TOGETHER, "max_epochs": 2, "loss": loss, "learning_rate": np.linspace(0.001, 0.01, members)}
+    found = []
+    for way in ("plain", "fast"):
+        together = network(members, sizes=sizes)
+        list(train(together, loader(y, batch_size=batch_size, member_weight=mask), **{**options, "way": way}))
+        found.append(host(together.parameters.flat))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-9, atol=1e-11)
+
+
+def test_neighbours_of_one_that_diverges_keep_their_bits(compiled_way):
+    found = []
+    for rate in (0.01, 1e200):
+        together, rates = network(K), [0.01, rate, 0.02]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            options = {**TOGETHER, "optimizer": "sgd", "way": "fast"}
+            list(train(together, loader(), **options, learning_rate=rates))
+        found.append(host(together.parameters.flat)[[0, 2]])
+    np.testing.assert_array_equal(*found)
+
+
+def test_sums_are_rounded_once():
+    values = np.random.default_rng(2).normal(size=(1001, 5)) * 10.0 ** np.arange(5)
+    values[0] = 1e16
+    assert exact_sums(values).tolist() == [math.fsum(column) for column in values.T.tolist()]
+    assert exact_sums(values[:0]).tolist() == [0.0] * 5

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mlp_xp.fast.compiled.compiler import in_any_order
+from mlp_xp.fast.compiled.lanes import sum_products
 from mlp_xp.machine.array_api import Array
 
 BLAS_FROM = 16_384
@@ -51,10 +52,10 @@ def forward(w: Array, a: Array, z: Array) -> None:
     """z ← Wᵀ a."""
     n_in, n_out = w.shape[:2]
     if w.ndim == 3:
+        n_rows = a.shape[1]
         for j in range(n_out):
-            for k in range(n_in):
-                for i in range(a.shape[1]):
-                    _add_product(w[k, j], a[k, i], z[j, i], k > 0)
+            for i in range(n_rows):
+                sum_products(z, j * n_rows + i, w, j, n_out, a, i, n_rows, n_in)
     elif suits_blas(n_in, n_out, a.shape[1]):
         np.dot(w.T, a, z)
     elif a.shape[1] == 1:
@@ -86,25 +87,14 @@ def _add_rows(factors: Array, rows: Array, out: Array) -> None:
 
 
 @in_any_order
-def _add_product(one: Array, other: Array, out: Array, add: bool) -> None:
-    """Out ← one ⊙ other, or out ← out + one ⊙ other, of each member."""
-    if add:
-        for m in range(out.size):
-            out[m] += one[m] * other[m]
-    else:
-        for m in range(out.size):
-            out[m] = one[m] * other[m]
-
-
-@in_any_order
 def gradient(a: Array, delta: Array, g: Array, add: bool) -> None:
     """g ← a δᵀ, or g ← g + a δᵀ; of members, whose steps are not shared out, always the first."""
     n_in, n_out = g.shape[:2]
     if g.ndim == 3:
+        n_rows = a.shape[1]
         for k in range(n_in):
             for j in range(n_out):
-                for i in range(a.shape[1]):
-                    _add_product(a[k, i], delta[j, i], g[k, j], i > 0)
+                sum_products(g, k * n_out + j, a, k * n_rows, 1, delta, j * n_rows, 1, n_rows)
     else:
         _gradient_of_one(a, delta, g, add)
 
@@ -159,10 +149,10 @@ def back(w: Array, delta: Array, out: Array) -> None:
     """Out ← W δ."""
     n_in, n_out = w.shape[:2]
     if w.ndim == 3:
+        n_rows = delta.shape[1]
         for k in range(n_in):
-            for j in range(n_out):
-                for i in range(delta.shape[1]):
-                    _add_product(w[k, j], delta[j, i], out[k, i], j > 0)
+            for i in range(n_rows):
+                sum_products(out, k * n_rows + i, w, k * n_out, 1, delta, i, n_rows, n_out)
     elif suits_blas(n_in, n_out, delta.shape[1]):
         np.dot(w, delta, out)
     elif delta.shape[1] == 1:
