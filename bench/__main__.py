@@ -9,6 +9,7 @@ from bench.harness import measure, results
 ON_ANY_DEVICE = ("memoisation", "activations", "batch_size", "checkpoints", "tables")
 ON_THE_CPU = (
     "steps",
+    "members",
     "epochs",
     "predict",
     "estimators",

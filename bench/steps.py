@@ -113,7 +113,9 @@ class Workers:
     Parameters
     ----------
     names : sequence of str
-        Of `PEERS`, mlp_xp among them.
+        Of the module's `PEERS`, mlp_xp among them.
+    module : str
+        That of the peers.
 
     Attributes
     ----------
@@ -126,10 +128,13 @@ class Workers:
         mlp_xp itself has failed.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], module: str = "bench.peers.step") -> None:
         self.failures: list[str] = []
         with contextlib.ExitStack() as stack:
-            self.alive = {name: stack.enter_context(start_worker(name)) for name in names}
+            self.alive = {
+                name: stack.enter_context(start_worker(name, [sys.executable, "-m", module, name]))
+                for name in names
+            }
             self._running = stack.pop_all()
 
     def __enter__(self) -> "Workers":
@@ -193,13 +198,18 @@ def compare(training: Training, workers: Workers) -> float:
 
 def time_steps(training: Training, workers: Workers) -> dict[str, float]:
     """Median µs a step of each peer; `compare` has gone before."""
-    if training.steps != CHECKED_STEPS:
-        workers.ask_together("make", training=dataclasses.asdict(training), steps=training.steps)
-        workers.ask_together("run")  # compiles, makes buffers
-    slices = [workers.ask("run", pause=PAUSE) for _ in range(training.rounds)]
+    slices = time_slices(training, workers)
     return {
         name: 1e6 * measure.Median(each[name] for each in slices) / training.steps for name in workers.alive
     }
+
+
+def time_slices(training: Training, workers: Workers) -> list[dict[str, float]]:
+    """Seconds of each peer's slices, round after round; `compare` has gone before."""
+    if training.steps != CHECKED_STEPS:
+        workers.ask_together("make", training=dataclasses.asdict(training), steps=training.steps)
+        workers.ask_together("run")  # compiles, makes buffers
+    return [workers.ask("run", pause=PAUSE) for _ in range(training.rounds)]
 
 
 def toy(training: Training) -> Training:

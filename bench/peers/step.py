@@ -52,6 +52,8 @@ class Training:
         In one slice of the measurement.
     rounds : int
         Slices.
+    members : int
+        Networks that are trained at once, on the same rows; 0 for one without an axis of members.
     """
 
     sizes: tuple[int, ...]
@@ -61,6 +63,7 @@ class Training:
     optimizer: str
     steps: int
     rounds: int = 5
+    members: int = 0
 
     @property
     def name(self) -> str:
@@ -68,7 +71,8 @@ class Training:
         rule = {"sgd": "SGD", "adam": "Adam"}[self.optimizer]
         output = " softmax" if self.classes else ""
         layers = "-".join(map(str, self.sizes))
-        return f"{layers} {self.activation}{output}, batch {self.batch}, {rule}"
+        members = f", {self.members} members" if self.members else ""
+        return f"{layers} {self.activation}{output}, batch {self.batch}, {rule}{members}"
 
 
 TRAININGS = (
@@ -88,7 +92,7 @@ class Task(NamedTuple):
     """A training with its data and starting weights.
 
     x (steps · batch, n_features) and y (steps · batch, n_targets) are float32, or y int32 class numbers;
-    weights are float32 (n_in, n_out), biases zero.
+    weights are float32 (n_in, n_out), or (members, n_in, n_out), biases zero.
     """
 
     training: Training
@@ -111,8 +115,10 @@ def make_task(training: Training, steps: int) -> Task:
     (Gradients that vanish leave subnormal numbers in Adam's means, and some libraries are slow on those.)
     """
     generator = np.random.default_rng(0)
+    lead = (training.members,) if training.members else ()
     weights = [
-        generator.uniform(-1.0, 1.0, (n_in, n_out)).astype(np.float32) * np.float32(math.sqrt(6 / n_in))
+        generator.uniform(-1.0, 1.0, (*lead, n_in, n_out)).astype(np.float32)
+        * np.float32(math.sqrt(6 / n_in))
         for n_in, n_out in zip(training.sizes, training.sizes[1:], strict=False)
     ]
     n_rows = steps * training.batch
@@ -122,6 +128,11 @@ def make_task(training: Training, steps: int) -> Task:
     else:
         y = generator.standard_normal((n_rows, training.sizes[-1]), dtype=np.float32)
     return Task(training, 1e-3 if training.optimizer == "sgd" else 1e-4, x, y, weights)
+
+
+def _of_biases(w: np.ndarray) -> tuple[int, ...]:
+    """The shape of the biases behind a layer's weights."""
+    return (*w.shape[:-2], w.shape[-1])
 
 
 Run = Callable[[], object]
@@ -280,7 +291,10 @@ def torch_compiled(task: Task) -> tuple[Run, Weights]:
 
 
 def _jax_step(task: Task) -> tuple[Callable[..., Any], Any]:
-    """A pure function (carry, batch) -> (carry, loss), and the first carry: parameters, means, count."""
+    """A pure function (carry, batch) -> (carry, loss), and the first carry: parameters, means, count.
+
+    Members are mapped over (`vmap`).
+    """
     import jax
     import jax.numpy as jnp
 
@@ -312,9 +326,11 @@ def _jax_step(task: Task) -> tuple[Callable[..., Any], Any]:
 
         return (jax.tree.map(update, parameters, m, v), m, v, t), value
 
-    parameters = [(jnp.array(w), jnp.zeros(w.shape[1])) for w in task.weights]
+    parameters = [(jnp.array(w), jnp.zeros(_of_biases(w))) for w in task.weights]
     zeros = functools.partial(jax.tree.map, jnp.zeros_like)
     means = (zeros(parameters), zeros(parameters)) if training.optimizer == "adam" else (None, None)
+    if training.members:
+        return jax.vmap(step, (0, None)), (parameters, *means, jnp.zeros(training.members))
     return step, (parameters, *means, jnp.float32(0.0))
 
 
@@ -440,7 +456,7 @@ def movement(task: Task, after: list[np.ndarray]) -> list[float]:
     """
     if not after:
         return []
-    before = [part for w in task.weights for part in (w, np.zeros(w.shape[1], dtype=np.float32))]
+    before = [part for w in task.weights for part in (w, np.zeros(_of_biases(w), dtype=np.float32))]
     generator = np.random.default_rng(1)
     totals = np.zeros(N_PROJECTIONS)
     for old, new in zip(before, after, strict=True):
@@ -482,12 +498,12 @@ class Server:
         return movement(self.task, self.weights())
 
 
-def serve(name: str) -> None:
+def serve(peer: Peer) -> None:
     """Read orders, write answers, until the input ends."""
     # Libraries may print: what they write to standard output goes to standard error.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    server = Server(PEERS[name])
+    server = Server(peer)
     with contextlib.closing(answers):
         for line in sys.stdin:
             order = json.loads(line)
@@ -497,4 +513,4 @@ def serve(name: str) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(PEERS[sys.argv[1]])
