@@ -17,6 +17,7 @@ from mlp_xp import epoch_losses
 from mlp_xp.activations import ACTIVATIONS
 from mlp_xp.fast import compiled, describe, on_cpu
 from mlp_xp.fast.beside import is_loading
+from mlp_xp.fast.compiled import compiler
 from mlp_xp.fast.on_cpu import CompiledRule, CpuStep, first_compiled_step, plan_of
 from mlp_xp.fast.programs import of_rule
 from mlp_xp.history import History
@@ -617,3 +618,23 @@ def test_the_logarithm_of_one_and_a_bit():
     assert [log1p(u) for u in (-1.0, math.inf)] == [-math.inf, math.inf]
     assert math.isnan(log1p(math.nan))
     assert math.isnan(log1p(-1.5))
+
+
+# What is kept on disk
+
+
+def test_what_is_compiled_is_another_once_any_file_has_changed(tmp_path, monkeypatch):
+    """Steps contain products: those of an older version must not be taken from the disk."""
+    (tmp_path / "products.py").write_text("a = 1")
+    before = compiler.state_of(tmp_path)
+    compiler.state_of.cache_clear()
+    (tmp_path / "products.py").write_text("a = 2")
+    assert compiler.state_of(tmp_path) != before
+    monkeypatch.setattr(compiler, "state_of", lambda folder: "other")
+
+    def double(x):
+        return 2.0 * x
+
+    made = compiler.in_any_order(double)
+    assert made(3.0) == 6.0
+    assert made.py_func.__qualname__.endswith("double_other")

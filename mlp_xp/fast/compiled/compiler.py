@@ -5,7 +5,9 @@ several times slower.
 """
 
 import functools
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 ANY_ORDER = {"contract", "nsz", "reassoc"}
@@ -16,9 +18,18 @@ EXACT: set[str] = set()
 """Every operation is rounded as NumPy would round it."""
 
 
+@functools.cache
+def state_of(folder: Path) -> str:
+    """A text that changes with any file of Python in a folder."""
+    sources = sorted(folder.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:8]
+
+
 def _kept_on_disk(make: Callable[..., Any], *signature: Any, fastmath: set[str]) -> Callable[..., Any]:
     def compiled(function: Callable[..., Any]) -> Any:
         options = {"error_model": "numpy", "fastmath": fastmath}
+        # Numba finds it by name and its file's text; what it calls lies in other files here.
+        function.__qualname__ += f"_{state_of(Path(__file__).parent)}"
         try:
             return make(*signature, cache=True, **options)(function)
         except RuntimeError:  # there is no folder to keep it in
