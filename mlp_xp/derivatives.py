@@ -34,7 +34,6 @@ def input_gradient(
 def jacobian(network: "Network", x: ArrayLike) -> np.ndarray:
     """∂z_L / ∂x of each row, (n_rows, n_outputs, n_inputs), for a network without members."""
     rows, unused = _rows(network, x), network.parameters.zeros_like()
-    network.backend.runtime.select()
     with network.backend.runtime.working():
         found = []
         memo = Memo(network, rows.shape[0])
@@ -58,20 +57,20 @@ def hidden(network: "Network", x: ArrayLike) -> list[np.ndarray]:
     """See `Network.hidden`."""
     rows = _rows(network, x)
     memo = Memo(network, rows.shape[0])
-    network.backend.runtime.select()
     with network.backend.runtime.working():
         forward(network, rows, memo)
     return [to_host(a).copy() for a in memo.z[:-1]]
 
 
 def _rows(network: "Network", x: ArrayLike) -> Array:
-    rows = x if network.backend.owns(x) else on_host(x)
+    backend = network.backend
+    backend.runtime.select()
+    rows = x if backend.owns(x) else on_host(x)
     if rows.ndim != 2 or rows.shape[1] != network.layer_sizes[0] or not rows.shape[0]:
         raise ValueError(
             f"x has shape {tuple(rows.shape)}, but this network needs (n_rows, {network.layer_sizes[0]}) "
             "with at least one row."
         )
-    backend = network.backend
     return backend.xp.astype(rows, backend.dtype, copy=False) if backend.owns(rows) else backend.asarray(rows)
 
 
@@ -90,7 +89,6 @@ def _there_and_back(
             raise ValueError("sample_weight must be one finite number >= 0 for each row, not all of them 0.")
         weight, divisor = backend.asarray(s), float(s.sum())
     found = network.parameters.zeros_like()
-    backend.runtime.select()
     with backend.runtime.working():
         memo = Memo(network, rows.shape[0])
         z = forward(network, rows, memo)
