@@ -238,6 +238,8 @@ class Loss(fields.Checked):
         What is predicted of each target, where it is not one value.
     metric : str or None
         The name of what an evaluation adds to its metrics for numbers (`measure`).
+    label_smoothing : float in [0, 1)
+        ε, where labels are smoothed: a means of training alone.
     """
 
     link: Link = IdentityLink()
@@ -249,10 +251,18 @@ class Loss(fields.Checked):
     needs: ClassVar[str] = ""
     quantiles: tuple[float, ...] | None = None
     metric: ClassVar[str | None] = None
+    label_smoothing: float = 0.0
 
     def __call__(self, backend: Backend, z: Array, y: Array, weight: Array | None) -> Array:
         """Return Σ s L; z becomes δ."""
         raise NotImplementedError
+
+    @property
+    def judge(self) -> "Loss":
+        """What rows held out are judged by: the loss itself, without the smoothing of labels."""
+        if self.label_smoothing and dataclasses.is_dataclass(self):
+            return dataclasses.replace(self, label_smoothing=0.0)
+        return self
 
     def n_outputs(self, n_targets: int, n_classes: int | None) -> int:
         """Outputs that a network needs for this loss."""
@@ -453,16 +463,19 @@ class Poisson(Pointwise):
 class BinaryCrossEntropy(Pointwise):
     """L = log(1 + e^z) − y z, δ = (1 − y) σ(z) − y σ(−z) = σ(z) − y; y in [0, 1], one column a label.
 
-    Several columns are a multilabel problem: independent labels whose losses are summed. Written so that
-    neither value nor δ loses digits at any z.
+    Several columns are a multilabel problem: independent labels whose losses are summed. With label smoothing
+    ε, (1 − ε) y + ε / 2 takes the place of y. Written so that neither value nor δ loses digits at any z.
 
     Parameters
     ----------
     eps : float in [0, 1/2)
-        What the value takes for the least probability of anything; δ is that of ε = 0.
+        What the value takes for the least probability of anything; δ is that of 0.
+    label_smoothing : float in [0, 1)
+        ε above.
     """
 
     eps: float = fields.number(0.0, least=0, below=0.5)
+    label_smoothing: float = fields.number(0.0, least=0, below=1)
     link: Link = dataclasses.field(default=LogisticLink(), init=False)
     takes_two_classes: ClassVar[bool] = True
     standardises_target: ClassVar[bool] = False
@@ -472,6 +485,8 @@ class BinaryCrossEntropy(Pointwise):
 
     def differentiate(self, backend: Backend, z: Array, y: Array) -> Array:
         """Return L; z becomes ∂L/∂z."""
+        if self.label_smoothing:
+            y = (1.0 - self.label_smoothing) * y + 0.5 * self.label_smoothing
         # y log(1 + e^−z) + (1 − y) log(1 + e^z): no difference of large numbers.
         if_one, if_zero = _bounded(backend, self.eps, softplus(backend, -z), softplus(backend, z))
         value = y * if_one + (1.0 - y) * if_zero

@@ -115,7 +115,8 @@ def train(
     validation : Loader, optional
         Rows held out: their loss is watched instead of the training loss.
     watched_loss : str or loss, optional
-        That of the rows held out, where it is another one: without the smoothing of labels, say.
+        What the rows held out are judged by, where it is another one. If not given it is `loss`, without the
+        smoothing of labels.
     max_epochs : int
         Epochs at most.
     patience, tolerance : int or None, float
@@ -251,7 +252,7 @@ def _monitor(training: Training, validation: Any, each: Sequence["Settings"]) ->
     stopping = Stopping(
         given.max_epochs, given.patience, given.tolerance, given.loss_below, given.time_budget
     )
-    judge = loss_of([one.watched_loss or one.loss for one in each])
+    judge = loss_of([one.watched_loss or one.loss.judge for one in each])
 
     def losses() -> list[float]:
         # The objective's network, which may compute with kernels of its own.

@@ -94,7 +94,7 @@ class MLPClassifier(ClassifierMixin, Learner):
         Weights of classes, multiplied with the sample weights; as everywhere in scikit-learn. Rows held out
         are judged without them, those of early stopping as well as X_val.
     label_smoothing : float in [0, 1)
-        ε: targets become (1 − ε) · one-hot + ε / classes.
+        ε: targets become (1 − ε) · one-hot + ε / classes. Rows held out are judged without it.
     scoring : "loss", str, callable or None
         What early stopping watches: the validation loss, a scorer by name or your own
         ``scorer(estimator, X, y)``; None is `score`.

@@ -227,13 +227,13 @@ class SourceTargets:
     def encoder(self, labels: Labels) -> Callable[[np.ndarray], np.ndarray]:
         """The function from the source's targets to what the losses of some labels read."""
         if labels.kind == "multilabel":
-            return labels.smoothed
+            return lambda y: y
         tables = list(map(numbers_of, self.named, labels.of_each))
 
         def encode(y: np.ndarray) -> np.ndarray:
             columns = zip(y.T, self.values, tables, strict=True)
             numbers = [table[numbers_of(column, values)] for column, values, table in columns]
-            return labels.smoothed(np.stack(numbers, axis=1))
+            return np.stack(numbers, axis=1)
 
         return encode
 

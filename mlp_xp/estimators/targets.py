@@ -124,7 +124,7 @@ class Labels:
         """A cross-entropy, with scikit-learn's bound on what it reports."""
         eps = float(np.finfo(dtype).eps)
         if self.is_logistic:
-            return BinaryCrossEntropy(eps=eps)
+            return BinaryCrossEntropy(eps, self.smoothing)
         if self.kind == "multiclass":
             return SoftmaxCrossEntropy(self.smoothing, eps=eps)
         return GroupedCrossEntropy(tuple(map(len, self.classes)), self.smoothing, eps=eps)
@@ -155,13 +155,7 @@ class Labels:
         else:
             columns = y.T if self.by_column else [y]
             numbers = np.stack(list(map(numbers_of, columns, self.of_each)), axis=1)
-        return self.smoothed(numbers.astype(dtype)) if self.is_logistic else numbers
-
-    def smoothed(self, numbers: np.ndarray) -> np.ndarray:
-        """What a loss reads for class numbers."""
-        if not self.is_logistic:
-            return numbers
-        return (1.0 - self.smoothing) * numbers + 0.5 * self.smoothing
+        return numbers.astype(dtype) if self.is_logistic else numbers
 
     def numbers(self, output: np.ndarray) -> np.ndarray:
         """The predicted class numbers (or zeros and ones a label) from the network's probabilities."""

@@ -205,7 +205,7 @@ class FitMonitor:
             estimator.loss_curve_.append(train_loss)
         if held_out is None:
             return
-        mean = mean_loss(objective.network, held_out.loader, objective.loss, objective.ranks)
+        mean = mean_loss(objective.network, held_out.loader, objective.loss.judge, objective.ranks)
         self.loss = loss = estimator._targets.loss_scale(estimator.n_outputs_) * mean
         history.validation_losses.append(loss)
         estimator.validation_loss_curve_.append(loss)

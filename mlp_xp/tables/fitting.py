@@ -5,7 +5,7 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlp_xp.losses import Loss, SoftmaxCrossEntropy
+from mlp_xp.losses import Loss
 from mlp_xp.machine.data_parallel import Ranks
 from mlp_xp.network import Network
 from mlp_xp.optimizers import OPTIMIZERS
@@ -266,16 +266,14 @@ def _held_out(data: Data, copies: int) -> Loader | None:
 
 
 def watched_loss(data: Data) -> Loss | None:
-    """What the held-out rows are judged by, the metric that is reported; None for the loss itself.
+    """What the held-out rows are judged by, the metric that is reported; None for what the loss itself says.
 
         Σ s_i L_i / Σ s_i        over the rows held out, with their sample weights
 
-    Labels that are smoothed are a means of training: they are in its loss, and neither here nor in a metric.
-    Class weights say what errors are to cost, here too (`Split.held_out`); metrics are without. Predictions
-    count as they are given, within their limits.
+    Labels that are smoothed (`Loss.judge`) are a means of training: they are in its loss, and neither here nor in
+    a metric. Class weights say what errors are to cost, here too (`Split.held_out`); metrics are without.
+    Predictions count as they are given, within their limits.
     """
-    if isinstance(data.loss, SoftmaxCrossEntropy) and data.loss.label_smoothing:
-        return dataclasses.replace(data.loss, label_smoothing=0.0)
     if not uses_tables(data.options):
         return None
     limits = data.parts.targets.standardised_limits

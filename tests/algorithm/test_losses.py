@@ -32,7 +32,7 @@ CASES = {name: [({}, 2, 2)] for name in LOSSES} | {
     "huber": [({}, 2, 2), ({"delta": 0.25}, 1, 1)],
     "pinball": [({}, 1, 1), ({"quantiles": (0.125, 0.5, 0.75)}, 2, 6)],
     "poisson": [({}, 2, 2), ({"deviance": True}, 2, 2)],
-    "binary_cross_entropy": [({}, 1, 1), ({}, 3, 3)],
+    "binary_cross_entropy": [({}, 1, 1), ({}, 3, 3), ({"label_smoothing": 0.125}, 2, 2)],
     "softmax_cross_entropy": [({}, 1, 3), ({"label_smoothing": 0.125}, 1, 4)],
     "grouped_cross_entropy": [({"groups": (2, 3)}, 2, 5)],
 }

@@ -384,6 +384,22 @@ def test_the_validation_loss_is_that_of_the_weights_without_penalty_and_dropout(
         assert epoch.validation_loss == pytest.approx((s[:9] * miss).sum() / s[:9].sum(), rel=1e-12)
 
 
+@pytest.mark.parametrize(("loss", "n_outputs"), [("binary_cross_entropy", 1), ("softmax_cross_entropy", 2)])
+def test_the_validation_loss_is_that_of_labels_as_they_are(loss, n_outputs, device):
+    x = readonly(np.random.default_rng(0).normal(size=(40, 3)))
+    y = (x[:, 0] > 0).astype(np.int64)
+    network, loader = (
+        Network((3, 4, n_outputs), dtype="float64", device=device),
+        Loader(x[:30], y[:30], batch_size=10),
+    )
+    held_out = Loader(x[30:], y[30:], batch_size="full")
+    named = f"{loss}:label_smoothing=0.3"
+    (epoch,) = train(network, loader, loss=named, validation=held_out, max_epochs=1)
+    p = host(network.predict(x[30:]))
+    p = np.column_stack([1 - p, p]) if n_outputs == 1 else p
+    assert epoch.validation_loss == pytest.approx(np.mean(-np.log(p[np.arange(10), y[30:]])), rel=1e-9)
+
+
 def test_looking_at_validation_rows_changes_nothing(data, device):
     x, y, _ = data
     networks = [make(device), make(device)]

@@ -110,6 +110,22 @@ def test_label_smoothing_keeps_probabilities_from_0_and_1():
         assert smooth.score(x, target) > 0.9
 
 
+TWO, SEVERAL = (y > 0).astype(int), np.column_stack([y > 0, y > 1]).astype(int)
+HELD_OUT = {  # targets, and from their probabilities those of what is there
+    "two classes": (TWO, lambda p: p[np.arange(len(x)), TWO]),
+    "several": (y, lambda p: p[np.arange(len(x)), y]),
+    "labels": (SEVERAL, lambda p: np.where(SEVERAL, p, 1 - p).prod(axis=1)),
+}
+
+
+@pytest.mark.parametrize(("target", "of_right_ones"), HELD_OUT.values(), ids=HELD_OUT)
+def test_rows_held_out_are_judged_without_the_smoothing_of_labels(target, of_right_ones):
+    options = {"max_iter": 3, "label_smoothing": 0.3, "early_stopping": True, "scoring": "loss"}
+    model = classifier(**options, tol=0, n_iter_no_change=99).fit(x, target, X_val=x, y_val=target)
+    expected = np.mean(-np.log(of_right_ones(model.predict_proba(x))))
+    assert min(model.validation_loss_curve_) == pytest.approx(expected, rel=1e-5)
+
+
 def test_dropout_changes_training_only():
     plain, dropped = (classifier(dropout=p).fit(x, y) for p in (0.0, 0.3))
     assert not np.allclose(plain.coefs_[0], dropped.coefs_[0])

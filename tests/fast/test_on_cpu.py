@@ -156,6 +156,7 @@ def test_an_activation_on_the_last_layer(calls):
         "huber:delta=0.2",
         "poisson:deviance=true",
         "binary_cross_entropy:eps=0.3",
+        "binary_cross_entropy:label_smoothing=0.1",
         "softmax_cross_entropy:label_smoothing=0.1",
         "softmax_cross_entropy:eps=0.3",
         "softmax_cross_entropy:label_smoothing=0.1,eps=0.3",

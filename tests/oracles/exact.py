@@ -78,6 +78,11 @@ def _softmax_cross_entropy(z, y, label_smoothing=0.0):
     return -sum(t * q.ln() for t, q in zip(targets, p, strict=True) if t)
 
 
+def _binary_cross_entropy(z, y, label_smoothing=0.0):
+    target = (1 - D(label_smoothing)) * y[0] + D(label_smoothing) / 2
+    return target * softplus(-z[0]) + (1 - target) * softplus(z[0])
+
+
 def softmax(z):
     e = [exp(each) for each in z]
     return [each / sum(e) for each in e]
@@ -106,7 +111,7 @@ LOSSES = {
     "huber": _summed(_huber),
     "pinball": _pinball,
     "poisson": _summed(_poisson),
-    "binary_cross_entropy": _summed(lambda z, y: y[0] * softplus(-z[0]) + (1 - y[0]) * softplus(z[0])),
+    "binary_cross_entropy": _summed(_binary_cross_entropy),
     "softmax_cross_entropy": _softmax_cross_entropy,
     "grouped_cross_entropy": _grouped_cross_entropy,
 }
