@@ -1,6 +1,7 @@
 """MLPClassifier."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from numbers import Real
 from typing import Any, ClassVar, Self
@@ -16,7 +17,7 @@ from sklearn.utils.validation import _check_sample_weight
 
 from mlp_xp.estimators.array_home import on_host
 from mlp_xp.estimators.data import Encoded, targets_of
-from mlp_xp.estimators.fitting import Learner, ValidationData
+from mlp_xp.estimators.fitting import OF_SKLEARN, Learner, ValidationData
 from mlp_xp.estimators.parameters import CONSTRAINTS
 from mlp_xp.estimators.targets import Labels, kind_of, labels_of
 from mlp_xp.machine.array_api import Array, ArrayLike
@@ -248,7 +249,16 @@ class MLPClassifier(ClassifierMixin, Learner):
         return dataclasses.replace(self._labels, smoothing=float(self.label_smoothing))
 
     def _know(self, labels: Labels) -> None:
+        """Have these classes from now on; say where there is one alone."""
         self._labels, self.classes_ = labels, labels.classes
+        for t, classes in enumerate(() if labels.kind == "multilabel" else labels.of_each):
+            if len(classes) == 1:
+                where = f"column {t} of y" if labels.by_column else "y"
+                warnings.warn(
+                    f"{where} has a single class, {classes[0]}: there is nothing to learn, and every row will be "
+                    "predicted to have it.",
+                    stacklevel=OF_SKLEARN + 4,
+                )
 
     def _first_classes(self, y: ArrayLike, classes: ArrayLike) -> None:
         """Learn the classes in the first call of partial_fit."""

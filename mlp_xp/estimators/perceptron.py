@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from mlp_xp import derivatives
 from mlp_xp.estimators.array_home import HOST, Home, home_of, on_host, seen_by_host, stays
+from mlp_xp.estimators.data import is_streamed
 from mlp_xp.estimators.numeric import refuse_dates, refuse_non_finite, refuse_overflow, refuse_texts
 from mlp_xp.estimators.parameters import Parameters, hidden_activations
 from mlp_xp.estimators.rows import dense_pieces
@@ -128,11 +129,18 @@ class Perceptron(CallbackSupport, Parameters):
 
         Raises
         ------
+        TypeError
+            X is no array.
         ValueError
             X does not fit the training data, or lives elsewhere while scikit-learn's dispatch is on.
         """
         if "coefs_" not in vars(self):
             check_is_fitted(self)
+        if is_streamed(X):
+            raise TypeError(
+                f"{type(self).__name__}.{method}() takes arrays or frames, not {X!r}: fit alone reads paths and "
+                "sources. Give it rows, some at a time if they are many."
+            )
         home = home_of(X)
         refuse_dates("X", X)
         refuse_texts(X, numeric=self._y_numeric)

@@ -1,6 +1,7 @@
 """Rows from NumPy arrays, in memory or mapped from a file.
 
-Values are converted to the batch's dtype while they are gathered; nothing else is copied.
+Values are converted to the batch's dtype while they are gathered; nothing else is copied, but for a few
+class numbers.
 """
 
 import math
@@ -24,6 +25,9 @@ _SCRATCH_BYTES = 1 << 18
 
 # Numbers looked at together by a check for NaN and infinity.
 _CHECK_BYTES = 1 << 20
+
+# Class numbers that are copied, in 50 µs at most, so that who made them may use their array for others.
+_COPIED_BYTES = 1 << 20
 
 
 class _Scratch(threading.local):
@@ -146,7 +150,8 @@ class ArraySource(Source):
     """Rows of NumPy arrays, which are *read* only and never copied as a whole.
 
     Values are converted while they are gathered; where the dtype is that of the batch already,
-    nothing is allocated. Threads may share a source. Arrays in memory are checked for NaN and
+    nothing is allocated. Integer targets in memory of 1 MB or less are copied: those of others are
+    read as they are then. Threads may share a source. Arrays in memory are checked for NaN and
     infinity once, here; rows of memory maps when they are gathered, or all when `check_finite` is
     asked to.
 
@@ -187,6 +192,8 @@ class ArraySource(Source):
         self.sample_weight = None if sample_weight is None else as_real("sample_weight", sample_weight)
         checks.refuse(_problems(self.x, given_y, self.sample_weight))
         self.y = given_y[:, None] if given_y is not None and given_y.ndim == 1 else given_y
+        if self.y is not None and self.y.dtype.kind in "iub" and self.y.nbytes <= _COPIED_BYTES:
+            self.y = self.y if _memory_map(self.y) is not None else self.y.copy()
         self.n_rows, self.n_features = self.x.shape
         self.n_targets = 0 if self.y is None else self.y.shape[1]
         self.has_weights = self.sample_weight is not None

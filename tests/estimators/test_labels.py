@@ -112,10 +112,29 @@ def test_labels_of_onnx(labels, tmp_path):
 
 
 def test_one_class():
-    model = fitted(np.linspace(0, 1, 30)[:, None], ["only"] * 30)
+    with pytest.warns(UserWarning, match="^y has a single class, only: there is nothing to learn"):
+        model = fitted(np.linspace(0, 1, 30)[:, None], ["only"] * 30)
     assert model.classes_.tolist() == ["only"]
     np.testing.assert_array_equal(model.predict_proba([[0.5], [9.0]]), [[1.0], [1.0]])
     assert model.predict([[0.5]]).tolist() == ["only"]
+
+
+def test_one_class_in_one_of_several_columns_and_in_a_file(tmp_path):
+    x, three = np.linspace(0, 1, 30)[:, None], np.arange(30) % 3
+    with pytest.warns(UserWarning, match="^column 1 of y has a single class, 0: there is nothing to learn"):
+        fitted(x, np.column_stack([three, 0 * three]))
+    np.savez(tmp_path / "d.npz", x=x, y=0 * three + 7)
+    with pytest.warns(UserWarning, match="^y has a single class, 7: there is nothing to learn"):
+        fitted(tmp_path / "d.npz", None)
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_proba", "score"])
+def test_a_path_is_for_fit_alone(method):
+    model = fitted(np.linspace(0, 1, 30)[:, None], np.arange(30) % 2)
+    with pytest.raises(
+        TypeError, match=rf"{method}\(\) takes arrays or frames, not 'd.csv': fit alone reads paths"
+    ):
+        getattr(model, method)("d.csv", *(["y"] if method == "score" else []))
 
 
 def test_a_row_that_float32_has_no_room_for():

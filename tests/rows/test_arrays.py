@@ -183,6 +183,14 @@ def test_memory_maps_are_looked_through_when_asked(tmp_path):
         source.check_finite()
 
 
+def test_a_few_class_numbers_stay_those_that_were_given(tmp_path):
+    few, many, numbers = np.zeros(5, np.int64), np.zeros(200_000, np.int64), np.zeros(5)
+    sources = [ArraySource(np.zeros((len(y), 1)), y) for y in (few, many, numbers)]
+    for y in (few, many, numbers):
+        y[:] = 3
+    assert [source.y[0, 0] for source in sources] == [0, 3, 3]
+
+
 @pytest.mark.parametrize("mode", ["r", "c"])
 def test_a_map_whose_file_changes_is_noticed(tmp_path, mode):
     path = tmp_path / "x.npy"
