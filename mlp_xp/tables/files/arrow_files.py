@@ -170,7 +170,13 @@ def _ipc_parts(file: File) -> list[Part]:
     from pyarrow import ipc
 
     with reading(file), file.open() as stream:
-        return [Part(file, 1, int(ipc.open_file(stream).count_rows()))]
+        reader = ipc.open_file(stream)
+        if hasattr(reader, "count_rows"):
+            return [Part(file, 1, int(reader.count_rows()))]
+        # Older versions of pyarrow count what they read: one column is enough.
+        reader = ipc.open_file(stream, options=ipc.IpcReadOptions(included_fields=[0]))
+        batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
+        return [Part(file, 1, sum(batch.num_rows for batch in batches))]
 
 
 def _ipc_batches(part: Part, names: Sequence[str]) -> Iterator[Any]:
