@@ -174,10 +174,10 @@ def fit_table(
 
     Parameters
     ----------
-    data : path, table or mapping
+    data : path, table, mapping or sequence of mappings
         A file that `mlp-xp train` reads (CSV, Parquet, Arrow, a folder or glob of them), or a table in
-        memory: pandas, polars, Arrow, or any with `__arrow_c_stream__`; or columns by name. A table in memory
-        needs pyarrow, the extra mlp-xp[files].
+        memory: pandas, polars, Arrow, or any with `__arrow_c_stream__`; or columns by name, or rows by name.
+        A table in memory needs pyarrow, the extra mlp-xp[files].
     target : str or sequence of str
         The column to predict, or several.
     levels : sequence of str, optional

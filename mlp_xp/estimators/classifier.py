@@ -255,8 +255,8 @@ class MLPClassifier(ClassifierMixin, Learner):
             if len(classes) == 1:
                 where = f"column {t} of y" if labels.by_column else "y"
                 warnings.warn(
-                    f"{where} has a single class, {classes[0]}: there is nothing to learn, and every row will be "
-                    "predicted to have it.",
+                    f"{where} has a single class, {classes[0]}: there is nothing to learn, and each row will "
+                    "be predicted to have it.",
                     stacklevel=OF_SKLEARN + 4,
                 )
 

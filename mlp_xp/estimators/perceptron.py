@@ -138,8 +138,8 @@ class Perceptron(CallbackSupport, Parameters):
             check_is_fitted(self)
         if is_streamed(X):
             raise TypeError(
-                f"{type(self).__name__}.{method}() takes arrays or frames, not {X!r}: fit alone reads paths and "
-                "sources. Give it rows, some at a time if they are many."
+                f"{type(self).__name__}.{method}() takes arrays or frames, not {X!r}: fit alone reads paths "
+                "and sources. Give it rows, some at a time if they are many."
             )
         home = home_of(X)
         refuse_dates("X", X)

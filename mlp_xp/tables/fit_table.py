@@ -17,6 +17,7 @@ from mlp_xp.tables.measured import Measured, measured
 from mlp_xp.tables.members import cross_validated
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TrainingOptions
+from mlp_xp.tables.own_tables import columns_of
 
 
 def fit_table(
@@ -75,7 +76,7 @@ def at_a_path(data: object) -> Iterator[str]:
             name="pyarrow",
         ) from error
     try:
-        table = pa.table(data)
+        table = pa.table(columns_of(data) if isinstance(data, list | tuple) else data)
     except OverflowError:
         raise ValueError(
             "a column of data holds whole numbers of 2^63 or more: give it as texts, or as floats."
@@ -83,7 +84,7 @@ def at_a_path(data: object) -> Iterator[str]:
     except (TypeError, ValueError, pa.ArrowException) as error:
         raise TypeError(
             f"data is a {type(data).__name__} that is no table ({error}): give a path, a table of pandas, "
-            "polars or Arrow, or a mapping of columns."
+            "polars or Arrow, a mapping of columns, or a list of rows as dicts."
         ) from error
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "table.arrow"

@@ -270,9 +270,9 @@ def watched_loss(data: Data) -> Loss | None:
 
         Σ s_i L_i / Σ s_i        over the rows held out, with their sample weights
 
-    Labels that are smoothed (`Loss.judge`) are a means of training: they are in its loss, and neither here nor in
-    a metric. Class weights say what errors are to cost, here too (`Split.held_out`); metrics are without.
-    Predictions count as they are given, within their limits.
+    Labels that are smoothed (`Loss.judge`) are a means of training: they are in its loss, and neither here
+    nor in a metric. Class weights say what errors are to cost, here too (`Split.held_out`); metrics are
+    without. Predictions count as they are given, within their limits.
     """
     if not uses_tables(data.options):
         return None

@@ -169,6 +169,11 @@ def settle(
             late.add(name)
         elif name in levels and column.is_code:
             column.fits = []
+        elif column.is_words:
+            column.fits = []
+            if name not in levels:
+                levels[name] = set()
+                late.add(name)
         elif column.again:
             late.add(name)
     if late:
@@ -237,6 +242,7 @@ class OpenColumn:
         self._one_width = True
         self._leading_zero = False
         self._n_seen = 0
+        self._has_value, self._has_word = False, False
         self._ended = ""
 
     @property
@@ -244,9 +250,18 @@ class OpenColumn:
         """Whether all values are digits, of one length, and some begin with 0."""
         return self._one_width and self._leading_zero
 
+    @property
+    def is_words(self) -> bool:
+        """Whether there is nothing but words such as NA, which are texts where one says so."""
+        return self._has_word and not self._has_value
+
     def narrow(self, table: TableFile, block: TableBlock, number: int, first_text: dict[str, str]) -> bool:
         """Leave in `fits` the readings that the block's values fit too; whether there are any."""
-        strings = strings_of(table, block.batch.column(number), text=False)
+        column = block.batch.column(number)
+        strings = strings_of(table, column, text=False)
+        if not (table.gaps.words or self._has_value):
+            self._has_value = strings.null_count < len(strings)
+            self._has_word = self._has_word or column.null_count < len(column)
         before = list(self.fits)
         self._drop_misfits(strings)
         if not self.fits and not set(before) & set(GROUPED):

@@ -173,6 +173,20 @@ def test_words_for_a_gap_are_alike_in_every_form(tmp_path, form):
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_nothing_but_words_for_a_gap_is_text_where_they_are_texts(tmp_path, form):
+    words, late = ["NA", "null", "", "NA"], ["", "", "NA", "x"]
+    if form == "csv":
+        text = "c,l\n" + "".join(f'"{a}","{b}"\n' for a, b in zip(words, late, strict=True))
+        source = read(tmp_path, text, csv=CsvForm(null_words=False))
+    else:
+        parquet.write_table(pa.table({"c": words, "l": late}), tmp_path / "t.parquet")
+        options = {"gaps": "keep", "dtype": "float64", "text": "code", "csv": CsvForm(null_words=False)}
+        source = open_source(tmp_path / "t.parquet", **options)
+    assert [column.levels for column in source.columns] == [("NA", "null"), ("NA", "x")]
+    np.testing.assert_array_equal(values(source), [[0, -1], [1, -1], [-1, 0], [0, 1]])
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_numbers_beyond_floats_are_names_as_the_refusal_says(tmp_path, form):
     names = [2**60 + at % 3 for at in range(60)]
     table = pa.table({"a": np.sin(np.arange(60)), "k": names, "y": [2**53 + 1 + at % 2 for at in range(60)]})
