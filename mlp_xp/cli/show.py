@@ -92,7 +92,9 @@ def _of_estimator(model: Estimator) -> Sections:
 def _of_table(model: TableModel) -> Sections:
     summary = {"loss": model.described_loss} | model.training
     training = [
-        (name, _value(summary[name])) for name in sorted(summary, key=_in_order) if name not in RESULTS
+        (name, _value(summary[name]))
+        for name in sorted(summary, key=_in_order)
+        if name not in RESULTS and summary[name] is not None
     ]
     found: Sections = [("training", training)]
     with contextlib.suppress(TypeError, ValueError, KeyError, AttributeError):  # a file may say anything

@@ -31,7 +31,7 @@ def metric_tables(result: Mapping[str, Any]) -> list[list[Sequence[str]]]:
         columns["left-out folds"] = {
             name: f"{shown(found['mean'])} ± {shown(found['deviation'])}" for name, found in folds.items()
         }
-    others = dict(result.get("baselines", {}))
+    others = dict(sorted(result.get("baselines", {}).items(), key=lambda item: item[0] == "linear"))
     others |= {
         f"{rows} rows": result[f"{name}_metrics"]
         for rows, name in ROWS.items()

@@ -90,7 +90,7 @@ pre { background: var(--card); border-radius: 0.6rem; padding: 0.8rem; white-spa
   .columns tr { grid-template-columns: 4rem minmax(0, 1fr); }
   .bars th, .bars td, .columns th, .columns td { border: 0; min-width: 0; }
   .bars th, .columns th { grid-column: 1 / -1; width: auto; padding-bottom: 0; }
-  .bars td:last-child, .columns td:nth-child(2) { width: auto; } }
+  .bars td:last-child, .columns td:nth-child(2) { width: auto; white-space: normal; } }
 """
     + CHART
 )
