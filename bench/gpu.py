@@ -277,7 +277,7 @@ def stream(device: str, *, quick: bool) -> list[str]:
     ):
         asarray = backend.asarray
         resident = rows_a_second(device, sizes, batch, asarray(x[few]), asarray(y[few]))
-        memory.limit(str(max(2**28, x.nbytes // 10)), index)
+        memory.limit(str(max(3 * 2**27, x.nbytes // 10)), index)
         try:
             streamed = {
                 order: rows_a_second(device, sizes, batch, x, y, order=order)
