@@ -106,10 +106,11 @@ def test_losses_of_each_ones_own():
 
 
 @pytest.mark.parametrize("average", [0.0, 0.3])
-def test_each_stops_by_itself_and_keeps_its_best(average):
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_each_stops_by_itself_and_keeps_its_best_or_last(average, keep):
     validation = X[:20], Y[:20] + 0.5
     options = {
-        "max_epochs": 60, "patience": 2, "keep": "best", "average": average,
+        "max_epochs": 60, "patience": 2, "keep": keep, "average": average,
         "learning_rate": [0.3, 0.03, 0.1],
     }  # fmt: skip
     together = network(K)

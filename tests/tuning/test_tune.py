@@ -2,6 +2,9 @@
 
 import json
 import math
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -110,10 +113,37 @@ def test_the_command_writes_model_options_and_picture(tmp_path):
     assert math.isfinite(result["metrics"]["rmse"])
     assert "<svg" in plot.read_text(encoding="utf-8")
     assert load(out).network.layer_sizes[1:] == (8, 1)
+    named = {"dataset": "diabetes", "epochs": 3, "hidden": "8"}
+    in_python = search(TrainingOptions.of(named), tries=5, fixed=tuple(named))
+    assert [one.number for one in in_python.tries] == [one["number"] for one in result["tries"]]
+    np.testing.assert_array_equal(weights(in_python), load(out).network.parameters.to_host())
     again = run_process("train", "--config", f"{out}.toml", "--json", "--quiet", folder=tmp_path)
     assert again.status == 0, again.err
     rmse = json.loads(again.out)["metrics"]["rmse"]
     assert rmse == pytest.approx(result["metrics"]["rmse"], rel=1e-4)
+
+
+def test_a_search_that_is_killed_goes_on(tmp_path):
+    arguments = [
+        "tune",
+        *("--dataset", "diabetes"),
+        *("--epochs", "60"),
+        *("--hidden", "8"),
+        *("--folds", "2"),
+    ]
+    arguments += ["--tries", "6", "--json", "--kept-in", str(tmp_path / "kept")]
+    run = subprocess.Popen([sys.executable, "-m", "mlp_xp", *arguments], stdout=subprocess.DEVNULL)
+    while not (tmp_path / "kept" / "search.json").exists():
+        assert run.poll() is None
+        time.sleep(0.01)
+    run.kill()
+    run.wait()
+    rest = run_process(*arguments, folder=tmp_path)
+    assert "going on from" in rest.err
+    whole = run_process(*arguments[:-2], folder=tmp_path)
+    parts = [{**json.loads(done.out), "seconds": 0} for done in (rest, whole)]
+    assert parts[0] == parts[1]
+    assert parts[0]["cross_validation"]["rmse"]["mean"] > 0
 
 
 @pytest.mark.parametrize(
