@@ -41,7 +41,7 @@ def calibrate(model: TableModel, data: Data) -> None:
         return
     if not isinstance(loss, SoftmaxCrossEntropy):
         return
-    divisor = temperature(*_unseen(network, data.parts), loss.label_smoothing)
+    divisor = temperature(*unseen(network, data.parts), loss.label_smoothing)
     network.parameters.weights[-1][...] = network.parameters.weights[-1] / divisor
     if network.parameters.biases:
         network.parameters.biases[-1][...] = network.parameters.biases[-1] / divisor
@@ -51,7 +51,7 @@ Unseen = tuple[np.ndarray, np.ndarray, np.ndarray]
 """The last z of some rows, their labels and their weights."""
 
 
-def _unseen(network: Network, parts: Split) -> Unseen:
+def unseen(network: Network, parts: Split) -> Unseen:
     """Of rows held out, or of each member's those that it has left out."""
     found: list[Unseen] = [(np.empty((0, 1)), np.empty(0, int), np.empty(0))]
     if parts.folds is not None:

@@ -7,6 +7,7 @@ import pytest
 
 from mlp_xp import fit_table
 from mlp_xp.rows.source import passes
+from mlp_xp.tables.calibration import unseen
 from mlp_xp.tables.fitting import fit, loader_for, new_model, read_data
 from mlp_xp.tables.folds import stratified
 from mlp_xp.tables.options import TrainingOptions
@@ -136,10 +137,24 @@ def test_rows_learned_by_heart_do_not_count(rng):
     assert model.training["cross_validation"]["r2"]["mean"] < 0
 
 
+def test_a_temperature_is_found_on_rows_left_out(folder):
+    data = read_data(options(folder, target="kind", recipe="tables", epochs=1))
+    network = new_model(data).network
+    network.parameters.flat[...] += 0.1
+    z, labels, _ = unseen(network, data.parts)
+    x = np.concatenate([x for _, x, _, _ in passes(data.parts.prepared(data.parts.raw_training))])
+    ids, left_out = rows_of(data.parts.folds.for_members(data.parts.raw_training, left_out=True))
+    of_each = network.predict(x, output="raw", members="all")
+    own = np.concatenate([of_each[n][left_out[:, n]] for n in range(4)])
+    np.testing.assert_allclose(z.reshape(own.shape), own, rtol=1e-5, atol=1e-6)
+    rare = np.concatenate([ids[left_out[:, n]] % 10 == 0 for n in range(4)])
+    np.testing.assert_array_equal(labels == data.table.levels.index("rare"), rare)
+
+
 def test_a_member_is_what_a_network_alone_is_on_the_rows_that_it_sees(folder):
     data = read_data(options(folder, plain_steps=True, epochs=3, hidden="8", dropout="0.2", seed=7))
     together = new_model(data)
-    list(fit(data, together.network, loader_for(data.options, data.parts.training)))
+    *_, last = fit(data, together.network, loader_for(data.options, data.parts.training))
     _, seen = rows_of(data.parts.folds.for_members(data.parts.raw_training))
     x, y = (np.concatenate(each) for each in zip(*((x, y) for _, x, y, _ in passes(data.parts.prepared(
         data.parts.raw_training))), strict=True))  # fmt: skip
@@ -150,7 +165,8 @@ def test_a_member_is_what_a_network_alone_is_on_the_rows_that_it_sees(folder):
         rows = Loader(x, y, seen[:, n].astype(float), batch_size=256, seed=7)
         judged = Loader(x, y, (~seen[:, n]).astype(float), batch_size="full")
         more = {"max_epochs": 3, "patience": 20, "keep": "best", "way": "plain", "dropout": 0.2}
-        list(train(alone, rows, learning_rate=1e-3, validation=judged, seed=7 + n, **more))
+        *_, own = train(alone, rows, learning_rate=1e-3, validation=judged, seed=7 + n, **more)
+        assert last.members[n].validation_loss == pytest.approx(own.validation_loss, rel=1e-6)
         np.testing.assert_array_equal(together.network.parameters.flat[n], alone.parameters.flat)
 
 
