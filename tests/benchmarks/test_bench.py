@@ -1,6 +1,7 @@
 """Every benchmark works at toy size and finds what it must; how long it takes is not tested."""
 
 import csv
+import dataclasses
 import importlib
 import itertools
 import json
@@ -14,11 +15,13 @@ import numpy as np
 import pytest
 
 from bench import __main__ as command
-from bench import activations, batch_size, checkpoints, loader, memoisation, steps, streaming, tables
+from bench import activations, batch_size, checkpoints, loader, members, memoisation, steps, streaming, tables
 from bench.harness import measure, results
 from bench.peers import loader as loader_peers
+from bench.peers import members as member_peers
 from bench.peers import step as step_peers
 from mlp_xp.activations import ACTIVATIONS
+from mlp_xp.fast import on_cpu
 from mlp_xp.machine.array_api import backend as find_backend
 
 ROOT = Path(__file__).parents[2]
@@ -98,6 +101,44 @@ def test_without_memo_is_the_derivative_for_several_rows(block, monkeypatch, rng
 def test_derivatives_that_differ_are_not_timed():
     with pytest.raises(RuntimeError, match="differ by 1e-08"):
         memoisation.difference([np.array([1.0, 2.0])], [np.array([1.0, 2.0 + 2e-8])])
+
+
+# Members
+
+
+def test_members_are_timed_for_each_of_the_fits_that_were_made():
+    training = dataclasses.replace(members.TRAININGS[0], members=128, steps=100)
+    slices = [{"mlp_xp": 0.0128 * n, "scikit-learn": 0.04, "torch bmm": 1.28} for n in (1, 2)]
+    row = members.table_row(training, slices)
+    assert row["mlp_xp"] == pytest.approx(1.5)
+    assert row["scikit-learn ÷"] == pytest.approx(75.0)  # of four fits
+    assert row["torch bmm ÷"].least == pytest.approx(50.0)
+    assert row["JAX scan of vmap ÷"] is None
+
+
+@pytest.mark.needs("numba", "scipy")
+def test_members_take_memory_for_each(monkeypatch):
+    monkeypatch.setattr(on_cpu, "PAYS_AFTER", on_cpu.PAYS_AFTER)  # it sets it
+    both = members.answer(quick=False, device="cpu", only=("memory",)).curves["memory"]
+    assert 1.0 < both["members"] / both["one"] <= both["k"]
+
+
+@pytest.mark.needs("numba", "scipy", "sklearn")
+def test_members_train_alike_in_other_libraries(monkeypatch):
+    monkeypatch.setattr(on_cpu, "PAYS_AFTER", on_cpu.PAYS_AFTER)  # some set it
+    training = members.toy(members.TRAININGS[3])
+    task = step_peers.make_task(training, 4)
+    found = {}
+    for name in ("mlp_xp", "mlp_xp one by one", "scikit-learn"):
+        own = task._replace(
+            training=dataclasses.replace(training, members=4), weights=[w[:4] for w in task.weights]
+        )
+        run_all, weights = member_peers.PEERS[name].make(own)
+        run_all()
+        found[name] = weights()
+    for other in ("mlp_xp one by one", "scikit-learn"):
+        for one, theirs in zip(found["mlp_xp"], found[other], strict=True):
+            np.testing.assert_allclose(theirs, one, rtol=1e-3, atol=1e-4)
 
 
 # Checkpoints
