@@ -176,6 +176,7 @@ def test_folds_come_with_their_spread():
     assert model.model_.training["cross_validation"]["rmse"]["deviation"] > 0
 
 
+@pytest.mark.needs("pandas")
 def test_folds_are_stratified_and_whole_groups_and_members_have_probabilities():
     table, _ = columns()
     labels = np.where(table["kind"] == "house", "b", "a")

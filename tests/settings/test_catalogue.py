@@ -84,7 +84,7 @@ def test_a_schedule_within_a_schedule_is_described_too():
     ("kind", "given", "message"),
     [
         ("activation", "rleu", r"^unknown activation 'rleu'; did you mean 'relu'\? Known: elu, gelu, "),
-        ("loss", "zzz", "^unknown loss 'zzz'; .*Known: absolute_error, "),
+        ("loss", "zzz", "^unknown loss 'zzz'; .*known: absolute_error, "),
         ("loss", "", "unknown loss ''"),
         ("loss", "huber:dleta=2", "loss 'huber' has no parameter 'dleta'; did you mean 'delta'"),
         ("loss", {"name": "huber", "d": 2}, "loss 'huber' has no parameter 'd'"),
