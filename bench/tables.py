@@ -261,7 +261,7 @@ def lines(
         errors = {method: [one.errors[metric] for one in each] for method, each in found.items()}
         for method, each in errors.items():
             row[method] = statistics.fmean(each)
-            row[f"{method} ±"] = statistics.stdev(each) if len(each) > 1 else 0.0
+            row[f"{method} ±"] = statistics.stdev(each) if len(each) > 1 else None
             row[f"{method} CPU s"] = statistics.fmean(one.seconds for one in found[method])
         for method in list(errors)[1:]:
             row[f"÷ {method}"] = row[OURS] / row[method] if row[method] else None
