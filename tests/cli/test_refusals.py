@@ -184,7 +184,7 @@ OPTIONS = [
     ("--patience -1", "--patience=-1 must be a whole number >= 0"),
     ("--tolerance -1", "--tolerance=-1.0 must be a finite number >= 0"),
     ("--loss-below nan", "--loss-below=nan must be a finite number"),
-    ("--time-budget 0", "--time-budget=0.0 must be a finite number > 0"),
+    ("--time-budget 0", "--time-budget='0' must be a time > 0, such as 90s, 10min or 1h"),
     ("--l1 -1", "--l1=-1.0 must be a finite number >= 0"),
     ("--l2 -1", "--l2=-1.0 must be a finite number >= 0"),
     ("--dropout 1", "dropout=1.0 must be a finite number >= 0 and < 1"),
