@@ -106,7 +106,7 @@ def test_derivatives_that_differ_are_not_timed():
 # Members
 
 
-def test_members_are_timed_for_each_of_the_fits_that_were_made():
+def test_members_are_timed_for_each_of_the_fits_that_were_made(draws):
     training = dataclasses.replace(members.TRAININGS[0], members=128, steps=100)
     slices = [{"mlp_xp": 0.0128 * n, "scikit-learn": 0.04, "torch bmm": 1.28} for n in (1, 2)]
     row = members.table_row(training, slices)
@@ -114,6 +114,7 @@ def test_members_are_timed_for_each_of_the_fits_that_were_made():
     assert row["scikit-learn ÷"] == pytest.approx(75.0)  # of four fits
     assert row["torch bmm ÷"].least == pytest.approx(50.0)
     assert row["JAX scan of vmap ÷"] is None
+    draws(members, results.Result(question="How long?", rows=[row]))
 
 
 @pytest.mark.needs("numba", "scipy")
@@ -126,14 +127,11 @@ def test_members_take_memory_for_each(monkeypatch):
 @pytest.mark.needs("numba", "scipy", "sklearn")
 def test_members_train_alike_in_other_libraries(monkeypatch):
     monkeypatch.setattr(on_cpu, "PAYS_AFTER", on_cpu.PAYS_AFTER)  # some set it
-    training = members.toy(members.TRAININGS[3])
+    training = dataclasses.replace(members.toy(members.TRAININGS[3]), members=4)
     task = step_peers.make_task(training, 4)
     found = {}
     for name in ("mlp_xp", "mlp_xp one by one", "scikit-learn"):
-        own = task._replace(
-            training=dataclasses.replace(training, members=4), weights=[w[:4] for w in task.weights]
-        )
-        run_all, weights = member_peers.PEERS[name].make(own)
+        run_all, weights = member_peers.PEERS[name].make(task)
         run_all()
         found[name] = weights()
     for other in ("mlp_xp one by one", "scikit-learn"):
