@@ -427,7 +427,8 @@ def test_with_other_batches_the_epoch_under_way_begins_anew(rows, device, tmp_pa
 def test_an_interruption_ends_after_the_step_with_a_checkpoint(rows, device, tmp_path):
     network, loader, options = start(rows, device)
     with Checkpoints(tmp_path, "1h") as checkpoints:
-        epochs = train(network, loader, checkpoints=checkpoints, **options)
+        # Plain steps come one by one; an interruption waits for all that were handed over together.
+        epochs = train(network, loader, checkpoints=checkpoints, way="plain", **options)
         next(epochs)
         checkpoints.interrupt(2)
         with pytest.raises(KeyboardInterrupt):
