@@ -27,11 +27,11 @@ from mlp_xp.tables.split import Split
 DOUBT = 3.0
 """c: how many nats of the held-out rows a temperature of e must win."""
 
-LARGEST_LOG, STEPS = 2.0, 401
-"""Temperatures from e^-2 to e^2 are tried."""
+LARGEST_LOG, STEPS = 2.0, (0.1, 0.01)
+"""Temperatures from e^-2 to e^2 are tried, and then those near the best."""
 
-MOST_ROWS = 20_000
-"""Held-out rows that one number is found on."""
+MOST_ROWS, MOST_NUMBERS = 20_000, 2**20
+"""Held-out rows that one number is found on, and values of z in them."""
 
 
 def calibrate(model: TableModel, data: Data) -> None:
@@ -54,12 +54,13 @@ Unseen = tuple[np.ndarray, np.ndarray, np.ndarray]
 def unseen(network: Network, parts: Split) -> Unseen:
     """Of rows held out, or of each member's those that it has left out."""
     found: list[Unseen] = [(np.empty((0, 1)), np.empty(0, int), np.empty(0))]
+    rows = min(MOST_ROWS, -(-MOST_NUMBERS // (network.layer_sizes[-1] * (network.members or 1))))
     if parts.folds is not None:
         each = enumerate(network.each())
-        most = -(-MOST_ROWS // parts.folds.n)
+        most = -(-rows // parts.folds.n)
         found = [_seen_by(member, parts.prepared(parts.left_out_by(n)), most) for n, member in each]
     elif (held_out := parts.judging()) is not None:
-        found = [_seen_by(network, held_out, MOST_ROWS)]
+        found = [_seen_by(network, held_out, rows)]
     z, labels, weight = zip(*found, strict=True)
     return np.concatenate(z, axis=-2), np.concatenate(labels), np.concatenate(weight)
 
@@ -67,7 +68,7 @@ def unseen(network: Network, parts: Split) -> Unseen:
 def _seen_by(network: Network, source: Source, most: int) -> Unseen:
     """Of the first rows of a source, z of each member."""
     z, labels, weights, n_rows = [], [], [], 0
-    for _, x, y, weight in passes(source, PREDICT_ROWS):
+    for _, x, y, weight in passes(source, min(PREDICT_ROWS, most)):
         z.append(to_host(network.predict(x, output="raw", members="all")).astype(float))
         labels.append(y[:, 0].astype(int))
         weights.append(weight.astype(float))
@@ -89,13 +90,19 @@ def temperature(z: np.ndarray, labels: np.ndarray, weight: np.ndarray, smoothing
         The ε that the labels were smoothed by.
     """
     s = weight * (weight.sum() / np.square(weight).sum()) if weight.any() else weight
-    costs, logs = [], np.linspace(-LARGEST_LOG, LARGEST_LOG, STEPS)
     shifted = z - z.max(axis=-1, keepdims=True)
     of_label = shifted[..., np.arange(len(labels)), labels]
-    for log in logs:
+
+    def cost(log: float) -> float:
         rate = np.exp(-log)
         nats = np.log(np.exp(rate * shifted).sum(axis=-1)) - rate * of_label
         if nats.ndim == 2:
             nats = np.log(len(nats)) - np.logaddexp.reduce(-nats, axis=0)
-        costs.append(s @ nats + DOUBT * (log + 2 * smoothing) ** 2)
-    return float(np.exp(logs[int(np.argmin(costs))]))
+        return float(s @ nats + DOUBT * (log + 2 * smoothing) ** 2)
+
+    best, within = 0.0, LARGEST_LOG
+    for step in STEPS:
+        n = round(within / step)
+        best = min((best + step * k for k in range(-n, n + 1)), key=cost)
+        within = step
+    return float(np.exp(best))
