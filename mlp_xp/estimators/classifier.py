@@ -257,6 +257,7 @@ class MLPClassifier(ClassifierMixin, Learner):
                 warnings.warn(
                     f"{where} has a single class, {classes[0]}: there is nothing to learn, and each row will "
                     "be predicted to have it.",
+                    RuntimeWarning,  # scikit-learn's own tests take no UserWarning here
                     stacklevel=OF_SKLEARN + 4,
                 )
 

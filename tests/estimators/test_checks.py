@@ -51,7 +51,7 @@ MAY_SKIP = ("cupy", "dpnp", "cuda", "xpu", "mps", "decision_function")
 
 @with_checks(INSTANCES)
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.filterwarnings("ignore:y has a single class:UserWarning")  # as one check wants it
+@pytest.mark.filterwarnings("ignore:y has a single class:RuntimeWarning")  # as one check wants it
 def test_scikit_learns_checks(estimator, check):
     if getattr(check, "keywords", {}).get("array_namespace") == "cupy" and (problem := cuda.problem()):
         pytest.skip(problem.reason)  # scikit-learn asks only whether CuPy is installed

@@ -112,7 +112,7 @@ def test_labels_of_onnx(labels, tmp_path):
 
 
 def test_one_class():
-    with pytest.warns(UserWarning, match="^y has a single class, only: there is nothing to learn"):
+    with pytest.warns(RuntimeWarning, match="^y has a single class, only: there is nothing to learn"):
         model = fitted(np.linspace(0, 1, 30)[:, None], ["only"] * 30)
     assert model.classes_.tolist() == ["only"]
     np.testing.assert_array_equal(model.predict_proba([[0.5], [9.0]]), [[1.0], [1.0]])
@@ -121,10 +121,10 @@ def test_one_class():
 
 def test_one_class_in_one_of_several_columns_and_in_a_file(tmp_path):
     x, three = np.linspace(0, 1, 30)[:, None], np.arange(30) % 3
-    with pytest.warns(UserWarning, match="^column 1 of y has a single class, 0: there is nothing to learn"):
+    with pytest.warns(RuntimeWarning, match="^column 1 of y has a single class, 0: there is nothing"):
         fitted(x, np.column_stack([three, 0 * three]))
     np.savez(tmp_path / "d.npz", x=x, y=0 * three + 7)
-    with pytest.warns(UserWarning, match="^y has a single class, 7: there is nothing to learn"):
+    with pytest.warns(RuntimeWarning, match="^y has a single class, 7: there is nothing to learn"):
         fitted(tmp_path / "d.npz", None)
 
 
