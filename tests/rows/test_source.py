@@ -17,6 +17,7 @@ from mlp_xp.rows.order import Shuffled
 from mlp_xp.rows.source import PASS_BYTES, Source, Subset, Wrapped, as_source, passes
 from mlp_xp.rows.streams import BatchSource
 from mlp_xp.tables.files.columns import RawColumn
+from mlp_xp.tables.folds import Folded, StreamFolds
 from mlp_xp.tables.interpretation import Interpretation
 from mlp_xp.tables.preparation import Inputs, Targets
 from mlp_xp.tables.prepared import Coded, Prepared, Recoded, Selected
@@ -26,6 +27,7 @@ from mlp_xp.tables.written import Written
 X = readonly(np.arange(60.0).reshape(20, 3))
 Y = readonly(np.arange(20) % 2)
 MEANING = Interpretation(Inputs.plain("abc"), Targets.unscaled(["y"]), None, None, Written())
+PARITY = StreamFolds(2, lambda x, y: x[:, 0].astype(int) % 2)
 
 WRAPPERS = {
     "Wrapped": Wrapped,
@@ -37,6 +39,7 @@ WRAPPERS = {
     "Prepared": lambda source: Prepared(source, Inputs.plain("abc"), Targets.unscaled(["y"])),
     "Counted": lambda source: Counted(source, lambda n_rows: None),
     "MemberWeighted": lambda source: MemberWeighted(source, np.ones((source.n_rows, 2))),
+    "Folded": lambda source: Folded(source, PARITY, 1, left_out=False),
     "Watched": lambda source: Watched(source, MEANING),
     "Encoded": lambda source: Encoded(source, True, lambda y: y),
 }
