@@ -24,7 +24,7 @@ import numpy as np
 from bench.harness import measure, results
 from bench.harness.results import Result
 from mlp_xp import Loader, Network, train
-from mlp_xp.fast import on_cpu, ways
+from mlp_xp.fast import ways
 from mlp_xp.forward import Memo
 from mlp_xp.losses import HalfSquaredError
 from mlp_xp.objective import Objective
@@ -163,13 +163,10 @@ def answer(quick: bool, device: str) -> Result:
     has_fast = all(importlib.util.find_spec(module) is not None for module in ("numba", "scipy"))
     found_ways = ["plain", "fast"] if has_fast else ["plain"]
     rows: list[dict[str, Any]] = []
-    was, on_cpu.PAYS_AFTER = on_cpu.PAYS_AFTER, 0.0  # compiled in the epoch that is not timed
-    try:
+    with measure.compiled_at_once():
         for what, values in series.items():
             sizes = [dataclasses.replace(start, **{what: value}) for value in values]
             rows += measure_series(what, sizes, found_ways, rounds)
-    finally:
-        on_cpu.PAYS_AFTER = was
     return Result(
         question=str(__doc__).splitlines()[0],
         rows=rows,

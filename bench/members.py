@@ -28,7 +28,6 @@ from bench.peers.members import PEERS, n_fits
 from bench.peers.step import Training
 from bench.steps import US, Workers
 from mlp_xp import Loader, Network, fit_table, train
-from mlp_xp.fast import on_cpu
 
 TRAININGS = (
     Training((4, 3, 2, 1), "tanh", False, 1, "sgd", steps=2000, members=8),
@@ -116,6 +115,7 @@ def table_row(training: Training, slices: Sequence[dict[str, float]]) -> dict[st
     return row
 
 
+@measure.compiled_at_once()
 def cross_validation(quick: bool) -> tuple[dict[str, Any], str]:
     """Ratios of its time to that of one fit, and both metrics; and a sentence."""
     table = TABLES[TABLE]
@@ -126,7 +126,6 @@ def cross_validation(quick: bool) -> tuple[dict[str, Any], str]:
         frame = frame[:: len(frame) // 400]
     options: dict[str, Any] = {"recipe": "plain", "hidden": (64, 64), "batch_size": 256, "keep": "last"}
     options |= {"epochs": 1 if quick else EPOCHS, "learning_rate": 1e-3, "optimizer": "adam"}
-    on_cpu.PAYS_AFTER = 0.0
 
     def timed(**more: Any) -> tuple[float, Any]:
         began = time.perf_counter()
@@ -155,6 +154,7 @@ def cross_validation(quick: bool) -> tuple[dict[str, Any], str]:
     return {"ratios": ratios, "of training": of_training, "together": found, "one by one": single}, said
 
 
+@measure.compiled_at_once()
 def memory(quick: bool) -> tuple[dict[str, Any], str]:
     """Bytes that a training of eight members and one of a network hold; and a sentence."""
     sizes, k = (MEMORY_OF if not quick else (4, 3, 1)), 8
@@ -164,7 +164,6 @@ def memory(quick: bool) -> tuple[dict[str, Any], str]:
 
     def held(members: int | None) -> int:
         def make() -> object:
-            on_cpu.PAYS_AFTER = 0.0
             rows = Loader(x, y, batch_size=256)
             epochs = train(Network(sizes, members=members), rows, optimizer="adam", max_epochs=10**9)
             next(epochs)

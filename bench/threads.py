@@ -21,7 +21,6 @@ import numpy as np
 from bench.harness import measure, results
 from bench.harness.results import Result
 from mlp_xp import Loader, Network, train
-from mlp_xp.fast import on_cpu
 from mlp_xp.machine import blas
 
 N_BUSY = 2
@@ -112,32 +111,28 @@ def answer(quick: bool, device: str) -> Result:
         raise ValueError(f"device={device!r}: threads are measured on the CPU only; use 'cpu'.")
     has_fast = all(importlib.util.find_spec(module) is not None for module in ("numba", "scipy"))
     rows = []
-    was, on_cpu.PAYS_AFTER = on_cpu.PAYS_AFTER, 0.0  # compiled in the epoch that is not timed
-    try:
-        for n_busy in (0, N_BUSY):
-            with busy(n_busy):
-                for sizes, batch in TOY if quick else STEPS:
-                    n_steps = steps_for(sizes, batch, quick)
-                    for way in ("plain", "fast")[: 1 + has_fast]:
-                        choices = [*CHOICES] if way == "plain" else [ONE, OURS]
-                        found = medians(
-                            lambda choice, way=way, sizes=sizes, batch=batch, n_steps=n_steps: Training(
-                                sizes, batch, way, choice, n_steps
-                            ),
-                            choices,
-                            1 if quick else ROUNDS,
-                        )
-                        rows.append(
-                            {
-                                "µs a step": f"{'-'.join(map(str, sizes))}, batch {batch}",
-                                "steps": {"plain": "plain", "fast": "compiled"}[way],
-                                "beside": f"{n_busy} busy processes" if n_busy else "nothing",
-                                **{choice: found.get(choice) for choice in CHOICES},
-                                "mlp_xp ÷ best": found[OURS] / min(found.values()),
-                            }
-                        )
-    finally:
-        on_cpu.PAYS_AFTER = was
+    for n_busy in (0, N_BUSY):
+        with measure.compiled_at_once(), busy(n_busy):
+            for sizes, batch in TOY if quick else STEPS:
+                n_steps = steps_for(sizes, batch, quick)
+                for way in ("plain", "fast")[: 1 + has_fast]:
+                    choices = [*CHOICES] if way == "plain" else [ONE, OURS]
+                    found = medians(
+                        lambda choice, way=way, sizes=sizes, batch=batch, n_steps=n_steps: Training(
+                            sizes, batch, way, choice, n_steps
+                        ),
+                        choices,
+                        1 if quick else ROUNDS,
+                    )
+                    rows.append(
+                        {
+                            "µs a step": f"{'-'.join(map(str, sizes))}, batch {batch}",
+                            "steps": {"plain": "plain", "fast": "compiled"}[way],
+                            "beside": f"{n_busy} busy processes" if n_busy else "nothing",
+                            **{choice: found.get(choice) for choice in CHOICES},
+                            "mlp_xp ÷ best": found[OURS] / min(found.values()),
+                        }
+                    )
     return Result(
         question=str(__doc__).splitlines()[0],
         rows=rows,

@@ -56,11 +56,11 @@ def epochs(sizes: tuple[int, ...], batch: int, rule: str, way: str, n_steps: int
     return epoch
 
 
+@measure.compiled_at_once()
 def load_seconds() -> float:
     """What importing Numba and loading a step take in a new process."""
     generator = np.random.default_rng(0)
     loader = Loader(generator.normal(size=(8, 4)), generator.normal(size=(8, 1)), batch_size=4)
-    on_cpu.PAYS_AFTER = 0.0
     began = time.perf_counter()
     for _ in train(Network((4, 3, 2, 1)), loader, max_epochs=2):
         pass
@@ -80,12 +80,9 @@ def answer(quick: bool, device: str) -> Result:
         n_steps = 4 if quick else max(4, min(1000, round(SECONDS / (60e-6 + 3 * batch * n_weights / 50e9))))
         first = on_cpu.first_compiled_step(sum(sizes[1:]), n_weights + sum(sizes[1:]))
         for rule in RULES:
-            on_cpu.PAYS_AFTER = 0.0
-            try:
+            with measure.compiled_at_once():
                 ways = {way: epochs(sizes, batch, rule, way, n_steps) for way in ("plain", "fast")}
                 slices = [{way: epoch() for way, epoch in ways.items()} for _ in range(rounds + 1)][1:]
-            finally:
-                on_cpu.PAYS_AFTER = pays_after
             plain, fast = (
                 1e6 / n_steps * measure.Median(each[way] for each in slices) for way in ("plain", "fast")
             )

@@ -1,5 +1,6 @@
 """How long does a call take, measured in turn with others, how much does it allocate, and on what?"""
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -9,13 +10,14 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import mlp_xp
+from mlp_xp.fast import on_cpu
 from mlp_xp.machine.array_api import Backend
 
 SAMPLE_SECONDS = 2e-3
@@ -199,3 +201,13 @@ def blas() -> str:
         for pool in pools
     }
     return "; ".join(sorted(described)) or "unknown"
+
+
+@contextlib.contextmanager
+def compiled_at_once() -> Iterator[None]:
+    """Steps are compiled from the first one on: in the epoch that is not timed."""
+    was, on_cpu.PAYS_AFTER = on_cpu.PAYS_AFTER, 0.0
+    try:
+        yield
+    finally:
+        on_cpu.PAYS_AFTER = was

@@ -119,6 +119,7 @@ class FusedLoss:
     def __init__(self, plain: Loss, engine: Engine, fill: Callable[..., Array], last: Activation) -> None:
         self.plain, self.engine, self.fill, self.last = plain, engine, fill, last
         self.labels, self.link, self.check_targets = plain.labels, plain.link, plain.check_targets
+        self.judge = plain.judge
 
     def __call__(self, backend: Backend, z: Array, y: Array, weight: Array | None) -> Array:
         """Return Σ s L; z becomes δ times 1 / Σ s."""

@@ -13,6 +13,12 @@ from bench.harness import measure
 from mlp_xp.fast import on_cpu
 
 
+@pytest.fixture(autouse=True)
+def turns_when_it_pays(monkeypatch):
+    """Peers have their steps compiled at once, as processes of their own; here they are none."""
+    monkeypatch.setattr(on_cpu, "PAYS_AFTER", on_cpu.PAYS_AFTER)
+
+
 @pytest.fixture
 def in_this_process(monkeypatch):
     """Peers run here, one after the other: their libraries are imported once."""
@@ -21,7 +27,6 @@ def in_this_process(monkeypatch):
         said = io.StringIO()
         with monkeypatch.context() as patch, contextlib.redirect_stdout(said), warnings.catch_warnings():
             patch.setattr(sys, "argv", [module, *map(str, arguments)])
-            patch.setattr(on_cpu, "PAYS_AFTER", on_cpu.PAYS_AFTER)  # some set it
             warnings.simplefilter("ignore")
             runpy.run_module(module, run_name="__main__", alter_sys=True)
         return json.loads(said.getvalue().splitlines()[-1])

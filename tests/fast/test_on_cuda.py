@@ -11,12 +11,12 @@ from arrays import host, readonly
 from stand_ins.stand_in_engine import StandInEngine
 
 from mlp_xp import epoch_losses, training_loop
-from mlp_xp.activations import ACTIVATIONS
+from mlp_xp.activations import ACTIVATIONS, Identity
 from mlp_xp.fast import WAYS, ways
 from mlp_xp.fast.on_cpu import CpuStep
-from mlp_xp.fast.on_cuda import EAGER_STEPS, CudaStep
+from mlp_xp.fast.on_cuda import EAGER_STEPS, CudaStep, FusedLoss
 from mlp_xp.fast.programs import of_rule
-from mlp_xp.losses import LOSSES, GroupedCrossEntropy, IdentityLink, Loss, Pinball
+from mlp_xp.losses import LOSSES, GroupedCrossEntropy, IdentityLink, Loss, Pinball, SoftmaxCrossEntropy
 from mlp_xp.network import Network
 from mlp_xp.optimizers import LBFGS, OPTIMIZERS, SGD
 from mlp_xp.regularizers import ElasticNet
@@ -80,6 +80,11 @@ def check_equal(engine, *arguments, **named):
     expected, found = run(None, *arguments, **named), run(engine, *arguments, **named)
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-11)
     np.testing.assert_allclose(found[1], expected[1], rtol=1e-9, atol=1e-12)
+
+
+def test_rows_held_out_are_judged_by_the_plain_loss_without_smoothing():
+    fused = FusedLoss(SoftmaxCrossEntropy(label_smoothing=0.1), None, None, Identity())
+    assert fused.judge == SoftmaxCrossEntropy()
 
 
 def test_which_way():

@@ -85,6 +85,7 @@ def test_columns_with_names_are_inputs_of_their_own():
 
 
 def test_a_single_class_is_refused():
-    model = fitted("MLPClassifier", X, np.full(len(X), "only"))
+    with pytest.warns(RuntimeWarning, match="y has a single class, only"):
+        model = fitted("MLPClassifier", X, np.full(len(X), "only"))
     with pytest.raises(ValueError, match="knows a single class, 'only'"):
         onnx_bytes(model)

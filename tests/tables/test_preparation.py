@@ -113,7 +113,7 @@ def test_a_constant_column_has_no_feature():
         (lambda: Number("a", median=np.inf), "the median of column 'a'=inf"),
         (lambda: Number(3), "name=3 of a column is no str"),
         (lambda: Number("a", gaps=1), "gaps=1 of a column is no bool"),
-        (lambda: Date("a", cycles=("moth",)), "unknown cycle 'moth'; .*Known: day, week, year"),
+        (lambda: Date("a", cycles=("moth",)), "unknown cycle 'moth'; .*known: day, week, year"),
         (lambda: Category("a", "number", ()), "unknown kind of category 'number'"),
         (lambda: Category("a", "text", ("b", "b")), "has a level twice"),
         (lambda: Category("a", "text", (1,)), "a level of column 'a' is no text"),

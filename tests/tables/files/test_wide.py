@@ -86,7 +86,7 @@ def test_of_many_names_the_nearest_are_said_and_how_many_there_are(name):
 
 
 def test_many_wrong_names_are_not_all_listed():
-    with pytest.raises(ValueError, match="more of the kind") as refused:
+    with pytest.raises(ValueError, match=r"\(5,000 in all\)") as refused:
         select(["a", "b"], "t.csv", columns=[f"x{i}" for i in range(5000)])
     assert len(str(refused.value).splitlines()) < 30
 
