@@ -256,7 +256,8 @@ def test_too_little_memory_is_called_so(folder, most):
 def test_an_interruption_while_it_starts_has_its_line_and_its_status(folder, library, number, status):
     """The signal is sent by the process itself when a library is looked for."""
     program = (
-        "import os, sys\nfrom mlp_xp.cli import main\n"
+        "import os, signal, sys\nfrom mlp_xp.cli import main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background ignores it
         "class Finder:\n"
         "    def find_spec(self, name, *_):\n"
         f"        if name == {library!r}: os.kill(os.getpid(), {int(number)})\n"
