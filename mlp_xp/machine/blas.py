@@ -22,9 +22,9 @@ from mlp_xp.machine import open_blas
 
 WORK_PER_THREAD = 2**27
 """Multiplications of one product for each thread of a BLAS, about 4 ms of a core in float32. Fewer would be
-faster, by 1.7 times at most, on two cores that have nothing else to do. Beside other busy processes two threads
-took 4 to 100 times as long as one for 1 to 4 million multiplications, 1.7 to 4.1 times for 200 million, and 1.1
-to 1.6 times for 1,000 million: no size is safe, and small ones are lost."""
+faster, by 1.7 times at most, on two cores that have nothing else to do. Beside other busy processes two
+threads took 4 to 100 times as long as one for 1 to 4 million multiplications, 1.7 to 4.1 times for 200
+million, and 1.1 to 1.6 times for 1,000 million: no size is safe, and small ones are lost."""
 
 SMALL = 9216
 """Multiplications that OpenBLAS never shares out (interface/gemv.c: 2304 × GEMM_MULTITHREAD_THRESHOLD). With
