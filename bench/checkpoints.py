@@ -40,13 +40,7 @@ def epochs(
         max_epochs=10**9,
         checkpoints=checkpoints,
     )
-
-    def epoch() -> float:
-        began = time.perf_counter()
-        next(training)
-        return time.perf_counter() - began
-
-    return epoch
+    return measure.seconds_of_next(training)
 
 
 def table_row(sizes: tuple[int, ...], n_rows: int, device: str, rounds: int, folder: str) -> dict[str, Any]:

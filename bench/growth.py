@@ -14,7 +14,6 @@ their sum.
 import dataclasses
 import importlib.util
 import sys
-import time
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -78,13 +77,7 @@ def epochs(size: Size, way: str) -> Callable[[], float]:
         max_epochs=10**9,
         way=way,
     )
-
-    def epoch() -> float:
-        began = time.perf_counter()
-        next(training)
-        return time.perf_counter() - began
-
-    return epoch
+    return measure.seconds_of_next(training)
 
 
 def step_bytes(size: Size, way: str) -> int:

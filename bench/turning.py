@@ -47,13 +47,7 @@ def epochs(sizes: tuple[int, ...], batch: int, rule: str, way: str, n_steps: int
         max_epochs=10**9,
         way=way,
     )
-
-    def epoch() -> float:
-        began = time.perf_counter()
-        next(training)
-        return time.perf_counter() - began
-
-    return epoch
+    return measure.seconds_of_next(training)
 
 
 @measure.compiled_at_once()
