@@ -494,6 +494,12 @@ class Optimizer:
         groups = None if factors is None else factors.groups(parameters)
         self.frozen = [part for part, factor in groups or () if factor == 0.0]
         self.groups = None if groups is None else [each for each in groups if each[1]]
+        n_weights, moving = parameters.n_weights, self.groups if self.frozen else None
+        self._moving_weights = [
+            parameters.flat[..., part.start : min(part.stop, n_weights)]
+            for part, _ in moving or [(slice(0, n_weights), 1.0)]
+        ]
+        self._is_one_block = groups is None and math.prod(parameters.flat.shape) <= parameters.backend.block
         self.decay_factor = 1.0
         self.t = 0
         self.is_moving = False
@@ -503,10 +509,10 @@ class Optimizer:
         """Update the parameters in place; the gradient is read."""
         self.is_moving = True
         self.t += 1
-        backend, p, g = self.parameters.backend, self.parameters.flat, gradient.flat
+        p, g = self.parameters.flat, gradient.flat
         self.shrink_weights(rate)
-        if math.prod(p.shape) <= backend.block and self.groups is None:
-            self.rule.update(backend.xp, self.t, rate, p, g, **self.state)
+        if self._is_one_block:
+            self.rule.update(self.parameters.backend.xp, self.t, rate, p, g, **self.state)
         else:
             self._update_in_blocks(p, g, rate)
         self.is_moving = False
@@ -522,11 +528,8 @@ class Optimizer:
 
     def shrink_weights(self, rate: float) -> None:
         """W ← W − η λ W, for a rule with decoupled decay."""
-        n_weights = self.parameters.n_weights
-        groups = self.groups if self.frozen and self.groups is not None else [(slice(0, n_weights), 1.0)]
-        for part, _ in groups:
-            moving = self.parameters.flat[..., part.start : min(part.stop, n_weights)]
-            self.rule.shrink(moving, rate * self.decay_factor)
+        for weights in self._moving_weights:
+            self.rule.shrink(weights, rate * self.decay_factor)
 
     def hold(self, gradient: Parameters) -> None:
         """Set to 0 what the gradient has for frozen layers."""

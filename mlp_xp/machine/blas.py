@@ -83,13 +83,14 @@ class Threads:
 
     def __init__(self, libraries: list[Any]) -> None:
         self.libraries = libraries
-        self.changed = threading.Condition()
+        self.lock = threading.Lock()  # entered for each step: a Condition takes several times as long
+        self.changed = threading.Condition(self.lock)
         self.now, self.n_users, self.n_waiting = 0, 0, 0
         self.before: list[int] = []
 
     def usual(self) -> int:
         """How many they have while nobody holds them, the fewest where they differ; 1 without any."""
-        with self.changed:
+        with self.lock:
             return min(self.before if self.n_users else self._counts(), default=1)
 
     def _counts(self) -> list[int]:
@@ -97,7 +98,7 @@ class Threads:
 
     def take(self, n_threads: int) -> None:
         """Begin to compute with so many."""
-        with self.changed:
+        with self.lock:
             # Who comes later than somebody who waits does not go ahead, or that one would wait for ever.
             if self.n_users and (self.now != n_threads or self.n_waiting):
                 self.n_waiting += 1
@@ -113,13 +114,14 @@ class Threads:
 
     def give_back(self) -> None:
         """End; the last one leaves them as they were."""
-        with self.changed:
+        with self.lock:
             self.n_users -= 1
             if not self.n_users:
                 for library, count in zip(self.libraries, self.before, strict=True):
                     if count != self.now:
                         library.set_num_threads(count)
-                self.changed.notify_all()
+                if self.n_waiting:
+                    self.changed.notify_all()
 
     def _change(self, counts: list[int], n_threads: int) -> None:
         """Have so many where they have others; asking a library takes as long as telling it."""
@@ -129,7 +131,7 @@ class Threads:
 
     def let_use(self, n_threads: int) -> None:
         """Let them use so many from now on."""
-        with self.changed:
+        with self.lock:
             if self.n_users:
                 self.before = [n_threads] * len(self.libraries)
             else:
@@ -224,9 +226,11 @@ class Computing:
         if _own.computes or 1 < self.work < SMALL:
             return
         several = self.work >= 2 * WORK_PER_THREAD
-        numpys, scipys = self.taken = _both()
+        numpys, scipys = _both()
         numpys.take(min(n_threads(), self.work // WORK_PER_THREAD) if several else 1)
-        scipys.take(1)
+        if scipys.libraries:
+            scipys.take(1)
+        self.taken = (numpys, scipys) if scipys.libraries else (numpys,)
         _own.computes = True
 
     def __exit__(self, *_: object) -> None:
