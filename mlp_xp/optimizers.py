@@ -117,7 +117,7 @@ class Momentum(Rule):
 
 
 @dataclasses.dataclass(frozen=True)
-class Nesterov(Rule):
+class Nesterov(Momentum):
     """Nesterov's momentum: v ← μ v − η g, p ← p + μ v − η g.
 
     Parameters
@@ -130,13 +130,6 @@ class Nesterov(Rule):
     Sutskever et al., On the importance of initialization and momentum, ICML 2013, equations 3 and 4,
     rewritten for the parameters at which the gradient is taken.
     """
-
-    momentum: float = fields.number(0.9, least=0, most=1)
-    state = ("v",)
-
-    def numbers(self, t: int, rate: float) -> tuple[float, float]:
-        """η and μ."""
-        return rate, self.momentum
 
     def move(self, xp: Namespace, h: Sequence[float], p: Array, g: Array, v: Array) -> None:
         """One step."""

@@ -35,33 +35,6 @@ def _singles(name: str, task: Task) -> list[Task]:
     ]
 
 
-def mlp_xp(task: Task) -> tuple[Run, Weights]:
-    """An epoch of `train` over the task's rows in their order, of a network with members."""
-    from mlp_xp import Loader, Network, train
-    from mlp_xp.fast import on_cpu
-
-    on_cpu.PAYS_AFTER = 0.0
-    training = task.training
-    network = Network(training.sizes, activation=training.activation, members=training.members)
-    parameters = network.parameters
-    for layer, w in enumerate(task.weights):
-        parameters.weights[layer][...], parameters.biases[layer][...] = w, 0.0
-    epochs = train(
-        network,
-        Loader(task.x, task.y, batch_size=training.batch, order="sequential"),
-        loss="softmax_cross_entropy" if training.classes else "half_squared_error",
-        optimizer=training.optimizer,
-        learning_rate=task.rate,
-        max_epochs=10**9,
-    )
-
-    def weights() -> list[np.ndarray]:
-        layers = zip(parameters.weights, parameters.biases, strict=True)
-        return [part for w, b in layers for part in (w, b[:, 0])]
-
-    return functools.partial(next, epochs), weights
-
-
 def _one_after_the_other(tasks: list[Task], members: int, peer: Any) -> tuple[Run, Weights]:
     made = [peer(task) for task in tasks]
 
@@ -133,7 +106,7 @@ def torch_bmm(task: Task) -> tuple[Run, Weights]:
 
 
 PEERS = {
-    "mlp_xp": Peer(mlp_xp, "mlp-xp[fast]", "numba"),
+    "mlp_xp": Peer(functools.partial(step.mlp_xp, way="fast"), "mlp-xp[fast]", "numba"),
     "mlp_xp one by one": Peer(one_by_one, "mlp-xp[fast]", "numba"),
     "scikit-learn": Peer(scikit_learn, "scikit-learn", "sklearn"),
     "scikit-learn, joblib": Peer(scikit_learn_joblib, "scikit-learn", "sklearn"),

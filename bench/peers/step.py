@@ -143,12 +143,15 @@ def mlp_xp(task: Task, way: str = "plain", ranks: Any = None) -> tuple[Run, Weig
     """An epoch of `train` over the task's rows in their order, perhaps shared out over ranks."""
     from mlp_xp import Loader, Network, train
     from mlp_xp.fast import on_cpu
-    from mlp_xp.initializers import Given
 
     # From the first step on; a user's training turns to it when what it saves has paid for its import.
     on_cpu.PAYS_AFTER = 0.0
     training = task.training
-    network = Network(training.sizes, activation=training.activation, initializer=Given(task.weights))
+    members = training.members or None
+    network = Network(training.sizes, activation=training.activation, members=members)
+    parameters = network.parameters
+    for layer, w in enumerate(task.weights):
+        parameters.weights[layer][...], parameters.biases[layer][...] = w, 0.0
     epochs = train(
         network,
         Loader(task.x, task.y, batch_size=training.batch, order="sequential"),
@@ -159,8 +162,9 @@ def mlp_xp(task: Task, way: str = "plain", ranks: Any = None) -> tuple[Run, Weig
         way=way,
         ranks=ranks,
     )
-    layers = zip(network.parameters.weights, network.parameters.biases, strict=True)
-    return functools.partial(next, epochs), lambda: [part for layer in layers for part in layer]
+    layers = zip(parameters.weights, parameters.biases, strict=True)
+    parts = [part for w, b in layers for part in (w, b if members is None else b[:, 0])]
+    return functools.partial(next, epochs), lambda: parts
 
 
 def products(task: Task) -> tuple[Run, Weights]:
