@@ -1,8 +1,10 @@
 """All benchmarks, or those named, one after the other, each in a process of its own."""
 
 import argparse
+import signal
 import subprocess
 import sys
+from types import FrameType
 
 from bench.harness import measure, results
 
@@ -21,6 +23,23 @@ ON_THE_CPU = (
     "turning",
 )
 ON_A_GPU = ("gpu",)
+
+
+def run(command: list[str]) -> int:
+    """The exit status; a signal ends all, and goes to what measures, which may have something to keep."""
+    with subprocess.Popen(command, env=measure.environment()) as child:
+        signalled: list[int] = []
+
+        def pass_on(number: int, _: FrameType | None) -> None:
+            signalled.append(number)
+            child.send_signal(number)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, pass_on)
+        status = child.wait()
+    if signalled:
+        sys.exit(128 + signalled[0])
+    return status
 
 
 def main() -> int:
@@ -44,8 +63,7 @@ def main() -> int:
     for name in options.names or default:
         print(f"\n## {name}\n", flush=True)
         command = [sys.executable, "-m", f"bench.{name}", *arguments]
-        status = subprocess.run(command, env=measure.environment(), check=False).returncode
-        worst = max(worst, abs(status))
+        worst = max(worst, abs(run(command)))
     return worst
 
 

@@ -4,8 +4,9 @@ In this order: the diagnosis; the tests that touch a device, with --device cuda;
 (tests/whole/test_on_a_gpu.py: fused kernels against plain rules, every step reading its own rows, no memory
 taken by a step, graphs against single launches bit for bit); the time of a step against PyTorch and JAX;
 streaming data of ten times the memory that training may take. Each figure is held against its target.
-All share eight minutes; what there is after each part is in gpu-so-far.json of the folder from
-which it is run. Without a GPU it says why, and writes that nothing was measured.
+All share eight minutes (--seconds), of which every part has its share and what those before it have left.
+What there is, is in gpu-so-far.json of the folder from which it is run, at all times. Without a GPU it says
+why, and writes that nothing was measured.
 """
 
 import argparse
@@ -14,29 +15,35 @@ import itertools
 import json
 import math
 import re
-import statistics
-import subprocess
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import numpy as np
 
 from bench.harness import measure, results
+from bench.harness.child import Child
 from bench.harness.results import Result
 from bench.peers import gpu as gpu_peers
 from bench.peers.step import TRAININGS, Training
 from bench.steps import TOLERANCE, distance, toy
 
-ROOT = Path(__file__).parents[1]
-PARTS = ("suite", "gpu tests", "steps", "streaming")
-SECONDS = 480
-"""The most that all parts may take together."""
+SHARES = {"suite": 0.35, "gpu tests": 0.15, "steps": 0.35, "streaming": 0.15}
+"""The parts, and of the time that all may take together how much is kept for each."""
 
-SUITE_SECONDS, PEER_SECONDS = 150, 60
-"""The most that one run of tests, and one library's seven trainings, may take of it."""
+PARTS = tuple(SHARES)
+SECONDS = 480
+"""The most that all parts may take together, unless --seconds says another number."""
+
+REST = 0.04
+"""The part of it that is left for writing and drawing."""
+
+NAMED = 50
+"""Failed tests that are named."""
 
 GPU_TESTS = "tests/whole/test_on_a_gpu.py"
 SO_FAR = Path("gpu-so-far.json")
@@ -65,8 +72,57 @@ class NotMeasuredError(Exception):
     """There is no GPU that works; the message says why."""
 
 
+class CutOffError(BaseException):
+    """Somebody ends this; no part takes it for an error of its own.
+
+    Parameters
+    ----------
+    number : int
+        The signal's.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class Found:
+    """What there is so far; each change is written at once.
+
+    Parameters
+    ----------
+    trainings : sequence of Training
+        The rows of the table of steps.
+
+    Attributes
+    ----------
+    answers : dict of str to list of dict
+        What each library answered, one for each training, in their order.
+    notes : list of str
+    """
+
+    def __init__(self, trainings: Sequence[Training]) -> None:
+        self.trainings = trainings
+        self.answers: dict[str, list[dict[str, Any]]] = {}
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        """A sentence that belongs under the table; it is printed now."""
+        print(text, flush=True)
+        self.notes.append(text)
+        self.keep()
+
+    def keep(self, under_way: str = "") -> None:
+        """Write all; a file that is there is whole at any time."""
+        rows, notes = table(self.trainings, self.answers)
+        document = {"rows": rows, "notes": self.notes + notes, "under way": under_way}
+        half = SO_FAR.with_suffix(".part")
+        half.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        half.replace(SO_FAR)
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """--parts."""
+    """--parts and --seconds."""
     parser.add_argument(
         "--parts",
         type=lambda text: text.split(","),
@@ -74,49 +130,50 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help=f"only these, with commas between them, of {', '.join(PARTS)}",
         metavar="NAMES",
     )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=SECONDS,
+        help=f"the most that all parts may take together (default: {SECONDS})",
+        metavar="S",
+    )
 
 
-def answer(quick: bool, device: str, parts: Sequence[str] = PARTS) -> Result:
+def answer(quick: bool, device: str, parts: Sequence[str] = PARTS, seconds: float = SECONDS) -> Result:
     """Run the parts one after the other; what fails is a note, and the rest goes on."""
+    began = time.monotonic()
     unknown = [name for name in parts if name not in PARTS]
     if unknown:
         raise ValueError(f"unknown part {unknown[0]!r}; known: {', '.join(PARTS)}.")
     device = "cuda:0" if device in ("cpu", "cuda") else device
+    found = Found([toy(each) if quick else each for each in TRAININGS])
+    found.keep()
     print(diagnose(int(device.partition(":")[2])), flush=True)
-    end = time.monotonic() + SECONDS
-    rows: list[dict[str, Any]] = []
-    notes: list[str] = []
-
-    def test(what: str, *arguments: str) -> None:
-        seconds = min(SUITE_SECONDS, end - time.monotonic())
-        notes.append(run_tests(what, arguments, device, seconds))
-
-    def steps() -> None:
-        trainings = [toy(each) if quick else each for each in TRAININGS]
-        found, more = time_steps(trainings, end)
-        rows.extend(found)
-        notes.extend(more)
-
-    work: dict[str, Callable[[], object]] = {
-        "suite": lambda: test("tests that touch a device", "--on-device", "--ignore", GPU_TESTS),
-        "gpu tests": lambda: test("what only a GPU shows", GPU_TESTS),
-        "steps": steps,
-        "streaming": lambda: notes.extend(stream(device, quick=quick)),
-    }
-    for name in (each for each in PARTS if each in parts):
+    work: dict[str, Callable[[float], None]] = {
+        "suite": lambda end: run_tests(
+            found, "tests that touch a device", ["--on-device", "--backend=cupy", f"--ignore={GPU_TESTS}"],
+            device, end,
+        ),
+        "gpu tests": lambda end: run_tests(found, "what only a GPU shows", [GPU_TESTS], device, end),
+        "steps": lambda end: time_steps(found, end),
+        "streaming": lambda end: stream(found, device, quick=quick, end=end),
+    }  # fmt: skip
+    chosen = [name for name in PARTS if name in parts]
+    whole = sum(SHARES[name] for name in chosen)
+    for number, name in enumerate(chosen, 1):
+        end = began + (1 - REST) * seconds * (1 - sum(SHARES[each] for each in chosen[number:]) / whole)
         if time.monotonic() >= end:
-            notes.append(f"{name}: left out, since {SECONDS} s are over.")
-        else:
-            try:
-                work[name]()
-            except Exception as error:  # the other parts may work
-                notes.append(f"{name}: {type(error).__name__}: {error}")
-        print(f"{name}: done {end - time.monotonic():.0f} s before the end", flush=True)
-        SO_FAR.write_text(json.dumps({"rows": rows, "notes": notes}, indent=1, ensure_ascii=False) + "\n")
+            found.note(f"{name}: left out, since its share of {seconds:g} s is over.")
+            continue
+        try:
+            work[name](end)
+        except Exception as error:  # the other parts may work
+            found.note(f"{name}: {type(error).__name__}: {error}")
+    rows, notes = table(found.trainings, found.answers)
     return Result(
         question=str(__doc__).splitlines()[0],
-        rows=rows or [{"part": name} for name in parts],
-        notes=notes,
+        rows=rows or [{"part": name} for name in chosen],
+        notes=found.notes + notes,
         device=device,
         packages=("cupy-cuda12x", "cupy-cuda13x", "torch", "jax", "jaxlib"),
     )
@@ -138,71 +195,80 @@ def diagnose(index: int) -> str:
     return "\n".join(f"cuda:{gpu.index}: {gpu.name}, {gpu.memory / 2**30:.0f} GiB" for gpu in cuda.devices())
 
 
-def run_tests(what: str, arguments: Sequence[str], device: str, seconds: float) -> str:
-    """Run pytest on the device, a line a test; its last line, with the names of what failed before it."""
+def run_tests(found: Found, what: str, arguments: Sequence[str], device: str, end: float) -> None:
+    """Run pytest on the device; a note for each of the first tests that fail, and one at the end."""
+    began = time.monotonic()
     command = [sys.executable, "-m", "pytest", "-n0", "-v", "-p", "no:cacheprovider", "-rfE", "--tb=line"]
-    command += ["--device", device, *arguments]
-    began = time.perf_counter()
-    try:
-        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=seconds)
-        output, end = run.stdout, f"exit status {run.returncode}"
-    except subprocess.TimeoutExpired as late:
-        output = late.stdout.decode() if isinstance(late.stdout, bytes) else late.stdout or ""
-        end = f"not through after {seconds:.0f} s"
-    lines = [line for line in output.splitlines() if line.strip()]
-    failed = [line.split()[0] for line in lines if re.search(r"::.* (FAILED|ERROR)\b", line)]
-    last = lines[-1].strip("= ") if lines and end.startswith("exit") else f"{end}, {len(lines)} lines"
-    text = "; ".join([*dict.fromkeys(failed[:20]), last])
-    found = f"{what}, --device {device}: {text} ({time.perf_counter() - began:.0f} s)"
-    print(found, flush=True)
-    return found
+    child = Child([*command, "--device", device, *arguments], end - began)
+    n_passed, failed, last = 0, set[str](), ""
+    for line in child:
+        last = line.strip("= ") or last
+        n_passed += " PASSED" in line
+        test = re.match(r"(\S+::.*?) (?:FAILED|ERROR)\b|ERROR ([^\s:]+)(?: - |$)", line)
+        name = test and (test[1] or test[2])
+        if name and name not in failed:
+            failed.add(name)
+            if len(failed) <= NAMED:
+                found.note(f"{what}: failed: {name}")
+        found.keep(f"{what}: {n_passed} passed, {len(failed)} failed")
+    if child.is_late or not re.search(r" in [\d.]+ ?s", last):
+        last = f"{child.end}; {n_passed} passed before, {len(failed)} failed"
+    found.note(f"{what}, --device {device}: {last} ({time.monotonic() - began:.0f} s)")
 
 
-def ask_peer(name: str, trainings: Sequence[Training], seconds: float = PEER_SECONDS) -> list[dict[str, Any]]:
-    """One library's answers for all trainings, from a process of its own."""
-    text = "".join(gpu_peers.as_json(each) + "\n" for each in trainings)
+def ask_peer(found: Found, name: str, seconds: float) -> None:
+    """One library's answers for all trainings, from a process of its own.
+
+    The widest comes first: it is judged by every library's time, and what time cuts off comes last.
+    """
+    last = len(found.trainings) - 1
+    text = "".join(gpu_peers.as_json(each) + "\n" for each in reversed(found.trainings))
     environment = measure.environment() | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    command = [sys.executable, "-m", "bench.peers.gpu", name]
-    try:
-        run = subprocess.run(
-            command, input=text, cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
-            timeout=max(1.0, seconds),
-        )  # fmt: skip
-        output, complaint = run.stdout, (run.stderr.strip().splitlines() or ["no message"])[-1]
-    except subprocess.TimeoutExpired as late:
-        output = late.stdout.decode() if isinstance(late.stdout, bytes) else late.stdout or ""
-        complaint = f"not through after {seconds:.0f} s"
-    answers = [json.loads(line) for line in output.splitlines()]
-    return answers + [{"error": complaint}] * (len(trainings) - len(answers))
+    child = Child([sys.executable, "-m", "bench.peers.gpu", name], seconds, text, environment)
+    answers: list[dict[str, Any]] = [{} for _ in found.trainings]
+    found.answers[name] = answers
+    for number, line in enumerate(child):
+        answers[last - number] = json.loads(line)
+        found.keep(f"steps: {name}")
+    for each in answers:
+        if not each:
+            each["error"] = child.end
+    times = [results.show(each.get("microseconds")) for each in answers]
+    print(f"steps, {name}: {', '.join(times)} µs", flush=True)
+    for error in sorted({each["error"] for each in answers if "error" in each}):
+        found.note(f"{name}: {error}")
 
 
-def time_steps(
-    trainings: Sequence[Training], end: float = math.inf
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """The table of steps, and notes on who is missing or trains otherwise."""
-    answers, notes = {}, []
+def time_steps(found: Found, end: float) -> None:
+    """The answers of every library that is here; each has its part of the time, and what is left before."""
+    present = []
     for name, (_, module) in gpu_peers.PEERS.items():
         if importlib.util.find_spec(module) is None:
-            notes.append(f"{name}: not installed.")
-            continue
-        print(f"steps: {name}", flush=True)
-        answers[name] = ask_peer(name, trainings, min(PEER_SECONDS, end - time.monotonic()))
-        errors = {each["error"] for each in answers[name] if "error" in each}
-        notes += [f"{name}: {error}" for error in sorted(errors)]
-    rows = []
-    for number, training in enumerate(trainings):
-        found = {name: each[number].get("microseconds") for name, each in answers.items()}
-        idle = answers["mlp_xp"][number].get("idle")
-        bandwidth = answers[BOUND][number].get("bandwidth")
-        rows.append(table_row(training, found, bandwidth) | {"GPU idle": idle})
+            found.note(f"{name}: not installed.")
+        else:
+            present.append(name)
+    for number, name in enumerate(present):
+        ask_peer(found, name, (end - time.monotonic()) / (len(present) - number))
+
+
+def table(
+    trainings: Sequence[Training], answers: dict[str, list[dict[str, Any]]]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The table of steps, and notes on what is reached and who trains otherwise; empty without answers."""
+    rows: list[dict[str, Any]] = []
+    notes: list[str] = []
+    for number, training in enumerate(trainings if answers else ()):
+        of = {name: answers[name][number] if name in answers else {} for name in gpu_peers.PEERS}
+        microseconds = {name: each.get("microseconds") for name, each in of.items()}
+        bounds = table_row(training, microseconds, of[BOUND].get("bandwidth"))
+        rows.append(bounds | {"GPU idle": of["mlp_xp"].get("idle")})
         notes += verdicts(training, rows[-1])
-        ours = answers["mlp_xp"][number].get("movement")
-        for name, each in answers.items():
-            theirs = each[number].get("movement")
+        ours = of["mlp_xp"].get("movement")
+        for name, each in of.items():
+            theirs = each.get("movement")
             if ours and theirs and not distance(ours, theirs) <= TOLERANCE:
-                notes.append(
-                    f"{training.name}: {name} trains otherwise ({distance(ours, theirs):.2%} apart)."
-                )
+                apart = f"{distance(ours, theirs):.2%} apart"
+                notes.append(f"{training.name}: {name} trains otherwise ({apart}).")
     return rows, notes
 
 
@@ -257,64 +323,22 @@ def reached(found: float | None, least: float) -> str:
     return "not measured" if found is None else "reached" if found >= least else "NOT REACHED"
 
 
-def stream(device: str, *, quick: bool) -> list[str]:
+def stream(found: Found, device: str, *, quick: bool, end: float) -> None:
     """Throughput of rows from the host, where training may take a tenth of their memory on the device."""
-    from mlp_xp.machine.array_api import backend as find_backend
-    from mlp_xp.machine.cuda import feeding, memory
-
-    index = int(device.partition(":")[2])
-    backend, n_features = find_backend(device, "float32"), 1024
-    n_rows = 2**12 if quick else 2**20  # 4 GiB
-    x = np.ones((n_rows, n_features), dtype=np.float32)
-    x[:, 0] = np.linspace(-1, 1, n_rows, dtype=np.float32)
-    y = x[:, :1].copy()
-    notes = []
-    few = slice(0, n_rows // 16)
-    bandwidth = feeding.pinned_bandwidth(index)
-    for name, sizes, batch in (
-        ("compute-bound", (n_features, 2048, 2048, 1), 1024),
-        ("copy-bound", (n_features, 16, 1), 4096),
-    ):
-        asarray = backend.asarray
-        resident = rows_a_second(device, sizes, batch, asarray(x[few]), asarray(y[few]))
-        memory.limit(str(max(3 * 2**27, x.nbytes // 10)), index)
-        try:
-            streamed = {
-                order: rows_a_second(device, sizes, batch, x, y, order=order)
-                for order in ("shuffled", "blocks")
-            }
-        finally:
-            memory.limit("100%", index)
-        for order, speed in streamed.items():
-            share = speed * n_features * 4 / bandwidth
-            computes = name == "compute-bound"
-            verdict = reached(speed / resident, 0.95) if computes else reached(share, 0.85)
-            notes.append(
-                f"streaming, {name} ({order}): {results.show(speed)} rows/s, {speed / resident:.0%} of what "
-                f"rows on the device give, {share:.0%} of the pinned copy bandwidth "
-                f"({bandwidth / 1e9:.1f} GB/s); target {'95%' if computes else '85%'}: {verdict}."
-            )
-            print(notes[-1], flush=True)
-    return notes
-
-
-def rows_a_second(
-    device: str, sizes: tuple[int, ...], batch: int, x: Any, y: Any, order: str = "shuffled"
-) -> float:
-    """Rows a second of training, the better of two epochs after a first one."""
-    from mlp_xp import Loader, Network, train
-
-    network = Network(sizes, device=device)
-    loader = Loader(x, y, batch_size=min(batch, x.shape[0]), order=order)
-    epochs = train(network, loader, learning_rate=1e-4, max_epochs=4)
-    next(epochs)
-    seconds = []
-    for _ in range(2):
-        began = time.perf_counter()
-        next(epochs)
-        seconds.append(time.perf_counter() - began)
-    epochs.close()
-    return float(x.shape[0] / statistics.median(seconds))
+    command = [sys.executable, "-m", "bench.harness.gpu_streams", device, *(["--quick"] if quick else [])]
+    child = Child(command, end - time.monotonic())
+    for line in child:
+        each = json.loads(line)
+        name, speed, resident, share = (each[key] for key in ("name", "speed", "resident", "share"))
+        verdict = reached(resident, 0.95) if name == "compute-bound" else reached(share, 0.85)
+        found.note(
+            f"streaming, {name} ({each['order']}): {results.show(speed)} rows/s, {resident:.0%} of what "
+            f"rows on the device give, {share:.0%} of the pinned copy bandwidth "
+            f"({each['bandwidth'] / 1e9:.1f} GB/s); target {'95%' if name == 'compute-bound' else '85%'}: "
+            f"{verdict}."
+        )
+    if child.end:
+        found.note(f"streaming: {child.end}.")
 
 
 def draw(result: Result, figure: Any) -> None:
@@ -353,10 +377,22 @@ def write_not_measured(reason: NotMeasuredError, folder: Path) -> Path:
     return path
 
 
+def cut_off(number: int, _: FrameType | None) -> NoReturn:
+    """What a signal does: processes that were started end, too."""
+    for each in (signal.SIGINT, signal.SIGTERM):  # a terminal's may come twice
+        signal.signal(each, signal.SIG_IGN)
+    raise CutOffError(number)
+
+
 def main() -> int:
     """Measure, or say and write that nothing was measured."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, cut_off)
     try:
         return results.main(sys.modules[__name__])
+    except CutOffError as signalled:
+        print(f"cut off; what there is: {SO_FAR.resolve()}", file=sys.stderr)
+        return 128 + signalled.number
     except NotMeasuredError as reason:
         parser = argparse.ArgumentParser()
         results.add_shared_options(parser)

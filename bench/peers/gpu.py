@@ -143,10 +143,11 @@ PEERS: dict[str, tuple[Callable[[Task], tuple[Run, Weights]], str]] = {
     "mlp_xp, plain": (functools.partial(mlp_xp, way="plain"), "mlp_xp"),
     "matrix products": (products, "mlp_xp"),
     "torch eager": (functools.partial(_torch, mode=None), "torch"),
-    "torch.compile": (functools.partial(_torch, mode="reduce-overhead"), "torch"),
     "JAX jit": (jax_jit, "jax"),
+    "torch.compile": (functools.partial(_torch, mode="reduce-overhead"), "torch"),
 }
-"""How each is made, and the module that it needs. All have their rows on the device beforehand."""
+"""How each is made, and the module that it needs. All have their rows on the device beforehand. What compiles
+longest is last, and has the time that the others leave."""
 
 
 def measure(name: str, training: Training) -> dict[str, Any]:

@@ -3,8 +3,11 @@
 import dataclasses
 import functools
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -39,6 +42,7 @@ def check_not_measured(path):
     assert set(document["targets"].values()) == {"not measured"}
     assert document["why"].endswith("or use device 'cpu'.")
     assert "rows" not in document
+    assert tuple(document["targets"]) == bench.TARGETS
 
 
 def test_what_is_kept_of_the_gpu_is_measured_or_says_that_it_is_not():
@@ -82,39 +86,171 @@ def test_what_bounds_a_step_from_below():
     assert row[bench.LEAST] == pytest.approx(50 + 26.9, rel=0.01)
 
 
-def test_a_part_that_fails_is_a_note_and_what_there_is_is_written(monkeypatch, tmp_path):
+@pytest.fixture
+def found(monkeypatch, tmp_path):
+    """What is found, kept in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    return bench.Found([TRAINING])
+
+
+def kept(folder):
+    return json.loads((folder / "gpu-so-far.json").read_text())
+
+
+@pytest.fixture
+def without_work(monkeypatch, tmp_path):
+    """`answer` finds a card and nothing to do; the seconds that each part had go to the list."""
+    had = []
+
+    def part(what):
+        def work(found, *arguments, end=None, **options):
+            had.append((what, (arguments[-1] if end is None else end) - time.monotonic()))
+            found.note(what)
+
+        return work
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(bench, "diagnose", lambda index: "a card")
     monkeypatch.setattr(bench, "Result", types.SimpleNamespace)
-    monkeypatch.setattr(bench, "run_tests", lambda *about: "tests pass")
+    monkeypatch.setattr(bench, "run_tests", part("tests"))
+    monkeypatch.setattr(bench, "time_steps", part("steps"))
+    monkeypatch.setattr(bench, "stream", part("streams"))
+    return had
 
-    def fails(*arguments, **options):
-        assert "tests pass" in (tmp_path / "gpu-so-far.json").read_text()
+
+def test_a_part_that_fails_is_a_note_and_what_there_is_is_written(monkeypatch, tmp_path, without_work):
+    def fails(found, end):
+        assert kept(tmp_path)["notes"] == ["tests", "tests"]
         raise MemoryError("no more")
 
     monkeypatch.setattr(bench, "time_steps", fails)
-    monkeypatch.setattr(bench, "stream", lambda device, quick: ["streams"])
     result = bench.answer(quick=True, device="cuda")
-    assert result.notes == ["tests pass", "tests pass", "steps: MemoryError: no more", "streams"]
+    assert result.notes == ["tests", "tests", "steps: MemoryError: no more", "streams"]
+    assert kept(tmp_path)["notes"] == result.notes
 
 
-def test_tests_that_fail_are_named(monkeypatch):
-    out = "a.py::b PASSED [ 1%]\na.py::c FAILED [ 2%]\n=== 1 failed, 1 passed in 3 s ===\n"
-    done = subprocess.CompletedProcess([], 1, stdout=out)
-    monkeypatch.setattr(subprocess, "run", lambda *command, **options: done)
-    found = bench.run_tests("some", [], "cuda:0", 15)
-    assert "cuda:0: a.py::c; 1 failed, 1 passed in 3 s (" in found
+def test_all_parts_share_one_deadline_and_each_has_what_is_left_before_it(without_work):
+    bench.answer(quick=True, device="cuda", seconds=1000)
+    parts, seconds = zip(*without_work, strict=True)
+    assert parts == ("tests", "tests", "steps", "streams")
+    np.testing.assert_allclose(seconds, np.cumsum([0.35, 0.15, 0.35, 0.15]) * 960, atol=30)
+    without_work.clear()
+    bench.answer(quick=True, device="cuda", seconds=1000, parts=["streaming", "suite"])
+    np.testing.assert_allclose([each for _, each in without_work], [672, 960], atol=30)
 
 
-def test_they_are_named_also_where_time_runs_out(monkeypatch):
-    def late(command, timeout, **options):
-        raise subprocess.TimeoutExpired(
-            command, timeout, output=b"a.py::b PASSED [ 1%]\na.py::c FAILED [ 2%]\n"
-        )
+def test_a_deadline_that_is_over_leaves_every_part_out(without_work, tmp_path):
+    result = bench.answer(quick=True, device="cuda", seconds=0)
+    assert without_work == []
+    assert [note.partition(":")[0] for note in result.notes] == list(bench.PARTS)
+    assert "suite: left out, since its share of 0 s is over." in kept(tmp_path)["notes"]
 
-    monkeypatch.setattr(subprocess, "run", late)
-    found = bench.run_tests("some", [], "cuda:0", 15)
-    assert "cuda:0: a.py::c; not through after 15 s, 2 lines" in found
+
+SAID = """a.py::b PASSED [ 1%]
+a.py::c[x y] FAILED [ 2%]
+a.py::d ERROR [ 3%]
+==== short test summary info ====
+FAILED a.py::c[x y] - assert [1]
+ERROR a.py::d - OSError
+ERROR e.py - ImportError
+"""
+
+
+def pytest_says(monkeypatch, text, *, then=""):
+    class Says(bench.Child):
+        def __init__(self, command, seconds):
+            self.asked = command
+            super().__init__([sys.executable, "-c", f"print({text!r}, flush=True)\n{then}"], seconds)
+
+    monkeypatch.setattr(bench, "Child", Says)
+
+
+def test_tests_that_fail_are_named(monkeypatch, found, tmp_path):
+    pytest_says(monkeypatch, SAID + "=== 1 failed, 1 passed, 2 errors in 3.21s ===")
+    bench.run_tests(found, "some", [], "cuda:0", time.monotonic() + 60)
+    *failed, last = kept(tmp_path)["notes"]
+    assert failed == [f"some: failed: {name}" for name in ("a.py::c[x y]", "a.py::d", "e.py")]
+    assert last.startswith("some, --device cuda:0: 1 failed, 1 passed, 2 errors in 3.21s (")
+
+
+def test_they_are_named_also_where_time_runs_out(monkeypatch, found, tmp_path):
+    pytest_says(monkeypatch, SAID, then="import time; time.sleep(600)")
+    bench.run_tests(found, "some", [], "cuda:0", time.monotonic() + 1)
+    *failed, last = kept(tmp_path)["notes"]
+    assert len(failed) == 3
+    assert "not through after 1 s; 1 passed before, 3 failed (" in last
+
+
+def test_a_pytest_that_refuses_says_why(monkeypatch, found):
+    pytest_says(monkeypatch, "", then="import sys; sys.exit('ERROR: --device cuda: no GPU')")
+    bench.run_tests(found, "some", [], "cuda:0", time.monotonic() + 60)
+    assert "exit status 1: ERROR: --device cuda: no GPU; 0 passed before, 0 failed" in found.notes[0]
+
+
+def test_only_tests_that_touch_the_device_are_asked_for(without_work, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        bench, "run_tests", lambda found, what, arguments, device, end: asked.extend(arguments)
+    )
+    bench.answer(quick=True, device="cuda", parts=["suite"])
+    assert {"--on-device", "--backend=cupy"} <= set(asked)
+
+
+def wait_until(happened):
+    end = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def is_running(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+CUT_OFF = """
+import sys
+from pathlib import Path
+from bench import gpu
+gpu.diagnose = lambda index: "a card"
+gpu.run_tests = lambda found, what, arguments, device, end: found.note("tests pass")
+here = Path.cwd()
+HANGS = '''
+import os, pathlib, sys, time
+print("{}", flush=True)
+pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
+time.sleep(600)
+'''
+class Hangs(gpu.Child):
+    def __init__(self, command, seconds, given, environment):
+        super().__init__([sys.executable, "-c", HANGS, str(here / "child")], seconds)
+gpu.Child = Hangs
+sys.argv = ["gpu", "--quick"]
+sys.exit(gpu.main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_what_is_cut_off_leaves_what_it_has_and_no_process(number, tmp_path):
+    """While a library is measured that never ends."""
+    command = [sys.executable, "-c", CUT_OFF]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as run:
+        wait_until((tmp_path / "child").exists)
+        wait_until((tmp_path / "child").read_text)
+        run.send_signal(number)
+        _, said = run.communicate(timeout=60)
+    document = kept(tmp_path)
+    assert document["notes"][:2] == ["tests pass", "tests pass"]
+    assert document["under way"] == "steps: mlp_xp"
+    assert len(document["rows"]) == len(bench.TRAININGS)
+    if number != signal.SIGKILL:  # which nobody can answer
+        assert run.returncode == 128 + number
+        assert said == f"cut off; what there is: {tmp_path / 'gpu-so-far.json'}\n"
+        wait_until(lambda: not is_running(int((tmp_path / "child").read_text())))
 
 
 @pytest.mark.needs("jax")
@@ -158,13 +294,33 @@ def test_each_network_is_compiled_afresh(monkeypatch):
 
 
 @pytest.mark.skipif(cuda.problem() is None, reason="there is a GPU")
-def test_a_peer_that_fails_says_why():
-    answers = bench.ask_peer("matrix products", [TRAINING, TRAINING])
-    assert len(answers) == 2
-    assert all("RuntimeError" in answer["error"] for answer in answers)
+def test_a_peer_that_fails_says_why(found):
+    found.trainings = [TRAINING, TRAINING]
+    bench.ask_peer(found, "matrix products", 60)
+    assert len(found.answers["matrix products"]) == 2
+    assert all("RuntimeError" in answer["error"] for answer in found.answers["matrix products"])
 
 
-def test_the_table(monkeypatch):
+def answers_of(monkeypatch, code):
+    class Answers(bench.Child):
+        def __init__(self, command, seconds, given, environment):
+            super().__init__([sys.executable, "-c", code], seconds, given)
+
+    monkeypatch.setattr(bench, "Child", Answers)
+
+
+def test_the_widest_is_measured_first_and_what_time_cuts_off_says_so(monkeypatch, found, tmp_path):
+    wide = dataclasses.replace(TRAINING, sizes=(4, 300, 1))
+    found.trainings = [TRAINING, wide]
+    answers_of(monkeypatch, "import time; print(input(), flush=True); time.sleep(600)")
+    bench.ask_peer(found, "torch eager", 2)
+    first, last = found.answers["torch eager"]
+    assert first == {"error": "not through after 2 s"}
+    assert last["sizes"] == [4, 300, 1]
+    assert len(kept(tmp_path)["rows"]) == 2
+
+
+def test_the_table(monkeypatch, found):
     peers = {
         "mlp_xp": (None, "mlp_xp"),
         "matrix products": (None, "mlp_xp"),
@@ -177,14 +333,40 @@ def test_the_table(monkeypatch):
         "matrix products": {"microseconds": 9.0, "movement": []},
         "torch eager": {"microseconds": 50.0, "movement": [1.0, 2.5]},
     }
-    monkeypatch.setattr(bench, "ask_peer", lambda name, trainings, seconds: [answers[name]] * len(trainings))
-    (row,), notes = bench.time_steps([TRAINING])
+
+    def ask(found, name, seconds):
+        found.answers[name] = [answers[name]]
+
+    monkeypatch.setattr(bench, "ask_peer", ask)
+    bench.time_steps(found, time.monotonic() + 60)
+    (row,), notes = bench.table(found.trainings, found.answers)
     assert row["products ÷ mlp_xp"] == 0.9
     assert row["torch eager ÷ mlp_xp"] == row["best peer ÷ mlp_xp"] == 5.0
     assert (row["GPU idle"], row.get("JAX jit")) == (0.25, None)
-    assert notes[0] == "JAX jit: not installed."
-    assert notes[1].endswith("torch eager ÷ mlp_xp 5, target 4: reached.")
-    assert "torch eager trains otherwise" in notes[2]
+    assert found.notes == ["JAX jit: not installed."]
+    assert notes[0].endswith("torch eager ÷ mlp_xp 5, target 4: reached.")
+    assert "torch eager trains otherwise" in notes[1]
+
+
+def test_each_library_has_its_part_of_the_time_and_what_those_before_it_left(monkeypatch, found):
+    given = []
+    monkeypatch.setattr(bench.importlib.util, "find_spec", lambda module: True)
+    monkeypatch.setattr(bench, "ask_peer", lambda found, name, seconds: given.append((name, seconds)))
+    bench.time_steps(found, time.monotonic() + 700)
+    n = len(gpu_peers.PEERS)
+    np.testing.assert_allclose([each for _, each in given], [700 / (n - i) for i in range(n)], atol=30)
+    assert given[-1][0] == "torch.compile"  # compiles longest
+
+
+def test_streams_are_held_against_their_targets(monkeypatch, found):
+    line = {"order": "blocks", "speed": 1e6, "bandwidth": 5e10, "resident": 0.96, "share": 0.5}
+    lines = "".join(json.dumps(line | {"name": name}) + "\n" for name in ("compute-bound", "copy-bound"))
+    pytest_says(monkeypatch, lines.strip(), then="import sys; sys.exit('ran out')")
+    bench.stream(found, "cuda:0", quick=True, end=time.monotonic() + 60)
+    compute, copy, end = found.notes
+    assert compute.endswith("target 95%: reached.")
+    assert copy.endswith("50% of the pinned copy bandwidth (50.0 GB/s); target 85%: NOT REACHED.")
+    assert end == "streaming: exit status 1: ran out."
 
 
 def test_ways_of_mlp_xp():
