@@ -36,6 +36,7 @@ from mlp_xp.tables.interpretation import Interpretation
 from mlp_xp.tables.options import TASKS, TableOptions
 from mlp_xp.tables.preparation import Category, Column, Constant, Inputs
 from mlp_xp.tables.prepared import Coded, Recoded, Selected
+from mlp_xp.tables.values import of_32_bits
 from mlp_xp.tables.written import TEXT, Written
 
 MOST_LEVELS = 20
@@ -597,6 +598,7 @@ def for_model(table: Table, model: Interpretation) -> Table:
         codes = {float(number): names.find(level) for number, level in enumerate(found)}
     else:
         codes = {_value_of(level): code for code, level in enumerate(model.levels) if _has_value(level)}
+        codes = {float(of_32_bits(value)): code for value, code in codes.items()} | codes
         if not codes:
             raise ValueError(
                 f"target {name!r} of {table.name} holds numbers, but the model's classes are "

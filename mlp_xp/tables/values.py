@@ -178,6 +178,12 @@ def _exact(value: Any) -> float:
     return found
 
 
+def of_32_bits(value: float) -> np.float32:
+    """The nearest float32, which may be infinite."""
+    with np.errstate(over="ignore"):
+        return np.float32(value)
+
+
 def _nanoseconds(value: Any) -> int:
     if isinstance(value, np.timedelta64):
         return int(value.astype("m8[ns]").astype(np.int64))
@@ -223,6 +229,8 @@ def _codes(column: Category, values: np.ndarray, gaps: Gaps) -> np.ndarray:
                 return -1.0
             return names.find(value)
         found = names.find(_text_of(value))
+        if found == len(column.levels) and isinstance(value, float) and float(of_32_bits(value)) == value:
+            found = names.find(str(of_32_bits(value)))  # 0.1 is 0.10000000149011612 if it had 32 bits
         if found == len(column.levels) and isinstance(value, numbers.Number) and not takes_numbers:
             raise TypeError(f"{value!r} is no text")
         return found

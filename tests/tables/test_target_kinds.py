@@ -25,6 +25,7 @@ BEYOND = 2**53 + 1
 KINDS = {
     "whole": (pa.int8(), [-1, 0, 7], ("-1", "0", "7")),
     "fractions": (pa.float64(), [0.1, 1.5, 2.0], ("0.1", "1.5", "2")),
+    "fractions of 32 bits": (pa.float32(), [0.1, 0.7, 2.5], ("0.1", "0.7", "2.5")),
     "booleans": (pa.bool_(), [False, True], ("false", "true")),
     "texts": (pa.string(), ["b b", "a", "größe"], ("a", "b b", "größe")),
     "categories": (pa.dictionary(pa.int8(), pa.string()), ["u", "v", "w"], ("u", "v", "w")),

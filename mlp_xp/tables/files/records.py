@@ -228,7 +228,8 @@ class Converter:
             return _codes(values, column, block)
         if column.kind == "date":
             return _moments(values, block, number)
-        converted = _numbers(values, block, number)
+        is_target = column in self.schema.targets
+        converted = _numbers(_as_written(values) if is_target else values, block, number)
         if column.kind == "number" and self.table.gaps.numbers:
             converted = np.where(np.isin(converted, self.table.gaps.numbers), np.nan, converted)
         self._check(converted, column, block, number, may_be_missing=may_be_missing)
@@ -328,6 +329,15 @@ def _numbers(values: Arrow, block: TableBlock, number: int) -> Array:
     floats: Array = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     _check_exact(floats, values, block, number)
     return floats
+
+
+def _as_written(values: Arrow) -> Any:
+    """Floats of 32 bits and fewer as the float64 that is written alike: a class 0.1 is called so."""
+    from pyarrow import float32, string, types
+
+    if types.is_float16(values.type):
+        values = values.cast(float32())
+    return values.cast(string()) if types.is_float32(values.type) else values
 
 
 def _seconds(values: Arrow) -> Array:
