@@ -44,20 +44,31 @@ def main(arguments: "Sequence[str] | None" = None) -> None:
 
 
 def _main(arguments: "Sequence[str] | None") -> None:
-    from mlp_xp.cli import completion
-    from mlp_xp.cli.streams import usable_streams
+    from mlp_xp.cli.streams import to_nowhere, usable_streams
 
-    given = list(sys.argv[1:] if arguments is None else arguments)
     with usable_streams():
-        if given == ["--version"]:
-            from mlp_xp.version import VERSION
-
-            print(f"mlp-xp {VERSION}")
+        try:
+            status = _status_of(list(sys.argv[1:] if arguments is None else arguments))
+            sys.stdout.flush()
+        except BrokenPipeError:
+            to_nowhere(sys.stdout)
             status = 0
-        elif completion.is_asked():
-            status = completion.answer()
-        else:
-            from mlp_xp.cli.application import run
-
-            status = run(given)
+        except OSError as error:
+            print(f"mlp-xp: error: {error}", file=sys.stderr)
+            status = 2
     sys.exit(status)
+
+
+def _status_of(given: "Sequence[str]") -> int:
+    from mlp_xp.cli import completion
+
+    if given == ["--version"]:
+        from mlp_xp.version import VERSION
+
+        print(f"mlp-xp {VERSION}")
+        return 0
+    if completion.is_asked():
+        return completion.answer()
+    from mlp_xp.cli.application import run
+
+    return run(given)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mlp_xp.cli.blas_start import load_numpy
 from mlp_xp.cli.commands import COMMANDS, flags
 from mlp_xp.cli.printing import explained, say, show
 from mlp_xp.cli.signals import Signals
@@ -90,6 +91,12 @@ def run(given: Sequence[str]) -> int:
         warnings.showwarning = _show_warning
         try:
             helped = bool({"--help", "-h"} & set(arguments))
+            if not helped and COMMANDS.keys() & set(arguments):
+                try:
+                    load_numpy()
+                except MemoryError as error:  # no room to look for other ranks, which cannot have met yet
+                    _say_lines(f"mlp-xp: error: {error}")
+                    return 2
             app = application(lambda name: name in arguments, full=helped)
             status = int(app(args=arguments, prog_name="mlp-xp", standalone_mode=False) or 0)
             if signals.number is not None:  # typer makes an exit of an interruption between its own lines

@@ -9,6 +9,7 @@ from typing import Any
 from mlp_xp.cli.commands import Export
 from mlp_xp.cli.files import output_problems
 from mlp_xp.cli.printing import say, show
+from mlp_xp.cli.streams import written_out
 from mlp_xp.machine.whole_file import write_whole
 from mlp_xp.saved.model_file import load
 from mlp_xp.saved.onnx_file import onnx_bytes, signature
@@ -28,8 +29,9 @@ def export(options: Export) -> None:
     wrong.refuse()
     content = onnx_bytes(load(options.model), matrix_input=options.matrix_input)
     if options.out == "-":
-        sys.stdout.buffer.write(content)
-        sys.stdout.flush()
+        with written_out():
+            sys.stdout.buffer.write(content)
+            sys.stdout.flush()
         return
     write_whole(path, content)
     found = signature(content)

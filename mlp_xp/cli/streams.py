@@ -1,4 +1,4 @@
-"""Standard streams that commands can rely on: open, able to write any name, and on standard error patient."""
+"""Standard streams that commands can rely on: open, able to write any name, and clear about what failed."""
 
 import contextlib
 import os
@@ -39,6 +39,53 @@ class Patient:
             to_nowhere(self._stream)
 
 
+class Output:
+    """Standard output: what cannot be written to it is said in our words.
+
+    Parameters
+    ----------
+    stream : text stream
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the stream's own."""
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text."""
+        with written_out():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        """Hand over what was written."""
+        with written_out():
+            self._stream.flush()
+
+
+@contextlib.contextmanager
+def written_out() -> Iterator[None]:
+    """Name standard output in an error of the system; nothing more is written to it then.
+
+    Raises
+    ------
+    BrokenPipeError
+        Its reader has gone, as it was: nobody is left to tell.
+    OSError
+        It could not be written for another reason.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        to_nowhere(sys.stdout)
+        said = error.strerror or error
+        raise OSError(f"standard output could not be written to its end: {said}.") from error
+
+
 def to_nowhere(stream: TextIO) -> None:
     """Let a stream that cannot be written to any more swallow what is left in it, and all that follows."""
     with contextlib.suppress(OSError, ValueError):
@@ -61,7 +108,7 @@ def usable_streams() -> Iterator[None]:
             reconfigure = getattr(stream, "reconfigure", None)
             if reconfigure is not None:
                 reconfigure(errors="backslashreplace")
-        vars(sys)["stderr"] = Patient(sys.stderr)
+        vars(sys)["stdout"], vars(sys)["stderr"] = Output(sys.stdout), Patient(sys.stderr)
         try:
             yield
         finally:

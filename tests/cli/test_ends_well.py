@@ -236,16 +236,74 @@ def test_a_signal_after_the_last_epoch_waits_for_the_model(folder, number, statu
 
 @pytest.mark.needs("pyarrow")
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory")
-@pytest.mark.parametrize("most", [120_000, 200_000, 400_000])
-def test_too_little_memory_is_called_so(folder, most):
-    """In kilobytes: room for the imports, or not even that."""
+@pytest.mark.parametrize("threads", ["1", "2"])
+@pytest.mark.parametrize("most", [100_000, 120_000, 150_000, 200_000, 400_000])
+def test_too_little_memory_is_called_so(folder, most, threads):
+    """In kilobytes: room for the imports, for the threads of the BLAS, or not even that."""
     command = f"ulimit -v {most}; {sys.executable} -m mlp_xp train data --target y --epochs 2 --out m"
     done = subprocess.run(
-        command, shell=True, env=environment(), cwd=folder, capture_output=True, text=True, timeout=60
+        command,
+        shell=True,
+        env=environment(OPENBLAS_NUM_THREADS=threads),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 2
     assert "not enough memory" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how Linux calls a signal that a thread raises")
+def test_threads_of_a_blas_that_cannot_be_started_are_no_interruption(folder):
+    """As OpenBLAS does, a signal is raised while NumPy is imported."""
+    program = (
+        "import signal, sys\nfrom mlp_xp.cli import main\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'numpy': signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "main(['train', '--epochs', '2'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "the threads of NumPy's BLAS could not be started. Raise the limits" in done.stderr
+
+
+@pytest.mark.needs("pyarrow")
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")
+@pytest.mark.parametrize(
+    "command",
+    [
+        "predict m data/p0.csv",
+        "predict m data/p0.csv --json",
+        "evaluate m data/p0.csv --target y",
+        "show m --json",
+        "train --epochs 1 --out n",
+        "train --epochs 1 --json --quiet --out n",
+        "export m --out -",
+        "cache",
+        "train --help",
+        "--help",
+        "--version",
+    ],
+)
+def test_a_full_standard_output_is_said(run, folder, command):
+    assert run("train", "data", "--target", "y", *QUICK, "--out", "m").status == 0
+    done = subprocess.run(
+        f"{sys.executable} -m mlp_xp {command} > /dev/full",
+        shell=True,
+        cwd=folder,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    said = "mlp-xp: error: standard output could not be written to its end: No space left on device."
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (2, said)
+    assert (folder / "n").exists() == command.startswith("train --epochs")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
@@ -254,13 +312,13 @@ def test_too_little_memory_is_called_so(folder, most):
 )
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interruption_while_it_starts_has_its_line_and_its_status(folder, library, number, status):
-    """The signal is sent by the process itself when a library is looked for."""
+    """The signal is sent by another process when a library is looked for."""
     program = (
-        "import os, signal, sys\nfrom mlp_xp.cli import main\n"
+        "import os, signal, subprocess, sys\nfrom mlp_xp.cli import main\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background ignores it
         "class Finder:\n"
         "    def find_spec(self, name, *_):\n"
-        f"        if name == {library!r}: os.kill(os.getpid(), {int(number)})\n"
+        f"        if name == {library!r}: subprocess.run(['kill', '-{int(number)}', str(os.getpid())])\n"
         "sys.meta_path.insert(0, Finder())\n"
         "main(sys.argv[1:])"
     )
