@@ -54,7 +54,9 @@ def _main(arguments: "Sequence[str] | None") -> None:
             to_nowhere(sys.stdout)
             status = 0
         except OSError as error:
-            print(f"mlp-xp: error: {error}", file=sys.stderr)
+            from mlp_xp.cli.printing import say
+
+            say(f"mlp-xp: error: {error}", broken=False)
             status = 2
     sys.exit(status)
 
