@@ -114,9 +114,9 @@ class Objective:
         computing, most_weights = self.network.backend.runtime.computing, self.gradient.most_weights
         for x, y, weight in batch:
             at = batch.first_row + n_done
-            with computing(x.shape[0] * most_weights):
+            with computing(x.shape[-2] * most_weights):
                 value = add_chunk(x, y, weight, factor, number, at, add=n_done > 0)
-            n_done += x.shape[0]
+            n_done += x.shape[-2]
             if self.ranks is None:
                 self.losses.add(value)
             else:
@@ -148,7 +148,7 @@ class Objective:
         add : bool
             Whether to add.
         """
-        memo = self.memo.of(x.shape[0])
+        memo = self.memo.of(x.shape[-2])
         z = forward(self.network, x, memo, self.dropout, number, first_row)
         value = self.loss(self.network.backend, z, y, weight)  # Σ s L; z is now δ
         if factor is not None:

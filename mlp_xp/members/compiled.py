@@ -70,12 +70,11 @@ class OneByOne:
     ) -> None:
         """Make steps; the values of one that breaks off are nan from there."""
         (n,) = members
-        weight = rows.weight
-        own = None if weight is None else weight[:, n : n + 1] if weight.shape[1] > 1 else weight
+        rows = _of_member(rows, n)
         step, optimizer = self.each[n], self.optimizer.each[n]
         step.objective.losses.start()
         optimizer.t = self.optimizer.t - self.optimizer.behind[n]
-        step.make(rows._replace(weight=own), batch, rates[:, n].tolist(), divisors[:, n].tolist())
+        step.make(rows, batch, rates[:, n].tolist(), divisors[:, n].tolist())
         found = step.objective.losses.values()
         values[..., n] = np.nan
         values.reshape(-1, values.shape[2])[: len(found), n] = found
@@ -114,11 +113,12 @@ class CompiledMemberStep(MemberStep):
         self.n_threads = min(objective.n, on_cpu.n_threads())
         self._pool = on_cpu.Pool(self.n_threads)
 
-    def _turn(self, number: int, batch: int) -> Maker | None:
+    def _turn(self, number: int, batch: int, *, has_own_rows: bool) -> Maker | None:
         """What makes steps of so many rows, where the one of this number is compiled."""
         if self.maker is None and self.is_possible and number >= self.first_compiled:
             if compiled.problem() is None:
-                is_tiny = pays(self.rules.parameters.n_weights, batch, self.members.n)
+                n_weights = self.rules.parameters.n_weights
+                is_tiny = not has_own_rows and pays(n_weights, batch, self.members.n)
                 self.maker = (self._side_by_side() if is_tiny else None) or self._one_by_one()
             self.is_possible = self.maker is not None
         return self.maker
@@ -160,8 +160,10 @@ class CompiledMemberStep(MemberStep):
 
     def at_once(self, block: Block, first: int, most: int, rates: Rates) -> int:
         """Make the updates of some of a block's batches; return how many were made."""
-        maker = None if block.rows is None else self._turn(rates.history.step, block.batch_size)
-        if maker is None or block.rows is None:
+        if block.rows is None:
+            return 0
+        maker = self._turn(rates.history.step, block.batch_size, has_own_rows=block.rows.x.ndim == 3)
+        if maker is None:
             return 0
         batch, losses = block.batch_size, self.members.losses
         running = np.flatnonzero(losses.running).tolist()
@@ -178,7 +180,7 @@ class CompiledMemberStep(MemberStep):
         values = np.zeros((len(divisors), 1 + losses.has_penalty, self.members.n))
         make = functools.partial(
             maker.make,
-            rows=Chunk(*(None if part is None else part[rows] for part in block.rows)),
+            rows=Chunk(*(None if part is None else part[..., rows, :] for part in block.rows)),
             batch=batch,
             rates=self.rates_ahead(len(divisors)),
             divisors=divisors,
@@ -200,6 +202,14 @@ class CompiledMemberStep(MemberStep):
             concurrent.futures.wait(made)
         for each in made:
             each.result()
+
+
+def _of_member(rows: Chunk, n: int) -> Chunk:
+    """A member's rows, and their weights."""
+    if rows.x.ndim == 3:
+        return Chunk(*(None if part is None else part[n] for part in rows))
+    weight = rows.weight
+    return rows if weight is None or weight.shape[1] == 1 else rows._replace(weight=weight[:, n : n + 1])
 
 
 def _own(n: int, loss: Loss, penalty: Regularizer | None) -> tuple[Loss, Regularizer | None]:

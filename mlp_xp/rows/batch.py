@@ -16,7 +16,8 @@ from mlp_xp.machine.array_api import Array
 class Chunk(NamedTuple):
     """Rows on the device: x (n_rows, n_features), y (n_rows, n_targets), weight (n_rows, 1) or None.
 
-    Where members have weights of their own, weight is (members, n_rows, 1).
+    Where members have weights of their own, weight is (members, n_rows, 1); where they have rows of their
+    own, all three have that axis.
     """
 
     x: Array
@@ -79,7 +80,7 @@ class Gathered(NamedTuple):
     ----------
     rows : Chunk
         One after the other.
-    host_weight : array (n_rows,) or None
+    host_weight : array (n_rows,), or (n_rows, members), or None
         The weights on the host.
     slot : int
         The buffers that they are in.
@@ -93,14 +94,15 @@ class Gathered(NamedTuple):
         """A chunk of `n_rows` rows from `first`, with its Σ s_i."""
         (x, y, weight), stop = self.rows, first + n_rows
         if self.host_weight is None or weight is None:
-            return Chunk(x[first:stop, ...], y[first:stop, ...], None), float(n_rows)
+            return Chunk(x[..., first:stop, :], y[..., first:stop, :], None), float(n_rows)
         total = _sum(self.host_weight[first:stop])
-        own = weight[first:stop, ...] if weight.shape[1] == 1 else weight[first:stop, ...].mT[..., None]
-        return Chunk(x[first:stop, ...], y[first:stop, ...], own), total
+        own = weight[..., first:stop, :]
+        own = own if own.shape[-1] == 1 else own.mT[..., None]
+        return Chunk(x[..., first:stop, :], y[..., first:stop, :], own), total
 
     def whole(self) -> tuple[Chunk, Any]:
         """All of it as one chunk."""
-        return self.part(0, int(self.rows.x.shape[0]))
+        return self.part(0, int(self.rows.x.shape[-2]))
 
 
 class Share(NamedTuple):

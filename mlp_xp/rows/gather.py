@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mlp_xp.machine.staging import Runtime, Staging
+from mlp_xp.machine.array_api import Backend
+from mlp_xp.machine.staging import Staging
 from mlp_xp.rows.batch import Chunk, Gathered
 from mlp_xp.rows.order import RowNumbers, row_numbers
 from mlp_xp.rows.source import Source, Taken
@@ -21,8 +22,8 @@ class Gatherer:
         Row numbers of positions start … stop of the epoch.
     staging : Staging
         The buffers.
-    runtime : Runtime
-        How host and device work together.
+    backend : Backend
+        Where they are sent.
     check : callable, optional
         Refuses targets.
     take : callable, optional
@@ -34,12 +35,12 @@ class Gatherer:
         source: Source,
         order: RowNumbers,
         staging: Staging,
-        runtime: Runtime,
+        backend: Backend,
         check: Callable[[np.ndarray], None] | None = None,
         take: Callable[[np.ndarray], Taken] | None = None,
     ) -> None:
         self.source, self.order, self.staging, self.check = source, order, staging, check
-        self.runtime, self.take = runtime, take
+        self.backend, self.runtime, self.take = backend, backend.runtime, take
         self.weighted = source.has_weights
         self.n_gathered = 0
 

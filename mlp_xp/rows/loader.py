@@ -22,6 +22,7 @@ from mlp_xp.rows.device_arrays import ResidentSource, is_elsewhere
 from mlp_xp.rows.gather import Gatherer
 from mlp_xp.rows.member_weights import MemberWeighted
 from mlp_xp.rows.order import ORDERS, Order, Sequential, Shuffled, check_order
+from mlp_xp.rows.own_rows import OwnGatherer
 from mlp_xp.rows.prefetch import SLOTS, Pace, prefetched
 from mlp_xp.rows.source import Source, as_source, is_source, refuse_weights
 from mlp_xp.settings import checks
@@ -32,6 +33,10 @@ DEFAULT_BATCH = 256
 
 CHUNK_ROWS, CHUNK_BYTES, LEAST_CHUNK_BYTES = 4096, 1 << 30, 1 << 26
 """Rows on the device at a time and bytes for them, where nobody says; bytes that they may always take."""
+
+AS_OF_ONE = 8
+"""Members with rows of their own for which a block has as many positions as for one: more have fewer, so that
+the block does not outgrow all caches."""
 
 AUTO_LARGEST = 4096
 """The largest batch that "auto" chooses."""
@@ -219,7 +224,8 @@ class Loader:
             What a step takes for every row on the device.
         """
         if not self._chunks_are_given:
-            buffers = SLOTS * 8 * (self.source.n_features + self.source.n_targets + 1)
+            numbers = self.source.n_features + self.source.n_targets + 1
+            buffers = SLOTS * 8 * numbers * self.source.n_at_once
             limit = max(LEAST_CHUNK_BYTES, self.memory_limit or CHUNK_BYTES)
             self.chunk_rows = max(1, min(self.chunk_rows, limit // (bytes_per_row + buffers)))
 
@@ -307,12 +313,13 @@ class Loader:
         """
         labels = wanted.get("labels", False)
         self.source.check_unchanged()  # after a change under way it would go on with other rows than it began
-        order = self.order(self.n_rows, self.seed, epoch)
+        order = self.source.visits(self.order, self.seed, epoch)
         source = self.source.in_order(order)
         blocks = self._large_batches if self.batch_size > self.chunk_rows else self._small_batches
         take = source.on_device(backend, labels=labels)
         with self._staging(backend, labels, take is not None) as staging:
-            gather = Gatherer(source, order, staging, backend.runtime, wanted.get("check"), take)
+            make = OwnGatherer if source.n_at_once > 1 else Gatherer
+            gather = make(source, order, staging, backend, wanted.get("check"), take)
             yield from blocks(gather, first_step * self.batch_size, Share(*wanted.get("share", (0, 1))))
 
     def _block_rows(self, block_bytes: int) -> int:
@@ -320,6 +327,7 @@ class Loader:
         batch, row_bytes = self.batch_size, 8 * (self.source.n_features + self.source.n_targets + 1)
         if batch > self.chunk_rows:
             return self.chunk_rows
+        row_bytes *= max(1, self.source.n_at_once // AS_OF_ONE)
         return batch * max(1, min(block_bytes // (row_bytes * batch), self.chunk_rows // batch))
 
     @contextlib.contextmanager
@@ -334,7 +342,7 @@ class Loader:
             (source.n_targets, "int32" if labels else dtype),
             (source.n_weights, dtype) if source.has_weights else None,
         )
-        n_rows = self._block_rows(runtime.block_bytes)
+        n_rows = self._block_rows(runtime.block_bytes) * source.n_at_once
         idle = self._idle.setdefault((backend.xp, backend.name, columns, n_rows), [])
         staging = idle.pop() if idle else runtime.staging(backend, columns, n_rows, SLOTS)
         try:
@@ -389,7 +397,7 @@ class Loader:
 
     def _small_batches(self, gather: Gatherer, first: int, share: Share) -> Iterator[Block]:
         """Batches of one chunk, gathered several at a time."""
-        batch, n_rows, size = self.batch_size, self.n_rows, gather.staging.n_rows
+        batch, n_rows, size = self.batch_size, self.n_rows, gather.staging.n_rows // gather.source.n_at_once
         starts = range(first, n_rows, size)
         ranges = (share.of_each(start, min(start + size, n_rows), batch) for start in starts)
         with contextlib.closing(self._gathered(gather, ranges, len(starts))) as each_time:

@@ -36,6 +36,8 @@ class Source:
         Whether rows have sample weights.
     n_weights : int
         Columns of them: one for all members of a network, or one for each.
+    n_at_once : int
+        Rows at each position of an epoch: one, or one for each member (`own_rows`).
     weight_name : str
         What they are called, for messages.
     y : array (n_rows, n_targets) or None
@@ -61,6 +63,7 @@ class Source:
     n_targets: int
     has_weights: bool = False
     n_weights: int = 1
+    n_at_once: int = 1
     weight_name: str = "sample_weight"
     y: np.ndarray | None = None
     labels: bool = False
@@ -79,6 +82,10 @@ class Source:
         have weights of their own (`n_weights` > 1) it is (m, n_weights).
         """
         raise NotImplementedError
+
+    def visits(self, order: Order, seed: int, epoch: int) -> RowNumbers:
+        """The row numbers of an epoch's positions."""
+        return order(self.n_rows, seed, epoch)
 
     def in_order(self, rows: RowNumbers) -> "Source":
         """The source whose rows an epoch's order numbers: those of a stream have other numbers in each."""

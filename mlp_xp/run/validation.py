@@ -35,8 +35,9 @@ def mean_losses(network: Network, loader: Loader, loss: Loss, ranks: Ranks | Non
         computing, most_weights = network.backend.runtime.computing, network.parameters.most_weights
         for batch in loader.batches(0, network.backend, **targets_of(network, loss, ranks)):
             for x, y, weight in batch:
-                with computing(x.shape[0] * most_weights):
-                    value = loss(network.backend, forward(network, x, memo.of(x.shape[0])), y, weight)
+                n_rows = x.shape[-2]
+                with computing(n_rows * most_weights):
+                    value = loss(network.backend, forward(network, x, memo.of(n_rows)), y, weight)
                 values.append(value)
             divisor = divisor + batch.own_weight
         values.flush()

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from mlp_xp.rows.member_weights import fold_numbers
 from mlp_xp.rows.order import STORED_ROWS
+from mlp_xp.rows.own_rows import OwnRows
 from mlp_xp.rows.source import PASS_ROWS, Source, Subset, Wrapped, passes
 from mlp_xp.rows.streams import BatchSource, StreamBatch, hashes, key_of
 from mlp_xp.settings.spelling import given
@@ -45,7 +46,7 @@ class Folds:
         return found
 
     def for_members(self, source: Source, copies: int = 1, *, left_out: bool = False) -> Source:
-        """The rows of a source with a weight for each member: of those that it sees, or that it leaves out.
+        """The rows of a source for each member: those that it sees, or that it leaves out.
 
         Parameters
         ----------
@@ -56,7 +57,9 @@ class Folds:
         left_out : bool
             Which of the two.
         """
-        return Folded(source, self, copies, left_out=left_out)
+        if source.n_rows > STORED_ROWS:
+            return Folded(source, self, copies, left_out=left_out)
+        return OwnRows(source, self.numbers, self.n, copies, left_out=left_out)
 
     def left_out_by(self, member: int, source: Source) -> Source:
         """The rows of a source that a member leaves out."""

@@ -126,7 +126,7 @@ def _missing(options: "TrainingOptions", n_rows: int, has_classes: bool) -> dict
     if uses_tables(options):
         part = asked["validation"]
         wanted["validation"] = part = validation_part(n_rows) if part is None else part
-        n_training = max(1, n_rows - round((part + options.test) * n_rows))
+        n_training = _n_training(n_rows, part, options)
         wanted["learning_rate"] = RATE_FOR_CLASSES if has_classes else TABLES["learning_rate"]
         size = batch_size(n_training)
         wanted["batch_size"] = str(size)
@@ -139,6 +139,13 @@ def _missing(options: "TrainingOptions", n_rows: int, has_classes: bool) -> dict
         if asked["optimizer"] is None and asked["learning_rate"] is not None:
             wanted["rate_factors"] = PLAIN["rate_factors"]
     return {name: value for name, value in wanted.items() if asked[name] is None}
+
+
+def _n_training(n_rows: int, part: float, options: "TrainingOptions") -> int:
+    """How many rows a network, or each member, is trained on."""
+    if options.folds:
+        part = (1.0 - options.test) / options.folds
+    return max(1, n_rows - round((part + options.test) * n_rows))
 
 
 def uses_tables(options: "TrainingOptions") -> bool:

@@ -51,16 +51,15 @@ class Split:
         return self.training_of(1)
 
     def training_of(self, copies: int) -> Source:
-        """The rows to train on, with a weight for each member of so many copies where there are folds."""
-        raw = self.raw_training if self.folds is None else self.folds.for_members(self.raw_training, copies)
-        return self.prepared(raw)
+        """The rows to train on, of each member of so many copies where there are folds."""
+        rows = self.prepared(self.raw_training)
+        return rows if self.folds is None else self.folds.for_members(rows, copies)
 
     def judging(self, copies: int = 1) -> Source | None:
         """The rows that a run is judged by, as a network sees them: held out, or left out by each member."""
-        raw = self.raw_held_out
         if self.folds is not None:
-            raw = self.folds.for_members(self.raw_training, copies, left_out=True)
-        return None if raw is None else self.prepared(raw)
+            return self.folds.for_members(self.prepared(self.raw_training), copies, left_out=True)
+        return None if self.raw_held_out is None else self.prepared(self.raw_held_out)
 
     def prepared(self, raw: Source) -> Source:
         """Raw rows as a network sees them, each class with its weight in training."""

@@ -1,11 +1,13 @@
 """Folds of a table, at hand and streamed: who leaves which row out, and what is said of the rows left out."""
 
 import csv
+import dataclasses
 
 import numpy as np
 import pytest
 
-from mlp_xp import fit_table
+from mlp_xp import Loader, fit_table
+from mlp_xp.rows.order import Shuffled
 from mlp_xp.rows.source import passes
 from mlp_xp.tables.calibration import unseen
 from mlp_xp.tables.fitting import fit, loader_for, new_model, read_data
@@ -41,12 +43,17 @@ def options(folder, target="y", **more):
     return TrainingOptions.of(named)
 
 
-def rows_of(source):
-    """The numbers of rows, and the members that each has a weight for."""
-    parts = [(x[:, 0].astype(int), weight > 0) for _, x, _, weight in passes(source)]
-    ids, has = (np.concatenate(each) for each in zip(*parts, strict=True))
-    at = np.argsort(ids)
-    return ids[at], has[at]
+def members_of(source, batch_size=64):
+    """Which member has which row, (N_ROWS, members): with a weight for it, or as one of its own."""
+    counts = np.zeros((source.n_at_once * source.n_weights, N_ROWS), int)
+    for batch in Loader(source, batch_size=batch_size, chunk_rows=64, dtype="float64"):
+        for x, _, weight in batch:
+            has = np.ones((*x.shape[:-1], 1), bool) if weight is None else weight > 0
+            ids, has = np.broadcast_arrays(x[..., 0].astype(int), has[..., 0])
+            for own, row, is_there in zip(counts, ids, has, strict=True):
+                np.add.at(own, row[is_there], 1)
+    assert counts.max() == 1
+    return counts.T > 0
 
 
 WAYS = pytest.mark.parametrize("more", [{}, CACHED, STREAM], ids=["at hand", "cached", "stream"])
@@ -54,26 +61,25 @@ WAYS = pytest.mark.parametrize("more", [{}, CACHED, STREAM], ids=["at hand", "ca
 
 @WAYS
 @pytest.mark.parametrize("by", [{}, {"group": "who"}], ids=["rows", "groups"])
-def test_every_row_is_left_out_once(folder, more, by):
+@pytest.mark.parametrize("batch_size", [64, "full"])
+def test_every_row_is_left_out_once(folder, more, by, batch_size):
     parts = read_data(options(folder, **more, **by, seed=3)).parts
-    ids, seen = rows_of(parts.folds.for_members(parts.raw_training))
-    np.testing.assert_array_equal(ids, np.arange(N_ROWS))
-    again, left_out = rows_of(parts.folds.for_members(parts.raw_training, left_out=True))
-    np.testing.assert_array_equal(again, ids)
+    seen = members_of(parts.folds.for_members(parts.raw_training), batch_size)
+    left_out = members_of(parts.folds.for_members(parts.raw_training, left_out=True), batch_size)
     np.testing.assert_array_equal(left_out, ~seen)
     np.testing.assert_array_equal(left_out.sum(axis=1), 1)
     assert left_out.sum(axis=0).min() > N_ROWS // 8
     for member in range(4):
         alone = np.concatenate([x[:, 0] for _, x, _, _ in passes(parts.left_out_by(member))])
-        assert set(alone) == set(ids[left_out[:, member]])
-    twice = rows_of(parts.folds.for_members(parts.raw_training, 2))[1]
+        assert set(alone) == set(np.flatnonzero(left_out[:, member]))
+    twice = members_of(parts.folds.for_members(parts.raw_training, 2), batch_size)
     np.testing.assert_array_equal(twice, np.hstack([seen, seen]))
 
 
 @WAYS
 def test_a_group_is_in_one_fold(folder, more):
     parts = read_data(options(folder, group="who", **more)).parts
-    ids, left_out = rows_of(parts.folds.for_members(parts.raw_training, left_out=True))
+    left_out, ids = members_of(parts.folds.for_members(parts.raw_training, left_out=True)), np.arange(N_ROWS)
     fold, group = left_out.argmax(axis=1), np.minimum(ids, 6 + ids % 40)
     assert all(len(set(fold[group == each])) == 1 for each in np.unique(group))
     sizes = np.bincount(fold)
@@ -84,7 +90,7 @@ def test_a_group_is_in_one_fold(folder, more):
 @pytest.mark.parametrize("recipe", ["plain", "tables"])
 def test_each_class_has_its_share_in_each_fold(folder, recipe):
     parts = read_data(options(folder, target="kind", recipe=recipe)).parts
-    ids, left_out = rows_of(parts.folds.for_members(parts.raw_training, left_out=True))
+    left_out, ids = members_of(parts.folds.for_members(parts.raw_training, left_out=True)), np.arange(N_ROWS)
     assert set(left_out[ids % 10 == 0].sum(axis=0)) == {7, 8}
     assert set(left_out.sum(axis=0)) == {75}
 
@@ -143,7 +149,8 @@ def test_a_temperature_is_found_on_rows_left_out(folder):
     network.parameters.flat[...] += 0.1
     z, labels, _ = unseen(network, data.parts)
     x = np.concatenate([x for _, x, _, _ in passes(data.parts.prepared(data.parts.raw_training))])
-    ids, left_out = rows_of(data.parts.folds.for_members(data.parts.raw_training, left_out=True))
+    ids = np.arange(N_ROWS)
+    left_out = members_of(data.parts.folds.for_members(data.parts.raw_training, left_out=True))
     of_each = network.predict(x, output="raw", members="all")
     own = np.concatenate([of_each[n][left_out[:, n]] for n in range(4)])
     np.testing.assert_allclose(z.reshape(own.shape), own, rtol=1e-5, atol=1e-6)
@@ -151,22 +158,35 @@ def test_a_temperature_is_found_on_rows_left_out(folder):
     np.testing.assert_array_equal(labels == data.table.levels.index("rare"), rare)
 
 
-def test_a_member_is_what_a_network_alone_is_on_the_rows_that_it_sees(folder):
-    data = read_data(options(folder, plain_steps=True, epochs=3, hidden="8", dropout="0.2", seed=7))
-    together = new_model(data)
-    *_, last = fit(data, together.network, loader_for(data.options, data.parts.training))
-    _, seen = rows_of(data.parts.folds.for_members(data.parts.raw_training))
-    x, y = (np.concatenate(each) for each in zip(*((x, y) for _, x, y, _ in passes(data.parts.prepared(
-        data.parts.raw_training))), strict=True))  # fmt: skip
-    from mlp_xp import Loader, Network, train
-
+@pytest.mark.parametrize("recipe", ["plain", "tables"])
+@pytest.mark.parametrize("target", ["y", "kind"])
+def test_a_member_is_what_a_network_alone_is_on_the_rows_that_it_sees(folder, target, recipe):
+    """In the order of all rows, without those that it leaves out: to the bit, in several steps an epoch."""
+    more = {"epochs": 3, "hidden": "8", "dropout": "0.2", "seed": 7, "batch_size": "32", "recipe": recipe}
+    data = read_data(options(folder, target=target, plain_steps=True, **more))
+    together, parts = new_model(data), data.parts
+    *_, last = fit(data, together.network, loader_for(data.options, parts.training))
+    x, y = (np.concatenate(each) for each in zip(*((x, y) for _, x, y, _ in passes(parts.prepared(
+        parts.raw_training))), strict=True))  # fmt: skip
+    fold = np.empty(N_ROWS, int)
     for n in range(4):
-        alone = Network((x.shape[1], 8, 1), seed=7 + n)
-        rows = Loader(x, y, seen[:, n].astype(float), batch_size=256, seed=7)
-        judged = Loader(x, y, (~seen[:, n]).astype(float), batch_size="full")
-        more = {"max_epochs": 3, "patience": 20, "keep": "best", "way": "plain", "dropout": 0.2}
-        *_, own = train(alone, rows, learning_rate=1e-3, validation=judged, seed=7 + n, **more)
-        assert last.members[n].validation_loss == pytest.approx(own.validation_loss, rel=1e-6)
+        fold[np.concatenate([each[:, 0] for _, each, _, _ in passes(parts.left_out_by(n))]).astype(int)] = n
+    start = new_model(data).network
+    for n in range(4):
+        seen = np.flatnonzero(fold != n)
+
+        def order(n_rows, seed, epoch, seen=seen):
+            of_all = np.asarray(Shuffled()(N_ROWS, seed, epoch)[:N_ROWS])
+            return np.searchsorted(seen, of_all[np.isin(of_all, seen)])
+
+        alone = start.each()[n]
+        own = Loader(
+            x[seen], y[seen] if target == "y" else y[seen].astype(int), batch_size=32, order=order, seed=7
+        )
+        judged = Loader(x[fold == n], y[fold == n], batch_size="full")
+        alone_data = dataclasses.replace(data, options=dataclasses.replace(data.options, seed=7 + n))
+        *_, epoch = fit(alone_data, alone, own, own={"validation": judged})
+        assert last.members[n].validation_loss == pytest.approx(epoch.validation_loss, rel=1e-6)
         np.testing.assert_array_equal(together.network.parameters.flat[n], alone.parameters.flat)
 
 
