@@ -154,6 +154,10 @@ class Network:
             return [self]
         return [self.with_parameters(parameters) for parameters in self.parameters.each()]
 
+    def some(self, first: int, stop: int) -> "Network":
+        """Some of the members as a network, which shares their weights."""
+        return self.with_parameters(self.parameters.some(first, stop))
+
     def with_parameters(self, parameters: Parameters) -> "Network":
         """The same functions with other weights, which are not copied."""
         other = object.__new__(type(self))

@@ -142,6 +142,11 @@ class Parameters:
         alone = {**self._layout(), "members": None}
         return [Parameters(**alone, vector=self.flat[n, ...]) for n in range(self.members)]
 
+    def some(self, first: int, stop: int) -> "Parameters":
+        """Those of some members, views of the same vector."""
+        layout = {**self._layout(), "members": stop - first}
+        return Parameters(**layout, vector=self.vector[first * self.size : stop * self.size])
+
     def set_layer(self, layer: int, weights: np.ndarray, biases: np.ndarray | None) -> None:
         """Copy host arrays into one layer (0-based)."""
         self.weights[layer][...] = self.backend.asarray(weights)

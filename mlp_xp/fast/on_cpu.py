@@ -11,10 +11,9 @@ gives differs by rounding. So does, by a little, what different numbers of threa
 import contextlib
 import functools
 import itertools
-import os
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +24,7 @@ from mlp_xp.losses import Loss, SoftmaxCrossEntropy
 from mlp_xp.machine import blas
 from mlp_xp.machine.array_api import Array
 from mlp_xp.machine.symbolic import Program
+from mlp_xp.machine.threads import Pool
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import Optimizer, Rule
 from mlp_xp.regularizers import REGULARIZERS, Norms, Regularizer
@@ -191,26 +191,6 @@ class CompiledRule:
 
 Compiled = tuple[CompiledRule | None, Plan | None]
 """What steps are compiled of: a rule, and a whole step where there is one."""
-
-
-class Pool:
-    """Threads that are there when they are needed: a fork has none of its parent's.
-
-    Parameters
-    ----------
-    n_threads : int
-        How many.
-    """
-
-    def __init__(self, n_threads: int) -> None:
-        self.n_threads = n_threads
-        self._made: tuple[int, ThreadPoolExecutor] | None = None
-
-    def of_this_process(self) -> ThreadPoolExecutor:
-        """The threads."""
-        if self._made is None or self._made[0] != os.getpid():
-            self._made = os.getpid(), ThreadPoolExecutor(self.n_threads, "mlp_xp step")
-        return self._made[1]
 
 
 def as_read(rows: Chunk, *, has_labels: bool) -> tuple[Array, Array, Array, Array]:

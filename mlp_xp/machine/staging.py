@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlp_xp.machine import blas
+from mlp_xp.machine import blas, threads
 
 if TYPE_CHECKING:
     from mlp_xp.machine.array_api import Array, Backend
@@ -79,6 +79,10 @@ class Runtime:
     def computing(self, work: int) -> contextlib.AbstractContextManager[None]:
         """What surrounds products of so many multiplications: the threads that suit their size."""
         return blas.computing(work)
+
+    def n_parts(self, n: int, work: int) -> int:
+        """In how many parts n equal pieces of so much work are done side by side (`threads.together`)."""
+        return threads.n_parts(n, work)
 
     def staging(
         self, backend: "Backend", columns: Sequence[Width | None], n_rows: int, n_slots: int

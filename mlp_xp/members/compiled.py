@@ -14,6 +14,7 @@ import numpy as np
 from mlp_xp.fast import compiled, on_cpu, programs
 from mlp_xp.losses import Loss
 from mlp_xp.machine import blas
+from mlp_xp.machine.threads import Pool
 from mlp_xp.members.pieces import EachLoss, EachPenalty
 from mlp_xp.members.side_by_side import SideBySide, pays
 from mlp_xp.members.step import MemberObjective, MemberOptimizer, MemberStep
@@ -111,7 +112,7 @@ class CompiledMemberStep(MemberStep):
         self.is_possible = objective.dropout is None and objective.ranks is None and not schedules_more
         self.maker: Maker | None = None
         self.n_threads = min(objective.n, on_cpu.n_threads())
-        self._pool = on_cpu.Pool(self.n_threads)
+        self._pool = Pool(self.n_threads)
 
     def _turn(self, number: int, batch: int, *, has_own_rows: bool) -> Maker | None:
         """What makes steps of so many rows, where the one of this number is compiled."""

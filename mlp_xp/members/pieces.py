@@ -17,6 +17,13 @@ def as_one(pieces: Sequence[Any], make: Callable[[Sequence[Any]], Any]) -> Any:
     return pieces[0] if all(piece == pieces[0] for piece in pieces) else make(pieces)
 
 
+def some(piece: Any, first: int, stop: int) -> Any:
+    """Of a piece what belongs to some members: all of it, where all have the same."""
+    if isinstance(piece, EachLoss):
+        return EachLoss(piece.losses[first:stop])
+    return EachDropout(piece.of_each[first:stop]) if isinstance(piece, EachDropout) else piece
+
+
 def own(array: Array | None, member: int) -> Array | None:
     """A member's part of targets or weights, which may be for all."""
     return array[member, ...] if array is not None and array.ndim == 3 else array

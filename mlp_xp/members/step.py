@@ -1,11 +1,17 @@
 """One update of the weights of all members that still run, each by its own numbers."""
 
+import copy
+import functools
+import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from mlp_xp.machine.array_api import Array
+from mlp_xp.machine.threads import together
 from mlp_xp.members.losses import MemberLosses
+from mlp_xp.members.pieces import some
 from mlp_xp.objective import AddChunk, Objective
 from mlp_xp.optimizers import Optimizer, RateFactors, Rule, clip_by_global_norm
 from mlp_xp.parameters import Parameters
@@ -28,6 +34,7 @@ class MemberObjective(Objective):
     def _new_losses(self, **terms: bool) -> MemberLosses:
         """Where the terms of each member wait."""
         self.n = self.network.members or 1
+        self._parts: list[tuple[tuple[int, int], MemberObjective]] = []
         return MemberLosses(self.network.backend, self.n, **terms)
 
     def differentiate(self, batch: Batch, number: int = 0, add_chunk: AddChunk | None = None) -> None:
@@ -43,12 +50,56 @@ class MemberObjective(Objective):
             self.losses.add(penalty)
         self.losses.end_step(divisor)
 
+    def add_chunk(
+        self,
+        x: Array,
+        y: Array,
+        weight: Array | None,
+        factor: float | Array | None,
+        number: int,
+        first_row: int,
+        *,
+        add: bool,
+    ) -> Array:
+        """As of one network, or in parts: each thread computes some members, with the same bits."""
+        backend = self.network.backend
+        n_parts = backend.runtime.n_parts(self.n, x.shape[-2] * self.network.parameters.most_weights)
+        if n_parts == 1:
+            return super().add_chunk(x, y, weight, factor, number, first_row, add=add)
+        if len(self._parts) != n_parts:
+            ends = [self.n * part // n_parts for part in range(n_parts + 1)]
+            self._parts = [(bounds, self._some(*bounds)) for bounds in itertools.pairwise(ends)]
+
+        def add_part(bounds: tuple[int, int], part: MemberObjective) -> Array:
+            part.dropout = some(self.dropout, *bounds)
+            of_x, of_y, of_weight, own_factor = (_of_some(each, *bounds) for each in (x, y, weight, factor))
+            return Objective.add_chunk(part, of_x, of_y, of_weight, own_factor, number, first_row, add=add)
+
+        return backend.xp.concat(together([functools.partial(add_part, *each) for each in self._parts]))
+
+    def _some(self, first: int, stop: int) -> "MemberObjective":
+        """That of some members, whose gradient is a part of this one's."""
+        part = copy.copy(self)
+        part.network, part.gradient = self.network.some(first, stop), self.gradient.some(first, stop)
+        part.loss, part._memo = some(self.loss, first, stop), None
+        return part
+
+    def forget_buffers(self) -> None:
+        """Let go of all memory that depends on the number of rows."""
+        super().forget_buffers()
+        self._parts = []
+
     def _inverse(self, divisor: float | np.ndarray, n_axes: int) -> float | Array:
         """1 / Σ s_i, or 0 without rows; where each has its own, with so many axes behind the members'."""
         if isinstance(divisor, float):
             return 1.0 / divisor if divisor else 0.0
         inverse = np.divide(1.0, divisor, out=np.zeros(self.n), where=divisor > 0)
         return self.network.backend.asarray(inverse.reshape(-1, *[1] * n_axes))
+
+
+def _of_some(given: Any, first: int, stop: int) -> Any:
+    """What some members have of a chunk's arrays or factor, or all."""
+    return given[first:stop, ...] if getattr(given, "ndim", 0) == 3 else given
 
 
 class MemberOptimizer(Optimizer):

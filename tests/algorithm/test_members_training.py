@@ -9,6 +9,7 @@ import pytest
 from arrays import host
 
 from mlp_xp.losses import SoftmaxCrossEntropy
+from mlp_xp.machine import threads
 from mlp_xp.members.losses import exact_sums
 from mlp_xp.network import Network
 from mlp_xp.optimizers import AdamW, RateFactors
@@ -57,6 +58,13 @@ def check(together, epochs, alone, alone_epochs):
             assert epoch.members[n].is_best == own.is_best
 
 
+@pytest.fixture(params=[1, 2], ids="{} thread".format)
+def shared_out(request, monkeypatch):
+    """Members are shared out to so many threads, whatever their size and the machine."""
+    monkeypatch.setattr(threads, "n_parts", lambda n, work: request.param)
+
+
+@pytest.mark.usefixtures("shared_out")
 @pytest.mark.parametrize(
     "options",
     [
@@ -89,6 +97,7 @@ OWN = {
 }
 
 
+@pytest.mark.usefixtures("shared_out")
 @pytest.mark.parametrize("which", OWN)
 def test_numbers_of_each_ones_own(which):
     name, values = OWN[which]
@@ -97,6 +106,7 @@ def test_numbers_of_each_ones_own(which):
     check(together, epochs, *trained_alone([{name: value} for value in values]))
 
 
+@pytest.mark.usefixtures("shared_out")
 def test_losses_of_each_ones_own():
     losses = [SoftmaxCrossEntropy(smoothing) for smoothing in (0.0, 0.1, 0.2)]
     together, sizes = network(K, sizes=(5, 8, 3)), (5, 8, 3)
@@ -125,6 +135,7 @@ def test_each_stops_by_itself_and_keeps_its_best_or_last(average, keep):
     assert epochs[-1].stopped is not None
 
 
+@pytest.mark.usefixtures("shared_out")
 def test_one_that_diverges_leaves_the_others_alone():
     together, rates = network(K), [0.01, 1e200, 0.02]
     with warnings.catch_warnings(record=True) as caught:
@@ -148,6 +159,7 @@ def test_all_that_diverge_are_an_error():
     np.testing.assert_array_equal(host(together.parameters.flat), before)
 
 
+@pytest.mark.usefixtures("shared_out")
 @pytest.mark.parametrize("batch_size", [1, 16, "full"])
 @pytest.mark.parametrize("chunk_rows", [4096, 5])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])

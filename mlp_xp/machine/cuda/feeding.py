@@ -103,6 +103,10 @@ class Streams(Runtime):
         """What surrounds products of so many multiplications: nothing."""
         return contextlib.nullcontext()
 
+    def n_parts(self, n: int, work: int) -> int:
+        """In how many parts pieces of work are done side by side: in one, which the GPU shares out."""
+        return 1
+
     def staging(
         self, backend: "Backend", columns: Sequence[Width | None], n_rows: int, n_slots: int
     ) -> Staging:
