@@ -160,13 +160,18 @@ def pytest_generate_tests(metafunc):
     metafunc.parametrize("backend_name", names, scope="session")
 
 
-SLOW = {"benchmarks", "campaigns", "cli", "whole"}
-"""Folders whose files take longest."""
+FIRST = ("test_on_cpu.py", "cli", "campaigns", "whole", "benchmarks")
+"""What has steps compiled, which others then find on disk and do not compile beside it; then the folders
+whose files take longest."""
+
+
+def _turn(item):
+    """A worker takes a file at a time: none is to be left alone with a long one at the end."""
+    return next((turn for turn, name in enumerate(FIRST) if name in item.path.parts), len(FIRST))
 
 
 def pytest_collection_modifyitems(config, items):
-    # A worker takes a file at a time: none is to be left alone with a long one at the end.
-    items.sort(key=lambda item: SLOW.isdisjoint(item.path.parts))
+    items.sort(key=_turn)
     if config.getoption("on_device"):
         where = {"device", "backend", "gpu"}
         others = [item for item in items if where.isdisjoint(getattr(item, "fixturenames", ()))]
