@@ -241,6 +241,7 @@ def test_what_is_cut_off_leaves_what_it_has_and_no_process(number, tmp_path):
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as run:
         wait_until((tmp_path / "child").exists)
         wait_until((tmp_path / "child").read_text)
+        wait_until(lambda: kept(tmp_path)["under way"])
         run.send_signal(number)
         _, said = run.communicate(timeout=60)
     document = kept(tmp_path)
@@ -255,11 +256,14 @@ def test_what_is_cut_off_leaves_what_it_has_and_no_process(number, tmp_path):
 
 @pytest.mark.needs("jax")
 def test_jax_trains_alike_on_batches_that_are_placed():
-    ends = []
-    for placed in (False, True):
-        run, weights = step_peers.jax_jit(step_peers.make_task(TRAINING, 3), placed=placed)
+    import jax
+
+    precision, ends = jax.config.jax_default_matmul_precision, []
+    for make in (step_peers.jax_jit, gpu_peers.PEERS["JAX jit"][0]):
+        run, weights = make(step_peers.make_task(TRAINING, 3))
         run()
         ends.append(weights())
+    jax.config.update("jax_default_matmul_precision", precision)
     for one, other in zip(*ends, strict=True):
         np.testing.assert_array_equal(one, other)
 

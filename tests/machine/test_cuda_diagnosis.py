@@ -90,6 +90,7 @@ def test_a_gpu_that_works_has_no_problem(stand_in):
 
 def test_without_cupy(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.setattr(diagnosis, "_working", set())
     problem = cuda.problem()
     assert problem.code == "no-cupy"
     assert "mlp-xp[cuda12]" in problem.remedy

@@ -257,6 +257,12 @@ def test_large_blocks_are_gathered_by_several_threads(n_threads, machine, monkey
         streams.in_parts(lambda part: 1 / 0, 100, 100)
 
 
+@pytest.mark.parametrize(("cores", "n_threads"), [(1, 1), (2, 1), (4, 2), (12, 10), (64, 16)])
+def test_all_cores_but_two_gather(cores, n_threads, machine, monkeypatch):
+    monkeypatch.setattr(feeding.blas, "cores", lambda: cores)
+    assert feeding.Streams(0).n_threads == n_threads
+
+
 def test_a_thread_can_select_the_device(machine):
     feeding.Streams(0).select()
     assert machine.used_by == {threading.get_ident()}

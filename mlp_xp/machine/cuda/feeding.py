@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 PART_BYTES = 2**20
 """The least that is worth handing to a thread that gathers."""
 
-MOST_THREADS = 8
-"""Threads that gather together: some 10 GB a second each, until the host's memory has no more to give."""
+MOST_THREADS, OTHER_THREADS = 16, 2
+"""Threads that gather together, some 10 GB a second each until the host's memory has no more to give, and
+those that have other work: the one that trains, and the system's."""
 
 OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
 
@@ -64,7 +65,7 @@ class Streams(Runtime):
         with self.device:
             self.copy = cupy.cuda.Stream(non_blocking=True)
         self._of_thread = threading.local()
-        self.n_threads = max(1, min(MOST_THREADS, blas.cores() // 2))
+        self.n_threads = max(1, min(MOST_THREADS, blas.cores() - OTHER_THREADS))
         self._pool: ThreadPoolExecutor | None = None
 
     @property
