@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import os
 import sys
 import traceback
 import warnings
@@ -177,9 +178,12 @@ def _end(message: str, status: int, given: Sequence[str], *, interrupted: bool =
     if may_be_met and "train" in given[:1] and "--no-mpi" not in given:
         from mlp_xp.machine.data_parallel import under_mpi, world
 
-        # Who is interrupted before the ranks have met does not wait for them.
-        if under_mpi() and not (interrupted and not world.cache_info().currsize):
-            ranks = world()
+        if under_mpi() and interrupted and not world.cache_info().currsize:
+            # The ranks have not met. MPI may have begun, and would wait at its end for those that wait for
+            # this one.
+            _say_lines(f"mlp-xp: error: {message}")
+            os._exit(status)
+        ranks = world() if under_mpi() else None
     mark = f" (rank {ranks.rank})" if ranks is not None and ranks.rank else ""
     text = "\n".join(f"mlp-xp: error: {line}{mark}" for line in message.rstrip("\n").split("\n"))
     if ranks is not None:
