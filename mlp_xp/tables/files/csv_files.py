@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from mlp_xp.machine import main_memory
 from mlp_xp.rows.files import Arrow, File, reading
 from mlp_xp.rows.signatures import seems_to_be
 from mlp_xp.settings import checks
@@ -22,7 +23,7 @@ from mlp_xp.settings.spelling import given
 from mlp_xp.tables.files.blocks import Part, TableBlock
 from mlp_xp.tables.files.csv_parts import PartOfFile, parts_of
 from mlp_xp.tables.files.one_value import Gaps
-from mlp_xp.tables.files.text_values import READINGS
+from mlp_xp.tables.files.text_values import READINGS, without_gaps
 
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".csv.bz2", ".csv.zst", ".tsv.gz")
 DELIMITERS = (",", ";", "\t", "|")
@@ -38,6 +39,14 @@ _SAMPLE_BYTES = 1 << 20
 
 _WRONG_ROW = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", re.DOTALL)
 """What pyarrow says of a row with too few or too many values."""
+
+# Bytes of a line of names from which pyarrow does not read it: it guesses types, which takes 10 kB of memory a
+# column.
+_LONG_NAMES = 1 << 17
+
+# Bytes that pyarrow takes for each column, however few rows there are; and the number of columns from which
+# gaps are found afterwards, since the words for them would take 8 kB more of each.
+_COLUMN_BYTES, _MANY_COLUMNS = 5_000, 4096
 
 # Bytes of a file in which the line of a row is still counted, for messages (a second or so).
 _COUNTED_BYTES = 100_000_000
@@ -191,6 +200,7 @@ class CsvTable:
         self.gaps = form.gaps
         self._known: dict[File, list[str]] = {}
         self.form, names_bytes = recognise(self.files[0], form)
+        self._names_are_long = names_bytes > _LONG_NAMES
         self._block_bytes = max(BLOCK_BYTES, min(_LINES * names_bytes, _LARGEST_BLOCK))
         self.names = self._names(self.files[0])
         self.n_rows: int | None = None
@@ -236,7 +246,7 @@ class CsvTable:
                 include_columns=list(names),
                 column_types=dict.fromkeys(names, string()),
                 check_utf8=False,  # it would not say where: see `_check_text`
-                null_values=sorted(self.gaps.in_text),
+                null_values=[] if len(names) > _MANY_COLUMNS else sorted(self.gaps.in_text),
                 strings_can_be_null=True,
             )
         return arrow_csv.open_csv(
@@ -255,7 +265,10 @@ class CsvTable:
     def _names(self, file: File) -> list[str]:
         if file not in self._known:
             with self._reading(file), file.open_stream() as stream:
-                self._known[file] = list(self._open(stream, None).schema.names)
+                if self._names_are_long:
+                    self._known[file] = next(filter(None, self._lines(stream)))
+                else:
+                    self._known[file] = list(self._open(stream, None).schema.names)
         return self._known[file]
 
     @contextlib.contextmanager
@@ -266,6 +279,10 @@ class CsvTable:
         with reading(file):
             try:
                 yield
+            except csv.Error as error:
+                raise ValueError(
+                    f"{file.path} has a line of column names that cannot be read: {error}."
+                ) from None
             except UnicodeError as error:
                 raise ValueError(
                     f"{file.path} is not written in the encoding that it is read with ({error}). Name "
@@ -321,6 +338,8 @@ class CsvTable:
             before += _n_bytes(part)
 
     def _blocks_of(self, part: Part, names: Sequence[str]) -> Iterator[TableBlock]:
+        import pyarrow as pa
+
         file, known = part.file, self._names(part.file)
         there = set(known)
         if missing := [name for name in names if name not in there]:
@@ -330,6 +349,7 @@ class CsvTable:
             )
         # The last column as well: a quote that is never closed shows in its last value alone.
         read = list(dict.fromkeys((*names, known[-1])))
+        main_memory.require(_COLUMN_BYTES * len(read), f"reading {len(read):,} columns of a CSV file")
         n_rows, last_value = 0, b""
         is_first = part.start == 0
         with self._reading(file, 0 if is_first else part.first_row), _stream(part) as stream:
@@ -340,6 +360,9 @@ class CsvTable:
                 share = min(1.0, number * self._block_bytes / max(1, _n_bytes(part)))
                 last_value = bytes(batch.column(known[-1])[-1].as_buffer() or b"")
                 chosen = batch.select(list(names))
+                if len(read) > _MANY_COLUMNS:
+                    columns = [without_gaps(column, self.gaps.in_text) for column in chosen.columns]
+                    chosen = pa.RecordBatch.from_arrays(columns, names=list(names))
                 block = TableBlock(file, part.first_row + n_rows, chosen, share, self._line_counter(file))
                 self._check_text(block)
                 yield block

@@ -6,11 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mlp_xp.rows.files import local_file
 from mlp_xp.settings.checks import did_you_mean
 from mlp_xp.tables.encoding import quantiles
-from mlp_xp.tables.files import open_source, records
+from mlp_xp.tables.files import csv_files, open_source, records
 from mlp_xp.tables.files.arrow_files import block_rows
 from mlp_xp.tables.files.columns import meant, select
+from mlp_xp.tables.files.csv_files import CsvForm, CsvTable
 from mlp_xp.tables.preparation import Inputs
 from mlp_xp.tables.statistics import measure
 
@@ -141,3 +143,28 @@ def test_rows_of_a_stream_are_shuffled_within_a_buffer_of_bytes(tmp_path):
         source = open_source(tmp_path / "t.csv", "y", cache=False, memory_limit=0)
         assert source.buffer_rows == n_rows
         assert f"within {n_rows:,};" in "".join(source.notes)
+
+
+def test_many_columns_have_the_gaps_and_names_of_few(tmp_path, monkeypatch):
+    """pyarrow is spared the names and the words for a gap, which take memory for each column."""
+    path = tmp_path / "t.csv"
+    path.write_text('"a b",b,"c\nc",y\n1,NA,x,0\n\n,2,NA,1\n"",3,"",2\n-9,?,nan,3\n', encoding="utf-8-sig")
+    form = CsvForm(null=("-9",))
+
+    def read_all():
+        table = CsvTable([local_file(path)], form)
+        return [table.names, [block.batch.to_pylist() for block in table.blocks(table.names)]]
+
+    few = read_all()
+    assert few[0] == ["a b", "b", "c\nc", "y"]
+    monkeypatch.setattr(csv_files, "_MANY_COLUMNS", 2)
+    monkeypatch.setattr(csv_files, "_LONG_NAMES", 1)
+    assert read_all() == few
+
+
+def test_columns_for_which_there_is_no_memory_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "t.csv"
+    path.write_text("a,y\n1,2\n3,4\n", encoding="utf-8")
+    monkeypatch.setattr(csv_files, "_COLUMN_BYTES", 1 << 60)
+    with pytest.raises(MemoryError, match="reading 2 columns of a CSV file takes"):
+        open_source(path, "y")
