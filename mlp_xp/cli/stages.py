@@ -201,8 +201,9 @@ def report(result: Mapping[str, Any], *, keep: str = "best") -> str:
     """The tables at the end; `keep` says which epoch's weights are kept."""
     best = result["best_epoch"]
     epochs = str(result["epochs"]) + (f", best {best}" if best not in (None, result["epochs"]) else "")
-    if result["metrics_on"] == "held-out" and keep == "best":
-        epochs += f", chosen by the held-out rows; {given('test', 0.1)} keeps rows apart that only measure"
+    on = result["metrics_on"]
+    if on in ("held-out", "left-out") and keep == "best":
+        epochs += f", chosen by the {on} rows; {given('test', 0.1)} keeps rows apart that only measure"
     rows: list[Sequence[str]] = [
         ("epochs", epochs),
         ("stopped", result["stopped"]),

@@ -101,10 +101,12 @@ def page(run: RunReport, model: TableModel, training: Source, measured: Source) 
         As it was trained.
     training, measured : source
         Raw rows: those that were trained on, and those that the model is judged on, as ``metrics_on`` of the
-        result says.
+        result says; with folds both are the same.
     """
     seen, judged = (some_rows(model, rows, run.seed) for rows in (training, measured))
-    n_judged, part = judged.n_all, f"{run.result['metrics_on']} rows"
+    on = run.result["metrics_on"]
+    # Metrics are of each member on its own; the rest of the page is of their mean, which has seen all.
+    n_judged, part = judged.n_all, "training rows" if on == "left-out" else f"{on} rows"
     names = model.targets.names
     more = f" and {len(names) - MOST_TARGETS:,} more" if len(names) > MOST_TARGETS else ""
     title = f"{', '.join(names[:MOST_TARGETS])}{more} from {run.source}"
@@ -152,10 +154,10 @@ def _advice(run: RunReport) -> Iterator[tuple[str, str]]:
 
 def _metrics(run: RunReport) -> str:
     """The model beside its baselines, and each class."""
-    result = run.result
+    result, on = run.result, run.result["metrics_on"]
     tables = [_of_numbers(table) for table in metric_tables(result)]
     chosen = (
-        "<p>The held-out rows chose the epoch, so that these metrics are a little too good. "
+        f"<p>The {on} rows chose the epoch, so that these metrics are a little too good. "
         f"{escaped(given('test', 0.1))} keeps rows apart that only measure.</p>"
     )
     about = (
@@ -165,7 +167,7 @@ def _metrics(run: RunReport) -> str:
     return (
         "".join(tables)
         + (about if result.get("baselines") else "")
-        + (chosen if result["metrics_on"] == "held-out" and result["best_epoch"] else "")
+        + (chosen if on in ("held-out", "left-out") and result["best_epoch"] else "")
     )
 
 

@@ -124,34 +124,61 @@ def assess(
     Efron and Tibshirani, An introduction to the bootstrap, 1993, chapter 13; Kleiner, Talwalkar, Sarkar and
     Jordan, A scalable bootstrap for massive data, 2014 (as many draws as rows, from fewer rows).
     """
-    every = -(-source.n_rows * (source.n_targets + 1 + len(model.output_names)) // MOST_NUMBERS)
-    kind: Kind | None = None
-    total: Sums = {}
-    kept: list[tuple[np.ndarray, ...]] = []
-    worst: list[tuple[float, int]] = []
-    cost, n_seen = 0.0, 0
+    found = Running(model, source.n_rows)
     for index, x, y, given in passes(source, PREDICT_ROWS, n_more=model.n_numbers):
-        predicted, weight = (predict or model.predict_raw)(x).astype(float), given[:, None]
-        kind = kind or kind_of(model, y.mean(axis=0))
+        found.add(index, y, (predict or model.predict_raw)(x), given)
+    return found.evaluation(seed)
+
+
+class Running:
+    """An evaluation under way.
+
+    Parameters
+    ----------
+    model : TableModel
+        Whose predictions are measured.
+    n_rows : int
+        How many there will be.
+    """
+
+    def __init__(self, model: TableModel, n_rows: int) -> None:
+        self.model, self.n_rows = model, n_rows
+        self._kind: Kind | None = None
+        self._total: Sums = {}
+        self._kept: list[tuple[np.ndarray, ...]] = []
+        self._worst: list[tuple[float, int]] = []
+        self._cost, self._n_seen = 0.0, 0
+
+    def add(self, index: np.ndarray, y: np.ndarray, predicted: np.ndarray, given: np.ndarray) -> None:
+        """Take the numbers of some rows, their targets, what is predicted of them, and their weights."""
+        predicted, weight = predicted.astype(float), given[:, None]
+        self._kind = kind = self._kind or kind_of(self.model, y.mean(axis=0))
         sums = kind.sums(y, predicted, weight)
-        total = {name: total.get(name, 0.0) + value for name, value in sums.items()}
-        kept.append(tuple(part[-n_seen % every :: every].copy() for part in (y, predicted, weight)))
-        n_seen += len(x)
+        self._total = {name: self._total.get(name, 0.0) + value for name, value in sums.items()}
+        every = -(-self.n_rows * (y.shape[1] + 1 + predicted.shape[1]) // MOST_NUMBERS)
+        spread = slice(-self._n_seen % every, None, every)
+        self._kept.append(tuple(part[spread].copy() for part in (y, predicted, weight)))
+        self._n_seen += len(y)
         costs = given * kind.losses(y, predicted)
-        cost += costs.sum()
+        self._cost += costs.sum()
         most = np.argsort(-costs, kind="stable")[:WORST]
-        worst = heapq.nlargest(WORST, [*worst, *zip(costs[most].tolist(), index[most].tolist(), strict=True)])
-    if kind is None:
-        raise ValueError("there are no rows to measure.")
-    rows = tuple(np.concatenate(parts) for parts in zip(*kept, strict=True))
-    found = kind.of_sums(total) | kind.of_rows(*rows)
-    return Evaluation(
-        in_order(found),
-        source.n_rows,
-        {} if seed is None else _intervals(kind, found, rows, source.n_rows, seed),
-        kind.of_each(total, model.levels) if isinstance(kind, Classes) and model.levels else None,
-        [(at, each, each / cost) for each, at in worst if each > 0],
-    )
+        worst = zip(costs[most].tolist(), index[most].tolist(), strict=True)
+        self._worst = heapq.nlargest(WORST, [*self._worst, *worst])
+
+    def evaluation(self, seed: int | None = None) -> Evaluation:
+        """What was found; with a seed also intervals."""
+        kind = self._kind
+        if kind is None:
+            raise ValueError("there are no rows to measure.")
+        rows = tuple(np.concatenate(parts) for parts in zip(*self._kept, strict=True))
+        found, levels = kind.of_sums(self._total) | kind.of_rows(*rows), self.model.levels
+        return Evaluation(
+            in_order(found),
+            self.n_rows,
+            {} if seed is None else _intervals(kind, found, rows, self.n_rows, seed),
+            kind.of_each(self._total, levels) if isinstance(kind, Classes) and levels else None,
+            [(at, each, each / self._cost) for each, at in self._worst if each > 0],
+        )
 
 
 def _intervals(

@@ -14,7 +14,6 @@ from mlp_xp.tables.advice import Run
 from mlp_xp.tables.calibration import calibrate
 from mlp_xp.tables.fitting import Data, fit, loader_for, new_model, read_data, training_notes
 from mlp_xp.tables.measured import Measured, measured
-from mlp_xp.tables.members import cross_validated
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TrainingOptions
 from mlp_xp.tables.own_tables import columns_of
@@ -55,9 +54,7 @@ def noted(model: TableModel, rows: Data, batch_size: int, epochs: int, stopped: 
     """Calibrate a model whose training is over, measure it, and note both in it."""
     calibrate(model, rows)
     found = measured(model, rows.parts, rows.options.seed)
-    folds = cross_validated(model, rows.parts)
-    known = found.description() | {"cross_validation": folds}
-    model.training |= training_notes(rows, batch_size, known, epochs, stopped)
+    model.training |= training_notes(rows, batch_size, found.description(), epochs, stopped)
     return found
 
 

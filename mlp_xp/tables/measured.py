@@ -7,6 +7,7 @@ from typing import Any
 from mlp_xp.rows.source import Source
 from mlp_xp.tables.baselines import baselines
 from mlp_xp.tables.evaluation import Evaluation, assess
+from mlp_xp.tables.members import CrossValidation, cross_validated
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.sample import Sample, most_rows, sample
 from mlp_xp.tables.split import Split
@@ -18,8 +19,9 @@ class Measured:
 
     Attributes
     ----------
-    on : {"test", "held-out", "training"}
-        Which rows it is measured on: those that nothing looked at before; else those held out; else all.
+    on : {"test", "held-out", "left-out", "training"}
+        Which rows it is measured on: those that nothing looked at before; else those held out; else all, with
+        folds each by the member that has left it out.
     model : Evaluation
         With intervals, unless it is of training rows.
     others : mapping of str to Evaluation
@@ -28,6 +30,8 @@ class Measured:
         Those that it is measured on.
     sample : Sample
         Some rows of the training part.
+    folds : CrossValidation or None
+        Of members that each leave a fold out.
     """
 
     on: str
@@ -35,6 +39,7 @@ class Measured:
     others: Mapping[str, Evaluation]
     rows: Source
     sample: Sample
+    folds: CrossValidation | None = None
 
     def description(self) -> dict[str, Any]:
         """As JSON values, for a result and for a model file."""
@@ -44,6 +49,7 @@ class Measured:
             "rows_measured": self.model.n_rows,
             "baselines": {name: metrics for name, metrics in others.items() if name not in ROWS},
             **{f"{ROWS[name]}_metrics": metrics for name, metrics in others.items() if name in ROWS},
+            **({} if self.folds is None else {"cross_validation": self.folds.description()}),
         }
 
 
@@ -71,7 +77,11 @@ def measured(model: TableModel, parts: Split, seed: int) -> Measured:
     others = baselines(model, training, rows)
     if on == "test" and parts.raw_held_out is not None:
         others["held-out"] = assess(model, parts.raw_held_out)
+    folds = None if parts.folds is None else cross_validated(model, parts, seed)
+    if folds is not None and on == "training":
+        on, found = "left-out", folds.of_all
+    else:
+        found = assess(model, rows, seed=None if on == "training" else seed)
     if on != "training":
         others["training"] = assess(model, training)
-    found = assess(model, rows, seed=None if on == "training" else seed)
-    return Measured(on, found, others, rows, training)
+    return Measured(on, found, others, rows, training, folds)

@@ -1,12 +1,15 @@
 """Members of a table's network: which rows each one draws, and what those say that it has left out."""
 
+import dataclasses
+from collections.abc import Sequence
+
 import numpy as np
 
 from mlp_xp.rows.member_weights import bootstrap
-from mlp_xp.rows.source import Source
+from mlp_xp.rows.source import Source, Subset, passes
 from mlp_xp.settings.spelling import spelled
-from mlp_xp.tables.evaluation import evaluate
-from mlp_xp.tables.model import TableModel
+from mlp_xp.tables.evaluation import Evaluation, Running
+from mlp_xp.tables.model import PREDICT_ROWS, TableModel
 from mlp_xp.tables.options import TrainingOptions
 from mlp_xp.tables.split import Split
 
@@ -29,17 +32,48 @@ def bootstrapped(options: TrainingOptions, source: Source) -> np.ndarray | None:
     return bootstrap(source.n_rows, options.members or 1, options.seed)
 
 
-def cross_validated(model: TableModel, parts: Split) -> dict[str, dict[str, float]] | None:
-    """Each metric on the rows that a member left out: mean and standard deviation over the folds.
+@dataclasses.dataclass(frozen=True)
+class CrossValidation:
+    """What was measured of members on the rows that each has left out.
 
-    None without folds. What is done with columns (means, quantiles) was measured on all rows.
+    Attributes
+    ----------
+    of_all : Evaluation
+        Of all rows, each predicted by the member that left it out.
+    of_folds : sequence of Evaluation
+        Of each fold.
     """
-    if parts.folds is None:
-        return None
-    found = [evaluate(alone, parts.left_out_by(n)) for n, alone in enumerate(model.each())]
-    names = [name for name in found[0] if all(name in each for each in found)]
-    values = {name: [each[name] for each in found] for name in names}
-    return {
-        name: {"mean": float(np.mean(each)), "deviation": float(np.std(each, ddof=1))}
-        for name, each in values.items()
-    }
+
+    of_all: Evaluation
+    of_folds: Sequence[Evaluation]
+
+    def description(self) -> dict[str, dict[str, float]]:
+        """Of each metric the mean over the folds and the standard deviation."""
+        first, *others = (each.metrics for each in self.of_folds)
+        values = {
+            name: [first[name], *(each[name] for each in others)]
+            for name in first
+            if all(name in each for each in others)
+        }
+        return {
+            name: {"mean": float(np.mean(each)), "deviation": float(np.std(each, ddof=1))}
+            for name, each in values.items()
+        }
+
+
+def cross_validated(model: TableModel, parts: Split, seed: int) -> CrossValidation:
+    """Measure each member on the rows that it has left out; `seed` is of the rows drawn for intervals.
+
+    What is done with columns (means, quantiles) was measured on all rows.
+    """
+    of_all, of_folds = Running(model, parts.raw_training.n_rows), []
+    for n, alone in enumerate(model.each()):
+        left_out = parts.left_out_by(n)
+        of_fold = Running(alone, left_out.n_rows)
+        for index, x, y, weight in passes(left_out, PREDICT_ROWS, n_more=model.n_numbers):
+            predicted = alone.predict_raw(x)
+            of_fold.add(index, y, predicted, weight)
+            numbers = left_out.index[index] if isinstance(left_out, Subset) else index
+            of_all.add(numbers, y, predicted, weight)
+        of_folds.append(of_fold.evaluation())
+    return CrossValidation(of_all.evaluation(seed), of_folds)

@@ -3,7 +3,6 @@
 from typing import Any
 
 from mlp_xp.tables.advice import Run, advice
-from mlp_xp.tables.members import cross_validated
 
 
 def result_of(run: Run) -> dict[str, Any]:
@@ -15,11 +14,9 @@ def result_of(run: Run) -> dict[str, Any]:
         With epochs.
     """
     history, backend = run.history, run.model.network.backend
-    folds = cross_validated(run.model, run.data.parts)
     return {
         **run.found.description(),
         "advice": advice(run),
-        **({"cross_validation": folds} if folds else {}),
         "epochs": len(history.train_losses),
         "best_epoch": history.best_epoch or None,
         "train_loss": history.train_losses[-1],

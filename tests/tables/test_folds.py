@@ -12,6 +12,7 @@ from mlp_xp.rows.source import passes
 from mlp_xp.tables.calibration import unseen
 from mlp_xp.tables.fitting import fit, loader_for, new_model, read_data
 from mlp_xp.tables.folds import stratified
+from mlp_xp.tables.members import cross_validated
 from mlp_xp.tables.options import TrainingOptions
 
 N_ROWS = 300
@@ -139,8 +140,27 @@ def test_rows_learned_by_heart_do_not_count(rng):
     table = {"x": rng.normal(size=60), "z": rng.normal(size=60), "y": rng.normal(size=60)}
     given = {"hidden": "64,64", "epochs": 400, "learning_rate": 0.01, **TO_THE_END}
     model = fit_table(table, "y", folds=3, recipe="plain", **given)
-    assert model.training["metrics"]["r2"] > 0.5
+    assert model.training["training_metrics"]["r2"] > 0.5
+    assert model.training["metrics_on"] == "left-out"
+    assert model.training["metrics"]["r2"] < 0
     assert model.training["cross_validation"]["r2"]["mean"] < 0
+
+
+@WAYS
+def test_rows_left_out_are_measured_together_too(folder, more):
+    data = read_data(options(folder, epochs=1, **more))
+    model, parts = new_model(data), data.parts
+    found = cross_validated(model, parts, seed=0)
+    y, predicted, ids = (np.concatenate(each) for each in zip(*(
+        (y[:, 0], alone.predict_raw(x)[:, 0], x[:, 0].astype(int))
+        for n, alone in enumerate(model.each()) for _, x, y, _ in passes(parts.left_out_by(n))
+    ), strict=True))  # fmt: skip
+    assert np.array_equal(np.sort(ids), np.arange(N_ROWS))
+    assert found.of_all.n_rows == N_ROWS
+    assert found.of_all.metrics["mae"] == pytest.approx(np.mean(np.abs(y - predicted)))
+    assert sum(each.n_rows for each in found.of_folds) == N_ROWS
+    if more is not STREAM:  # whose rows have no numbers
+        assert found.of_all.worst[0][0] == ids[np.argmax((y - predicted) ** 2)]
 
 
 def test_a_temperature_is_found_on_rows_left_out(folder):

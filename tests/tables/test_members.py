@@ -34,14 +34,19 @@ def test_folds_cross_validate():
     model = fit_table(TABLE, "y", folds=3, **QUICK)
     assert model.network.members == 3
     found = model.training["cross_validation"]
-    seen, errors = folds(150, 3), []
+    seen, errors, squares = folds(150, 3), [], []
     rows = np.column_stack([TABLE["a"], TABLE["b"]])
     for n, alone in enumerate(model.each()):
         out = ~seen[:, n]
-        errors.append(np.sqrt(np.mean((alone.predict(rows[out])[:, 0] - TABLE["y"][out]) ** 2)))
+        squares.extend((alone.predict(rows[out])[:, 0] - TABLE["y"][out]) ** 2)
+        errors.append(np.sqrt(np.mean(squares[-out.sum() :])))
     assert found["rmse"]["mean"] == pytest.approx(np.mean(errors))
     assert found["rmse"]["deviation"] == pytest.approx(np.std(errors, ddof=1))
     assert model.training["folds"] == 3
+    assert model.training["metrics_on"] == "left-out"
+    assert model.training["metrics"]["rmse"] == pytest.approx(np.sqrt(np.mean(squares)))
+    low, high = model.training["intervals"]["rmse"]
+    assert low < model.training["metrics"]["rmse"] < high
 
 
 def test_predictions_come_with_their_spread(tmp_path):
