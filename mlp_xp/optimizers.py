@@ -21,6 +21,7 @@ import itertools
 import math
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -36,11 +37,14 @@ class Rule(fields.Checked):
     ----------
     state : tuple of str
         The names of the vectors that it remembers from step to step.
+    counts_steps : bool
+        Whether its numbers depend on t.
     weight_decay : float
         λ of a decoupled decay; 0 without one.
     """
 
     state: tuple[str, ...] = ()
+    counts_steps: ClassVar[bool] = False
     weight_decay: float = 0.0
 
     @property
@@ -202,6 +206,7 @@ class Adam(Rule):
     eps: float = fields.number(1e-8, above=0)
     eps_on: str = fields.one_of(("corrected", "raw"), "corrected")
     state = ("m", "v")
+    counts_steps = True
 
     def numbers(self, t: int, rate: float) -> tuple[float, float, float, float]:
         """The rate with its corrections, β₁, β₂, and ε in units of √V."""
@@ -245,6 +250,7 @@ class AdamW(Rule):
     eps: float = fields.number(1e-8, above=0)
     weight_decay: float = fields.number(0.01, least=0)
     state = ("m", "v")
+    counts_steps = True
 
     @functools.cached_property
     def adam(self) -> Adam:
@@ -288,6 +294,7 @@ class Nadam(Rule):
     eps: float = fields.number(1e-8, above=0)
     momentum_decay: float = fields.number(0.004, least=0)
     state = ("m", "v")
+    counts_steps = True
 
     def mu(self, t: int) -> float:
         """μ_t."""

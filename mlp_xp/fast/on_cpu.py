@@ -184,8 +184,7 @@ class CompiledRule:
         """Those of the steps from t on, a row each; the latest are remembered for members that share them."""
         asked, latest = (t, *rates), self._latest
         if latest is None or latest[0] != asked:
-            steps = [programs.numbers_of_step(self.rule, self.program, *each) for each in enumerate(rates, t)]
-            latest = self._latest = asked, np.array(steps)
+            latest = self._latest = asked, programs.numbers_of_steps(self.rule, self.program, t, rates)
         return latest[1]
 
 

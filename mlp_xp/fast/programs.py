@@ -103,3 +103,11 @@ def numbers_of_step(rule: Rule, program: Program, t: int, rate: Any) -> tuple[An
     Those of several rates are arrays, where they depend on the rate.
     """
     return (*rule.numbers(t, rate), *program.numbers, 1.0 - rate * rule.weight_decay)
+
+
+def numbers_of_steps(rule: Rule, program: Program, t: int, rates: Sequence[float]) -> np.ndarray:
+    """Those of the steps from t on, a row each."""
+    if rule.counts_steps:
+        return np.array([numbers_of_step(rule, program, *each) for each in enumerate(rates, t)])
+    numbers = numbers_of_step(rule, program, t, np.array(rates))
+    return np.stack(np.broadcast_arrays(*numbers), axis=1)

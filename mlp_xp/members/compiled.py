@@ -75,7 +75,8 @@ class OneByOne:
         step, optimizer = self.each[n], self.optimizer.each[n]
         step.objective.losses.start()
         optimizer.t = self.optimizer.t - self.optimizer.behind[n]
-        step.make(rows, batch, rates[:, n].tolist(), divisors[:, n].tolist())
+        own_rates, own_divisors = (of[:, n % of.shape[1]].tolist() for of in (rates, divisors))
+        step.make(rows, batch, own_rates, own_divisors)
         found = step.objective.losses.values()
         values[..., n] = np.nan
         values.reshape(-1, values.shape[2])[: len(found), n] = found
@@ -88,8 +89,8 @@ class CompiledMemberStep(MemberStep):
     ----------
     objective, optimizer, clip_norms, rates
         As of `MemberStep`.
-    rates_ahead : callable (int) -> array (n_steps, members)
-        Gives η of each member at each of the coming steps.
+    rates_ahead : callable (int) -> array (n_steps, 1 or members)
+        Gives η at each of the coming steps: of all members, or of each.
     schedules_more : bool
         Whether more than the rate changes from step to step.
     """
@@ -175,7 +176,6 @@ class CompiledMemberStep(MemberStep):
         divisors = divisors[: np.argmax(lacks_rows)]
         if not len(divisors):
             return 0
-        divisors = np.broadcast_to(divisors, (len(divisors), self.members.n))
         rates.ahead(len(divisors))
         rows = slice(first * batch, (first + len(divisors)) * batch)
         values = np.zeros((len(divisors), 1 + losses.has_penalty, self.members.n))

@@ -41,11 +41,11 @@ class MemberLosses(EpochLosses):
 
     def end_step(self, divisor: float | np.ndarray) -> None:
         """The step under way is over; its Σ s_i, for all members or of each."""
-        self._of_each.append(np.broadcast_to(divisor, (1, self.members)))
+        self._of_each.append(np.reshape(divisor, (1, -1)))
         super().end_step(float(np.max(divisor)))
 
     def extend(self, values: np.ndarray, divisors: np.ndarray) -> None:
-        """Enter values (n_values, members) of whole steps, and their Σ s_i (n_steps, members)."""
+        """Enter values (n_values, members) of whole steps, and their Σ s_i (n_steps, 1 or members)."""
         n_values, first = len(values) // len(divisors), len(self._divisors)
         self._values.extend(values)
         steps = np.arange(first, first + len(divisors), dtype=np.int64)
@@ -63,8 +63,10 @@ class MemberLosses(EpochLosses):
         return self._all_broken
 
     def _divisors_of_each(self) -> np.ndarray:
-        """Σ s_i, (n_steps, members)."""
-        return np.concatenate([np.empty((0, self.members)), *self._of_each])
+        """Σ s_i, (n_steps, members), or (n_steps, 1) where all members share it."""
+        width = max((len(divisors.T) for divisors in self._of_each), default=1)
+        each = [np.broadcast_to(divisors, (len(divisors), width)) for divisors in self._of_each]
+        return np.concatenate([np.empty((0, width)), *each])
 
     def _read(self) -> np.ndarray:
         """What the host has seen, (n_values, members)."""
@@ -89,8 +91,8 @@ class MemberLosses(EpochLosses):
             found = np.where(are_finite, means, math.nan).tolist()
         else:
             found = [
-                self._sum_of(values[:, n], steps, is_penalty, divisors[:, n]) if are_finite[n] else math.nan
-                for n in range(self.members)
+                self._sum_of(values[:, n], steps, is_penalty, own) if are_finite[n] else math.nan
+                for n, own in enumerate(np.broadcast_to(divisors.T, (self.members, len(divisors))))
             ]
         self._known = len(self._values.read), found
         return found
@@ -124,7 +126,8 @@ class MemberLosses(EpochLosses):
         """All of it, as host arrays."""
         arrays = super().to_host()
         arrays["epoch.values"] = self._read()
-        arrays["epoch.divisors"] = self._divisors_of_each().astype(np.float64)
+        divisors = self._divisors_of_each()
+        arrays["epoch.divisors"] = np.broadcast_to(divisors, (len(divisors), self.members)).copy()
         return arrays
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:

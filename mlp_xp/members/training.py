@@ -67,19 +67,24 @@ class MemberRates(Rates):
         return self.latest
 
     def ahead_of_each(self, n_steps: int) -> np.ndarray:
-        """The rates of the coming steps, all of one epoch, and of each member: (n_steps, members)."""
+        """The rates of the coming steps, all of one epoch: (n_steps, members), or 1 where they share them."""
         if self.schedule.once_an_epoch:
-            return np.broadcast_to(self.of_each(), (n_steps, len(self.bases)))
+            return np.broadcast_to(_shared(self.of_each()), (n_steps, len(_shared(self.latest))))
         later, factors = dataclasses.replace(self.history), []
         for later.step in range(self.history.step, self.history.step + n_steps):
             factors.append(float(self.schedule(later)))
-        found = np.multiply.outer(factors, self.bases)
-        self.latest = found[-1].tolist()
+        found = np.multiply.outer(factors, _shared(self.bases))
+        self.latest = np.broadcast_to(found[-1], len(self.bases)).tolist()
         return found
 
     def forget(self) -> None:
         """Ask the schedule anew: the past is another one now."""
         self._epoch = -1
+
+
+def _shared(numbers: Sequence[float]) -> Sequence[float]:
+    """One where all are alike."""
+    return numbers if len(set(numbers)) > 1 else numbers[:1]
 
 
 @dataclasses.dataclass(eq=False, repr=False)

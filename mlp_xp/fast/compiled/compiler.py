@@ -51,6 +51,15 @@ def as_written(function: Callable[..., Any]) -> Any:
     return _compile(function, EXACT)
 
 
+def inlined(function: Callable[..., Any]) -> Any:
+    """Compile what is part of its callers and kept on disk with them; products may be fused with sums."""
+    try:
+        import numba
+    except ImportError:
+        return function
+    return numba.njit(nogil=True, error_model="numpy", fastmath={"contract"})(function)
+
+
 def in_any_order(function: Callable[..., Any]) -> Any:
     """Compile; products may be fused with sums, and sums reordered."""
     return _compile(function, ANY_ORDER)

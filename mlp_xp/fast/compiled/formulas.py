@@ -15,16 +15,8 @@ from mlp_xp.fast.compiled.losses import signature, weight_of
 from mlp_xp.machine.array_api import Array
 from mlp_xp.machine.symbolic import COMPARISONS, Program
 
-FUNCTIONS: Mapping[str, Callable[[float], float]] = {
-    "exp": elementary.exp,
-    "expm1": elementary.expm1,
-    "log": math.log,
-    "log1p": elementary.log1p,
-    "tanh": elementary.tanh,
-    "sin": math.sin,
-    "cos": math.cos,
-}
-"""Computed in float64, whatever the arrays hold."""
+IN_DOUBLE = {**elementary.IN_DOUBLE, "log": math.log, "sin": math.sin, "cos": math.cos}
+"""Functions of float64; those of float32 that are not in `elementary` are these, too."""
 
 
 def _called(name: str) -> Callable[..., Any]:
@@ -97,11 +89,17 @@ def _intrinsics() -> tuple[Any, Any, Any]:
     def computed(typing: Any, text: Any, inputs: Any, numbers: Any) -> Any:
         (steps, outputs), real = _steps_of(text.literal_value), inputs.dtype
 
-        def typed(function: Any) -> tuple[Any, Any]:
-            known = typing.resolve_value_type(function)
-            return known, known.get_call_type(typing, (wide,), {})
+        def typed(name: str, kind: Any) -> tuple[Any, Any]:
+            own = elementary.IN_SINGLE if kind is types.float32 else IN_DOUBLE
+            known = typing.resolve_value_type(own[name])
+            return known, known.get_call_type(typing, (kind,), {})
 
-        functions = {name: typed(FUNCTIONS[name]) for name, _ in steps if name in FUNCTIONS}
+        functions = {
+            (name, kind): typed(name, kind)
+            for name, _ in steps
+            if name in IN_DOUBLE
+            for kind in {wide, real if name in elementary.IN_SINGLE else wide}
+        }
 
         def build(context: Any, builder: Any, signature: Any, given: Any) -> Any:
             values: list[tuple[Any, Any]] = []  # each with its type; a number takes that of what it meets
@@ -114,11 +112,13 @@ def _intrinsics() -> tuple[Any, Any, Any]:
                 if name in ("input", "number"):
                     value = builder.extract_value(given[1 if name == "input" else 2], *places)
                     values.append((value, real if name == "input" else None))
-                elif name in functions:
-                    function = context.get_function(*functions[name])
+                elif name in IN_DOUBLE:
+                    kind = values[places[0]][1]
+                    kind = kind if (name, kind) in functions else wide
+                    function = context.get_function(*functions[name, kind])
                     for library in getattr(function, "libs", ()):
                         context.active_code_library.add_linking_library(library)
-                    values.append((function(builder, [taken(places[0], wide)]), wide))
+                    values.append((function(builder, [taken(places[0], kind)]), kind))
                 else:
                     kinds = {values[place][1] for place in places}
                     kind = wide if wide in kinds else real if real in kinds or name == "where" else None

@@ -5,8 +5,10 @@ import math
 from typing import Any
 
 from mlp_xp.fast.compiled.compiler import ANY_ORDER, for_c, in_any_order, pieces
-from mlp_xp.fast.compiled.elementary import exp, log1p
+from mlp_xp.fast.compiled.elementary import IN_DOUBLE
 from mlp_xp.machine.array_api import Array
+
+exp, log1p = IN_DOUBLE["exp"], IN_DOUBLE["log1p"]
 
 
 def signature(dtype: str) -> Any:

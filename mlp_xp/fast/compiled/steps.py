@@ -109,7 +109,7 @@ def make_steps(
         The rows of all steps; read. See `losses.softmax`.
     batch : int
         Rows a step; the last one may have fewer.
-    scales : array (n_steps, members)
+    scales : array (n_steps, 1 or members)
         What J is multiplied with: 1 / Σ s, or 1.
     memory : array (n,), or (n, members)
         Of `memory_size`; to be written on.
@@ -119,10 +119,10 @@ def make_steps(
     p, g, m, v, memory, scales = held(p), held(g), held(m), held(v), held(memory), held(scales)
     x, y, labels, weight, values = held(x), held(y), held(labels), held(weight), held(values)
     totals, numbers, constants = held(totals), held(numbers), held(constants)
-    n_layers, size, members = sizes.size - 1, p.shape[0], scales.shape[1]
+    n_layers, size, members = sizes.size - 1, p.shape[0], l1.size
     has_biases, clips = n_weights < size, np.any(clip_norms > 0.0)
     deltas_at, room = deltas_from(sizes, keeps), memory.shape[0] // n_parts
-    own = memory[part * room : (part + 1) * room]
+    own, scale = memory[part * room : (part + 1) * room], np.empty(members)
     ticket = wait_for_all(part, n_parts, arrived, 1)
     if ticket == 0:  # part 0 was interrupted before it came here
         return
@@ -132,7 +132,7 @@ def make_steps(
         n_sharing = parts_for(n_rows, n_weights, n_parts)
         first, last = share(n_rows, part, n_sharing)
         n_own = last - first
-        scale = scales[step]
+        scale[:] = scales[step]
         transpose(x[start + first : start + last], _units(own, 0, sizes[0], n_own))
         at, at_weights, at_biases = 0, 0, n_weights
         for layer in range(n_layers):
