@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from mlp_xp.machine.array_api import Array, Backend
 from mlp_xp.settings import checks
 
-_ROW, _UNIT = 0x9E3779B1, 0x85EBCA77  # odd: n -> n · c mod 2³² is one to one
+ROW, UNIT = 0x9E3779B1, 0x85EBCA77  # odd: n -> n · c mod 2³² is one to one
 
 
 def _signed(value: int) -> int:
@@ -94,15 +94,19 @@ class Dropout:
             Position of the chunk's first row in the step's global batch.
         """
         xp, (n_rows, n_units) = backend.xp, shape[-2:]
-        key = 0
-        for part in (self.seed & 0xFFFFFFFF, self.seed >> 32, step & 0xFFFFFFFF, step >> 32, layer):
-            key = _mix_host(key ^ part) + 0x9E3779B9
-        row_key, unit_key = _mix_host(key), _mix_host(key + 1)
-        rows = backend.arange(n_rows) * _signed(_ROW) + _signed(first_row * _ROW + row_key)
-        units = backend.arange(n_units) * _signed(_UNIT) + _signed(unit_key)
+        row_key, unit_key = self.keys(step, layer)
+        rows = backend.arange(n_rows) * _signed(ROW) + _signed(first_row * ROW + row_key)
+        units = backend.arange(n_units) * _signed(UNIT) + _signed(unit_key)
         h = _mix(_mix(xp.reshape(rows, (n_rows, 1))) + _mix(xp.reshape(units, (1, n_units))))
         threshold, factor = self.threshold(layer)
         return xp.astype(h >= threshold, backend.dtype) * factor
+
+    def keys(self, step: int, layer: int) -> tuple[int, int]:
+        """What rows and units are hashed with, in 32 bits."""
+        key = 0
+        for part in (self.seed & 0xFFFFFFFF, self.seed >> 32, step & 0xFFFFFFFF, step >> 32, layer):
+            key = _mix_host(key ^ part) + 0x9E3779B9
+        return _mix_host(key), _mix_host(key + 1)
 
     def threshold(self, layer: int) -> tuple[int, float]:
         """The least hash (int32) of a unit that survives, and what its output is multiplied with."""

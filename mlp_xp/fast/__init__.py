@@ -30,7 +30,7 @@ def ways(
     way : str
         One of `WAYS`.
     schedules_more : bool
-        Whether more than the rate changes from step to step: dropout or decay.
+        Whether more than the rate changes from step to step, dropout or decay: no step is recorded then.
 
     Returns
     -------
@@ -43,7 +43,7 @@ def ways(
     if way != "plain" and backend_name == "cpu":
         from mlp_xp.fast.on_cpu import CpuStep
 
-        return functools.partial(CpuStep, schedules_more=schedules_more)
+        return CpuStep
     return Step
 
 

@@ -1,7 +1,7 @@
 """A training step on a CPU: one compiled call for several steps, or at least for the update rule.
 
-What computes lies in `fast.compiled`; here is what it is told. A step that it does not cover (dropout, a
-function without a program, several chunks, several processes) is made by the plain rules, with the update
+What computes lies in `fast.compiled`; here is what it is told. A step that it does not cover (frozen layers,
+a function without a program, several chunks, several processes) is made by the plain rules, with the update
 rule, which is most of what is slow in them, as one pass over memory.
 
 Results: the update rule alone has the bits of the plain one. A whole step sums in another order; what it
@@ -29,7 +29,7 @@ from mlp_xp.objective import Objective
 from mlp_xp.optimizers import Optimizer, Rule
 from mlp_xp.regularizers import REGULARIZERS, Norms, Regularizer
 from mlp_xp.rows.batch import Block, Chunk
-from mlp_xp.run.rates import Rates
+from mlp_xp.run.rates import More, Rates
 from mlp_xp.settings.catalogue import known_name
 from mlp_xp.step import Step
 
@@ -67,14 +67,20 @@ class Plan(NamedTuple):
     """What `compiled.steps.make_steps` is told of network, loss and penalty: its first arguments."""
 
     sizes: np.ndarray
+    places: np.ndarray
+    n_numbers: int
+    at_scale: int
     functions: np.ndarray
-    keeps: np.ndarray
     constants: np.ndarray
     no_biases: np.ndarray
     loss: int
     loss_constants: np.ndarray
     l1: np.ndarray
     l2: np.ndarray
+
+    def memory_size(self, n_rows: int, n_parts: int = 1) -> int:
+        """Numbers of memory for steps of so many rows."""
+        return -(-n_rows // n_parts) * n_parts * self.n_numbers
 
     def of_members(self, members: Sequence[int]) -> "Plan":
         """The same for some of the members that are side by side."""
@@ -92,29 +98,37 @@ def plan_of(objective: Objective, regularizers: Sequence[Regularizer | None] | N
     l1, l2 = (
         np.array([penalty for penalty in penalties if penalty is not None] or (0.0, 0.0)).reshape(-1, 2).T
     )
-    has_scale = network.parameters.input_scale is not None
-    if l1.size < len(penalties) or has_scale or objective.dropout or objective.ranks:
+    parameters = network.parameters
+    has_scale, drops = parameters.input_scale is not None, objective.dropout is not None
+    is_alone = regularizers is None
+    if l1.size < len(penalties) or objective.ranks or (not is_alone and (has_scale or drops)):
         return None
     functions = [programs.of_activation(f, dtype) for f in network.activations]
-    loss = _loss(objective.loss, dtype, of_members=regularizers is not None)
+    loss = _loss(objective.loss, dtype, of_members=not is_alone)
     both = [each for each in functions if each is not None]
     if loss is None or len(both) < len(functions):
         return None
     from mlp_xp.fast.compiled import formulas
+    from mlp_xp.fast.compiled.steps import places_of
 
     constants = np.zeros((len(both), 2, max(len(each.numbers) for each in itertools.chain(*both)) or 1))
-    addresses = np.zeros((len(both), 2), dtype=np.int64)
+    addresses = np.zeros((len(both), 3), dtype=np.int64)
     for (there, back), numbers, at in zip(both, constants, addresses, strict=True):
         numbers[0, : len(there.numbers)], numbers[1, : len(back.numbers)] = there.numbers, back.numbers
         at[0] = formulas.activate(formulas.text_of(there), dtype).address
         if not back.changes_nothing:
             at[1] = formulas.chain(formulas.text_of(back), dtype).address
+    writes = np.array([len(each.forward.outputs) > 1 for each in both])
+    addresses[:-1, 2] = drops & ~writes[:-1]
+    keeps = (writes | (addresses[:, 2] != 0)).tolist()
+    sizes = network.layer_sizes
     return Plan(
-        np.array(network.layer_sizes, dtype=np.int64),
+        np.array(sizes, dtype=np.int64),
+        *places_of(sizes, keeps, has_scale=has_scale),
+        parameters.size - sizes[0] if has_scale else -1,
         addresses,
-        np.array([len(each.forward.outputs) > 1 for each in both]),
         constants,
-        np.zeros((max(network.layer_sizes), *([] if regularizers is None else l1.shape)), dtype=dtype),
+        np.zeros((max(sizes), *(() if is_alone else l1.shape)), dtype=dtype),
         *loss,
         np.ascontiguousarray(l1),
         np.ascontiguousarray(l2),
@@ -168,23 +182,41 @@ class CompiledRule:
         Its own.
     dtype : str
         Of the vectors.
+    factors : sequence of float
+        On the rate, of each group of parameters.
     of_each : bool
         Whether members that are side by side have numbers of their own.
     """
 
-    def __init__(self, rule: Rule, program: Program, dtype: str, *, of_each: bool = False) -> None:
+    def __init__(
+        self,
+        rule: Rule,
+        program: Program,
+        dtype: str,
+        factors: Sequence[float] = (1.0,),
+        *,
+        of_each: bool = False,
+    ) -> None:
         from mlp_xp.fast.compiled.formulas import text_of, update
 
         text = text_of(program, n_outputs=1 + MOST_STATE)
-        self.rule, self.program = rule, program
+        self.rule, self.program, self.factors = rule, program, factors
         self._latest: tuple[tuple[float, ...], np.ndarray] | None = None
         self.address = update(text, dtype, len(rule.state), bool(rule.weight_decay), of_each=of_each).address
 
-    def numbers(self, t: int, rates: Sequence[float]) -> np.ndarray:
-        """Those of the steps from t on, a row each; the latest are remembered for members that share them."""
-        asked, latest = (t, *rates), self._latest
+    def numbers(self, t: int, rates: Sequence[float], decays: Sequence[float] = ()) -> np.ndarray:
+        """Those of the steps from t on, (n_steps, n_groups, …), with the factors on their decay.
+
+        The latest are remembered for members that share them.
+        """
+        asked, latest = (t, *rates, *decays), self._latest
         if latest is None or latest[0] != asked:
-            latest = self._latest = asked, programs.numbers_of_steps(self.rule, self.program, t, rates)
+            own = np.multiply.outer(rates, self.factors)
+            found = programs.numbers_of_steps(self.rule, self.program, t, own)
+            if self.rule.weight_decay:
+                decaying = np.multiply(rates, decays or 1.0) * self.rule.weight_decay
+                found[..., -1] = 1.0 - decaying[:, np.newaxis]
+            latest = self._latest = asked, found
         return latest[1]
 
 
@@ -207,6 +239,24 @@ def n_threads() -> int:
     return blas.n_threads() if IS_POSSIBLE else 1
 
 
+def no_drops() -> np.ndarray:
+    """What compiled steps are told of dropout where there is none."""
+    return np.empty((0, 0, 4))
+
+
+def _drops(steps: Sequence[More], n_hidden: int) -> np.ndarray:
+    """What they are told of the masks of some steps."""
+    if not any(step.dropout for step in steps):
+        return no_drops()
+    found = np.zeros((len(steps), n_hidden, 4))
+    for step, of_step in zip(steps, found, strict=True):
+        for layer, numbers in enumerate(of_step):
+            if step.dropout is not None and step.dropout.rates[layer]:
+                keys, least = step.dropout.keys(step.number, layer), step.dropout.threshold(layer)
+                numbers[:] = *keys, *least
+    return found
+
+
 class CpuStep(Step):
     """Steps that are compiled from a certain one on; before, and where Numba is not there, plain ones.
 
@@ -214,22 +264,13 @@ class CpuStep(Step):
     ----------
     objective, optimizer, clip_norm
         As in `Step`.
-    schedules_more : bool
-        Whether more than the rate changes from step to step: dropout or decay.
     """
 
-    def __init__(
-        self,
-        objective: Objective,
-        optimizer: Optimizer,
-        clip_norm: float | None = None,
-        *,
-        schedules_more: bool = False,
-    ) -> None:
+    def __init__(self, objective: Objective, optimizer: Optimizer, clip_norm: float | None = None) -> None:
         super().__init__(objective, optimizer, clip_norm)
         program = programs.of_rule(optimizer.rule)
         self.program = program if len(optimizer.rule.state) <= MOST_STATE else None
-        self.is_whole_rule = optimizer.groups is None and not schedules_more
+        self.groups = optimizer.groups or [(slice(0, optimizer.parameters.size), 1.0)]
         self.rule: CompiledRule | None = None
         self._loading: Future[Compiled] | None = None
         sizes, parameters = objective.network.layer_sizes, optimizer.parameters
@@ -243,11 +284,18 @@ class CpuStep(Step):
         """Make compiled steps from now on, where that is possible."""
         self._turn(self.first_compiled)
 
-    def make(self, rows: Chunk, batch: int, rates: Sequence[float], divisors: Sequence[float]) -> int:
+    def make(
+        self,
+        rows: Chunk,
+        batch: int,
+        rates: Sequence[float],
+        divisors: Sequence[float],
+        more: Sequence[More] = (),
+    ) -> int:
         """Make steps of `batch` rows each at some rates; how many, until a loss is seen to be infinite."""
         if self.plan is None or self.rule is None:
             return 0
-        return self._make_steps(self.plan, self.rule, rows, batch, rates, divisors)
+        return self._make_steps(self.plan, self.rule, rows, batch, rates, divisors, more)
 
     def _turn(self, number: int) -> bool:
         """Whether the step of this number is compiled; what it needs is loaded beside steps before it."""
@@ -265,21 +313,22 @@ class CpuStep(Step):
         """What compiled steps are told, with all that they call loaded, or compiled once on a machine."""
         if compiled.problem() is not None:
             return None, None
-        from mlp_xp.fast.compiled.steps import apply_rule, make_steps, memory_size, parts_for
+        from mlp_xp.fast.compiled.steps import apply_rule, make_steps, parts_for
         from mlp_xp.fast.compiled.threads import LINE
 
         dtype = self.objective.network.backend.dtype_name
-        rule = CompiledRule(self.optimizer.rule, program, dtype)
-        plan = plan_of(self.objective) if self.is_whole_rule else None
-        address, numbers, *vectors, n_weights = self._rule(rule, [0.0])
-        apply_rule(address, numbers[0], *vectors, 0, 0, 0)
+        rule = CompiledRule(self.optimizer.rule, program, dtype, [factor for _, factor in self.groups])
+        plan = None if self.optimizer.frozen else plan_of(self.objective)
+        told_of_rule = self._rule(rule, [0.0])
+        address, _, numbers, *vectors, _, _ = told_of_rule
+        apply_rule(address, numbers[0, 0], *vectors, 0, 0, 0)
         if plan is not None:
             rows, labels = np.empty((0, 1), dtype=dtype), np.empty((0, 1), dtype=np.int32)
             arrived, totals = np.zeros(LINE, dtype=np.int64), np.zeros(LINE)
-            memory = np.empty(memory_size(plan.sizes, plan.keeps, parts_for(1, 1, 1), 1), dtype=dtype)
-            told = (*plan, np.zeros(1), address, numbers[:0], *vectors, n_weights, rows, rows, labels, rows)
+            memory = np.empty(plan.memory_size(parts_for(1, 1, 1)), dtype=dtype)
+            told = (*plan, np.zeros(1), no_drops(), address, told_of_rule[1], numbers[:0], *told_of_rule[3:])
             scales, values = np.empty((0, 1)), np.empty((0, 1, 1), dtype=dtype)
-            make_steps(0, 1, arrived, totals, *told, 1, scales, memory, values)
+            make_steps(0, 1, arrived, totals, *told, rows, rows, labels, rows, 1, scales, memory, values)
         return rule, plan
 
     def at_once(self, block: Block, first: int, most: int, rates: Rates) -> int:
@@ -293,7 +342,8 @@ class CpuStep(Step):
             return 0
         rows = slice(first * batch, (first + len(divisors)) * batch)
         chunk = Chunk(*(None if part is None else part[rows] for part in block.rows))
-        return self.make(chunk, batch, rates.ahead(len(divisors)), divisors)
+        more = rates.more_ahead(len(divisors))
+        return self.make(chunk, batch, rates.ahead(len(divisors)), divisors, more)
 
     def _make_steps(
         self,
@@ -303,13 +353,14 @@ class CpuStep(Step):
         batch: int,
         rates: Sequence[float],
         divisors: Sequence[float],
+        more: Sequence[More],
     ) -> int:
         """Make steps of `batch` rows each until all are made, or a loss is seen to be infinite."""
-        from mlp_xp.fast.compiled.steps import memory_size, parts_for
+        from mlp_xp.fast.compiled.steps import parts_for
 
         objective, optimizer = self.objective, self.optimizer
         n_parts = parts_for(min(batch, rows.x.shape[0]), optimizer.parameters.n_weights, self.n_threads)
-        n_memory = memory_size(plan.sizes, plan.keeps, min(batch, rows.x.shape[0]), n_parts)
+        n_memory = plan.memory_size(min(batch, rows.x.shape[0]), n_parts)
         if self._memory.size < n_memory:
             self._memory = np.empty(n_memory, dtype=self._memory.dtype)
         x, y, labels, weight = as_read(rows, has_labels=objective.loss.labels)
@@ -324,7 +375,8 @@ class CpuStep(Step):
                 n_parts,
                 *plan,
                 np.array([self.clip_norm or 0.0]),
-                *self._rule(rule, rates[n_made:stop]),
+                _drops(more[n_made:stop], len(plan.sizes) - 2),
+                *self._rule(rule, rates[n_made:stop], [each.decay for each in more[n_made:stop]]),
                 x[some],
                 y[some],
                 labels[some],
@@ -365,18 +417,22 @@ class CpuStep(Step):
             for other in others:
                 other.result()
 
-    def _rule(self, rule: CompiledRule, rates: Sequence[float]) -> tuple[Any, ...]:
-        """A compiled rule's arguments: which, its numbers for the coming steps, and the vectors."""
+    def _rule(
+        self, rule: CompiledRule, rates: Sequence[float], decays: Sequence[float] = ()
+    ) -> tuple[Any, ...]:
+        """A compiled rule's arguments: which, groups, its numbers for the coming steps, and the vectors."""
         optimizer, parameters = self.optimizer, self.optimizer.parameters
         first, second = (*optimizer.state.values(), parameters.flat, parameters.flat)[:MOST_STATE]
         return (
             rule.address,
-            rule.numbers(optimizer.t + 1, rates),
+            np.array([group.start for group, _ in self.groups] + [parameters.size], dtype=np.int64),
+            rule.numbers(optimizer.t + 1, rates, decays),
             parameters.flat,
             self.objective.gradient.flat,
             first,
             second,
             parameters.n_weights,
+            sum(parameters.layer_sizes[1:]) if parameters.bias else 0,
         )
 
     def apply(self, rate: float) -> None:
@@ -387,16 +443,11 @@ class CpuStep(Step):
         from mlp_xp.fast.compiled.steps import apply_rule
 
         self.clip()
-        optimizer, size = self.optimizer, self.optimizer.parameters.size
-        if self.is_whole_rule:
-            address, numbers, *vectors, n_weights = self._rule(self.rule, [rate])
-            apply_rule(address, numbers[0], *vectors, 0, size, n_weights)
-        else:
-            optimizer.shrink_weights(rate)
-            for group, factor in optimizer.groups or [(slice(0, size), 1.0)]:
-                address, numbers, *vectors, _ = self._rule(self.rule, [rate * factor])
-                apply_rule(address, numbers[0], *vectors, group.start, group.stop, 0)
-        optimizer.t += 1
+        told = self._rule(self.rule, [rate], [self.optimizer.decay_factor])
+        address, _, numbers, *vectors, n_weights, _ = told
+        for (group, _), own in zip(self.groups, numbers[0], strict=True):
+            apply_rule(address, own, *vectors, group.start, group.stop, n_weights)
+        self.optimizer.t += 1
 
     def forget_buffers(self) -> None:
         """Let go of all memory that depends on the number of rows."""

@@ -105,9 +105,9 @@ def numbers_of_step(rule: Rule, program: Program, t: int, rate: Any) -> tuple[An
     return (*rule.numbers(t, rate), *program.numbers, 1.0 - rate * rule.weight_decay)
 
 
-def numbers_of_steps(rule: Rule, program: Program, t: int, rates: Sequence[float]) -> np.ndarray:
-    """Those of the steps from t on, a row each."""
+def numbers_of_steps(rule: Rule, program: Program, t: int, rates: np.ndarray) -> np.ndarray:
+    """Those of the steps from t on at rates (n_steps, n_groups): (n_steps, n_groups, …)."""
     if rule.counts_steps:
-        return np.array([numbers_of_step(rule, program, *each) for each in enumerate(rates, t)])
-    numbers = numbers_of_step(rule, program, t, np.array(rates))
-    return np.stack(np.broadcast_arrays(*numbers), axis=1)
+        of_steps = enumerate(rates.tolist(), t)
+        return np.array([[numbers_of_step(rule, program, t, own) for own in each] for t, each in of_steps])
+    return np.stack(np.broadcast_arrays(*numbers_of_step(rule, program, t, rates)), axis=-1)

@@ -114,7 +114,7 @@ class SideBySide:
             Filled with those of these members.
         """
         from mlp_xp.fast.compiled.lanes import LANES
-        from mlp_xp.fast.compiled.steps import make_steps, memory_size
+        from mlp_xp.fast.compiled.steps import make_steps
         from mlp_xp.fast.compiled.threads import LINE
 
         plan, optimizer, n = self.plan, self.optimizer, len(members)
@@ -137,20 +137,23 @@ class SideBySide:
             np.zeros(len(lanes)),
             *plan.of_members(lanes),
             self.clip_norms[lanes],
+            on_cpu.no_drops(),
             rule,
+            np.array([0, len(p)]),
             numbers,
             p,
             np.empty_like(p),
             first,
             second,
             optimizer.parameters.n_weights,
+            len(p) - optimizer.parameters.n_weights,
             x,
             y,
             labels,
             weight,
             batch,
             on_cpu.scales_of(divisors, self.reduction),
-            np.empty((memory_size(plan.sizes, plan.keeps, min(batch, len(x)), 1), len(lanes)), dtype=p.dtype),
+            np.empty((plan.memory_size(min(batch, len(x))), len(lanes)), dtype=p.dtype),
             own,
         )
         for vector, new in zip(stored, turned, strict=True):
@@ -175,7 +178,7 @@ class SideBySide:
                     found = np.empty((len(rates), len(numbers), len(members)))
                 for number, value in enumerate(numbers):
                     found[step, number, places] = value
-        return self.of_each.address, found.reshape(len(rates), -1)
+        return self.of_each.address, found.reshape(len(rates), 1, -1)
 
 
 def _slice_of(members: Sequence[int]) -> slice | Sequence[int]:

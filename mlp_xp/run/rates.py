@@ -2,12 +2,31 @@
 
 import copy
 import dataclasses
+from typing import NamedTuple
 
 from mlp_xp.dropout import Dropout
 from mlp_xp.history import History
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import Optimizer
 from mlp_xp.schedules import Constant, Schedule
+
+
+class More(NamedTuple):
+    """What is a step's own beside its rate.
+
+    Attributes
+    ----------
+    number : int
+        From 0.
+    decay : float
+        The factor on the rate of a decoupled decay.
+    dropout : Dropout or None
+        Its masks.
+    """
+
+    number: int
+    decay: float
+    dropout: Dropout | None
 
 
 @dataclasses.dataclass
@@ -32,12 +51,23 @@ class Rates:
 
     def set_more(self, objective: Objective, optimizer: Optimizer) -> None:
         """Set dropout and decay for the coming step, where they have schedules."""
-        if not self.schedules_more:
-            return
-        if self.decay_schedule is not None:
-            optimizer.decay_factor = float(self.decay_schedule(self.history))
-        if self.dropout is not None and self.dropout_schedule is not None:
-            objective.dropout = self.dropout.times(float(self.dropout_schedule(self.history)))
+        if self.schedules_more:
+            _, optimizer.decay_factor, objective.dropout = self._more_at(self.history)
+
+    def more_ahead(self, n_steps: int) -> list[More]:
+        """Number, decay and dropout of the coming steps."""
+        later = copy.copy(self.history)
+        steps = []
+        for later.step in range(self.history.step, self.history.step + n_steps):
+            steps.append(self._more_at(later))
+        return steps
+
+    def _more_at(self, history: History) -> More:
+        decay = 1.0 if self.decay_schedule is None else float(self.decay_schedule(history))
+        dropout = self.dropout
+        if dropout is not None and self.dropout_schedule is not None:
+            dropout = dropout.times(float(self.dropout_schedule(history)))
+        return More(history.step, decay, dropout)
 
     def now(self) -> float:
         """The rate that the history asks for; half of it for every time that it was rolled back."""

@@ -30,7 +30,7 @@ MUTATIONS = (
     ("losses.py", "z[...] = _sign(backend, z)", "z[...] = -_sign(backend, z)"),
     ("objective.py", "if divisor and (penalty := ", "if (penalty := "),
     ("epoch_losses.py", "/ max(1, sum(map(bool, weights)))", "/ len(weights)"),
-    ("dropout.py", "_signed(first_row * _ROW + row_key)", "_signed(row_key)"),
+    ("dropout.py", "_signed(first_row * ROW + row_key)", "_signed(row_key)"),
     ("initializers.py", "return (n_in + n_out) / 2.0", "return (n_in + n_out) / 1.0"),
     ("regularizers.py", "(2.0 * l2 * scale)", "(l2 * scale)"),
     ("optimizers.py", "p += momentum * v - rate * g", "p += v"),

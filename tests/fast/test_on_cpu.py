@@ -25,7 +25,7 @@ from mlp_xp.losses import LOSSES
 from mlp_xp.machine import blas
 from mlp_xp.network import Network
 from mlp_xp.objective import Objective
-from mlp_xp.optimizers import LBFGS, OPTIMIZERS, SGD, Adam, Optimizer
+from mlp_xp.optimizers import LBFGS, OPTIMIZERS, SGD, Adam, Optimizer, RateFactors
 from mlp_xp.regularizers import ElasticNet
 from mlp_xp.rows.loader import Loader
 from mlp_xp.run.rates import Rates
@@ -41,6 +41,16 @@ ROOT = Path(__file__).parents[2]
 N_ROWS, BATCH = 46, 10  # four whole steps an epoch, and a ragged one
 RULES = [name for name, rule in OPTIMIZERS.items() if rule is not LBFGS]
 COVERED = [name for name in LOSSES if name != "pinball"]
+RECIPE = {
+    "input_scale": True,
+    "optimizer": "adamw:weight_decay=0.5",
+    "rate_factors": RateFactors(),
+    "schedule": "cosine",
+    "decay_schedule": "flat_cosine",
+    "dropout": 0.3,
+    "dropout_schedule": "flat_cosine",
+    "average": 0.3,
+}
 OWN = (lambda z: z / (1.0 + z * z), lambda z: (1.0 - z * z) / ((1.0 + z * z) * (1.0 + z * z)))
 
 
@@ -91,6 +101,7 @@ def run(way, loss="squared_error", *, hidden=(5, 3), weighted=False, batch=BATCH
         activation=named.pop("activation", "tanh"),
         bias=named.pop("bias", True),
         dtype=named.pop("dtype", "float64"),
+        input_scale=named.pop("input_scale", False),
         seed=1,
     )
     loader = Loader(
@@ -211,6 +222,26 @@ def test_every_option(penalty, clip, weighted, schedule, calls):
     assert calls
 
 
+@pytest.mark.parametrize("activation", ["tanh", "relu", "mish"])
+@pytest.mark.parametrize(
+    "named",
+    [
+        RECIPE,
+        {**RECIPE, "clip_norm": 0.1, "regularizer": ElasticNet(0.01, 0.02), "weighted": True},
+        {"dropout": (0.0, 0.4), "batch": 1},
+        {"dropout": 0.4, "dropout_schedule": "cosine:n_epochs=1"},
+        {"dropout": 0.4, "hidden": (7,), "bias": False},
+        {"input_scale": True, "bias": False},
+        {"input_scale": True, "hidden": ()},
+        {"rate_factors": RateFactors(biases=0.3)},
+        {"optimizer": "adamw", "decay_schedule": "exponential:decay=0.5", "learning_rate": 0.1},
+    ],
+)
+def test_what_the_recipe_for_tables_asks_for(activation, named, calls):
+    check_close(activation=activation, **named)
+    assert calls
+
+
 @pytest.mark.parametrize("read_every", [3, 4, 7])
 @pytest.mark.parametrize("penalty", [None, ElasticNet(0.01, 0.02)])
 def test_values_are_stored_where_there_is_room(read_every, penalty, monkeypatch, calls):
@@ -291,6 +322,8 @@ def parts(monkeypatch):
         {"activation": "gelu", "weighted": True, "regularizer": ElasticNet(0.01, 0.02), "clip_norm": 0.1},
         {"activation": ["tanh", "silu", "softplus"], "optimizer": "adamw", "bias": False},
         {"optimizer": "sgd", "dtype": "float32", "rtol": 1e-4},
+        {**RECIPE, "average": 0.0},
+        {**RECIPE, "average": 0.0, "clip_norm": 0.1},
     ],
 )
 @pytest.mark.parametrize("at_once", [True, False])
@@ -370,7 +403,8 @@ def test_there_are_as_many_threads_as_the_blas_may_use(monkeypatch):
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_update_rule_alone_has_the_plain_bits(rule, dtype, calls):
-    check_same_bits(optimizer=rule, dropout=0.3, dtype=dtype, clip_norm=0.5, schedule="cosine")
+    named = RECIPE | {"optimizer": rule, "dtype": dtype, "clip_norm": 0.5}
+    check_same_bits(chunk_rows=4, **named)
     assert not calls
 
 
@@ -389,7 +423,7 @@ def test_every_rule_on_vectors_of_any_length(rule, dtype, rng):
             g = rng.normal(size=size).astype(dtype)
             p[: size // 2] *= 1.0 - 0.01 * rule.weight_decay
             rule.update(np, t, 0.01, p, g, **theirs)
-            (numbers,) = compiled_rule.numbers(t, [0.01])
+            ((numbers,),) = compiled_rule.numbers(t, [0.01])
             apply_rule(compiled_rule.address, numbers, q, g, *mine, 0, size, size // 2)
         np.testing.assert_array_equal(q, p)
 
@@ -397,7 +431,7 @@ def test_every_rule_on_vectors_of_any_length(rule, dtype, rng):
 @pytest.mark.parametrize(
     "named",
     [
-        {"dropout": 0.4},
+        {"frozen": [1]},
         {"activation": ["relu", OWN]},
         {"loss": "pinball:quantiles=0.5"},
         {"chunk_rows": 4},
@@ -425,7 +459,7 @@ def test_what_a_plan_covers():
     assert plan("poisson") is not None
     assert plan("pinball") is None
     assert plan(activation=OWN) is None
-    assert plan(input_scale=True) is None
+    assert plan(input_scale=True) is not None
 
 
 # When

@@ -1,7 +1,7 @@
 """e^x and what is made of it, without branches, so that the compiler computes several at once.
 
-Each in two precisions, float32 and float64, right to a few units of the last place. NaN stays NaN: comparisons
-are written so that it fails them all (`max` would hide it).
+Each in two precisions, float32 and float64, right to three units of the last place. NaN stays NaN:
+comparisons are written so that it fails them all (`max` would hide it).
 """
 
 import math
@@ -109,7 +109,8 @@ def _functions(
         f = of_bits(bits(x) - (n << digits)) - one
         f += lost * power_of_two(-min(n, most_shifted))  # beyond, nothing that counts
         w = f / (two + f)
-        found = n * ln2_high + (two * w * series(of_artanh, w * w) + n * ln2_low)
+        exponent = real(n)
+        found = exponent * ln2_high + (two * w * series(of_artanh, w * w) + exponent * ln2_low)
         if not x < infinity:  # NaN, too
             return x
         return found if x > zero else -infinity if x == zero else nan

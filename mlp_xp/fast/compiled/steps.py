@@ -12,13 +12,16 @@ Several members of a tiny network are trained side by side by one thread: their 
 all else has an axis of members behind its own, and what is a number for each member is one of an array.
 """
 
+import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from mlp_xp.fast.compiled.compiler import in_any_order
 from mlp_xp.fast.compiled.formulas import call
+from mlp_xp.fast.compiled.masks import drop
 from mlp_xp.fast.compiled.products import back, forward, gradient, row_sums, transpose
 from mlp_xp.fast.compiled.threads import LINE, share, wait_for_all
 from mlp_xp.fast.compiled.views import block, held
@@ -32,7 +35,13 @@ EXTRA_ROWS = 8
 """What a step does for each parameter that does not depend on its rows, in units of a row."""
 
 N_DELTAS = 3
-"""Layers whose δ live at a time."""
+"""Layers whose δ live at a time: others may still read that of the layer behind."""
+
+INPUTS, KEPT, DELTAS = range(3)
+"""What `places_of` knows of each layer."""
+
+FACTOR = 3
+"""The last of a mask's numbers."""
 
 HEIGHT = 256
 """Inputs of a layer whose weights are updated at a time, while their gradient is in the cache. With fewer the
@@ -52,8 +61,10 @@ def make_steps(
     arrived: Array,
     totals: Array,
     sizes: Array,
+    places: Array,
+    n_numbers: int,
+    at_scale: int,
     functions: Array,
-    keeps: Array,
     constants: Array,
     no_biases: Array,
     loss: int,
@@ -61,13 +72,16 @@ def make_steps(
     l1: Array,
     l2: Array,
     clip_norms: Array,
+    drops: Array,
     rule: int,
+    bounds: Array,
     numbers: Array,
     p: Array,
     g: Array,
     m: Array,
     v: Array,
     n_weights: int,
+    n_biases: int,
     x: Array,
     y: Array,
     labels: Array,
@@ -87,10 +101,13 @@ def make_steps(
         Of int64 zeros, and of float64: where threads meet, and leave each its Σ s L.
     sizes : array (n_layers + 1,)
         Units per layer.
-    functions : array (n_layers, 2)
-        The addresses of each layer's activation and of its way back (`formulas`); 0 for none.
-    keeps : array (n_layers,)
-        Whether the derivative does not follow from the output, and is kept.
+    places, n_numbers : array (3, n_layers + 1), int
+        Where things lie in the memory for a row, and how much of it there is (`places_of`).
+    at_scale : int
+        Where the scale of the inputs begins in p; −1 without one.
+    functions : array (n_layers, 3)
+        The addresses of each layer's activation and of its way back (`formulas`), 0 for none; and whether its
+        output is kept before units are dropped, for the derivative to follow from.
     constants : array (n_layers, 2, …)
         Their numbers.
     no_biases : array (n_units,), or (n_units, members)
@@ -99,12 +116,16 @@ def make_steps(
         The loss's address and numbers.
     l1, l2, clip_norms : arrays (members,)
         Of penalty and clipping; 0 for none. Here and below a network without members has one.
-    rule, numbers : int, array (n_steps, …)
-        The rule's address, and its numbers for each step.
+    drops : array (n_steps, n_layers − 1, 4), or (0, 0, 4)
+        Of each step and hidden layer the two keys of its dropout mask, the least hash of a unit that
+        survives, and what its output is multiplied with; 0 where all units survive.
+    rule, bounds, numbers : int, array (n_groups + 1,), array (n_steps, n_groups, …)
+        The rule's address, and its numbers for each step: one group of all, or one for each layer's weights,
+        each layer's biases, and the scale of the inputs, with the places in p where they begin and end.
     p, g, m, v : arrays (size,), or (size, members)
         Parameters, gradient, and the rule's state, in the place of which p stands; updated.
-    n_weights : int
-        How many of them are weights.
+    n_weights, n_biases : int
+        How many of them are weights, and biases behind them.
     x, y, labels, weight : arrays (n_rows, …)
         The rows of all steps; read. See `losses.softmax`.
     batch : int
@@ -112,7 +133,7 @@ def make_steps(
     scales : array (n_steps, 1 or members)
         What J is multiplied with: 1 / Σ s, or 1.
     memory : array (n,), or (n, members)
-        Of `memory_size`; to be written on.
+        As many numbers as `n_numbers` says for each row and part; to be written on.
     values : array (n_steps, 1 or 2, members)
         Filled with Σ s L and, where there is room, the penalty.
     """
@@ -120,8 +141,9 @@ def make_steps(
     x, y, labels, weight, values = held(x), held(y), held(labels), held(weight), held(values)
     totals, numbers, constants = held(totals), held(numbers), held(constants)
     n_layers, size, members = sizes.size - 1, p.shape[0], l1.size
-    has_biases, clips = n_weights < size, np.any(clip_norms > 0.0)
-    deltas_at, room = deltas_from(sizes, keeps), memory.shape[0] // n_parts
+    has_biases, clips = n_biases > 0, np.any(clip_norms > 0.0)
+    room = -(-min(batch, x.shape[0]) // n_parts) * n_numbers
+    is_grouped, hashes = numbers.shape[1] > 1, np.empty(batch if drops.size else 0, np.uint32)
     own, scale = memory[part * room : (part + 1) * room], np.empty(members)
     ticket = wait_for_all(part, n_parts, arrived, 1)
     if ticket == 0:  # part 0 was interrupted before it came here
@@ -131,36 +153,46 @@ def make_steps(
         n_rows = min(batch, x.shape[0] - start)
         n_sharing = parts_for(n_rows, n_weights, n_parts)
         first, last = share(n_rows, part, n_sharing)
-        n_own = last - first
+        n_own, n_before = last - first, first
         scale[:] = scales[step]
-        transpose(x[start + first : start + last], _units(own, 0, sizes[0], n_own))
-        at, at_weights, at_biases = 0, 0, n_weights
+        given_x = _units(own, places[KEPT, 0], sizes[0], n_own)
+        transpose(x[start + first : start + last], given_x)
+        if at_scale >= 0:
+            scale_rows(given_x, p[at_scale:], _units(own, places[INPUTS, 0], sizes[0], n_own))
+        at_weights, at_biases = 0, n_weights
         for layer in range(n_layers):
             n_in, n_out = sizes[layer], sizes[layer + 1]
-            a, z = _units(own, at, n_in, n_own), _units(own, at + n_in, n_out, n_own)
+            a = _units(own, places[INPUTS, layer], n_in, n_own)
+            z = _units(own, places[INPUTS, layer + 1], n_out, n_own)
             forward(block(p, at_weights, n_in, n_out), a, z)
             b = p[at_biases : at_biases + n_out] if has_biases else no_biases
-            kept = _kept(own, sizes, keeps, layer, n_own)
+            kept = _units(own, places[KEPT, layer + 1], n_out, n_own)
             _activate(functions[layer, 0], constants[layer, 0], z, kept, b, no_biases)
-            at, at_weights, at_biases = at + n_in, at_weights + n_in * n_out, at_biases + n_out
-        delta = _delta(own, sizes, deltas_at, n_layers - 1, n_own)
-        for j in range(delta.shape[0]):
-            delta[j, :] = z[j]
-        rows, rest = slice(start + first, start + last), _delta(own, sizes, deltas_at, n_layers, n_own)
+            if functions[layer, 2] != 0:
+                copy(z, kept)
+            if drops.size and layer < n_layers - 1 and drops[step, layer, FACTOR] > 0.0:
+                drop(z, drops[step, layer], first, hashes)
+            at_weights, at_biases = at_weights + n_in * n_out, at_biases + n_out
+        delta = _units(own, places[DELTAS, n_layers - 1], sizes[n_layers], n_own)
+        copy(z, delta)
+        rows, rest = slice(start + first, start + last), _units(own, places[DELTAS, n_layers], 1, n_own)
         given = (y[rows], labels[rows], weight[rows], rest, loss_constants, scale, totals[part * LINE :])
         n_own_weights = weight.shape[1] if weight.size else 0
         call(loss, (delta, *given, delta.shape[0], n_own, n_own_weights, members))
-        _chain(functions, constants, n_layers - 1, delta, _kept(own, sizes, keeps, n_layers - 1, n_own))
+        _chain(functions, constants, n_layers - 1, delta, kept)
         if part == 0 and values.shape[1] > 1:
             _penalty(p[:n_weights], l1, l2, values[step, 1])
         for layer in range(n_layers - 1, -1, -1):
             n_in, n_out = sizes[layer], sizes[layer + 1]
-            at, at_weights, at_biases = at - n_in, at_weights - n_in * n_out, at_biases - n_out
+            at_weights, at_biases = at_weights - n_in * n_out, at_biases - n_out
+            of_weights, of_biases = (layer, n_layers + layer) if is_grouped else (0, 0)
             if layer > 0:
-                before = _delta(own, sizes, deltas_at, layer - 1, n_own)
+                before = _units(own, places[DELTAS, layer - 1], n_in, n_own)
                 back(block(p, at_weights, n_in, n_out), delta, before)
-                kept = _kept(own, sizes, keeps, layer - 1, n_own)
+                kept = _units(own, places[KEPT, layer], n_in, n_own)
                 _chain(functions, constants, layer - 1, before, kept)
+                if drops.size and drops[step, layer - 1, FACTOR] > 0.0:
+                    drop(before, drops[step, layer - 1], n_before, hashes)
                 delta = before
             ticket = wait_for_all(part, n_parts, arrived, ticket)
             if layer == n_layers - 1 and part == 0:
@@ -169,6 +201,7 @@ def make_steps(
                     for other in range(n_parts):
                         values[step, 0, n] += totals[other * LINE + n]
             first, last = share(n_in, part, n_sharing)
+            at_inputs = places[INPUTS if layer > 0 else KEPT, layer]
             for top in range(first, last, HEIGHT):
                 bottom = min(top + HEIGHT, last)
                 begin, end = at_weights + top * n_out, at_weights + bottom * n_out
@@ -176,28 +209,38 @@ def make_steps(
                 for other in range(n_sharing):
                     theirs = memory[other * room : (other + 1) * room]
                     n_theirs = _n_own(n_rows, other, n_sharing)
-                    a = _units(theirs, at, n_in, n_theirs)[top:bottom]
-                    gradient(a, _delta(theirs, sizes, deltas_at, layer, n_theirs), of_block, other > 0)
+                    a = _units(theirs, at_inputs, n_in, n_theirs)[top:bottom]
+                    gradient(a, _units(theirs, places[DELTAS, layer], n_out, n_theirs), of_block, other > 0)
+                if layer == 0 and at_scale >= 0:
+                    w = block(p, begin, bottom - top, n_out)
+                    through_scale(w, p[at_scale + top :], of_block, g[at_scale + top :])
                 _add_penalty(p[begin:end], g[begin:end], l1, l2, scale)
                 if not clips:
-                    apply_rule(rule, numbers[step], p, g, m, v, begin, end, n_weights)
+                    apply_rule(rule, numbers[step, of_weights], p, g, m, v, begin, end, n_weights)
             if has_biases:
                 first, last = share(n_out, part, n_sharing)
                 begin, end = at_biases + first, at_biases + last
                 for other in range(n_sharing):
                     n_theirs = _n_own(n_rows, other, n_sharing)
                     theirs = memory[other * room : (other + 1) * room]
-                    of_units = _delta(theirs, sizes, deltas_at, layer, n_theirs)[first:last]
+                    of_units = _units(theirs, places[DELTAS, layer], n_out, n_theirs)[first:last]
                     row_sums(of_units, g[begin:end], other > 0)
                 if not clips:
-                    apply_rule(rule, numbers[step], p, g, m, v, begin, end, n_weights)
+                    apply_rule(rule, numbers[step, of_biases], p, g, m, v, begin, end, n_weights)
+        if at_scale >= 0 and not clips:
+            first, last = share(sizes[0], part, n_sharing)
+            begin, end = at_scale + first, at_scale + last
+            apply_rule(rule, numbers[step, -1], p, g, m, v, begin, end, n_weights)
         if clips:
             ticket = wait_for_all(part, n_parts, arrived, ticket)
             factors = _clip_factors(g, clip_norms)
             ticket = wait_for_all(part, n_parts, arrived, ticket)
             first, last = share(size, part, n_sharing)
             _multiply(g[first:last], factors)
-            apply_rule(rule, numbers[step], p, g, m, v, first, last, n_weights)
+            for k in range(numbers.shape[1]):
+                begin, end = max(first, bounds[k]), min(last, bounds[k + 1])
+                if begin < end:
+                    apply_rule(rule, numbers[step, k], p, g, m, v, begin, end, n_weights)
         ticket = wait_for_all(part, n_parts, arrived, ticket)
 
 
@@ -208,51 +251,38 @@ def _n_own(n_rows: int, part: int, n_sharing: int) -> int:
     return last - first
 
 
-@in_any_order
-def deltas_from(sizes: Array, keeps: Array) -> int:
-    """Numbers a row before the δ: all a, and as many again where derivatives do not follow from them."""
-    return sizes.sum() * (2 if keeps.any() else 1)
+def places_of(sizes: Sequence[int], keeps: Sequence[bool], *, has_scale: bool) -> tuple[np.ndarray, int]:
+    """Where in the memory of a row lies what a step computes of it, and how much there is.
 
+    Parameters
+    ----------
+    sizes : sequence of int
+        Units per layer.
+    keeps : sequence of bool
+        Of each layer whether what the derivative follows from is not the input of the next one.
+    has_scale : bool
+        Whether x is not the input of the first one.
 
-@in_any_order
-def memory_size(sizes: Array, keeps: Array, n_rows: int, n_parts: int) -> int:
-    """Numbers of memory for steps of so many rows."""
-    a_row = deltas_from(sizes, keeps)
-    for turn in range(N_DELTAS):
-        a_row += _width(sizes, turn)
-    return a_row * -(-n_rows // n_parts) * n_parts
-
-
-@in_any_order
-def _width(sizes: Array, turn: int) -> int:
-    """The most units of the layers whose δ go to the same place; at least one, for the loss to write on."""
-    widest = 1
-    for layer in range(turn, sizes.size - 1, N_DELTAS):
-        widest = max(widest, sizes[layer + 1])
-    return widest
+    Returns
+    -------
+    places : array (3, n_layers + 1)
+        Of the inputs x, a_1, …, a_L; of x as it was given and what each layer's derivative follows from; of
+        δ_1, …, δ_L, and of a number for the loss to write on.
+    n_numbers : int
+    """
+    *inputs, n_all = itertools.accumulate(sizes, initial=0)
+    is_apart = [has_scale, *keeps]
+    kept = [at + n_all if apart else at for at, apart in zip(inputs, is_apart, strict=True)]
+    widths = [max([1, *sizes[turn + 1 :: N_DELTAS]]) for turn in range(N_DELTAS)]
+    *starts, n_numbers = itertools.accumulate(widths, initial=n_all * (2 if any(is_apart) else 1))
+    deltas = [starts[layer % N_DELTAS] for layer in range(len(sizes))]
+    return np.array([inputs, kept, deltas]), n_numbers
 
 
 @in_any_order
 def _units(memory: Array, at: int, n_units: int, n_rows: int) -> Any:
     """The (n_units, n_rows) numbers that come after `at` for each row."""
     return block(memory, at * n_rows, n_units, n_rows)
-
-
-@in_any_order
-def _kept(memory: Array, sizes: Array, keeps: Array, layer: int, n_rows: int) -> Any:
-    """What a layer's derivative follows from: its a, or what stands as far behind all a."""
-    at = sizes[: layer + 1].sum()
-    if keeps[layer]:
-        at += sizes.sum()
-    return _units(memory, at, sizes[layer + 1], n_rows)
-
-
-@in_any_order
-def _delta(memory: Array, sizes: Array, at: int, layer: int, n_rows: int) -> Any:
-    """Where a layer's δ goes: others may still read that of the layer behind, hence three in turn."""
-    for turn in range(layer % N_DELTAS):
-        at += _width(sizes, turn)
-    return _units(memory, at, sizes[layer + 1] if layer + 1 < sizes.size else 1, n_rows)
 
 
 @in_any_order
@@ -285,6 +315,34 @@ def _chain(functions: Array, constants: Array, layer: int, delta: Array, kept: A
     """δ ← δ f'; for the identity there is nothing to do."""
     if functions[layer, 1] != 0:
         call(functions[layer, 1], (delta, kept, constants[layer, 1], delta.size))
+
+
+@in_any_order
+def copy(z: Array, out: Array) -> None:
+    """Out ← z."""
+    for j in range(z.shape[0]):
+        out[j, :] = z[j]
+
+
+@in_any_order
+def scale_rows(x: Array, s: Array, out: Array) -> None:
+    """Out ← s ⊙ x; members side by side have no scale."""
+    if x.ndim == 2:
+        for j in range(x.shape[0]):
+            for i in range(x.shape[1]):
+                out[j, i] = s[j] * x[j, i]
+
+
+@in_any_order
+def through_scale(w: Array, s: Array, g: Array, of_scale: Array) -> None:
+    """From U in g: ∂L/∂s_j = Σ_k w_jk u_jk, and ∂L/∂W = s ⊙ U."""
+    if w.ndim == 2:
+        for j in range(w.shape[0]):
+            total = s.dtype.type(0.0)
+            for k in range(w.shape[1]):
+                total += w[j, k] * g[j, k]
+                g[j, k] *= s[j]
+            of_scale[j] = total
 
 
 @in_any_order
