@@ -358,3 +358,9 @@ def test_clipping_is_for_gradients_that_explode(backend):
 def test_bad_hyperparameters_are_refused_together(rule, bad, message):
     with pytest.raises(ValueError, match=message):
         rule(**bad)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_says_whether_it_counts_steps(name):
+    rule = OPTIMIZERS[name]()
+    assert rule.counts_steps == (rule.numbers(1, RATE) != rule.numbers(2, RATE))
