@@ -40,8 +40,8 @@ _SAMPLE_BYTES = 1 << 20
 _WRONG_ROW = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", re.DOTALL)
 """What pyarrow says of a row with too few or too many values."""
 
-# Bytes of a line of names from which pyarrow does not read it: it guesses types, which takes 10 kB of memory a
-# column.
+# Bytes of a line of names from which pyarrow does not read it: it guesses types, which takes 10 kB of memory
+# for each column.
 _LONG_NAMES = 1 << 17
 
 # Bytes that pyarrow takes for each column, however few rows there are; and the number of columns from which

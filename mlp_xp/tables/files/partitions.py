@@ -1,17 +1,14 @@
 """Folders whose names hold a column, as Hive writes them: `year=2024/month=1/part.parquet`.
 
 Each `NAME=VALUE` between the folder that was named and a file is a column with that value in all of the
-file's rows. Numbers are told from text over all files; `__HIVE_DEFAULT_PARTITION__` stands for nothing.
+file's rows. They are texts, read as those of a CSV file are: what a column is, is settled over all files.
+`__HIVE_DEFAULT_PARTITION__` stands for nothing.
 """
 
 import dataclasses
-import re
 from collections.abc import Iterator, Sequence
-from typing import Any
 from urllib.parse import unquote
 
-from mlp_xp.rows.files import File
-from mlp_xp.tables.files.arrow_files import kind_of, reading_of
 from mlp_xp.tables.files.blocks import Part, TableBlock
 from mlp_xp.tables.files.column_kinds import TableFile
 from mlp_xp.tables.files.one_value import Gaps
@@ -50,11 +47,11 @@ class PartitionedTable:
                     f"{self.files[0].path} in folders that say {', '.join(first) or 'nothing'}: all files of "
                     "a table need the same. Name those of one kind with a glob."
                 )
-        # In a CSV file everything is text until it is settled what it can be read as.
         self._values = {
-            name: _values(
-                {file: values[name] for file, values in found.items()}, as_text=bool(table.readings)
-            )
+            name: {
+                file: None if values[name] in table.gaps.in_text else values[name]
+                for file, values in found.items()
+            }
             for name in first
         }
         self.names = [*table.names, *first]
@@ -77,17 +74,11 @@ class PartitionedTable:
 
     def kind(self, name: str) -> str | None:
         """What a column is, where that is known before it is read."""
-        if name not in self._values:
-            return self.table.kind(name)
-        if self.table.readings:
-            return None
-        return kind_of(self._values[name][self.files[0]].type)
+        return None if name in self._values else self.table.kind(name)
 
     def reading(self, name: str) -> str:
         """The reading of a column that has a type."""
-        if name not in self._values:
-            return self.table.reading(name)
-        return reading_of(self._values[name][self.files[0]].type)
+        return "" if name in self._values else self.table.reading(name)
 
     @property
     def gaps(self) -> Gaps:
@@ -112,26 +103,10 @@ class PartitionedTable:
         for block in self.table.blocks(list(inside) or self.table.names[:1], parts):
             n_rows = block.batch.num_rows
             columns = [
-                pa.repeat(self._values[name][block.file], n_rows)
+                pa.repeat(pa.scalar(self._values[name][block.file], pa.string()), n_rows)
                 if name in self._values
                 else block.batch.column(inside[name])
                 for name in names
             ]
             batch = pa.RecordBatch.from_arrays(columns, names=list(names))
             yield dataclasses.replace(block, batch=batch)
-
-
-def _values(texts: dict[File, str | None], *, as_text: bool) -> dict[File, Any]:
-    """The value of each file as an Arrow scalar; all of one type, that of numbers where all are numbers."""
-    import pyarrow as pa
-
-    given = pa.array(list(texts.values()), pa.string())
-    found = [text for text in texts.values() if text is not None]
-    is_code = len({len(text) for text in found}) == 1 and any(re.match(r"0\d+$", text) for text in found)
-    for kind in () if as_text or is_code else (pa.int64(), pa.float64()):
-        try:
-            given = given.cast(kind)
-            break
-        except pa.ArrowInvalid:
-            continue
-    return dict(zip(texts, given, strict=True))

@@ -4,6 +4,7 @@ import functools
 import http.server
 import math
 import threading
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -83,7 +84,7 @@ def test_values_are_numbers_if_all_are(tmp_path):
     ):
         open_source(folder, "b")
     write(folder / "a=x" / "0.parquet", b=[1.0])
-    with pytest.raises(ValueError, match="column 'a' is text, where a number is needed"):
+    with pytest.raises(ValueError, match="column 'a' holds 'x', where a number is needed"):
         open_source(folder, "b")
 
 
@@ -205,3 +206,33 @@ def test_without_fsspec_the_message_names_it(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"can not be reached: .*pip install fsspec"):
         open_source("https://example.org/t.csv", "y")
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (["007", "010"], "text"),
+        (["01", "1"], "number"),
+        (["2024-01-05", "2023-12-31 10%3A00%3A00"], "date"),
+        (["true", "False"], "bool"),
+        (["10%3A30", "11%3A45"], "number"),
+        (["0x10", "0x11"], "text"),
+        (["NA", "DE"], "text"),
+        (["", "a"], "text"),
+        (["", "7"], "number"),
+    ],
+)
+def test_a_column_in_the_names_of_folders_is_what_it_is_inside_of_a_file(tmp_path, values, kind):
+    flat = "k,b\n" + "".join(f"{unquote(value)},{at}\n" for at, value in enumerate(values))
+    (tmp_path / "flat.csv").write_text(flat, encoding="utf-8")
+    for at, value in enumerate(values):
+        for form in ("csv", "parquet"):
+            (tmp_path / form / f"{at}" / f"k={value}").mkdir(parents=True)
+        write(tmp_path / "parquet" / f"{at}" / f"k={value}" / "0.parquet", b=[at])
+        (tmp_path / "csv" / f"{at}" / f"k={value}" / "0.csv").write_text(f"b\n{at}\n", encoding="utf-8")
+    found = []
+    for name in ("flat.csv", "csv", "parquet"):
+        source = open_source(tmp_path / name, "b", gaps="keep", text="code")
+        found.append((source.columns[0], rows_of(source)))
+    assert found[0][0].kind == kind
+    assert repr(found[1]) == repr(found[2]) == repr(found[0])
