@@ -318,10 +318,10 @@ class CudaStep(Step):
         numbers = self._numbers(program, rates[: len(divisors)])
         numbers[:, engine.INVERSE] = 1.0 if objective.reduction == "sum" else 1.0 / np.array(divisors)
         engine.begin(tuple(rows), numbers, number, room.start, 0)
-        run = functools.partial(self._compute, program, targets, room.waiting)
+        run, which = functools.partial(self._compute, program, targets, room.waiting), ("step", n_rows)
         try:
             for _ in divisors:
-                self._launch(("step", n_rows), targets, run)
+                self._launch(which, targets, run)
                 n_made += 1
         except MemoryError:
             if not n_made:  # else what comes next says so again
@@ -336,10 +336,9 @@ class CudaStep(Step):
         numbers = np.zeros(
             (len(rates), self.engine.N_SCALARS), dtype=self.objective.network.backend.dtype_name
         )
-        for row, rate in enumerate(rates):
-            if program is not None:
-                own = programs.numbers_of_step(rule, program, t + row, rate)
-                numbers[row, : len(own)] = own
+        if program is not None:
+            own = [programs.numbers_of_step(rule, program, *each) for each in enumerate(rates, t)]
+            numbers[:, : len(own[0])] = own
         return numbers
 
     def _rows_of(self, chunk: Chunk, n_rows: int) -> tuple[Any, ...]:

@@ -78,21 +78,27 @@ class ResidentSource(Source):
         y, weight = self._targets[key]
 
         def take(index: np.ndarray) -> Taken:
-            x = xp.astype(take_rows(self.x, index), backend.dtype, copy=False)
-            if weight is None or self.sample_weight is None:
-                return x, take_rows(y, index), None, None
-            return x, take_rows(y, index), take_rows(weight, index), self.sample_weight[index]
+            with _on_device_of(self.x):
+                rows = _row_numbers(index, self.x)
+                x = xp.astype(xp.take(self.x, rows, axis=0), backend.dtype, copy=False)
+                taken = xp.take(y, rows, axis=0)
+                if weight is None or self.sample_weight is None:
+                    return x, taken, None, None
+                return x, taken, xp.take(weight, rows, axis=0), self.sample_weight[index]
 
         return take
 
 
 def take_rows(array: Array, index: np.ndarray) -> Array:
     """array[index] for row numbers on the host, where the array is."""
-    xp = array_api_compat.array_namespace(array)
     with _on_device_of(array):
-        # int32, because some devices have no other integers
-        rows = xp.asarray(index.astype(np.int32), device=array_api_compat.device(array), copy=True)
-        return xp.take(array, rows, axis=0)
+        return array_api_compat.array_namespace(array).take(array, _row_numbers(index, array), axis=0)
+
+
+def _row_numbers(index: np.ndarray, array: Array) -> Array:
+    """Row numbers where an array is: int32, because some devices have no other integers."""
+    xp, device = array_api_compat.array_namespace(array), array_api_compat.device(array)
+    return xp.asarray(index.astype(np.int32), device=device, copy=True)
 
 
 def _on_device_of(array: Array) -> contextlib.AbstractContextManager[Any]:
