@@ -89,7 +89,7 @@ def test_rows_held_out_are_judged_by_the_plain_loss_without_smoothing():
 
 def test_which_way():
     assert ways("cpu", "plain") is Step
-    assert ways("cpu").func is CpuStep
+    assert ways("cpu") is CpuStep
     assert ways("strict") is Step
     assert ways("cuda:0", "plain") is Step
     for name, captures in (("fast", True), ("fused", False)):
