@@ -6,7 +6,7 @@
 L_i sums over the outputs; s_i is the sample weight; biases are never penalised.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 
@@ -50,8 +50,8 @@ class Objective:
         ∂J/∂w of the batch last differentiated.
     losses : EpochLosses
         J's terms, step by step.
-    lowest : int
-        The first layer that is trained: those before it are frozen, and backprop ends there.
+    frozen : collection of int
+        The layers that are not trained: their gradient is not computed.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Objective:
         n_sums = 1 + 2 * (network.members or 1)  # a wish to stop, Σ s_i L_i and Σ s_i
         self.gradient = network.parameters.zeros_like(extra=0 if ranks is None else n_sums)
         self.losses = self._new_losses(takes_mean=reduction == "mean", has_penalty=regularizer is not None)
-        self.lowest = 0
+        self.frozen: Collection[int] = ()
 
     def _new_losses(self, **terms: bool) -> EpochLosses:
         """Where J's terms wait."""
@@ -153,7 +153,7 @@ class Objective:
         value = self.loss(self.network.backend, z, y, weight)  # Σ s L; z is now δ
         if factor is not None:
             z *= factor
-        backprop(self.network, memo, z, self.gradient, add=add, lowest=self.lowest)
+        backprop(self.network, memo, z, self.gradient, add=add, frozen=self.frozen)
         return value
 
     def add_penalty(self, scale: float | Array) -> Array | None:

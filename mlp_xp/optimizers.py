@@ -431,9 +431,9 @@ class RateFactors(fields.Checked):
         return dataclasses.replace(self, layers=tuple(factors))
 
     @property
-    def lowest(self) -> int:
-        """The first layer that is not frozen."""
-        return next((layer for layer, factor in enumerate(self.layers or ()) if factor), 0)
+    def frozen(self) -> frozenset[int]:
+        """The layers that neither move nor decay."""
+        return frozenset(layer for layer, factor in enumerate(self.layers or ()) if not factor)
 
     def groups(self, parameters: Parameters) -> list[tuple[slice, float]]:
         """Which slices of the vectors have which factor, in their order."""

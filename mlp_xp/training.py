@@ -283,7 +283,7 @@ def _training(
     loss, penalty = loss_of([one.loss for one in each]), penalty_of([one.regularizer for one in each])
     kind = Objective if is_one else MemberObjective
     objective = kind(network, loss, penalty, masks, given.reduction, ranks)
-    objective.lowest = 0 if factors is None else factors.lowest
+    objective.frozen = () if factors is None else factors.frozen
     rates = Rates(
         float(given.learning_rate),
         given.schedule,
