@@ -12,6 +12,7 @@ from mlp_xp.machine import blas
 from mlp_xp.settings import checks
 from mlp_xp.tables.advice import Run
 from mlp_xp.tables.calibration import calibrate
+from mlp_xp.tables.files.sandbox import own_file
 from mlp_xp.tables.fitting import Data, fit, loader_for, new_model, read_data, training_notes
 from mlp_xp.tables.measured import Measured, measured
 from mlp_xp.tables.model import TableModel
@@ -84,6 +85,7 @@ def at_a_path(data: object) -> Iterator[str]:
             "polars or Arrow, a mapping of columns, or a list of rows as dicts."
         ) from error
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "table.arrow"
-        feather.write_feather(table, str(path))
-        yield str(path)
+        path = str(Path(folder).absolute() / "table.arrow")
+        feather.write_feather(table, path)
+        with own_file(path):
+            yield path

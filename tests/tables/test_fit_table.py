@@ -59,6 +59,15 @@ def test_tables_in_memory_are_read_as_files(path, kind, need):
     np.testing.assert_allclose(of_table, of_path, rtol=1e-6)
 
 
+def test_a_table_in_memory_starts_no_process_to_be_read_on_trial(path, tmp_path, monkeypatch):
+    pa, feather = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.feather")
+    feather.write_feather(pa.table(columns()), tmp_path / "t.arrow")
+    monkeypatch.setattr("mlp_xp.tables.files.sandbox.Sandbox.read", None)
+    fit_table(columns(), "price", epochs=1)
+    with pytest.raises(TypeError, match="not callable"):
+        fit_table(tmp_path / "t.arrow", "price", epochs=1)
+
+
 def test_what_is_refused(path):
     with pytest.raises(ValueError, match="unknown setting 'epoch'; did you mean 'epochs'"):
         fit_table(path, "price", epoch=3)

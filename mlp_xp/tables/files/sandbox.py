@@ -5,11 +5,12 @@ in it ends the process. The trial has a limit of memory that follows from the si
 that becomes our error. Of a file above 64 MiB only the start is tried: its limit would be more than there is,
 and all of it twice would take half as long again. A trial costs the start of a process and up to 64 MiB of
 decoding (0.4 s) before the first conversion; rows that are in memory or in the cache are not read again.
-Remote files are not tried. Files of text say no sizes, and need no trial. Without it a damaged file ends the
+Remote files are not tried, nor is what this process has just written itself (`own_file`). Files of text say no sizes, and need no trial. Without it a damaged file ends the
 caller's process or takes all memory: nothing that pyarrow offers looks at sizes before it allocates.
 """
 
 import contextlib
+import contextvars
 import itertools
 import json
 import os
@@ -36,6 +37,18 @@ ENVIRONMENT = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2", "
 """Little memory that is only reserved, so that the limit is on what is used."""
 
 MOST_THREADS = 4
+
+_own: contextvars.ContextVar[str | None] = contextvars.ContextVar("own file", default=None)
+
+
+@contextlib.contextmanager
+def own_file(path: str) -> Iterator[None]:
+    """What is at an absolute path is ours: inside it is read without a trial."""
+    before = _own.set(path)
+    try:
+        yield
+    finally:
+        _own.reset(before)
 
 
 class Sandbox:
@@ -123,7 +136,7 @@ def read_in_sandbox(table: TypedTable, names: Sequence[str]) -> None:
     form = next(name for name, form in FORMATS.items() if form is table.form)
     with Sandbox() as sandbox:
         for file in table.files:
-            if not file.remote:
+            if not file.remote and file.path != _own.get():
                 sandbox.read(form, file, names)
 
 
