@@ -113,10 +113,11 @@ def test_a_signal_ends_with_checkpoint_and_model_and_the_run_goes_on(number, sta
     assert run.returncode == status, said
     assert "go on with --resume" in said
     assert (tmp_path / "m.safetensors").exists()
-    done = subprocess.run(
-        [*command, "--resume", "--json", "--quiet"], capture_output=True, text=True, check=True
-    )
-    assert json.loads(done.stdout)["resumed_from"]["step"] > 0
+    more = ["--resume", "--time-budget", "0.2s", "--json", "--quiet"]
+    done = subprocess.run([*command, *more], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert found["resumed_from"]["step"] > 0
+    assert found["steps_this_run"] > 0
 
 
 @pytest.mark.needs("mpi4py")

@@ -38,10 +38,10 @@ INSTANCES = [
         activation=["silu"],
         learning_rate_init=0.05,
     ),
-    MLPClassifier(solver="lbfgs", alpha=0.1),
+    MLPClassifier(solver="lbfgs", alpha=0.1, max_iter=30),
     MLPRegressor(solver="lbfgs", activation="tanh", max_iter=20),
-    MLPClassifier(members=2),
-    MLPRegressor(members=2),
+    MLPClassifier(members=2, learning_rate_init=0.01, max_iter=60),
+    MLPRegressor(members=2, learning_rate_init=0.01, max_iter=60),
 ]
 
 

@@ -1,12 +1,13 @@
 """Parquet and Arrow files are read once on trial, in a process of its own, before they are read in this one.
 
-Their reader believes what a file says of itself: 6 kB can ask for gigabytes and take a minute, and a fault
-in it ends the process. The trial has a limit of memory that follows from the size of the file, and may die:
-that becomes our error. Of a file above 64 MiB only the start is tried: its limit would be more than there is,
-and all of it twice would take half as long again. A trial costs the start of a process and up to 64 MiB of
+Their reader believes what a file says of itself: 6 kB can ask for gigabytes and take a minute, and a fault in
+it ends the process. The trial has a limit of memory that follows from the size of the file, and may die: that
+becomes our error. Of a file above 64 MiB only the start is tried: its limit would be more than there is, and
+all of it twice would take half as long again. A trial costs the start of a process and up to 64 MiB of
 decoding (0.4 s) before the first conversion; rows that are in memory or in the cache are not read again.
-Remote files are not tried, nor is what this process has just written itself (`own_file`). Files of text say no sizes, and need no trial. Without it a damaged file ends the
-caller's process or takes all memory: nothing that pyarrow offers looks at sizes before it allocates.
+Remote files are not tried, nor is what this process has just written itself (`own_file`). Files of text say
+no sizes, and need no trial. Without it a damaged file ends the caller's process or takes all memory: nothing
+that pyarrow offers looks at sizes before it allocates.
 """
 
 import contextlib
