@@ -272,7 +272,8 @@ def watched_loss(data: Data) -> Loss | None:
 
     Labels that are smoothed (`Loss.judge`) are a means of training: they are in its loss, and neither here
     nor in a metric. Class weights say what errors are to cost, here too (`Split.held_out`); metrics are
-    without. Predictions count as they are given, within their limits.
+    without. Predictions count as they are given, within their limits, and so do targets, so that a wrong one
+    does not choose the epoch.
     """
     if not uses_tables(data.options):
         return None

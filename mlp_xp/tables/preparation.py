@@ -449,7 +449,8 @@ class Targets:
     constant : tuple of bool
         Which have a single value in the training part; empty where nothing was measured.
     limits : tuple of (float, float)
-        The least and the largest value that is predicted of each, in its own units; empty for no limits.
+        The least and the largest value of each that counts and that is predicted, in its own units; empty for
+        no limits.
 
     Raises
     ------
@@ -520,7 +521,9 @@ class Targets:
         return tuple(bounds[:, 0].tolist()), tuple(bounds[:, 1].tolist())
 
     def standardise(self, values: np.ndarray) -> None:
-        """(value − mean) / scale, in place."""
+        """(value − mean) / scale, in place, of values within the limits."""
+        if self.limits:
+            np.clip(values, *np.array(self.limits, dtype=values.dtype).T, out=values)
         values -= np.asarray(self.means, dtype=values.dtype)
         values /= np.asarray(self.scales, dtype=values.dtype)
 

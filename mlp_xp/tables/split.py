@@ -120,7 +120,8 @@ def split(
     standardise_targets : bool
         Whether targets are, or are left as they are.
     bound_targets : bool
-        Whether predictions of standardised targets go no further out than the training rows' targets.
+        Whether predictions of standardised targets go no further out than the training rows' targets, of
+        which a lone one far outside of all others counts as one nearer to them.
     class_weight : {"none", "balanced"}
 
     Raises
@@ -135,6 +136,7 @@ def split(
         table.target_names,
         scaling=scaling,
         max_levels=max_levels,
+        bound_targets=standardise_targets and bound_targets,
         seed=hold_out.seed,
     )
     for name, (least, most), is_constant in zip(targets.names, targets.limits, targets.constant, strict=True):

@@ -1,6 +1,6 @@
 """All numbers that prepared columns need, from the rows of the training part.
 
-    one pass, in float64         means, deviations, counts, extremes: exact
+    one pass, in float64         means, deviations, counts, extremes: exact; a second one for lone targets
     a sample of the rows         medians and quartiles: exact up to 100,000 rows, else those of 100,000
                                  that the order draws, so that they do not depend on threads or ranks
 
@@ -31,6 +31,10 @@ SAMPLE_BYTES = 64 * 8 * SAMPLE_ROWS
 
 ROUNDING = 4
 """Units in the last place by which values may differ that are one but for rounding."""
+
+LONE = 1.0
+"""A target is lone that is further outside of all others than as many times their range: it counts as one
+that is just not, so that no wrong number decides mean, deviation and steps."""
 
 LEAST_PERIODS = 2
 """How often a cycle must come in the training part to be a feature."""
@@ -96,6 +100,31 @@ class Moments:
         return self.count < self.n_rows
 
 
+class Outermost:
+    """The two least and the two largest values of each of some columns, from their rows part by part.
+
+    Parameters
+    ----------
+    n_columns : int
+    """
+
+    def __init__(self, n_columns: int) -> None:
+        self._least, self._most = (np.full((2, n_columns), end) for end in (np.inf, -np.inf))
+
+    def add(self, part: np.ndarray) -> None:
+        """Take note of rows (m, n_columns)."""
+        self._least = np.partition(np.concatenate([self._least, part]), 1, axis=0)[:2]
+        self._most = np.partition(np.concatenate([self._most, part]), -2, axis=0)[-2:]
+
+    @property
+    def fences(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """How far out a value counts, either side; None where no value is further out."""
+        (least, low), (high, most) = self._least, self._most
+        room = np.where(high > low, LONE * (high - low), np.inf)
+        fences = np.maximum(least, low - room), np.minimum(most, high + room)
+        return None if np.array_equal(fences, (least, most)) else fences
+
+
 @dataclasses.dataclass(frozen=True)
 class Quartiles:
     """Of a column's values in the sample, in its own units; and how they are encoded, if they are.
@@ -118,6 +147,7 @@ def measure(
     *,
     scaling: str = "standard",
     max_levels: int = MAX_LEVELS,
+    bound_targets: bool = False,
     seed: int = 0,
 ) -> tuple[Inputs, Targets]:
     """What to do with each column, from the rows of a source.
@@ -136,6 +166,8 @@ def measure(
     max_levels : int
         Texts of a column that have a feature of their own: the most frequent ones, but for those that a
         single row has. The others count as one: what is seen once stands best for what is not seen.
+    bound_targets : bool
+        Whether a lone target far outside of all others counts as one nearer to them.
     seed : int
         Of the sample.
 
@@ -162,7 +194,7 @@ def measure(
             f"every column has a single value in the {source.n_rows:,} rows to train on: there is nothing to "
             "learn from. Give other columns, or more rows."
         )
-    return inputs, seen.targets(target_names)
+    return inputs, seen.targets(target_names, source if bound_targets else None)
 
 
 class ColumnStatistics:
@@ -181,6 +213,7 @@ class ColumnStatistics:
         dates = [at for at in numeric if columns[at].kind == "date"]
         self._dates = {at: place for place, at in enumerate(dates)}
         self._numbers, self._targets = Moments(len(numeric)), Moments(n_targets)
+        self._outermost = Outermost(n_targets)
         self._phases = {cycle: Moments(len(self._dates)) for cycle in PERIODS}
         self._counts = {
             at: np.zeros(1 + max(2, len(column.levels)), np.int64)
@@ -205,6 +238,7 @@ class ColumnStatistics:
         """Take note of rows."""
         self._numbers.add(x[:, list(self._place)])
         self._targets.add(y)
+        self._outermost.add(y)
         for cycle, period in PERIODS.items():
             self._phases[cycle].add(np.remainder(x[:, list(self._dates)] / period, 1.0))
         for at, count in self._counts.items():
@@ -221,9 +255,13 @@ class ColumnStatistics:
             if least[place] <= most[place]
         }
 
-    def targets(self, names: Sequence[str]) -> Targets:
-        """How the targets are standardised."""
-        found = self._targets
+    def targets(self, names: Sequence[str], bounded_from: Source | None = None) -> Targets:
+        """How the targets are standardised; without what is lone where the rows are given again."""
+        found, fences = self._targets, self._outermost.fences
+        if bounded_from is not None and fences is not None:
+            found = Moments(len(names))
+            for _, _, y, _ in passes(bounded_from):
+                found.add(np.clip(y, *fences))
         return Targets(
             tuple(names),
             means=tuple(found.mean.tolist()),

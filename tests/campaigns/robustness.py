@@ -123,6 +123,12 @@ def rare_class(columns: Columns, rng: np.random.Generator, n_rows: int) -> Colum
     return columns
 
 
+def wrong_target(columns: Columns, rng: np.random.Generator, n_rows: int) -> Columns:
+    """One target is ten times the largest, to train on or held out."""
+    columns["y"][rng.integers(n_rows)] = 10 * np.abs(columns["y"]).max()
+    return columns
+
+
 def outliers(columns: Columns, rng: np.random.Generator, n_rows: int) -> Columns:
     """One target to train on in a hundred is ten deviations off."""
     chosen = rng.choice(n_rows, n_rows // 100, replace=False)
@@ -143,6 +149,7 @@ FAULTS: Mapping[str, Fault] = {
     "a class of 1%, balanced": Fault(
         rare_class, n_rows=3000, rare=0.01, options={"class_weight": "balanced"}
     ),
+    "a wrong target": Fault(wrong_target, worse=1.5),
     "outliers in the target": Fault(outliers, worse=3.0),
 }
 """By its name; the last ones take from the table what no model can do without."""

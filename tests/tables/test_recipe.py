@@ -191,13 +191,19 @@ def useless(columns, rng, n):
     }
 
 
+def wrong_target(columns, rng, n):
+    y = columns["y"].copy()
+    y[7] = 1000 * np.abs(y).max()
+    return columns | {"y": y}
+
+
 def outliers_in_the_target(columns, rng, n):
     y = columns["y"].copy()
     y[rng.integers(n, size=2)] *= 20
     return columns | {"y": y}
 
 
-SPOILED = [heavy, wrong_number, far_too_large, useless, outliers_in_the_target]
+SPOILED = [heavy, wrong_number, far_too_large, useless, wrong_target, outliers_in_the_target]
 
 
 @pytest.mark.parametrize("spoil", SPOILED)

@@ -160,6 +160,29 @@ def test_nothing_that_varies_is_refused():
         measure(Raw(np.ones((4, 2))), numbers(*"ab"), "t")
 
 
+@pytest.mark.parametrize("place", [3, 39])
+def test_a_lone_target_counts_as_one_that_is_nearer(rng, place, small_parts):
+    y = np.column_stack([rng.uniform(-1, 1, 40), rng.normal(size=40)])
+    y[:3, 0] = -1, -1, 1  # the range of the others is 2
+    spoilt, nearer = y.copy(), y.copy()
+    spoilt[place, 0], nearer[place, 0] = 1e6, 3.0
+    x = np.arange(40.0)[:, None]
+    _, found = measure(Raw(x, spoilt), numbers("x"), ["a", "b"], bound_targets=True)
+    np.testing.assert_allclose(found.means, nearer.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(found.scales, nearer.std(axis=0), rtol=1e-12)
+    assert found.limits[0] == (-1.0, 3.0)
+    assert found.limits[1] == (y[:, 1].min(), y[:, 1].max())
+    found.standardise(spoilt)
+    np.testing.assert_allclose(spoilt, (nearer - nearer.mean(axis=0)) / nearer.std(axis=0), rtol=1e-9)
+
+
+@pytest.mark.parametrize("y", [[0.0] * 39 + [1.0], np.arange(40.0), np.exp(np.arange(40) / 8)])
+def test_other_targets_count_as_they_are(y, small_parts):
+    rows = Raw(np.arange(40.0)[:, None], np.reshape(y, (40, 1)))
+    bounded, free = (measure(rows, numbers("x"), "y", bound_targets=each)[1] for each in (True, False))
+    assert bounded == free
+
+
 # Texts, booleans, dates
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlp_xp.rows.source import passes
+from mlp_xp.rows.source import numbers_in_file, passes
 from mlp_xp.tables.evaluation import evaluate
 from mlp_xp.tables.fitting import fit, loader_for, new_model, read_data
 from mlp_xp.tables.options import TrainingOptions
@@ -73,3 +73,18 @@ def test_of_numbers_it_is_the_squared_error_within_the_limits(table, recipe, wei
     expected = np.average(np.square(predicted[:, 0] - y), weights=weight)
     assert last.validation_loss * rows.parts.targets.scales[0] ** 2 == pytest.approx(expected, rel=1e-4)
     assert metrics["rmse"] ** 2 == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_held_out_number_beyond_the_limits_counts_as_one_at_the_limit(table):
+    header, *lines = table.read_text().split("\n")
+    number = header.split(",").index("y")
+    spoilt = [line.split(",") for line in lines]
+    rows = trained(table, "y", recipe="tables", exclude="kind,w")[1]
+    spoilt[int(numbers_in_file(rows.parts.raw_held_out, np.array([0]))[0])][number] = "1e6"
+    table.write_text("\n".join([header, *map(",".join, spoilt)]))
+    last, rows, metrics, y, _, predicted = trained(table, "y", recipe="tables", exclude="kind,w", keep="last")
+    nearer = np.clip(y, *rows.parts.targets.limits[0])
+    expected = np.mean(np.square(predicted[:, 0] - nearer))
+    assert y.max() == 1e6
+    assert metrics["rmse"] > 1e5
+    assert last.validation_loss * rows.parts.targets.scales[0] ** 2 == pytest.approx(expected, rel=1e-4)
