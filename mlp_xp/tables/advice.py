@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from mlp_xp.history import History
+from mlp_xp.losses import SquaredError
 from mlp_xp.rows.source import numbers_in_file
 from mlp_xp.settings.options import written
 from mlp_xp.settings.spelling import given
@@ -78,7 +79,9 @@ def advice(run: Run) -> list[str]:
         _decades,
         _by_heart,
     )
-    return [said for rule in rules for said in rule(run)]
+    of_all_rows = (_too_few_epochs, _no_better_than_a_baseline, _first_epoch, _by_heart)
+    one_decides = any(_one_row(run))  # the loss then says nothing of the others
+    return [said for rule in rules if not (one_decides and rule in of_all_rows) for said in rule(run)]
 
 
 def _says_the_target(run: Run) -> Iterator[str]:
@@ -114,7 +117,8 @@ def _one_row(run: Run) -> Iterator[str]:
         at, cost, share = found.worst[0]
         numbers = numbers_of(np.array([at]))
         if share > LARGE_SHARE and cost > LARGE_COST and numbers is not None:
-            of_numbers = f" {given('loss', 'huber')} heeds such rows less." if "rmse" in found.metrics else ""
+            is_squared = isinstance(run.model.loss, SquaredError)
+            of_numbers = f" {given('loss', 'huber')} heeds such rows less." if is_squared else ""
             yield (
                 f"Row {numbers[0] + 1:,} alone makes {share:.0%} of the loss on the {rows} rows: look "
                 f"whether its values are right, or leave it out.{of_numbers}"
@@ -145,6 +149,8 @@ def _class_not_found(run: Run) -> Iterator[str]:
 
 
 def _no_better_than_a_baseline(run: Run) -> Iterator[str]:
+    if run.data.options.class_weight != "none":
+        return  # probabilities are of classes that are equally frequent, and metrics of the rows as they are
     metric = deciding(run.found.model.metrics)
     own = run.found.model.metrics[metric]
     for name in ("mean", "majority", "linear"):
@@ -163,7 +169,7 @@ def _no_better_than_a_baseline(run: Run) -> Iterator[str]:
                 f"{', '.join(run.model.targets.names[:3])}, or the rows are too few. Give other columns, or "
                 "more rows."
             )
-        else:
+        elif run.data.options.read("hidden"):
             yield (
                 f"The model is no better than a linear one of the same features {compared}: "
                 f"{given('hidden', '')} trains one, which is simpler. More rows or other columns would help."

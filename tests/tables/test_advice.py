@@ -61,6 +61,17 @@ def test_one_row_that_makes_the_loss(run, table, row):
     said = [each for each in advice(run, table) if each.startswith(f"Row {row + 1} alone makes")]
     assert len(said) == 1
     assert "rows: look whether its values are right" in said[0]
+    assert said[0].endswith("--loss huber heeds such rows less.")
+    assert not any("huber" in each for each in advice(run, table, "--loss", "huber"))
+
+
+def test_one_row_says_nothing_of_the_others(run, table):
+    for row in (3, 200, 201):
+        spoilt = table["y"].copy()
+        spoilt[row] = 50_000.0
+        said = advice(run, table | {"y": spoilt}, "--recipe", "tables", "--hidden", "8", "--epochs", "20")
+        assert all(re.match(r"Row \d+ alone makes", each) for each in said), said
+        assert said[-1].startswith(f"Row {row + 1} ")
 
 
 def test_numbers_of_rows(run, table):
@@ -74,6 +85,13 @@ def test_a_class_that_is_not_found(run, rng):
     said = advice(run, {"a": rng.normal(size=600), "kind": kind}, "--validation", "0.4")
     assert any("held-out rows of class 'rare' is found" in each for each in said)
     assert any("--class-weight balanced" in each for each in said)
+
+
+def test_rows_that_are_weighed_are_not_compared_with_others(run, rng):
+    x = rng.normal(size=600)
+    kind = np.where(x + rng.normal(size=600) > 2.2, "rare", "common")
+    said = advice(run, {"a": x, "kind": kind}, "--class-weight", "balanced", "--recipe", "tables")
+    assert not any("majority" in each for each in said)
 
 
 def test_no_better_than_a_constant(run, table, rng):
@@ -94,6 +112,8 @@ def test_rows_that_are_learned_by_heart(run, rng):
 
 
 def test_no_better_than_a_line(run, table, rng):
+    large_steps = ("--hidden", "", "--recipe", "tables", "--learning-rate", "5")
+    assert not any("linear" in each for each in advice(run, table, *large_steps))
     table["y"] = table["a"] + 0.1 * rng.normal(size=400)
     said = advice(run, table, "--epochs", "20")
     assert any("no better than a linear one of the same features" in each for each in said)
