@@ -27,6 +27,8 @@ class Average:
     ----------
     flat : array (n_parameters,)
         w̄; while it is in use, the trained weights w.
+    latest : int
+        The step after which note was taken last.
 
     References
     ----------
@@ -36,14 +38,21 @@ class Average:
     def __init__(self, parameters: Parameters, part: float, n_steps: int) -> None:
         self.parameters, self.span = parameters, part * n_steps
         self.flat: Array = parameters.backend.xp.asarray(parameters.flat, copy=True)
-        self.is_in_use = False
+        self.is_in_use, self.latest = False, 0
 
     def take(self, t: int) -> None:
-        """Take note of the weights after step t."""
-        share = 1.0 / max(1.0, min(t, self.span))
-        for block in self.parameters.backend.blocks(*self.flat.shape):
-            mean = self.flat[..., block]
-            mean += share * (self.parameters.flat[..., block] - mean)
+        """Take note of the weights after step t, if who made the step has not done so."""
+        if t != self.latest:
+            self.take_of(None, t)
+        self.latest = t
+
+    def take_of(self, member: int | None, t: int) -> None:
+        """Take note of a member's weights after step t, or of all."""
+        share, of = 1.0 / max(1.0, min(t, self.span)), ... if member is None else (member, ...)
+        mean_of_all, weights = self.flat[of], self.parameters.flat[of]
+        for block in self.parameters.backend.blocks(*mean_of_all.shape):
+            mean = mean_of_all[..., block]
+            mean += share * (weights[..., block] - mean)
 
     def use(self) -> None:
         """Let the network have the average, until `go_on`."""

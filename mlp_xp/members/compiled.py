@@ -6,18 +6,20 @@ those of tiny networks are made many members at a time (`members.side_by_side`).
 
 import concurrent.futures
 import functools
+import itertools
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Protocol
 
 import numpy as np
 
+from mlp_xp.averaging import Average
 from mlp_xp.fast import compiled, on_cpu, programs
-from mlp_xp.losses import Loss
 from mlp_xp.machine import blas
 from mlp_xp.machine.threads import Pool
-from mlp_xp.members.pieces import EachLoss, EachPenalty
+from mlp_xp.members.pieces import EachLoss, EachPenalty, alone
 from mlp_xp.members.side_by_side import SideBySide, pays
-from mlp_xp.members.step import MemberObjective, MemberOptimizer, MemberStep
+from mlp_xp.members.step import MemberObjective, MemberOptimizer, MemberStep, Steps
 from mlp_xp.objective import Objective
 from mlp_xp.regularizers import ElasticNet, Regularizer
 from mlp_xp.rows.batch import Block, Chunk
@@ -30,15 +32,7 @@ class Maker(Protocol):
     def groups(self, members: Sequence[int], batch: int) -> list[list[int]]:
         """Those of which it makes the steps at a time."""
 
-    def make(
-        self,
-        members: Sequence[int],
-        rows: Chunk,
-        batch: int,
-        rates: np.ndarray,
-        divisors: np.ndarray,
-        values: np.ndarray,
-    ) -> None:
+    def make(self, members: Sequence[int], steps: Steps) -> None:
         """Make steps."""
 
 
@@ -51,35 +45,34 @@ class OneByOne:
         What makes those of each.
     optimizer : MemberOptimizer
         Of all.
+    average : Average, optional
+        Takes note of the weights after each step.
     """
 
-    def __init__(self, each: Sequence[on_cpu.CpuStep], optimizer: MemberOptimizer) -> None:
-        self.each, self.optimizer = each, optimizer
+    def __init__(
+        self, each: Sequence[on_cpu.CpuStep], optimizer: MemberOptimizer, average: Average | None
+    ) -> None:
+        self.each, self.optimizer, self.average = each, optimizer, average
 
     def groups(self, members: Sequence[int], batch: int) -> list[list[int]]:
         """Each is one."""
         return [[n] for n in members]
 
-    def make(
-        self,
-        members: Sequence[int],
-        rows: Chunk,
-        batch: int,
-        rates: np.ndarray,
-        divisors: np.ndarray,
-        values: np.ndarray,
-    ) -> None:
+    def make(self, members: Sequence[int], steps: Steps) -> None:
         """Make steps; the values of one that breaks off are nan from there."""
         (n,) = members
-        rows = _of_member(rows, n)
-        step, optimizer = self.each[n], self.optimizer.each[n]
+        step, optimizer, own = self.each[n], self.optimizer.each[n], steps.of(n)
         step.objective.losses.start()
-        optimizer.t = self.optimizer.t - self.optimizer.behind[n]
-        own_rates, own_divisors = (of[:, n % of.shape[1]].tolist() for of in (rates, divisors))
-        step.make(rows, batch, own_rates, own_divisors)
+        optimizer.t = self.optimizer.t + steps.n_before - self.optimizer.behind[n]
+        n_steps = len(own.divisors)
+        for start in range(0, n_steps, 1 if self.average else n_steps):
+            part = own.part(start, start + 1) if self.average else own
+            step.make(part.rows, part.batch, part.rates.tolist(), part.divisors.tolist(), part.more)
+            if self.average is not None:
+                self.average.take_of(n, part.more[0].number + 1)
         found = step.objective.losses.values()
-        values[..., n] = np.nan
-        values.reshape(-1, values.shape[2])[: len(found), n] = found
+        steps.values[..., n] = np.nan
+        steps.values.reshape(-1, steps.values.shape[2])[: len(found), n] = found
 
 
 class CompiledMemberStep(MemberStep):
@@ -91,6 +84,8 @@ class CompiledMemberStep(MemberStep):
         As of `MemberStep`.
     rates_ahead : callable (int) -> array (n_steps, 1 or members)
         Gives η at each of the coming steps: of all members, or of each.
+    average : Average, optional
+        Takes note of the weights after each step.
     schedules_more : bool
         Whether more than the rate changes from step to step.
     """
@@ -102,15 +97,18 @@ class CompiledMemberStep(MemberStep):
         clip_norms: Sequence[float | None],
         rates: Callable[[], Sequence[float]],
         rates_ahead: Callable[[int], np.ndarray],
+        average: Average | None = None,
         *,
         schedules_more: bool = False,
     ) -> None:
         super().__init__(objective, optimizer, clip_norms, rates)
-        self.clip_norms, self.rates_ahead, self.schedules_more = clip_norms, rates_ahead, schedules_more
+        self.clip_norms, self.rates_ahead, self.average = clip_norms, rates_ahead, average
         parameters = optimizer.parameters
         n_units = sum(parameters.layer_sizes[1:])
         self.first_compiled = on_cpu.first_compiled_step(n_units, parameters.size) // objective.n
-        self.is_possible = objective.dropout is None and objective.ranks is None and not schedules_more
+        self.is_possible = objective.ranks is None
+        is_plain = objective.dropout is None and average is None and optimizer.groups is None
+        self.may_be_together = is_plain and not schedules_more
         self.maker: Maker | None = None
         self.n_threads = min(objective.n, on_cpu.n_threads())
         self._pool = Pool(self.n_threads)
@@ -120,22 +118,28 @@ class CompiledMemberStep(MemberStep):
         if self.maker is None and self.is_possible and number >= self.first_compiled:
             if compiled.problem() is None:
                 n_weights = self.rules.parameters.n_weights
-                is_tiny = not has_own_rows and pays(n_weights, batch, self.members.n)
+                may_be = self.may_be_together and not has_own_rows
+                is_tiny = may_be and pays(n_weights, batch, self.members.n)
                 self.maker = (self._side_by_side() if is_tiny else None) or self._one_by_one()
             self.is_possible = self.maker is not None
         return self.maker
 
     def _alone(self, n: int) -> Objective:
         """A member's objective."""
-        loss, penalty = _own(n, self.members.loss, self.members.regularizer)
-        network = self.members.network.each()[n]
-        return Objective(network, loss, penalty, reduction=self.members.reduction)
+        members = self.members
+        loss, dropout = alone(members.loss, n), alone(members.dropout, n)
+        return Objective(members.network.each()[n], loss, self._penalty(n), dropout, members.reduction)
+
+    def _penalty(self, n: int) -> Regularizer | None:
+        """A member's penalty; of 0, where others have one."""
+        penalty = self.members.regularizer
+        return (penalty.penalties[n] or ElasticNet()) if isinstance(penalty, EachPenalty) else penalty
 
     def _side_by_side(self) -> SideBySide | None:
         """One call for many members, where they differ in numbers alone."""
         rules = [each.rule for each in self.rules.each]
         known = {programs.steps_of(rule) for rule in rules}
-        penalties = [_own(n, self.members.loss, self.members.regularizer)[1] for n in range(self.members.n)]
+        penalties = [self._penalty(n) for n in range(self.members.n)]
         plan = None
         if len(known) == 1 and None not in known and not isinstance(self.members.loss, EachLoss):
             plan = on_cpu.plan_of(self._alone(0), penalties)
@@ -158,7 +162,7 @@ class CompiledMemberStep(MemberStep):
             if steps and self.rules.is_one_rule:
                 step.rule = steps[0].rule
             steps.append(step)
-        return OneByOne(steps, self.rules)
+        return OneByOne(steps, self.rules, self.average)
 
     def at_once(self, block: Block, first: int, most: int, rates: Rates) -> int:
         """Make the updates of some of a block's batches; return how many were made."""
@@ -179,43 +183,45 @@ class CompiledMemberStep(MemberStep):
         rates.ahead(len(divisors))
         rows = slice(first * batch, (first + len(divisors)) * batch)
         values = np.zeros((len(divisors), 1 + losses.has_penalty, self.members.n))
-        make = functools.partial(
-            maker.make,
-            rows=Chunk(*(None if part is None else part[..., rows, :] for part in block.rows)),
-            batch=batch,
-            rates=self.rates_ahead(len(divisors)),
-            divisors=divisors,
-            values=values,
-        )
-        self._deal_out(make, maker.groups(running, batch))
+        chunk = Chunk(*(None if part is None else part[..., rows, :] for part in block.rows))
+        more = rates.more_ahead(len(divisors))
+        steps = Steps(0, chunk, batch, self.rates_ahead(len(divisors)), divisors, more, values)
+        self._deal_out(maker.make, maker.groups(running, batch), steps)
         losses.extend(values.reshape(-1, self.members.n), divisors)
         self.rules.t += len(divisors)
+        if self.average is not None:
+            self.average.latest = more[-1].number + 1
         return len(divisors)
 
-    def _deal_out(self, make: Callable[[Sequence[int]], None], groups: Sequence[Sequence[int]]) -> None:
-        """Have each core make the steps of some groups."""
+    def _deal_out(
+        self, make: Callable[[Sequence[int], Steps], None], groups: Sequence[Sequence[int]], steps: Steps
+    ) -> None:
+        """Have each core make the steps of some groups: in parts, where they do not go up in the cores."""
         with blas.computing(1):
             if len(groups) == 1 or self.n_threads == 1:
                 for group in groups:
-                    make(group)
+                    make(group, steps)
                 return
-            made = [self._pool.of_this_process().submit(make, group) for group in groups]
+            n_steps, n_parts = len(steps.divisors), self.n_threads if len(groups) % self.n_threads else 1
+            ends = [n_steps * part // n_parts for part in range(n_parts + 1)]
+            made: list[Future[None]] = []
+            for start, stop in itertools.pairwise(ends):
+                for group, own in itertools.zip_longest(groups, made[-len(groups) :]):
+                    task = functools.partial(_after, own, make, group, steps.part(start, stop))
+                    made.append(self._pool.of_this_process().submit(task))
             concurrent.futures.wait(made)
         for each in made:
             each.result()
 
 
-def _of_member(rows: Chunk, n: int) -> Chunk:
-    """A member's rows, and their weights."""
-    if rows.x.ndim == 3:
-        return Chunk(*(None if part is None else part[n] for part in rows))
-    weight = rows.weight
-    return rows if weight is None or weight.shape[1] == 1 else rows._replace(weight=weight[:, n : n + 1])
-
-
-def _own(n: int, loss: Loss, penalty: Regularizer | None) -> tuple[Loss, Regularizer | None]:
-    """A member's loss and penalty."""
-    return (
-        loss.losses[n] if isinstance(loss, EachLoss) else loss,
-        (penalty.penalties[n] or ElasticNet()) if isinstance(penalty, EachPenalty) else penalty,
-    )
+def _after(
+    before: "Future[None] | None",
+    make: Callable[[Sequence[int], Steps], None],
+    group: Sequence[int],
+    steps: Steps,
+) -> None:
+    """Make steps of a group when those before them are made, which another thread has begun already."""
+    if before is not None:
+        before.result()
+    if len(steps.divisors):
+        make(group, steps)

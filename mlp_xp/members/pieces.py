@@ -24,6 +24,13 @@ def some(piece: Any, first: int, stop: int) -> Any:
     return EachDropout(piece.of_each[first:stop]) if isinstance(piece, EachDropout) else piece
 
 
+def alone(piece: Any, member: int) -> Any:
+    """A member's own."""
+    if isinstance(piece, EachLoss):
+        return piece.losses[member]
+    return piece.of_each[member] if isinstance(piece, EachDropout) else piece
+
+
 def own(array: Array | None, member: int) -> Array | None:
     """A member's part of targets or weights, which may be for all."""
     return array[member, ...] if array is not None and array.ndim == 3 else array

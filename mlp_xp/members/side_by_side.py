@@ -12,9 +12,8 @@ import numpy as np
 
 from mlp_xp.fast import on_cpu, programs
 from mlp_xp.machine.array_api import Array
-from mlp_xp.members.step import MemberOptimizer
+from mlp_xp.members.step import MemberOptimizer, Steps
 from mlp_xp.optimizers import Rule
-from mlp_xp.rows.batch import Chunk
 
 FEWEST = 6
 """Members that pay: fewer are as fast one by one, on a core each."""
@@ -89,30 +88,8 @@ class SideBySide:
         """Those of which `make` makes the steps at a time."""
         return grouped(members, batch)
 
-    def make(
-        self,
-        members: Sequence[int],
-        rows: Chunk,
-        batch: int,
-        rates: np.ndarray,
-        divisors: np.ndarray,
-        values: np.ndarray,
-    ) -> None:
-        """Make steps of `batch` rows each of some members.
-
-        Parameters
-        ----------
-        members : sequence of int
-            Which.
-        rows : Chunk
-            Of all steps; weights are (n_rows, 1) or (n_rows, members of all).
-        batch : int
-            Rows a step.
-        rates, divisors : arrays (n_steps, 1 or members of all)
-            η and Σ s of each step.
-        values : array (n_steps, n_values, members of all)
-            Filled with those of these members.
-        """
+    def make(self, members: Sequence[int], steps: Steps) -> None:
+        """Make the steps of some members."""
         from mlp_xp.fast.compiled.lanes import LANES
         from mlp_xp.fast.compiled.steps import make_steps
         from mlp_xp.fast.compiled.threads import LINE
@@ -124,12 +101,12 @@ class SideBySide:
         turned = [np.ascontiguousarray(vector[lanes].T) for vector in stored]
         p = turned[0]
         first, second = (*turned[1:], p, p)[: on_cpu.MOST_STATE]
-        rates, divisors = (of if of.shape[1] == 1 else of[:, lanes] for of in (rates, divisors))
-        rule, numbers = self._rule(lanes, rates)
-        x, y, labels, weight = on_cpu.as_read(rows, has_labels=self.has_labels)
+        rates, divisors = (of if of.shape[1] == 1 else of[:, lanes] for of in (steps.rates, steps.divisors))
+        rule, numbers = self._rule(lanes, rates, optimizer.t + steps.n_before)
+        x, y, labels, weight = on_cpu.as_read(steps.rows, has_labels=self.has_labels)
         if weight.shape[1] > 1:
             weight = np.ascontiguousarray(weight[:, lanes])
-        own = np.empty((len(rates), values.shape[1], len(lanes)))
+        own = np.empty((len(rates), steps.values.shape[1], len(lanes)))
         make_steps(
             0,
             1,
@@ -151,19 +128,19 @@ class SideBySide:
             y,
             labels,
             weight,
-            batch,
+            steps.batch,
             on_cpu.scales_of(divisors, self.reduction),
-            np.empty((plan.memory_size(min(batch, len(x))), len(lanes)), dtype=p.dtype),
+            np.empty((plan.memory_size(min(steps.batch, len(x))), len(lanes)), dtype=p.dtype),
             own,
         )
         for vector, new in zip(stored, turned, strict=True):
             vector[_slice_of(members)] = new.T[:n]
-        values[..., _slice_of(members)] = own[..., :n]
+        steps.values[..., _slice_of(members)] = own[..., :n]
 
-    def _rule(self, members: Sequence[int], rates: np.ndarray) -> tuple[int, Array]:
+    def _rule(self, members: Sequence[int], rates: np.ndarray, t: int) -> tuple[int, Array]:
         """The address of the rule of some members, and its numbers for each step: all share them, or not."""
         optimizer, alike = self.optimizer, defaultdict[tuple[Rule, int], list[int]](list)
-        first = optimizer.t + 1
+        first = t + 1
         behind = {optimizer.behind[n] for n in members}
         if optimizer.is_one_rule and len(behind) == 1 and rates.shape[1] == 1:
             return self.shared.address, self.shared.numbers(first - behind.pop(), rates[:, 0].tolist())

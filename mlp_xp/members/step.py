@@ -4,18 +4,19 @@ import copy
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mlp_xp.machine.array_api import Array
 from mlp_xp.machine.threads import together
 from mlp_xp.members.losses import MemberLosses
-from mlp_xp.members.pieces import some
+from mlp_xp.members.pieces import alone, some
 from mlp_xp.objective import AddChunk, Objective
 from mlp_xp.optimizers import Optimizer, RateFactors, Rule, clip_by_global_norm
 from mlp_xp.parameters import Parameters
-from mlp_xp.rows.batch import Batch
+from mlp_xp.rows.batch import Batch, Chunk
+from mlp_xp.run.rates import More
 from mlp_xp.step import Step
 
 
@@ -159,6 +160,59 @@ class MemberOptimizer(Optimizer):
         """Whether the coming step is the same for all."""
         is_alike = self.is_one_rule and not any(self.behind) and len(set(rates)) == 1
         return bool(is_alike and self.moving.all())
+
+
+class Steps(NamedTuple):
+    """Steps that members are to make.
+
+    Attributes
+    ----------
+    n_before : int
+        Steps that are made before these, of those asked for together.
+    rows : Chunk
+        Of all steps, also with an axis for members; weights are (n_rows, 1), or (n_rows, members) for rows
+        that all share.
+    batch : int
+        Rows a step.
+    rates, divisors : arrays (n_steps, 1 or members)
+        η and Σ s of each step.
+    more : sequence of More
+        What else is a step's own.
+    values : array (n_steps, n_values, members)
+        To be filled.
+    """
+
+    n_before: int
+    rows: Chunk
+    batch: int
+    rates: np.ndarray
+    divisors: np.ndarray
+    more: Sequence[More]
+    values: np.ndarray
+
+    def part(self, start: int, stop: int) -> "Steps":
+        """Some of them."""
+        rows, steps = slice(start * self.batch, stop * self.batch), slice(start, stop)
+        return Steps(
+            self.n_before + start,
+            Chunk(*(None if part is None else part[..., rows, :] for part in self.rows)),
+            self.batch,
+            self.rates[steps],
+            self.divisors[steps],
+            self.more[steps],
+            self.values[steps],
+        )
+
+    def of(self, n: int) -> "Steps":
+        """Those of a member alone, values apart."""
+        rows, weight = self.rows, self.rows.weight
+        if rows.x.ndim == 3:
+            rows = Chunk(*(None if part is None else part[n] for part in rows))
+        elif weight is not None and weight.shape[1] > 1:
+            rows = rows._replace(weight=weight[:, n : n + 1])
+        rates, divisors = (of[:, n % of.shape[1]] for of in (self.rates, self.divisors))
+        more = [each._replace(dropout=alone(each.dropout, n)) for each in self.more]
+        return self._replace(rows=rows, rates=rates, divisors=divisors, more=more)
 
 
 class MemberStep(Step):

@@ -6,7 +6,7 @@ import math
 import operator
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -100,6 +100,7 @@ class MemberTraining(Training):
     objective: MemberObjective
     optimizer: MemberOptimizer
     rates: MemberRates
+    steps_average: ClassVar[bool] = True
 
     def __post_init__(self, averaged: float) -> None:
         """All members run."""
@@ -242,7 +243,7 @@ class MemberDescent(Descent):
         rates = of.rates
         looks_at_losses = isinstance(rates.schedule, OwnSchedule)
         is_plain = self.way == "plain" or of.parameters.backend.name != "cpu" or looks_at_losses
-        if is_plain or of.optimizer.groups is not None:
+        if is_plain:
             return MemberStep(of.objective, of.optimizer, self.clip_norms, rates.of_each)
         return CompiledMemberStep(
             of.objective,
@@ -250,6 +251,7 @@ class MemberDescent(Descent):
             self.clip_norms,
             rates.of_each,
             rates.ahead_of_each,
+            of.average,
             schedules_more=rates.schedules_more,
         )
 

@@ -5,7 +5,7 @@ import math
 import sys
 import warnings
 from collections.abc import Generator
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -109,6 +109,11 @@ class Training:
         a method.
     averaged : float
         The part of the steps over which weights are averaged; 0 for none.
+
+    Attributes
+    ----------
+    steps_average : bool
+        Whether what makes several steps at once takes note of the weights after each.
     """
 
     objective: Objective
@@ -117,6 +122,7 @@ class Training:
     rates: Rates
     method: Method
     checkpoints: Observer | None = None
+    steps_average: ClassVar[bool] = False
     averaged: dataclasses.InitVar[float] = 0.0
 
     def __post_init__(self, averaged: float) -> None:
@@ -146,7 +152,7 @@ class Training:
 
     def asks_in(self) -> int:
         """After how many steps, at most, `after_steps` is to be called."""
-        if self.average is not None:
+        if self.average is not None and not self.steps_average:
             return 1
         if self.checkpoints is None:
             return sys.maxsize

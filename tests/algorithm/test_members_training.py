@@ -10,6 +10,7 @@ from arrays import host
 
 from mlp_xp.losses import SoftmaxCrossEntropy
 from mlp_xp.machine import threads
+from mlp_xp.members.compiled import CompiledMemberStep
 from mlp_xp.members.losses import exact_sums
 from mlp_xp.network import Network
 from mlp_xp.optimizers import AdamW, RateFactors
@@ -229,6 +230,10 @@ COMPILED = {
     "plain": {},
     "own rates": {"learning_rate": [0.1, 0.01, 0.001], "schedule": "cosine"},
     "own penalties": {"regularizer": [L2(0.1), None, L1(0.01)], "clip_norm": [0.1, None, 0.5]},
+    "dropout": {"dropout": 0.3, "dropout_schedule": "cosine"},
+    "own dropout": {"dropout": [(0.0, 0.0), (0.3, 0.0), (0.5, 0.5)]},
+    "average": {"average": 0.3},
+    "groups": {"optimizer": "adamw", "rate_factors": RateFactors(), "decay_schedule": "cosine"},
     "own decays": {"optimizer": [AdamW(weight_decay=decay) for decay in (0.0, 0.1, 0.5)]},
     "stopping": {"patience": 1, "tolerance": 0.05, "learning_rate": [0.1, 0.01, 0.001], "keep": "best"},
 }
@@ -251,13 +256,23 @@ def test_compiled_steps_are_the_same_but_for_rounding(which, weighted, compiled_
     options = {**TOGETHER, "max_epochs": 8, **COMPILED[which]}
     mask = np.random.default_rng(4).integers(1, 3, (70, K)) if weighted else None
     plain, fast = network(K), network(K)
+    n_made, deal_out = [], CompiledMemberStep._deal_out
+
+    def counted(self, make, groups, steps):
+        n_made.append(len(steps.divisors))
+        deal_out(self, make, groups, steps)
+
+    monkeypatch.setattr(CompiledMemberStep, "_deal_out", counted)
     one = list(train(plain, loader(member_weight=mask), **options))
+    assert not n_made
     other = list(train(fast, loader(member_weight=mask), **{**options, "way": "fast"}))
     np.testing.assert_allclose(host(fast.parameters.flat), host(plain.parameters.flat), rtol=1e-6, atol=1e-9)
     for epoch, own in zip(one, other, strict=True):
         found = [member.train_loss for member in own.members]
         assert found == pytest.approx([member.train_loss for member in epoch.members], rel=1e-8)
         assert [member.stopped for member in own.members] == [member.stopped for member in epoch.members]
+    assert max(n_made) > 1
+    monkeypatch.setattr("mlp_xp.fast.on_cpu.n_threads", lambda: 2)  # three members for two threads
     again = network(K)
     list(train(again, loader(member_weight=mask), **{**options, "way": "fast"}))
     np.testing.assert_array_equal(host(again.parameters.flat), host(fast.parameters.flat))
