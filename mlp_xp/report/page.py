@@ -4,6 +4,7 @@ import dataclasses
 import datetime as dt
 import math
 import platform
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -147,9 +148,14 @@ def page(run: RunReport, model: TableModel, training: Source, measured: Source) 
 
 def _advice(run: RunReport) -> Iterator[tuple[str, str]]:
     """What to look at and to try."""
-    said = "".join(f'<p class="advice">{escaped(each)}</p>' for each in run.result.get("advice", ()))
+    said = "".join(f'<p class="advice">{_sentence(each)}</p>' for each in run.result.get("advice", ()))
     if said:
         yield "What to try", said
+
+
+def _sentence(text: str) -> str:
+    """A text whose options do not break at their dashes."""
+    return re.sub(r"--[a-z][a-z-]*", r'<span class="option">\g<0></span>', escaped(text))
 
 
 def _metrics(run: RunReport) -> str:

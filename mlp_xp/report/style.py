@@ -68,6 +68,7 @@ th small { display: block; }
 .numbers th[scope=row] { white-space: nowrap; }
 figure.whole { grid-column: 1 / -1; max-width: none; }
 .small { display: none; }
+.option { white-space: nowrap; }
 .advice { border-left: 3px solid var(--second); padding-left: 0.8rem; }
 .confusions { overflow-wrap: normal; }
 .confusions th, .confusions td { padding: 0.3rem 0.6rem; text-align: right; white-space: nowrap; }

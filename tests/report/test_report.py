@@ -290,7 +290,7 @@ def test_what_is_measured_and_what_to_try_is_told(rng):
     of_model, others = assess(model, rows, seed=0), {"majority": assess(model, rows)}
     found = Measured("held-out", of_model, others, rows, sample(rows, 0))
     result = found.description() | {
-        "advice": [f"Try another {NASTY}."],
+        "advice": [f"Try another {NASTY}.", "Try --learning-rate 0.1."],
         "epochs": 3,
         "best_epoch": 2,
         "stopped": "reached 3 epochs",
@@ -301,7 +301,9 @@ def test_what_is_measured_and_what_to_try_is_told(rng):
     }
     history = History(train_losses=[3.0, 2.0, 1.0], validation_losses=[4.0, 3.0, 3.5], best_epoch=2)
     about_run = RunReport("d.csv", [], "mlp-xp train", result, history, "1.2.3", [0.1] * 3)
-    words = " ".join(Reader(page(about_run, model, rows, rows)).words)
+    text = page(about_run, model, rows, rows)
+    assert 'Try <span class="option">--learning-rate</span> 0.1.' in text  # which does not break at a dash
+    words = " ".join(Reader(text).words)
     for said in ("What to try", f"Try another {NASTY}.", "95% interval", "majority", "balanced accuracy"):
         assert said in words
     assert re.search(r"class\s+rows\s+precision\s+recall\s+f1", words)
