@@ -310,3 +310,17 @@ def given(backend, backend_name):
 def rng():
     """NumPy's generator, the same for every test."""
     return np.random.default_rng(20240229)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_process_for_trials():
+    """Files are read on trial in one process, and not each in its own: hundreds of tests read some."""
+    if not backends.is_here("pyarrow"):
+        yield
+        return
+    from campaigns.fuzz.worker import LastingSandbox
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mlp_xp.tables.files.sandbox.Sandbox", LastingSandbox)
+        yield
+    LastingSandbox.one._end()

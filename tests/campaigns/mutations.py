@@ -20,7 +20,7 @@ TESTS = ("tests/algorithm", "tests/run", "tests/rows", "tests/whole/test_gradien
 """What is run: the core's own tests."""
 
 MUTATIONS = (
-    ("forward.py", "a = a * memo.masks[layer]", "a = a * memo.masks[layer - 1]"),
+    ("forward.py", "drop(backend, a, step, layer, first_row)", "drop(backend, a, step, layer, 0)"),
     ("forward.py", "weights = into(memo.scaled,", "into(memo.scaled,"),
     ("backprop.py", "delta *= memo.masks[layer - 1]", "delta *= 1.0"),
     ("backprop.py", "gradient.input_scale += of_scale", "gradient.input_scale[...] = of_scale"),

@@ -9,6 +9,7 @@ import pytest
 from command_line import runner
 
 from mlp_xp import fit_table, load
+from mlp_xp.tables.files.sandbox import Sandbox
 
 pytestmark = pytest.mark.needs("pyarrow")
 
@@ -62,7 +63,7 @@ def test_tables_in_memory_are_read_as_files(path, kind, need):
 def test_a_table_in_memory_starts_no_process_to_be_read_on_trial(path, tmp_path, monkeypatch):
     pa, feather = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.feather")
     feather.write_feather(pa.table(columns()), tmp_path / "t.arrow")
-    monkeypatch.setattr("mlp_xp.tables.files.sandbox.Sandbox.read", None)
+    monkeypatch.setattr(Sandbox, "read", None)
     fit_table(columns(), "price", epochs=1)
     with pytest.raises(TypeError, match="not callable"):
         fit_table(tmp_path / "t.arrow", "price", epochs=1)

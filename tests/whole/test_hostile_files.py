@@ -20,7 +20,7 @@ from mlp_xp.tables.files.sandbox import Sandbox
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is measured as Linux says it")
 
-FILES = 25
+FILES = 60
 
 
 @linux
