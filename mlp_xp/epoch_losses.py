@@ -72,7 +72,7 @@ class Values:
     def extend(self, values: np.ndarray) -> None:
         """Add values of which the host knows already."""
         self.flush()
-        self.read.frombytes(np.ascontiguousarray(values, dtype=np.float64).tobytes())
+        self.read.frombytes(np.ascontiguousarray(values, dtype=np.float64).data.cast("B"))
         self.broken = self.broken or not np.isfinite(values).all()
 
     def room(self, n: int, most: int) -> Room:

@@ -138,6 +138,10 @@ class MemberLosses(EpochLosses):
         self._of_each = [divisors]
 
 
+COLUMNS = 128
+"""That are summed at a time, so that some thousand rows of them stay in a core's cache."""
+
+
 def exact_sums(values: np.ndarray) -> np.ndarray:
     """Of each column the sum, rounded once as by `math.fsum`: what sums of two lose is summed apart.
 
@@ -145,6 +149,11 @@ def exact_sums(values: np.ndarray) -> np.ndarray:
     ----------
     Knuth, The Art of Computer Programming, volume 2, 4.2.2, theorem B.
     """
+    firsts = range(0, values.shape[1], COLUMNS)
+    return np.concatenate([_exact_sums(values[:, first : first + COLUMNS]) for first in firsts])
+
+
+def _exact_sums(values: np.ndarray) -> np.ndarray:
     lost = np.zeros(values.shape[1])
     while len(values) > 1:
         half = len(values) // 2

@@ -28,8 +28,8 @@ WIDTH = 4096
 NARROWEST, WIDEST = 32, 256
 """Members that are trained by one call nevertheless, at least and at most."""
 
-CORES = 4
-"""For which there are calls, where there are members enough; also on machines with more or fewer."""
+CORES, MEMBERS_A_CORE = 4, 64
+"""For which there are calls, where there are members enough for each; also on machines with more or fewer."""
 
 
 def pays(n_weights: int, n_rows: int, members: int) -> bool:
@@ -40,7 +40,7 @@ def pays(n_weights: int, n_rows: int, members: int) -> bool:
 def grouped(members: Sequence[int], n_rows: int) -> list[list[int]]:
     """Those that one call trains: the same for any number of threads, and so are the bits."""
     most = min(WIDEST, max(NARROWEST, WIDTH // n_rows))
-    n_groups = max(-(-len(members) // most), min(CORES, len(members) // NARROWEST))
+    n_groups = max(-(-len(members) // most), min(CORES, len(members) // MEMBERS_A_CORE))
     bounds = [len(members) * n // n_groups for n in range(n_groups + 1)]
     return [list(members[start:stop]) for start, stop in itertools.pairwise(bounds)]
 
