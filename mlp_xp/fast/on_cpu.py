@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mlp_xp.activations import ManyPasses
 from mlp_xp.fast import compiled, programs
 from mlp_xp.fast.beside import beside
 from mlp_xp.losses import Loss, SoftmaxCrossEntropy
@@ -43,6 +44,9 @@ SAVED_PER_STEP, SAVED_PER_NUMBER = 45e-6, 1.3e-9
 """Seconds: what a plain step takes longer than a compiled one, for a network of a few units (4-3-2-1), and
 for each parameter and each output of a unit more (32-100-1 to 1024-2048-2048-10)."""
 
+SAVED_PER_SLOW_NUMBER = 3e-9
+"""Seconds, for each output more that an activation of many passes or dropout makes (20 to 40-128-128-128-1)."""
+
 MOST_WORK = 2 * 10**9
 """Rows × parameters that one call of compiled steps may take, some 0.2 s: Ctrl-C waits for its end."""
 
@@ -54,13 +58,22 @@ _TURNS = threading.Lock()
 """Steps that are shared out come one after another: threads that spin for others want a core each."""
 
 
-def first_compiled_step(n_units: int, n_parameters: int) -> int:
+def first_compiled_step(n_units: int, n_parameters: int, n_slow: int = 0) -> int:
     """The number of the step from which on steps are compiled: a function of sizes, never of a clock.
 
     Runs that are repeated or resumed turn at the same step, so that they have the same bits.
     """
     saved = SAVED_PER_STEP + SAVED_PER_NUMBER * (n_units * USUAL_ROWS + n_parameters)
-    return round(PAYS_AFTER / saved)
+    return round(PAYS_AFTER / (saved + SAVED_PER_SLOW_NUMBER * n_slow * USUAL_ROWS))
+
+
+def first_compiled_of(objective: Objective) -> int:
+    """The same for an objective."""
+    network = objective.network
+    sizes = network.layer_sizes[1:]
+    slow = [n for n, f in zip(sizes, network.activations, strict=True) if isinstance(f, ManyPasses)]
+    n_dropped = sum(sizes[:-1]) if objective.dropout else 0
+    return first_compiled_step(sum(sizes), network.parameters.size, sum(slow) + n_dropped)
 
 
 class Plan(NamedTuple):
@@ -273,8 +286,7 @@ class CpuStep(Step):
         self.groups = optimizer.groups or [(slice(0, optimizer.parameters.size), 1.0)]
         self.rule: CompiledRule | None = None
         self._loading: Future[Compiled] | None = None
-        sizes, parameters = objective.network.layer_sizes, optimizer.parameters
-        self.first_compiled = first_compiled_step(sum(sizes[1:]), parameters.size)
+        self.first_compiled = first_compiled_of(objective)
         self.plan: Plan | None = None
         self.n_threads = 1
         self._others = Pool(1)

@@ -103,9 +103,7 @@ class CompiledMemberStep(MemberStep):
     ) -> None:
         super().__init__(objective, optimizer, clip_norms, rates)
         self.clip_norms, self.rates_ahead, self.average = clip_norms, rates_ahead, average
-        parameters = optimizer.parameters
-        n_units = sum(parameters.layer_sizes[1:])
-        self.first_compiled = on_cpu.first_compiled_step(n_units, parameters.size) // objective.n
+        self.first_compiled = on_cpu.first_compiled_of(objective) // objective.n
         self.is_possible = objective.ranks is None
         is_plain = objective.dropout is None and average is None and optimizer.groups is None
         self.may_be_together = is_plain and not schedules_more

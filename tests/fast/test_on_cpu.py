@@ -15,10 +15,11 @@ from arrays import host, readonly
 
 from mlp_xp import epoch_losses
 from mlp_xp.activations import ACTIVATIONS
+from mlp_xp.dropout import Dropout
 from mlp_xp.fast import compiled, describe, on_cpu
 from mlp_xp.fast.beside import is_loading
 from mlp_xp.fast.compiled import compiler
-from mlp_xp.fast.on_cpu import CompiledRule, CpuStep, first_compiled_step, plan_of
+from mlp_xp.fast.on_cpu import CompiledRule, CpuStep, first_compiled_of, first_compiled_step, plan_of
 from mlp_xp.fast.programs import of_rule
 from mlp_xp.history import History
 from mlp_xp.losses import LOSSES
@@ -470,6 +471,9 @@ def test_steps_are_compiled_once_that_has_paid(monkeypatch):
     small, wide = first_compiled_step(6, 29), first_compiled_step(4106, 6_300_000)
     assert 5_000 < small < 20_000
     assert 30 < wide < 200
+    of_recipe = Network((30, 128, 128, 128, 1), activation="mish", input_scale=True)
+    objective = Objective(of_recipe, LOSSES["squared_error"](), None, Dropout((0.1,) * 3))
+    assert 1_000 < first_compiled_of(objective) < 2_000
 
 
 @pytest.fixture
