@@ -45,7 +45,7 @@ SAVED_PER_STEP, SAVED_PER_NUMBER = 45e-6, 1.3e-9
 for each parameter and each output of a unit more (32-100-1 to 1024-2048-2048-10)."""
 
 SAVED_PER_SLOW_NUMBER = 3e-9
-"""Seconds, for each output more that an activation of many passes or dropout makes (20 to 40-128-128-128-1)."""
+"""Seconds, for each output of an activation of many passes, or of dropout, more (20 to 40-128-128-128-1)."""
 
 MOST_WORK = 2 * 10**9
 """Rows × parameters that one call of compiled steps may take, some 0.2 s: Ctrl-C waits for its end."""
