@@ -69,7 +69,7 @@ class OneByOne:
             part = own.part(start, start + 1) if self.average else own
             step.make(part.rows, part.batch, part.rates.tolist(), part.divisors.tolist(), part.more)
             if self.average is not None:
-                self.average.take_of(n, part.more[0].number + 1)
+                self.average.take_of(n, part.number + 1)
         found = step.objective.losses.values()
         steps.values[..., n] = np.nan
         steps.values.reshape(-1, steps.values.shape[2])[: len(found), n] = found
@@ -183,12 +183,13 @@ class CompiledMemberStep(MemberStep):
         values = np.zeros((len(divisors), 1 + losses.has_penalty, self.members.n))
         chunk = Chunk(*(None if part is None else part[..., rows, :] for part in block.rows))
         more = rates.more_ahead(len(divisors))
-        steps = Steps(0, chunk, batch, self.rates_ahead(len(divisors)), divisors, more, values)
+        number, own_rates = rates.history.step, self.rates_ahead(len(divisors))
+        steps = Steps(number, 0, chunk, batch, own_rates, divisors, more, values)
         self._deal_out(maker.make, maker.groups(running, batch), steps)
         losses.extend(values.reshape(-1, self.members.n), divisors)
         self.rules.t += len(divisors)
         if self.average is not None:
-            self.average.latest = more[-1].number + 1
+            self.average.latest = number + len(divisors)
         return len(divisors)
 
     def _deal_out(

@@ -167,8 +167,8 @@ class Steps(NamedTuple):
 
     Attributes
     ----------
-    n_before : int
-        Steps that are made before these, of those asked for together.
+    number, n_before : int
+        That of the first, from 0; and steps that are made before these, of those asked for together.
     rows : Chunk
         Of all steps, also with an axis for members; weights are (n_rows, 1), or (n_rows, members) for rows
         that all share.
@@ -182,6 +182,7 @@ class Steps(NamedTuple):
         To be filled.
     """
 
+    number: int
     n_before: int
     rows: Chunk
     batch: int
@@ -194,6 +195,7 @@ class Steps(NamedTuple):
         """Some of them."""
         rows, steps = slice(start * self.batch, stop * self.batch), slice(start, stop)
         return Steps(
+            self.number + start,
             self.n_before + start,
             Chunk(*(None if part is None else part[..., rows, :] for part in self.rows)),
             self.batch,

@@ -55,9 +55,11 @@ class Rates:
             _, optimizer.decay_factor, objective.dropout = self._more_at(self.history)
 
     def more_ahead(self, n_steps: int) -> list[More]:
-        """Number, decay and dropout of the coming steps."""
+        """Number, decay and dropout of the coming steps; nothing where there is no dropout or schedule."""
+        steps: list[More] = []
+        if self.dropout is None and not self.schedules_more:
+            return steps
         later = copy.copy(self.history)
-        steps = []
         for later.step in range(self.history.step, self.history.step + n_steps):
             steps.append(self._more_at(later))
         return steps
