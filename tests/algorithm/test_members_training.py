@@ -228,7 +228,6 @@ def test_another_librarys_members_train(backend):
 
 COMPILED = {
     "plain": {},
-    "average": {"average": 0.3},
     "own rates": {"learning_rate": [0.1, 0.01, 0.001], "schedule": "cosine"},
     "own penalties": {"regularizer": [L2(0.1), None, L1(0.01)], "clip_norm": [0.1, None, 0.5]},
     "dropout": {"dropout": 0.3, "dropout_schedule": "cosine"},
