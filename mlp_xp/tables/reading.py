@@ -14,7 +14,7 @@ from mlp_xp.rows.streams import BatchSource
 from mlp_xp.settings import checks
 from mlp_xp.settings.catalogue import name_of
 from mlp_xp.settings.spelling import given, spelled
-from mlp_xp.tables.datasets import load_dataset
+from mlp_xp.tables.datasets import DATASETS, load_dataset
 from mlp_xp.tables.files import MEMORY_LIMIT, open_source
 from mlp_xp.tables.files.column_kinds import Progress
 from mlp_xp.tables.files.columns import PLURAL, RawColumn
@@ -143,6 +143,11 @@ def open_table(
     if options.data is None:
         return _shipped(options.dataset or "diabetes", columns)
     path = Path(options.data)
+    if options.data in DATASETS and not path.exists():
+        raise FileNotFoundError(
+            f"there is no file {options.data!r}; the data set that comes along is "
+            f"{given('dataset', options.data)}."
+        )
     target = options.read("target")
     if not options.has_names:
         return _arrays(options, path, target, targets_needed)

@@ -134,6 +134,7 @@ DATA = [
     ("--dataset linnerud --task classification", "classification needs one target column"),
     # Files.
     ("nope.csv --target price", "there is no file"),
+    ("diabetes", "there is no file 'diabetes'; the data set that comes along is --dataset diabetes."),
     ("file.xyz --target price", "is of no known format"),
     ("--data good.csv --target price", "No such option: --data. DATA has no name: mlp-xp train DATA."),
     ("cut.npy --target y.npy", "cut.npy is cut short"),
