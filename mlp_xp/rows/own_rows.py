@@ -45,7 +45,7 @@ class OwnRows(Wrapped):
         of_each = np.bincount(parts, minlength=n_parts)
         self.n_rows = int(max(of_each if left_out else source.n_rows - of_each))
         # Of members with fewer rows than others a batch has rows of weight 0.
-        self.has_weights, self.rows_have_weights, self.n_at_once = True, source.has_weights, n_parts * copies
+        self.has_weights, self.n_at_once = True, n_parts * copies
 
     def visits(self, order: Order, seed: int, epoch: int) -> RowNumbers:
         """Those of each member, `[start:stop]` (members, stop − start); NONE where it has no more."""
@@ -70,8 +70,6 @@ class _OfEach:
 class OwnGatherer(Gatherer):
     """Gathers rows of each member: those that several have are read once."""
 
-    source: OwnRows
-
     def __call__(self, ranges: list[tuple[int, int]], slot: int) -> Gathered:
         """The rows of some ranges of positions, (members, n_rows, …); valid until the slot is filled."""
         index = np.concatenate([self.order[start:stop] for start, stop in ranges], axis=1)
@@ -91,6 +89,6 @@ class OwnGatherer(Gatherer):
             np.take(each, place.ravel(), axis=0, out=buffer, mode="clip")
         reshape = self.backend.xp.reshape
         chunk = Chunk(*(reshape(each, (*index.shape, -1)) for each in self.staging.send(slot, index.size)))
-        if not lacks_some and not self.source.rows_have_weights:
+        if (weight == 1.0).all():
             return Gathered(chunk._replace(weight=None), None, slot)
         return Gathered(chunk, weight[place.reshape(index.shape), 0].T, slot)

@@ -131,7 +131,7 @@ class Wrapped(Source):
         self.source = source
         self.n_rows, self.n_features, self.n_targets = source.n_rows, source.n_features, source.n_targets
         self.has_weights, self.weight_name = source.has_weights, source.weight_name
-        self.n_weights = source.n_weights
+        self.n_weights, self.n_at_once = source.n_weights, source.n_at_once
         self.labels, self.dtype = source.labels, source.dtype
         self.columns, self.targets, self.notes = source.columns, source.targets, source.notes
         self.threads_may_share = source.threads_may_share
@@ -147,6 +147,12 @@ class Wrapped(Source):
         other.source, other.n_rows = source, source.n_rows
         other.order, other.sequential = source.order, source.sequential
         return other
+
+    def visits(self, order: Order, seed: int, epoch: int) -> RowNumbers:
+        """Those of the other, where members have rows of their own."""
+        if self.n_at_once > 1:
+            return self.source.visits(order, seed, epoch)
+        return super().visits(order, seed, epoch)
 
     def in_order(self, rows: RowNumbers) -> Source:
         """The same around the other in that order."""

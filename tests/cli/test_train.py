@@ -459,3 +459,21 @@ def test_interrupted_before_the_first_epoch_it_writes_nothing(run, folder, monke
     outcome = run("train", "--quiet", "--out", "m")
     assert (outcome.status, outcome.errors) == (130, ["interrupted."])
     assert list(folder.iterdir()) == []
+
+
+def test_folds_are_those_of_the_same_options_in_python(run):
+    """Also behind what counts the rows: a member never learns from a row that it leaves out."""
+    from mlp_xp.tables.fitting import fit, loader_for, new_model, read_data
+    from mlp_xp.tables.members import cross_validated
+    from mlp_xp.tables.options import TrainingOptions
+
+    found = result(
+        run("train", "--dataset", "diabetes", "--recipe", "tables", "--folds", "3", "--epochs", "3", "--json")
+    )
+    data = read_data(TrainingOptions.of({"dataset": "diabetes", "recipe": "tables", "folds": 3, "epochs": 3}))
+    model = new_model(data)
+    *_, epoch = fit(data, model.network, loader_for(data.options, data.parts.training))
+    assert found["train_loss"] == pytest.approx(epoch.train_loss, rel=1e-5)
+    known = cross_validated(model, data.parts, 0).description()["rmse"]
+    assert found["cross_validation"]["rmse"] == pytest.approx(known, rel=1e-5)
+    assert (found["metrics_on"], found["rows_measured"]) == ("left-out", 442)

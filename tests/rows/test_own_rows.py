@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from mlp_xp import Loader
+from mlp_xp.cli.progress import Counted
+from mlp_xp.estimators.data import Encoded
 from mlp_xp.machine.array_api import backend as find_backend
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.order import Blocks, Sequential, Shuffled, WithReplacement
@@ -46,6 +48,12 @@ def test_each_member_has_its_rows_in_the_order_of_all(left_out, order, more):
 def test_an_epoch_has_as_many_positions_as_the_member_with_most_rows():
     assert loader().n_rows == N_ROWS - np.bincount(PARTS).min()
     assert loader(left_out=True).n_rows == np.bincount(PARTS).max()
+
+
+def test_what_is_around_them_keeps_them():
+    own = loader(seed=3).source
+    around = Loader(Encoded(Counted(own, lambda n_rows: None), False, lambda y: y), batch_size=8, seed=3)
+    np.testing.assert_array_equal(visits(around, 1), visits(loader(seed=3), 1))
 
 
 def test_copies_have_the_same_rows():
