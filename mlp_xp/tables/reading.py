@@ -300,9 +300,11 @@ def _are_numbers_only(found: RawColumn, column: Column) -> bool:
         return column.kind in ("text", "date")
     return (
         found.reading == "text of numbers"
+        and are_names_of_numbers(found.levels)
         and isinstance(column, Category)
         and bool(column.levels)
         and not are_names_of_numbers(column.levels)
+        and _knows_none(column, found.levels)
     )
 
 

@@ -13,7 +13,15 @@ import numpy as np
 
 from mlp_xp.machine.array_api import ArrayLike
 from mlp_xp.tables.files.columns import PLURAL
-from mlp_xp.tables.files.one_value import ANY, SECONDS, Gaps, are_names_of_numbers, meaning, seconds_of
+from mlp_xp.tables.files.one_value import (
+    ANY,
+    SECONDS,
+    Gaps,
+    are_names_of_numbers,
+    meaning,
+    name_of_number,
+    seconds_of,
+)
 from mlp_xp.tables.preparation import Category, Column
 
 NO_VALUE = ("None", "nan", "NaT", "<NA>")
@@ -216,6 +224,8 @@ def _text_of(value: object) -> str:
         return str(value)
     if isinstance(value, numbers.Number | decimal.Decimal):
         return repr(value) if isinstance(value, float) else str(value)
+    if isinstance(value, dt.timedelta):
+        return name_of_number(seconds_of(_nanoseconds(value)))
     raise TypeError(f"a {type(value).__name__} is no text")
 
 
@@ -235,7 +245,11 @@ def _codes(column: Category, values: np.ndarray, gaps: Gaps) -> np.ndarray:
             raise TypeError(f"{value!r} is no text")
         return found
 
-    found = _each(column, values.astype(object) if values.dtype.kind in "mM" else values, code)
+    if values.dtype.kind == "M":
+        values = values.astype("M8[us]").astype(object)  # of nanoseconds it would become integers
+    elif values.dtype.kind == "m":
+        values = _seconds(values)
+    found = _each(column, values, code)
     return np.where(np.isnan(found), -1.0, found)
 
 

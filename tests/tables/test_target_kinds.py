@@ -6,7 +6,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from mlp_xp import export_onnx
+from mlp_xp import export_onnx, fit_table
 from mlp_xp.in_python import TableModel
 from mlp_xp.rows.source import read
 from mlp_xp.tables.files import opening
@@ -138,3 +138,33 @@ def test_onnx_names_the_same_classes(kind, tmp_path):
     label, probabilities = session.run(None, feed)
     np.testing.assert_array_equal(label.ravel(), model.predict({"a": x}).ravel())
     np.testing.assert_allclose(probabilities, model.predict_proba({"a": x}), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("of_type", "values"),
+    [
+        (pa.timestamp("us", "UTC"), [dt.datetime(2020, 1, 5, 1, 2, 3, 4), dt.datetime(1999, 1, 1)]),
+        (pa.time32("s"), [dt.time(1, 2, 3), dt.time(4)]),
+        (pa.duration("us"), [dt.timedelta(seconds=5), dt.timedelta(days=2)]),
+        (pa.float64(), [1e-7, 1e22]),
+        (pa.bool_(), [True, False]),
+        (pa.date32(), [dt.date(2020, 1, 5), dt.date(1999, 1, 1)]),
+    ],
+    ids=str,
+)
+def test_typed_columns_that_are_read_as_text_are_those_of_a_csv_file(tmp_path, of_type, values):
+    column = pa.array([values[at % 2] for at in range(N_ROWS)], of_type)
+    table = pa.table({"d": column, "a": [float(at % 7) for at in range(N_ROWS)]}).append_column(
+        "y", pa.array([float(at % 2) for at in range(N_ROWS)])
+    )
+    paths = [str(tmp_path / f"t.{name}") for name in ("csv", "parquet")]
+    table.to_pandas().to_csv(paths[0], index=False)
+    parquet.write_table(table, paths[1])
+    for path in paths:
+        model = fit_table(
+            path, target="y", text="d", task="regression", recipe="plain", activation="tanh", epochs=1
+        )
+        found = [model.predict(each) for each in (*paths, table, table.to_pandas(), table.to_pylist())]
+        for other in found:
+            np.testing.assert_array_equal(other, found[0])
+        assert len(np.unique(found[0])) > 7  # d tells rows apart

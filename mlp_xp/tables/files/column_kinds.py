@@ -15,7 +15,7 @@ from mlp_xp.settings import checks
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.files.blocks import Part, TableBlock
 from mlp_xp.tables.files.columns import PLURAL, RawColumn
-from mlp_xp.tables.files.one_value import SECONDS, Gaps
+from mlp_xp.tables.files.one_value import SECONDS, Gaps, name_of_number, seconds_of
 from mlp_xp.tables.files.text_values import (
     GROUPED,
     READINGS,
@@ -396,13 +396,17 @@ def strings_of(table: TableFile, column: Arrow, *, text: bool) -> Any:
 
 
 def as_text(column: Arrow) -> Any:
-    """A column of text, dictionary-encoded or not, as plain Arrow strings."""
+    """A column, dictionary-encoded or not, as plain Arrow strings; durations are numbers of seconds."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(column.type):
         # Decoding knows no string views, of which the categories of polars are.
         levels = column.dictionary.cast(pa.string())
         column = pa.DictionaryArray.from_arrays(column.indices, levels).dictionary_decode()
+    if pa.types.is_duration(column.type):  # else a count of whatever unit it has
+        count = column.cast(pa.duration("ns")).cast(pa.int64()).dictionary_encode()
+        seconds = [name_of_number(seconds_of(each)) for each in count.dictionary.to_pylist()]
+        return pa.array(seconds, pa.string()).take(count.indices)
     return column.cast(pa.string())
 
 

@@ -5,6 +5,7 @@ frame or in a list. Numbers, seconds and days since 1970 UTC are floats; true an
 """
 
 import collections
+import contextlib
 import dataclasses
 import datetime as dt
 import functools
@@ -73,6 +74,7 @@ _ISO = re.compile(
     r"([+-]?)P(?=[\dT])(?:(\d+)W)?(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)(?:\.(\d+))?S)?)?", re.ASCII
 )
 _DIGITS_AND_MARKS = re.compile(r"\s*[+-]?[\d.,'\s\u2019]*\d[.,]?\s*")
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[ t]\d\d:\d\d(:\d\d(\.\d+)?)?(z|[+-]\d\d:?\d\d)?", re.ASCII)
 _EPOCH = dt.datetime(1970, 1, 1)
 _DAY = 86_400e6
 
@@ -128,6 +130,11 @@ def _microseconds(fraction: str | None) -> int:
 
 def _moment(text: str, *, day_first: bool | None) -> float:
     """Days since 1970 UTC; with the day or month first only where that is said."""
+    return (_datetime(text, day_first=day_first) - _EPOCH) // dt.timedelta(microseconds=1) / _DAY
+
+
+def _datetime(text: str, *, day_first: bool | None) -> dt.datetime:
+    """In UTC."""
     match = _DATE.fullmatch(text.strip())
     if match is None or (match[1] is None and day_first is None):
         raise ValueError(f"{text!r} is no date")
@@ -139,9 +146,9 @@ def _moment(text: str, *, day_first: bool | None) -> float:
     hour, minute, second = (int(match[number] or 0) for number in (7, 8, 9))
     try:
         moment = dt.datetime(year, month, day, hour, minute, second, _microseconds(match[10]))
-    except ValueError as error:
+        return moment - _offset(match[11])
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"{text!r} is no date: {error}") from None
-    return (moment - _EPOCH - _offset(match[11])) // dt.timedelta(microseconds=1) / _DAY
 
 
 def _offset(zone: str | None) -> dt.timedelta:
@@ -243,18 +250,29 @@ def meaning(reading: str, text: str) -> float:
 def key(text: str) -> str:
     """What texts share that are written differently and mean the same name: 1 and 1.0, True and true.
 
-    Leading zeros are kept: 01 is a name of its own.
+    Moments are those of UTC, times of day and durations are seconds. Leading zeros are kept: 01 is a name of
+    its own.
+
+    Examples
+    --------
+    >>> [key(text) for text in ("1.50", "1e-7", "01", "10:30", "PT5S", "2020-01-05 01:00:00+01:00")]
+    ['1.5', '1e-07', '01', '37800', '5', '2020-01-05']
     """
     lower = text.strip().lower()
     if lower in TRUTH:
         return lower
     if re.fullmatch(r"-?(0|[1-9]\d*)\.\d+", lower, re.ASCII):
         return lower.rstrip("0").removesuffix(".")
-    if re.fullmatch(r"\d{4}-\d\d-\d\d[ t]\d\d:\d\d(:\d\d(\.\d+)?)?", lower, re.ASCII):
-        day, clock = lower[:10], lower[11:].ljust(8, "x").replace("xxx", ":00")
-        clock = clock.rstrip("0").removesuffix(".") if "." in clock else clock
-        return day if clock == "00:00:00" else f"{day} {clock}"
-    return lower if is_name_of_number(lower) else text
+    if is_name_of_number(lower):
+        return name_of_number(float(lower)) if "e" in lower else lower
+    if _MOMENT.fullmatch(lower):
+        with contextlib.suppress(ValueError):
+            moment = _datetime(lower.upper(), day_first=None)
+            return str(moment.date() if moment.time() == dt.time() else moment)
+    for seconds in (_time_of_day, _duration):
+        with contextlib.suppress(ValueError):
+            return name_of_number(seconds(text))
+    return text
 
 
 def is_name_of_number(text: str) -> bool:
