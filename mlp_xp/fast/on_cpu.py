@@ -37,8 +37,8 @@ from mlp_xp.step import Step
 PAYS_AFTER = 0.6
 """Seconds that compiled steps would have saved so far, at which they are turned to. To import Numba and to
 load what it has compiled takes as long, to compile it once on a machine 12 s. A thread begins when half is
-saved, beside steps that go on. A run that ends before has lost nothing, one that goes on has lost at most as
-much again."""
+saved, beside steps that go on. A run that is to end before loads nothing, one that goes on has lost at most
+as much again."""
 
 SAVED_PER_STEP, SAVED_PER_NUMBER = 45e-6, 1.3e-9
 """Seconds: what a plain step takes longer than a compiled one, for a network of a few units (4-3-2-1), and
@@ -294,7 +294,7 @@ class CpuStep(Step):
 
     def turn(self) -> None:
         """Make compiled steps from now on, where that is possible."""
-        self._turn(self.first_compiled)
+        self._turn(self.first_compiled, 0)
 
     def make(
         self,
@@ -309,12 +309,16 @@ class CpuStep(Step):
             return 0
         return self._make_steps(self.plan, self.rule, rows, batch, rates, divisors, more)
 
-    def _turn(self, number: int) -> bool:
-        """Whether the step of this number is compiled; what it needs is loaded beside steps before it."""
-        if self.program is not None and number >= self.first_compiled // 2:
+    def _turn(self, number: int, n_steps: int) -> bool:
+        """Whether the step of this number is compiled; what it needs is loaded beside steps before it.
+
+        It is not, before a run of so many steps ends; one that is gone on with may be longer.
+        """
+        first = self.first_compiled
+        if self.program is not None and number >= (first // 2 if first < n_steps else first):
             if self._loading is None:
                 self._loading = beside(functools.partial(self._load, self.program))
-            if number >= self.first_compiled:
+            if number >= first:
                 self.rule, self.plan = self._loading.result()
                 self.n_threads = 1 if self.rule is None else n_threads()
                 self._others = Pool(self.n_threads)
@@ -345,7 +349,9 @@ class CpuStep(Step):
 
     def at_once(self, block: Block, first: int, most: int, rates: Rates) -> int:
         """Make the updates of some of a block's batches by one call; return how many were made."""
-        if block.rows is None or not self._turn(rates.history.step) or self.plan is None:
+        history = rates.history
+        n_steps = history.max_epochs * history.steps_per_epoch
+        if block.rows is None or not self._turn(history.step, n_steps) or self.plan is None:
             return 0
         batch = block.batch_size
         most = min(most, max(1, MOST_WORK // (batch * self.optimizer.parameters.size)))

@@ -519,6 +519,14 @@ def test_what_is_compiled_is_loaded_beside_the_steps_before(from_step_7, monkeyp
     assert loads[:7] == [False] * 3 + [True] * 4
 
 
+@pytest.mark.parametrize(("max_epochs", "loads"), [(1, False), (2, True)])
+def test_a_run_that_is_to_end_before_loads_nothing(max_epochs, loads, from_step_7, monkeypatch):
+    began, load = [], CpuStep._load
+    monkeypatch.setattr(CpuStep, "_load", lambda self, program: began.append(1) or load(self, program))
+    run("fast", max_epochs=max_epochs)
+    assert bool(began) == loads
+
+
 def test_what_goes_wrong_while_it_is_loaded_is_raised(from_step_7, monkeypatch):
     monkeypatch.setattr(CpuStep, "_load", lambda self, program: 1 // 0)
     x, y, _ = rows("squared_error")
