@@ -176,7 +176,9 @@ class Block:
             return Batch(stop - start, chunk[1], (chunk,))
         own_start, own_stop = self._share.of(start, stop)
         chunk = gathered.part(n * self._share.n_own(size), own_stop - own_start)
-        divisor = float(stop - start) if gathered.host_weight is None else None
+        # Of members with rows of their own, another process may have rows of weight 0.
+        is_known = gathered.host_weight is None and gathered.rows.x.ndim == 2
+        divisor = float(stop - start) if is_known else None
         chunks = (chunk,) if own_stop > own_start else ()
         return Batch(stop - start, divisor, chunks, own_start - start, is_whole=False)
 

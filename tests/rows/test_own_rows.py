@@ -68,6 +68,12 @@ def test_an_epoch_goes_on_from_any_step_and_is_shared_out():
     np.testing.assert_array_equal(np.sort(np.concatenate(parts, axis=1)), np.sort(rows))
 
 
+def test_processes_agree_on_whether_the_sum_of_weights_is_known():
+    ranks = [loader().batches(0, find_backend("cpu"), share=(rank, 2)) for rank in range(2)]
+    for of_ranks in zip(*ranks, strict=True):
+        assert [batch.divisor for batch in of_ranks] == [None, None]
+
+
 def test_weights_of_rows_stay_theirs():
     weights = np.arange(N_ROWS) % 3 + 1.0
     for batch in loader(sample_weight=weights).batches(0, find_backend("cpu", "float64")):
