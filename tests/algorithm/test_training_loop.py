@@ -340,6 +340,13 @@ def test_the_best_weights_are_known_and_kept_when_asked_for(data, device, keep):
     np.testing.assert_array_equal(flat(network), seen[best][1] if keep == "best" else seen[-1][1])
 
 
+def test_of_equal_losses_the_first_is_the_best(device):
+    x = readonly(np.ones((4, 3)))
+    network = make(device, dtype="float64")
+    epochs = train(network, full(x, x[:, :2]), optimizer="sgd", learning_rate=1e-30, max_epochs=3)
+    assert [epoch.is_best for epoch in epochs] == [True, False, False]
+
+
 def test_best_parameters_of_an_epoch_stay_as_they_are(data, device):
     x, y, _ = data
     epochs = list(train(make(device), full(x, y), learning_rate=0.01, max_epochs=5))
