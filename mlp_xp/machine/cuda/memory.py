@@ -32,8 +32,8 @@ def parse_limit(text: str) -> int | float:
 def limit(text: str, index: int = 0) -> int:
     """Let this process take no more of ``cuda:index`` than so much; the limit in bytes.
 
-    What CuPy's pool holds counts, in use or kept for later; the driver's context and compiled kernels (some
-    hundred MB) do not.
+    What CuPy's pool holds counts, in use or kept for later. The driver's context and compiled kernels (some
+    hundred MB) do not, nor what a recorded step computes in between, which has a pool of its own.
 
     Parameters
     ----------
