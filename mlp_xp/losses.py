@@ -264,6 +264,10 @@ class Loss(fields.Checked):
             return dataclasses.replace(self, label_smoothing=0.0)
         return self
 
+    def of_members(self, first: int, stop: int) -> "Loss":
+        """The loss of some members, which all have the same."""
+        return self
+
     def n_outputs(self, n_targets: int, n_classes: int | None) -> int:
         """Outputs that a network needs for this loss."""
         return n_targets

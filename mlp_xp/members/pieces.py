@@ -20,7 +20,7 @@ def as_one(pieces: Sequence[Any], make: Callable[[Sequence[Any]], Any]) -> Any:
 def some(piece: Any, first: int, stop: int) -> Any:
     """Of a piece what belongs to some members: all of it, where all have the same."""
     if isinstance(piece, EachLoss):
-        return EachLoss(piece.losses[first:stop])
+        return piece.of_members(first, stop)
     return EachDropout(piece.of_each[first:stop]) if isinstance(piece, EachDropout) else piece
 
 
@@ -66,6 +66,10 @@ class EachLoss(Loss):
         """Return Σ s L of each member; z becomes δ."""
         values = [loss(backend, z[n, ...], own(y, n), own(weight, n)) for n, loss in enumerate(self.losses)]
         return backend.xp.stack(values)
+
+    def of_members(self, first: int, stop: int) -> "EachLoss":
+        """Those of some members."""
+        return EachLoss(self.losses[first:stop])
 
     def n_outputs(self, n_targets: int, n_classes: int | None) -> int:
         """Outputs that a network needs for this loss."""

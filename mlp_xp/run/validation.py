@@ -1,15 +1,19 @@
 """The loss over rows that are only looked at: held out, or all of them."""
 
+import functools
+import itertools
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from mlp_xp.epoch_losses import Values
 from mlp_xp.forward import Memo, forward
 from mlp_xp.losses import Loss
+from mlp_xp.machine.array_api import Array
 from mlp_xp.machine.data_parallel import Ranks
+from mlp_xp.machine.threads import together
 from mlp_xp.network import Network
 from mlp_xp.objective import targets_of
 from mlp_xp.rows.loader import Loader
@@ -29,16 +33,15 @@ def mean_losses(network: Network, loader: Loader, loss: Loss, ranks: Ranks | Non
     members = network.members or 1
 
     def over_rows() -> tuple[list[float], float | np.ndarray]:
-        memo = Memo(network, 1, way_back=False)
         values = Values(network.backend, network.members)
         divisor: float | np.ndarray = 0.0
-        computing, most_weights = network.backend.runtime.computing, network.parameters.most_weights
+        runtime, most_weights = network.backend.runtime, network.parameters.most_weights
+        n_parts = runtime.n_parts(members, min(loader.chunk_rows, loader.n_rows) * most_weights)
+        losses_of = _losses_in_parts(network, loss, n_parts) if n_parts > 1 else _losses(network, loss)
         for batch in loader.batches(0, network.backend, **targets_of(network, loss, ranks)):
             for x, y, weight in batch:
-                n_rows = x.shape[-2]
-                with computing(n_rows * most_weights):
-                    value = loss(network.backend, forward(network, x, memo.of(n_rows)), y, weight)
-                values.append(value)
+                with runtime.computing(x.shape[-2] * most_weights):
+                    values.append(losses_of(x, y, weight))
             divisor = divisor + batch.own_weight
         values.flush()
         return [_sum(values.read[n::members]) for n in range(members)], divisor
@@ -51,6 +54,37 @@ def mean_losses(network: Network, loader: Loader, loss: Loss, ranks: Ranks | Non
         both = ranks.sum_numbers([*totals, *divisors])
         totals, divisors = both[:members], both[members:]
     return [total / own if own else math.nan for total, own in zip(totals, divisors, strict=True)]
+
+
+LossesOf = Callable[[Array, Array, Array | None], Array]
+"""Σ s L of a chunk x, y, weight, of each member."""
+
+
+def _losses(network: Network, loss: Loss) -> LossesOf:
+    """By one thread."""
+    memo = Memo(network, 1, way_back=False)
+
+    def losses_of(x: Array, y: Array, weight: Array | None) -> Array:
+        return loss(network.backend, forward(network, x, memo.of(x.shape[-2])), y, weight)
+
+    return losses_of
+
+
+def _losses_in_parts(network: Network, loss: Loss, n_parts: int) -> LossesOf:
+    """By several threads, some members each."""
+    members = network.members or 1
+    bounds = list(itertools.pairwise(members * part // n_parts for part in range(n_parts + 1)))
+    parts = [_losses(network.some(*own), loss.of_members(*own)) for own in bounds]
+
+    def losses_of(*chunk: Array) -> Array:
+        of_each = (
+            [each[first:stop, ...] if each is not None and each.ndim == 3 else each for each in chunk]
+            for first, stop in bounds
+        )
+        tasks = [functools.partial(part, *own) for part, own in zip(parts, of_each, strict=True)]
+        return network.backend.xp.concat(together(tasks))
+
+    return losses_of
 
 
 def _sum(values: Sequence[float]) -> float:

@@ -62,7 +62,7 @@ def check(together, epochs, alone, alone_epochs):
 @pytest.fixture(params=[1, 2], ids="{} thread".format)
 def shared_out(request, monkeypatch):
     """Members are shared out to so many threads, whatever their size and the machine."""
-    monkeypatch.setattr(threads, "n_parts", lambda n, work: request.param)
+    monkeypatch.setattr(threads, "n_parts", lambda n, work: min(n, request.param))
 
 
 @pytest.mark.usefixtures("shared_out")
@@ -118,6 +118,7 @@ def test_losses_of_each_ones_own():
 
 @pytest.mark.parametrize("average", [0.0, 0.3])
 @pytest.mark.parametrize("keep", ["best", "last"])
+@pytest.mark.usefixtures("shared_out")
 def test_each_stops_by_itself_and_keeps_its_best_or_last(average, keep):
     validation = X[:20], Y[:20] + 0.5
     options = {
