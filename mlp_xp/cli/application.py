@@ -3,7 +3,9 @@
 import functools
 import importlib
 import os
+import signal
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -174,15 +176,16 @@ def _unknown_option(error: BaseException, command: str) -> str | None:
 def _end(message: str, status: int, given: Sequence[str], *, interrupted: bool = False) -> int:
     """Print an error, each of its lines as one, and end all processes that train together."""
     ranks = None
-    may_be_met = not interrupted or "mlp_xp.machine.data_parallel" in sys.modules
-    if may_be_met and "train" in given[:1] and "--no-mpi" not in given:
-        from mlp_xp.machine.data_parallel import under_mpi, world
+    if "train" in given[:1] and "--no-mpi" not in given:
+        from mlp_xp.machine.data_parallel import SECONDS_TO_BE_HEARD, under_mpi, world
 
         if under_mpi() and interrupted and not world.cache_info().currsize:
-            # The ranks have not met. MPI may have begun, and would wait at its end for those that wait for
-            # this one.
+            # The ranks have not met, and the others wait where MPI begins. A launcher ends them for a process
+            # that died of a signal, not for one that ended with a status before MPI had begun.
             _say_lines(f"mlp-xp: error: {message}")
-            os._exit(status)
+            time.sleep(SECONDS_TO_BE_HEARD)
+            signal.signal(status - 128, signal.SIG_DFL)
+            os.kill(os.getpid(), status - 128)
         ranks = world() if under_mpi() else None
     mark = f" (rank {ranks.rank})" if ranks is not None and ranks.rank else ""
     text = "\n".join(f"mlp-xp: error: {line}{mark}" for line in message.rstrip("\n").split("\n"))
