@@ -19,6 +19,7 @@ from mlp_xp.cli.printing import explained, say, show
 from mlp_xp.cli.signals import Signals
 from mlp_xp.cli.streams import to_nowhere
 from mlp_xp.cli.surface import Spelling, function_of, unwrapped
+from mlp_xp.machine.launcher import SECONDS_TO_BE_HEARD, under_mpi
 from mlp_xp.machine.main_memory import shortage
 from mlp_xp.settings.checks import nearest
 from mlp_xp.settings.options import Options
@@ -177,22 +178,29 @@ def _end(message: str, status: int, given: Sequence[str], *, interrupted: bool =
     """Print an error, each of its lines as one, and end all processes that train together."""
     ranks = None
     if "train" in given[:1] and "--no-mpi" not in given:
-        from mlp_xp.machine.data_parallel import SECONDS_TO_BE_HEARD, under_mpi, world
-
-        if under_mpi() and interrupted and not world.cache_info().currsize:
+        if under_mpi() and interrupted and not _have_met():
             # The ranks have not met, and the others wait where MPI begins. A launcher ends them for a process
             # that died of a signal, not for one that ended with a status before MPI had begun.
             _say_lines(f"mlp-xp: error: {message}")
             time.sleep(SECONDS_TO_BE_HEARD)
             signal.signal(status - 128, signal.SIG_DFL)
             os.kill(os.getpid(), status - 128)
-        ranks = world() if under_mpi() else None
+        if under_mpi():
+            from mlp_xp.machine.data_parallel import world
+
+            ranks = world()
     mark = f" (rank {ranks.rank})" if ranks is not None and ranks.rank else ""
     text = "\n".join(f"mlp-xp: error: {line}{mark}" for line in message.rstrip("\n").split("\n"))
     if ranks is not None:
         ranks.end_all(lambda: _say_lines(text), status)
     _say_lines(text)
     return status
+
+
+def _have_met() -> bool:
+    """Whether this process knows the other ranks."""
+    ranks = sys.modules.get("mlp_xp.machine.data_parallel")
+    return ranks is not None and ranks.world.cache_info().currsize > 0
 
 
 def _say_lines(text: str) -> None:

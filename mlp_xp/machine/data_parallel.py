@@ -31,30 +31,17 @@ import numpy as np
 
 from mlp_xp.machine import blas
 from mlp_xp.machine.array_api import Array, Backend, to_host
+from mlp_xp.machine.launcher import SECONDS_TO_BE_HEARD, SIZES_OF_MPI, under_mpi
 from mlp_xp.machine.staging import AllReduce, Runtime
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm
-
-SIZES_OF_MPI = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
-"""Variables in which a launcher says how many processes it has started."""
-
-SIGNS_OF_MPI = (*SIZES_OF_MPI, "PMI_RANK", "PMIX_RANK")
-"""Variables that a launcher sets for its processes: mpiexec of MPICH and Intel, of Open MPI, and Slurm's."""
 
 THREAD_SETTINGS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Variables with which a user says how many threads a process may have."""
 
 SECONDS_FOR_RANK_0 = 3.0
 """How long another rank waits with its error for rank 0, which may be about to say the same."""
-
-SECONDS_TO_BE_HEARD = 1.0
-"""How long a launcher may take to pass on what was said: when it ends the processes, the rest is lost."""
-
-
-def under_mpi(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether a launcher of MPI started this process; nothing is imported to find out."""
-    return any(name in environment for name in SIGNS_OF_MPI)
 
 
 def mpi_problem() -> str | None:

@@ -16,7 +16,7 @@ from machine import data_parallel_runs
 from mpi import check_ended, environment, mpiexec
 
 from mlp_xp import Loader
-from mlp_xp.machine import data_parallel
+from mlp_xp.machine import data_parallel, launcher
 from mlp_xp.machine.array_api import backend
 from mlp_xp.rows.batch import Share
 
@@ -220,17 +220,17 @@ def test_outside_of_mpi_nothing_is_imported_and_nothing_changes():
     subprocess.run([sys.executable, "-c", program], check=True, env=environment())
 
 
-@pytest.mark.parametrize("name", data_parallel.SIGNS_OF_MPI)
+@pytest.mark.parametrize("name", launcher.SIGNS_OF_MPI)
 def test_a_launcher_is_recognised_by_its_variables(name):
-    assert data_parallel.under_mpi({name: "1"})
-    assert not data_parallel.under_mpi({"PATH": "/bin"})
+    assert launcher.under_mpi({name: "1"})
+    assert not launcher.under_mpi({"PATH": "/bin"})
 
 
 NO_LIBRARY = {"MPI4PY_LIBMPI": "/nowhere/libmpi.so"}
 
 
 @pytest.mark.needs("mpi4py")
-@pytest.mark.parametrize("name", data_parallel.SIZES_OF_MPI)
+@pytest.mark.parametrize("name", launcher.SIZES_OF_MPI)
 def test_without_an_mpi_library_each_process_is_alone_and_says_so(name):
     program = "from mlp_xp.machine.data_parallel import world; assert world() is None"
     said = [
