@@ -20,7 +20,7 @@ from mlp_xp.rows.prefetch import Pace, prefetched
 
 
 def threads():
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("mlp_xp")]
+    return [thread.name for thread in threading.enumerate() if "prefetch" in thread.name]
 
 
 class Numbered:
