@@ -1,5 +1,6 @@
 """The forward pass, and what it remembers for the way back."""
 
+import functools
 import math
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ import numpy as np
 from mlp_xp.dropout import Dropout
 from mlp_xp.losses import IdentityLink, Link, MeanOverMembers
 from mlp_xp.machine.array_api import Array, ArrayLike, on_host, to_host
+from mlp_xp.machine.threads import together
 from mlp_xp.settings import checks
 
 if TYPE_CHECKING:
@@ -230,15 +232,25 @@ def predict(network: "Network", x: ArrayLike, *, output: str, members: str, chun
 def _fill(
     predictions: Array, network: "Network", x: Array, link: Link, chunk_rows: int, on_device: bool
 ) -> None:
-    """Predict chunk by chunk."""
-    backend = network.backend
-    memo = Memo(network, max(1, min(chunk_rows, x.shape[0])), way_back=False)
-    with np.errstate(over="ignore"):
-        for start in range(0, x.shape[0], chunk_rows):
-            stop = min(start + chunk_rows, x.shape[0])
+    """Predict chunk by chunk, some by each core."""
+    backend, n_rows = network.backend, x.shape[0]
+    work = min(chunk_rows, n_rows) * network.parameters.most_weights
+    starts = range(0, n_rows, chunk_rows)
+    n_parts = backend.runtime.n_parts(len(starts), work) if len(starts) > 1 else 1
+
+    def fill(part: int) -> None:
+        memo = Memo(network, max(1, min(chunk_rows, n_rows)), way_back=False)
+        for start in starts[part::n_parts]:
+            stop = min(start + chunk_rows, n_rows)
             rows = x[start:stop, ...]
             is_here = on_device or backend.xp is np  # rows of the right dtype need not be copied
             given = backend.xp.astype(rows, backend.dtype, copy=False) if is_here else backend.asarray(rows)
             with backend.runtime.computing((stop - start) * network.parameters.most_weights):
                 found = link(backend, forward(network, given, memo.of(stop - start)))
             predictions[..., start:stop, :] = found if on_device else to_host(found)
+
+    with np.errstate(over="ignore"):
+        if n_parts == 1:
+            fill(0)
+        else:
+            together([functools.partial(fill, part) for part in range(n_parts)])

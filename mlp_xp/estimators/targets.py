@@ -161,7 +161,9 @@ class Labels:
         """The predicted class numbers (or zeros and ones a label) from the network's probabilities."""
         if self.is_logistic:
             return self._flat(np.minimum(output > 0.5, self.by_column or len(self.classes) - 1))
-        return self._flat(np.stack([group.argmax(axis=1) for group in self.split(output)], axis=1))
+        if self.kind == "multiclass":
+            return output.argmax(axis=1)
+        return np.stack([group.argmax(axis=1) for group in self.split(output)], axis=1)
 
     def _flat(self, numbers: np.ndarray) -> np.ndarray:
         numbers = numbers.astype(np.int64)

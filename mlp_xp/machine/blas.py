@@ -73,7 +73,9 @@ class Threads:
     """The number of threads of some libraries, which many may want at once, each another.
 
     Those who want the same number compute beside one another. Who wants another one waits, at most for a step
-    of each of those: so what a product gives does not depend on who else computes.
+    of each of those: so what a product gives does not depend on who else computes. Afterwards they have as
+    many as before, at once, or when the last run has ended that makes many steps and would change them twice
+    a step (`keep`).
 
     Parameters
     ----------
@@ -85,13 +87,14 @@ class Threads:
         self.libraries = libraries
         self.lock = threading.Lock()  # entered for each step: a Condition takes several times as long
         self.changed = threading.Condition(self.lock)
-        self.now, self.n_users, self.n_waiting = 0, 0, 0
+        self.n_users, self.n_waiting, self.n_keeping = 0, 0, 0
+        self.now: int | None = None  # as they were
         self.before: list[int] = []
 
     def usual(self) -> int:
         """How many they have while nobody holds them, the fewest where they differ; 1 without any."""
         with self.lock:
-            return min(self.before if self.n_users else self._counts(), default=1)
+            return min(self._counts() if self.now is None else self.before, default=1)
 
     def _counts(self) -> list[int]:
         return [library.num_threads for library in self.libraries]
@@ -107,21 +110,38 @@ class Threads:
                     self.changed.wait_for(lambda: not self.n_users or self.now == n_threads)
                 finally:
                     self.n_waiting -= 1
-            if not self.n_users:
-                self.before, self.now = self._counts(), n_threads
+            if self.now is None:
+                self.before = self._counts()
                 self._change(self.before, n_threads)
+            elif self.now != n_threads:
+                self._change([self.now] * len(self.libraries), n_threads)
+            self.now = n_threads
             self.n_users += 1
 
     def give_back(self) -> None:
         """End; the last one leaves them as they were."""
         with self.lock:
             self.n_users -= 1
-            if not self.n_users:
-                for library, count in zip(self.libraries, self.before, strict=True):
-                    if count != self.now:
-                        library.set_num_threads(count)
-                if self.n_waiting:
-                    self.changed.notify_all()
+            if self.n_waiting or not self.n_keeping:
+                self._leave()
+
+    def keep(self, n: int) -> None:
+        """Let them keep a number between those who use it, for one run more (n = 1) or less (n = -1)."""
+        with self.lock:
+            self.n_keeping += n
+            self._leave()
+
+    def _leave(self) -> None:
+        """Where nobody uses them: call whoever waits, and have as many as before unless they are kept."""
+        if self.n_users:
+            return
+        if self.now is not None and not self.n_keeping:
+            for library, count in zip(self.libraries, self.before, strict=True):
+                if count != self.now:
+                    library.set_num_threads(count)
+            self.now = None
+        if self.n_waiting:
+            self.changed.notify_all()
 
     def _change(self, counts: list[int], n_threads: int) -> None:
         """Have so many where they have others; asking a library takes as long as telling it."""
@@ -132,10 +152,10 @@ class Threads:
     def let_use(self, n_threads: int) -> None:
         """Let them use so many from now on."""
         with self.lock:
-            if self.n_users:
-                self.before = [n_threads] * len(self.libraries)
-            else:
+            if self.now is None:
                 self._change(self._counts(), n_threads)
+            else:
+                self.before = [n_threads] * len(self.libraries)
 
 
 def _loaded() -> list[tuple[str, Any]]:
@@ -252,6 +272,19 @@ def computing(work: int) -> Computing:
         Multiplications of the largest product. With less than that for two threads, one computes.
     """
     return Computing(work)
+
+
+@contextlib.contextmanager
+def kept() -> Iterator[None]:
+    """Make many steps inside: the numbers of threads stay from one to the next, unless others want others."""
+    both = _both()
+    try:
+        for each in both:
+            each.keep(1)
+        yield
+    finally:
+        for each in both:
+            each.keep(-1)
 
 
 @contextlib.contextmanager

@@ -73,8 +73,8 @@ class Runtime:
         """Make the device that of the calling thread, where threads have one: before anything is computed."""
 
     def working(self) -> contextlib.AbstractContextManager[None]:
-        """What surrounds the steps of an epoch: nothing."""
-        return contextlib.nullcontext()
+        """What surrounds the steps of an epoch: the BLAS keeps its threads from one to the next."""
+        return blas.kept()
 
     def computing(self, work: int) -> contextlib.AbstractContextManager[None]:
         """What surrounds products of so many multiplications: the threads that suit their size."""

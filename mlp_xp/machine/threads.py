@@ -58,16 +58,16 @@ def n_parts(n: int, work: int) -> int:
 
 
 def together(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
-    """The results of some tasks, each by a thread; all are over when this is, whatever happens."""
+    """The results of some tasks, each by one thread; all are over when this is, whatever happens."""
     errors = np.geterr()
 
     def alike(task: Callable[[], Result]) -> Result:
-        with np.errstate(**errors):
+        with np.errstate(**errors), blas.at_most(1):  # who shared out again would wait for itself
             return task()
 
     others = [_others().of_this_process().submit(alike, task) for task in tasks[1:]]
     try:
-        own = tasks[0]()
+        own = alike(tasks[0])
         concurrent.futures.wait(others)
     except BaseException:  # Ctrl-C, say: nobody writes any more when the caller goes on
         concurrent.futures.wait(others)
