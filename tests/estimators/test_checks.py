@@ -21,6 +21,7 @@ INSTANCES = [
     MLPClassifier(),
     MLPRegressor(),
     MLPClassifier(
+        members=2,
         solver="adamw",
         learning_rate="cosine",
         activation=["gelu"],
@@ -30,18 +31,18 @@ INSTANCES = [
         l1=1e-6,
         label_smoothing=0.01,
         n_iter_no_change=50,
+        max_iter=60,
     ),
     MLPRegressor(
+        members=2,
         loss="huber:delta=10",
         solver="nadam",
         learning_rate="reduce_on_plateau",
         activation=["silu"],
         learning_rate_init=0.05,
+        max_iter=60,
     ),
     MLPClassifier(solver="lbfgs", alpha=0.1, max_iter=30),
-    MLPRegressor(solver="lbfgs", activation="tanh", max_iter=20),
-    MLPClassifier(members=2, learning_rate_init=0.01, max_iter=60),
-    MLPRegressor(members=2, learning_rate_init=0.01, max_iter=60),
 ]
 
 
