@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import sklearn
 import sklearn.neural_network as peers
-from sklearn.datasets import load_diabetes, make_classification, make_multilabel_classification
+from sklearn.datasets import load_diabetes, make_classification
 from sklearn.exceptions import ConvergenceWarning
 
 from mlp_xp import MLPClassifier, MLPRegressor
@@ -24,11 +24,7 @@ real = np.column_stack([np.sin(x[:, 0]) + x[:, 1], x[:, 2] * x[:, 3]])
 TARGETS = {
     "binary": (MLPClassifier, {}, np.array(CLASSES)[(y3 > 0).astype(int)]),
     "multiclass": (MLPClassifier, {}, y3),
-    "multilabel": (
-        MLPClassifier,
-        {},
-        make_multilabel_classification(70, 6, n_classes=3, random_state=1)[1],
-    ),
+    "multilabel": (MLPClassifier, {}, np.random.default_rng(1).integers(0, 2, (70, 3))),
     "one target": (MLPRegressor, {}, real[:, 0]),
     "two targets": (MLPRegressor, {}, real),
     "poisson": (MLPRegressor, {"loss": "poisson"}, generator.poisson(np.exp(np.clip(real, -1, 1)))),

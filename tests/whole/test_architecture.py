@@ -1,6 +1,7 @@
 """The house's rules, read from its source: arrows point one way, and the core stays light."""
 
 import ast
+import functools
 import importlib
 import json
 import subprocess
@@ -77,7 +78,12 @@ def module_of(path):
 
 
 MODULES = {module_of(path): path for path in FILES}
-TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+
+
+@functools.cache
+def trees():
+    """The parsed files, by module."""
+    return {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 
 
 def room_of(module):
@@ -132,7 +138,7 @@ def test_arrows_point_down():
     """Those inside functions too: a late import hides an arrow, and does not turn it."""
     wrong = [
         f"{module}, line {line}: imports {room_of(target)}"
-        for module, tree in TREES.items()
+        for module, tree in trees().items()
         for target, line in own_imports(tree)
         if room_of(target) != room_of(module) and FLOOR[room_of(target)] >= FLOOR[room_of(module)]
     ]
@@ -141,7 +147,9 @@ def test_arrows_point_down():
 
 def test_no_file_needs_itself():
     """Imports have no cycle, inside folders and inside functions too."""
-    needs = {module: {target for target, _ in own_imports(tree)} - {module} for module, tree in TREES.items()}
+    needs = {
+        module: {target for target, _ in own_imports(tree)} - {module} for module, tree in trees().items()
+    }
     done = set()
     while ready := {m for m, needed in needs.items() if m not in done and needed <= done}:
         done |= ready
@@ -150,7 +158,7 @@ def test_no_file_needs_itself():
 
 def test_what_comes_from_outside():
     """CuPy only in cuda's room, inside functions; other optional libraries inside functions."""
-    for module, tree in TREES.items():
+    for module, tree in trees().items():
         for name, line, inside in imports(tree):
             library, where = name.partition(".")[0], f"{module}, line {line}: {name}"
             if library in ("cupy", "cupyx", "cupy_backends") or name.startswith("array_api_compat.cupy"):
@@ -205,7 +213,7 @@ def test_the_public_names():
 
 def test_type_checkers_see_every_public_name():
     """What is imported when it is asked for, they read from a block of its own."""
-    block = next(node for node in TREES["__init__"].body if isinstance(node, ast.If))
+    block = next(node for node in trees()["__init__"].body if isinstance(node, ast.If))
     seen = {alias.name for node in block.body for alias in node.names}
     assert seen - {"Any"} == set(mlp_xp.__all__)
 
@@ -228,10 +236,10 @@ def public_definitions(node, prefix=""):
 
 
 def test_public_names_have_docstrings():
-    assert [module for module, tree in TREES.items() if not ast.get_docstring(tree)] == []
+    assert [module for module, tree in trees().items() if not ast.get_docstring(tree)] == []
     without = [
         f"{module}.{name}"
-        for module, tree in TREES.items()
+        for module, tree in trees().items()
         for name, node in public_definitions(tree)
         if not ast.get_docstring(node)
     ]
@@ -244,7 +252,7 @@ FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 
 def test_nothing_runs_code_from_data():
     found = []
-    for module, tree in TREES.items():
+    for module, tree in trees().items():
         found += [
             f"{module}, line {line}: {name}"
             for name, line, _ in imports(tree)
