@@ -59,6 +59,36 @@ def test_an_error_inside_leaves_them_as_they_were(libraries):
     assert libraries.numpys.num_threads == libraries.scipys.num_threads == 8
 
 
+def test_a_run_of_many_steps_changes_the_number_once(libraries, monkeypatch):
+    told = []
+    monkeypatch.setattr(libraries.numpys, "set_num_threads", told.append)
+    with blas.kept():
+        for _ in range(3):
+            with blas.computing(1):
+                assert blas.n_threads() == 8
+    assert told == [1, 8]
+
+
+def test_who_wants_another_number_does_not_wait_for_a_run_between_two_steps(libraries):
+    seen = []
+
+    def other():
+        with blas.computing(2 * blas.WORK_PER_THREAD):
+            seen.append(libraries.numpys.num_threads)
+
+    with blas.kept():
+        with blas.computing(1):
+            pass
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join(timeout=60)
+        with blas.computing(1):
+            seen.append(libraries.numpys.num_threads)
+        blas.let_use(5)
+    assert seen == [2, 1]
+    assert libraries.numpys.num_threads == libraries.scipys.num_threads == 5
+
+
 def test_those_who_want_the_same_share_and_the_others_wait():
     library = Library(4)
     threads, order = Threads([library]), []

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 
+from mlp_xp import Network, forward
 from mlp_xp.machine import blas, threads
 
 
@@ -48,3 +49,24 @@ def test_pieces_are_shared_out_where_each_is_worth_a_thread(monkeypatch):
     assert threads.n_parts(3, threads.PART_WORK) == 3
     assert threads.n_parts(8, threads.PART_WORK - 1) == 1
     assert threads.n_parts(8, 2 * blas.WORK_PER_THREAD) == 1  # the BLAS shares out the products of each
+
+
+def test_a_task_shares_nothing_out_again():
+    def inner():
+        return threads.n_parts(8, threads.PART_WORK)
+
+    assert threads.together([inner, inner]) == [1, 1]
+
+
+@pytest.mark.parametrize("members", [None, 2])
+def test_predictions_are_the_same_by_one_thread_and_by_several(members, monkeypatch):
+    network = Network((64, 64, 3), members=members)
+    x = np.random.default_rng(0).standard_normal((1000, 64), dtype=np.float32)
+    with blas.at_most(1):
+        expected, shared = network.predict(x, chunk_rows=300), []
+    monkeypatch.setattr(
+        forward, "together", lambda tasks: [shared.append(len(tasks)), threads.together(tasks)]
+    )
+    monkeypatch.setattr(blas, "n_threads", lambda: 3)
+    np.testing.assert_array_equal(network.predict(x, chunk_rows=300), expected)
+    assert shared == [3]
