@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 
-class Patient:
-    """A stream whose reader may be gone or whose disk may be full: what cannot be said is left unsaid.
+class Wrapped:
+    """A stream that is another one but for what a subclass does in its own way.
 
     Parameters
     ----------
@@ -22,6 +22,10 @@ class Patient:
     def __getattr__(self, name: str) -> Any:
         """Everything else is the stream's own."""
         return getattr(self._stream, name)
+
+
+class Patient(Wrapped):
+    """A stream whose reader may be gone or whose disk may be full: what cannot be said is left unsaid."""
 
     def write(self, text: str) -> int:
         """Write as far as it can be."""
@@ -39,20 +43,8 @@ class Patient:
             to_nowhere(self._stream)
 
 
-class Output:
-    """Standard output: what cannot be written to it is said in our words.
-
-    Parameters
-    ----------
-    stream : text stream
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        """Everything else is the stream's own."""
-        return getattr(self._stream, name)
+class Output(Wrapped):
+    """Standard output: what cannot be written to it is said in our words."""
 
     def write(self, text: str) -> int:
         """Write a text."""
