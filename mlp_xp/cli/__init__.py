@@ -62,7 +62,7 @@ def _main(arguments: "Sequence[str] | None") -> None:
 
 
 def _status_of(given: "Sequence[str]") -> int:
-    from mlp_xp.cli import completion
+    from mlp_xp.cli import completion, help_page
 
     if given == ["--version"]:
         from mlp_xp.version import VERSION
@@ -71,6 +71,9 @@ def _status_of(given: "Sequence[str]") -> int:
         return 0
     if completion.is_asked():
         return completion.answer()
+    if (command := help_page.wanted(given)) is not None:
+        print(help_page.page(command))
+        return 0
     from mlp_xp.cli.application import run
 
     return run(given)

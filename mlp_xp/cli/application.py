@@ -18,7 +18,7 @@ from mlp_xp.cli.commands import COMMANDS, flags
 from mlp_xp.cli.printing import explained, say, show
 from mlp_xp.cli.signals import Signals
 from mlp_xp.cli.streams import to_nowhere
-from mlp_xp.cli.surface import Spelling, function_of, unwrapped
+from mlp_xp.cli.surface import Spelling, function_of
 from mlp_xp.machine.launcher import SECONDS_TO_BE_HEARD, under_mpi
 from mlp_xp.machine.main_memory import shortage
 from mlp_xp.settings.checks import nearest
@@ -28,21 +28,11 @@ from mlp_xp.version import VERSION
 
 REFUSED = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError)
 
-EPILOG = (
-    "Exit statuses: 0 done; 1 the training diverged; 2 something that was given is refused; 3 an error of "
-    "mlp-xp itself; 130 interrupted, 143 terminated (a training still writes its model)."
-)
 
-
-def common(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-) -> None:
-    """Multilayer perceptrons trained by memoised backpropagation, on a CPU or a CUDA GPU."""
+def common(version: Annotated[bool, typer.Option("--version")] = False) -> None:
+    """What stands before a command."""
     if version:
         show(f"mlp-xp {VERSION}")
-    elif context.invoked_subcommand is None:
-        print(context.get_help())
 
 
 class CarriedError(Exception):
@@ -62,27 +52,24 @@ def carry_out(name: str, options: Options) -> Any:
         raise CarriedError from error
 
 
-def application(wanted: Callable[[str], bool] = lambda name: True, *, full: bool = True) -> typer.Typer:
-    """All commands, as typer has them.
+def application(wanted: Callable[[str], bool] = lambda name: True) -> typer.Typer:
+    """All commands, as typer has them; their help is in `help_page`.
 
     Parameters
     ----------
     wanted : callable (str) -> bool
-        Whether a command is to have its options: the help of all commands needs none.
-    full : bool
-        Whether the help of the options is to be complete.
+        Whether a command is to have its options.
     """
     app = typer.Typer(
         name="mlp-xp",
         pretty_exceptions_enable=False,
-        rich_markup_mode="rich",
-        context_settings={"help_option_names": ["-h", "--help"]},
+        rich_markup_mode=None,
+        context_settings={"help_option_names": []},
     )
-    app.callback(invoke_without_command=True, epilog=EPILOG)(common)
+    app.callback(invoke_without_command=True)(common)
     for name, kind in COMMANDS.items():
         options = kind if wanted(name) else Options
-        function = function_of(options, functools.partial(carry_out, name), full=full)
-        app.command(name, help=unwrapped(kind.__doc__ or ""))(function)
+        app.command(name)(function_of(options, functools.partial(carry_out, name)))
     return app
 
 
@@ -94,14 +81,13 @@ def run(given: Sequence[str]) -> int:
     with warnings.catch_warnings(), signals.caught():
         warnings.showwarning = _show_warning
         try:
-            helped = bool({"--help", "-h"} & set(arguments))
-            if not helped and COMMANDS.keys() & set(arguments):
+            if COMMANDS.keys() & set(arguments):
                 try:
                     load_numpy()
                 except MemoryError as error:  # no room to look for other ranks, which cannot have met yet
                     _say_lines(f"mlp-xp: error: {error}")
                     return 2
-            app = application(lambda name: name in arguments, full=helped)
+            app = application(lambda name: name in arguments)
             status = int(app(args=arguments, prog_name="mlp-xp", standalone_mode=False) or 0)
             if signals.number is not None:  # typer makes an exit of an interruption between its own lines
                 raise KeyboardInterrupt

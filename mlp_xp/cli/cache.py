@@ -4,7 +4,7 @@ import json
 
 from mlp_xp.cli.commands import Cache
 from mlp_xp.cli.printing import printable, show
-from mlp_xp.tables.files import cache_folder, cached, clear_cache
+from mlp_xp.tables.files.table_cache import cache_folder, cached, clear_cache
 
 
 def cache(options: Cache) -> None:

@@ -226,6 +226,17 @@ COMMANDS: dict[str, type[Options]] = {
 }
 """Every command by its name."""
 
+OF_ALL = {"--help": "Show what there is to give, and exit."}
+"""What every command takes that is no setting."""
+
+OF_PROGRAM = {
+    "--version": "Print the version and exit.",
+    "--install-completion": "Let this shell complete commands and options on TAB.",
+    "--show-completion": "Print what the shell needs for that.",
+    **OF_ALL,
+}
+"""What the program takes before a command."""
+
 
 def flags(field: str, known: Option, *, default: object = None) -> list[str]:
     """What an option is given as; with what turns it off, where it is on by default."""

@@ -8,12 +8,10 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping
 
-from mlp_xp.cli.commands import COMMANDS, flags, in_order
+from mlp_xp.cli.commands import COMMANDS, OF_ALL, OF_PROGRAM, flags, in_order
 
 ASKED = "_MLP_XP_COMPLETE"
 """The variable in which a shell says what it wants: complete_bash, source_zsh, ..."""
-
-OF_ALL = {"--help": "Show what there is to give, and exit."}
 
 
 def is_asked(environment: Mapping[str, str] = os.environ) -> bool:
@@ -51,7 +49,7 @@ def candidates(words: list[str], incomplete: str) -> Iterator[tuple[str, str]]:
     offers: dict[str, str] = {}
     if not words:
         offers = {name: (kind.__doc__ or "").partition("\n")[0] for name, kind in COMMANDS.items()}
-        offers |= {"--version": "Print the version and exit.", **OF_ALL} if incomplete else {}
+        offers |= OF_PROGRAM if incomplete else {}
     elif words[0] in COMMANDS:
         kind = COMMANDS[words[0]]
         defaults, options = kind.defaults(), in_order(kind)

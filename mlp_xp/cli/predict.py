@@ -21,8 +21,8 @@ from mlp_xp.network import Network
 from mlp_xp.saved.model_file import Model, load
 from mlp_xp.settings.options import Problems
 from mlp_xp.settings.spelling import given, spelled
-from mlp_xp.tables.files import written_rows
 from mlp_xp.tables.files.column_kinds import Progress
+from mlp_xp.tables.files.copying import written_rows
 from mlp_xp.tables.files.opening import TABLE_SUFFIXES
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TableOptions

@@ -58,7 +58,7 @@ def real(text: str) -> float:
         raise typer.BadParameter(f"{text!r} is not a number.") from None
 
 
-def function_of(kind: type[Options], run: Callable[[Any], Any], *, full: bool) -> Callable[..., Any]:
+def function_of(kind: type[Options], run: Callable[[Any], Any]) -> Callable[..., Any]:
     """The function that typer makes a command of.
 
     Parameters
@@ -67,8 +67,6 @@ def function_of(kind: type[Options], run: Callable[[Any], Any], *, full: bool) -
         What the command may be given.
     run : callable (options)
         What it does.
-    full : bool
-        Whether the help is complete; names that values can have are only looked up then.
     """
 
     def call(context: typer.Context, **named: Any) -> Any:
@@ -76,15 +74,14 @@ def function_of(kind: type[Options], run: Callable[[Any], Any], *, full: bool) -
         given = frozenset(name for name in named if getattr(source(name), "name", None) == "COMMANDLINE")
         return run(kind(**named, given=given))
 
-    parameters = list(_parameters(kind, full=full))
+    parameters = list(_parameters(kind))
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     call.__dict__["__signature__"] = inspect.Signature([context, *parameters])
     call.__annotations__ = {each.name: each.annotation for each in (context, *parameters)}
-    call.__doc__ = kind.__doc__
     return call
 
 
-def _parameters(kind: type[Options], *, full: bool) -> Iterable[inspect.Parameter]:
+def _parameters(kind: type[Options]) -> Iterable[inspect.Parameter]:
     hints, defaults = get_type_hints(kind), kind.defaults()
     for name, known in in_order(kind).items():
         default = defaults[name]
@@ -92,41 +89,17 @@ def _parameters(kind: type[Options], *, full: bool) -> Iterable[inspect.Paramete
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=inspect.Parameter.empty if default is dataclasses.MISSING else default,
-            annotation=Annotated[hints[name], _for_typer(name, known, hints[name], default, full=full)],
+            annotation=Annotated[hints[name], _for_typer(name, known, hints[name], default)],
         )
 
 
-def _for_typer(name: str, known: Option, hint: Any, default: Any, *, full: bool) -> Any:
-    text = known.text() if full else known.brief("a name")
+def _for_typer(name: str, known: Option, hint: Any, default: Any) -> Any:
     if known.position is not None:
-        return typer.Argument(metavar=known.metavar, help=text, show_default=False)
-    more: dict[str, Any] = {}
+        return typer.Argument(metavar=known.metavar)
     bare = hint if isinstance(hint, type) else next(each for each in hint.__args__)
+    more: dict[str, Any] = {}
     if bare in (int, float):
-        more = {"parser": whole if bare is int else real, "metavar": "INT" if bare is int else "FLOAT"}
-    if known.metavar:
-        more["metavar"] = known.metavar
+        more = {"parser": whole if bare is int else real}
     if name == "config":
-        more |= {"callback": configuration.load, "is_eager": True}
-    return typer.Option(
-        "/".join(flags(name, known, default=default)),
-        help=text,
-        show_default=_shown(known, default),
-        rich_help_panel=known.panel,
-        **more,
-    )
-
-
-def _shown(known: Option, default: object) -> str | bool:
-    """What the help says of a default; True: the default itself."""
-    if known.shown is not None:
-        return known.shown
-    return "off" if default is False else "none" if default in (None, "") else True
-
-
-def unwrapped(text: str) -> str:
-    """A docstring for typer: each paragraph on one line, lines that are indented as they are."""
-    paragraphs = inspect.cleandoc(text).split("\n\n")
-    return "\n\n".join(
-        paragraph if paragraph.startswith(" ") else paragraph.replace("\n", " ") for paragraph in paragraphs
-    )
+        more = {"callback": configuration.load, "is_eager": True}
+    return typer.Option("/".join(flags(name, known, default=default)), **more)

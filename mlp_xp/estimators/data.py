@@ -20,10 +20,10 @@ from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.device_arrays import ResidentSource, is_elsewhere, take_rows
 from mlp_xp.rows.loader import Loader
 from mlp_xp.rows.source import Source, Subset, Wrapped, as_source, is_source, passes
-from mlp_xp.tables.files import open_source
 from mlp_xp.tables.files.column_kinds import LABEL
 from mlp_xp.tables.files.columns import RawColumn, as_names
 from mlp_xp.tables.files.one_value import TRUTH, is_number, number
+from mlp_xp.tables.files.opening import open_source
 
 CHUNK_ROWS = 4096
 """Rows of a source that are looked at together."""

@@ -7,6 +7,7 @@ is looked up.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.recipe import NEW_IN_RECIPES, PLAIN, RECIPES, settled, shown, uses_tables
 
 if TYPE_CHECKING:
-    from mlp_xp.tables.files import CsvForm
+    from mlp_xp.tables.files.csv_files import CsvForm
 
 ARRAY_SUFFIXES = (".npy", ".npz")
 """Of files whose columns have no names."""
@@ -93,9 +94,11 @@ def _datasets() -> Iterable[str]:
 
 
 def _suffixes() -> Iterable[str]:
-    from mlp_xp.tables.files.opening import TABLE_SUFFIXES
+    from mlp_xp.tables.files import arrow_files, csv_files
 
-    return [suffix for suffix in TABLE_SUFFIXES if suffix.count(".") == 1]
+    formats = (form.suffixes for form in arrow_files.FORMATS.values())
+    known = itertools.chain(csv_files.SUFFIXES, *formats)
+    return [suffix for suffix in known if suffix.count(".") == 1]
 
 
 def _dataset(shown: str | None) -> Any:
@@ -290,7 +293,7 @@ class TableOptions(Options):
         ValueError
             What is no delimiter, decimal mark, encoding or order of dates.
         """
-        from mlp_xp.tables.files import CsvForm
+        from mlp_xp.tables.files.csv_files import CsvForm
 
         return CsvForm(
             self.read("delimiter"),

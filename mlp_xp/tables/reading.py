@@ -15,7 +15,6 @@ from mlp_xp.settings import checks
 from mlp_xp.settings.catalogue import name_of
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.datasets import DATASETS, load_dataset
-from mlp_xp.tables.files import MEMORY_LIMIT, open_source
 from mlp_xp.tables.files.column_kinds import Progress
 from mlp_xp.tables.files.columns import PLURAL, RawColumn
 from mlp_xp.tables.files.csv_files import CsvForm
@@ -30,6 +29,7 @@ from mlp_xp.tables.files.one_value import (
     resembles_number,
     resembles_time,
 )
+from mlp_xp.tables.files.opening import MEMORY_LIMIT, open_source
 from mlp_xp.tables.files.records import NO_TEXT
 from mlp_xp.tables.files.text_values import READINGS
 from mlp_xp.tables.interpretation import Interpretation

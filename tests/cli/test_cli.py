@@ -4,14 +4,12 @@ import subprocess
 import sys
 
 import pytest
-import typer.main
 from command_line import ROOT, Outcome, environment, run_process, runner, snapshot
 from stand_ins.cuda_refusal import one_line
 
 import mlp_xp
-from mlp_xp.cli.application import application
+from mlp_xp.cli import help_page
 from mlp_xp.cli.commands import COMMANDS
-from mlp_xp.cli.surface import unwrapped
 from mlp_xp.machine import cuda
 
 run = pytest.fixture(runner)
@@ -34,19 +32,15 @@ def broken(monkeypatch):
     return break_it
 
 
-def parameters():
-    group = typer.main.get_command(application())
-    for name, command in [("", group), *group.commands.items()]:
-        for parameter in command.params:
-            yield pytest.param(name, parameter, id=f"{name} {parameter.name}")
-
-
-@pytest.mark.parametrize(("command", "parameter"), list(parameters()))
-def test_every_option_is_explained_with_its_default(command, parameter):
-    assert parameter.help
-    shown = {"version", "help", "install_completion", "show_completion", "model", "data", "dataset"}
-    if parameter.name not in shown:
-        assert parameter.show_default, f"{command} {parameter.name} shows no default"
+@pytest.mark.parametrize("command", NAMES)
+def test_every_option_is_explained_with_its_default(command):
+    entries = list(help_page.entries(COMMANDS[command]))
+    options = COMMANDS[command].described()
+    assert len(entries) == len(options) + 1  # --help
+    assert all(text for _, text, _ in entries)
+    named = [(left, text) for left, text, panel in entries if panel != "Arguments" and left != "--help"]
+    assert len(named) == sum(known.position is None for known in options.values())
+    assert [left for left, text in named if "[default: " not in text or text.endswith(": ]")] == []
 
 
 UNITS = {
@@ -65,8 +59,7 @@ UNITS = {
 
 
 def test_options_name_their_units():
-    train = typer.main.get_command(application()).commands["train"]
-    helps = {parameter.name: parameter.help.lower() for parameter in train.params}
+    helps = {name: known.text().lower() for name, known in COMMANDS["train"].described().items()}
     assert [name for name, unit in UNITS.items() if unit not in helps[name]] == []
 
 
@@ -77,6 +70,16 @@ def test_help(run, command, monkeypatch):
         outcome = run(*command, option)
         assert (outcome.status, outcome.err) == (0, "")
         assert all(name in outcome.out for name in command or NAMES)
+        assert max(map(len, outcome.out.splitlines())) <= 100
+    spelled = [each for name in command for each, _, _ in help_page.entries(COMMANDS[name])]
+    assert all(f"\n  {each} " in outcome.out or f"\n  {each}\n" in outcome.out for each in spelled)
+
+
+def test_help_is_asked_for_before_a_command_or_after_it(run):
+    assert run("-h", "train").out == run("--help").out == run("--debug").out
+    assert run("train", "--epochs", "3", "--help").out == run("train", "-h", "nowhere.csv").out
+    assert "DATA is missing" in run("predict", "--", "--help").err
+    assert run("tran", "--help").status == 2
 
 
 def test_without_a_command_it_shows_its_help(run):
@@ -205,10 +208,3 @@ def test_the_command_line_starts_without_the_optional_libraries():
     )
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
     assert done.stdout == "[]\n"
-
-
-def test_paragraphs_of_a_docstring_become_lines():
-    assert (
-        unwrapped("One.\n\n    Two\n    lines.\n\n      as it is\n    ") == "One.\n\nTwo lines.\n\n  as it is"
-    )
-    assert "\n" not in unwrapped(COMMANDS["train"].__doc__).split("\n\n")[1]

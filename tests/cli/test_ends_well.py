@@ -363,12 +363,18 @@ def test_help_and_completion_import_nothing_that_computes(folder):
     code = (
         "import sys\nfrom mlp_xp.cli import main\n"
         "try: main({arguments})\nexcept SystemExit: pass\n"
-        "print([m for m in ('numpy', 'pyarrow', 'safetensors') if m in sys.modules])"
+        "print([m for m in {unneeded} if m in sys.modules])"
     )
     asked = {"_MLP_XP_COMPLETE": "complete_bash", "COMP_WORDS": "mlp-xp train --sc", "COMP_CWORD": "2"}
-    for arguments, further in ((["--version"], {}), (["--help"], {}), ([], asked)):
+    parser, computing = ["typer", "rich", "pydantic"], ["numpy", "pyarrow", "safetensors"]
+    for arguments, further, unneeded in (
+        (["--version"], {}, parser + computing),
+        (["--help"], {}, parser + computing),
+        ([], asked, parser + computing),
+        (["train", "--help"], {}, [*parser, "pyarrow", "safetensors"]),
+    ):
         done = subprocess.run(
-            [sys.executable, "-c", code.format(arguments=arguments)],
+            [sys.executable, "-c", code.format(arguments=arguments, unneeded=unneeded)],
             env=environment(**further),
             capture_output=True,
             text=True,

@@ -15,7 +15,7 @@ run = pytest.fixture(runner)
 
 OWN_WORDS = {
     ("__init__.py", 'print(f"mlp-xp {VERSION}")'),
-    ("application.py", "print(context.get_help())"),
+    ("__init__.py", "print(help_page.page(command))"),
     ("completion.py", 'print("\\n".join(lines))'),
 }
 """Printed without the door: nothing in it is anybody else's."""

@@ -10,7 +10,7 @@ from command_line import runner
 from mlp_xp import Loader, Network, train
 from mlp_xp.cli import stages
 from mlp_xp.machine import staging
-from mlp_xp.tables.files import cached
+from mlp_xp.tables.files.table_cache import cached
 
 run = pytest.fixture(runner)
 

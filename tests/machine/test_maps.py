@@ -16,7 +16,7 @@ START = """
     import numpy as np
     from mlp_xp import Loader, Network, train
     from mlp_xp.machine.maps import Guard
-    from mlp_xp.tables.files import open_source
+    from mlp_xp.tables.files.opening import open_source
 
     rng = np.random.default_rng(0)
     np.save("x.npy", rng.normal(size=(20_000, 20)))

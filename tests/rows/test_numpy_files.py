@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlp_xp.rows.arrays import ArraySource
-from mlp_xp.tables.files import open_source
+from mlp_xp.tables.files.opening import open_source
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
 

@@ -15,7 +15,7 @@ from mlp_xp.objective import Objective
 from mlp_xp.regularizers import L2
 from mlp_xp.rows.streams import BatchSource
 from mlp_xp.run.full_batch import value_and_gradient
-from mlp_xp.tables.files import open_source
+from mlp_xp.tables.files.opening import open_source
 
 CPU = backend("cpu", "float64")
 

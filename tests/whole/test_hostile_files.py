@@ -15,7 +15,7 @@ from campaigns.fuzz.kinds import KINDS
 from command_line import runner
 
 from mlp_xp.rows.files import local_file
-from mlp_xp.tables.files import open_source
+from mlp_xp.tables.files.opening import open_source
 from mlp_xp.tables.files.sandbox import Sandbox
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is measured as Linux says it")

@@ -17,7 +17,7 @@ from mlp_xp.cli import train as command
 from mlp_xp.losses import Pinball
 from mlp_xp.saved.checkpoint import Checkpoints
 from mlp_xp.saved.model_file import METADATA_KEY, checksum, sealed
-from mlp_xp.tables.files import open_source
+from mlp_xp.tables.files.opening import open_source
 
 from . import mutations
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mlp_xp import fit_table
-from mlp_xp.tables.files import CsvForm, open_source
+from mlp_xp.tables.files.csv_files import CsvForm
+from mlp_xp.tables.files.opening import open_source
 
 pa = pytest.importorskip("pyarrow")
 csv = pytest.importorskip("pyarrow.csv")

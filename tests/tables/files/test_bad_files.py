@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import feather, parquet
 
-from mlp_xp.tables.files import CsvForm, csv_files, open_source
+from mlp_xp.tables.files import csv_files
+from mlp_xp.tables.files.csv_files import CsvForm
+from mlp_xp.tables.files.opening import open_source
 
 pytestmark = pytest.mark.needs("pyarrow")
 
@@ -275,7 +277,7 @@ def test_without_pyarrow_the_error_says_what_to_install(tmp_path):
     (tmp_path / "t.csv").write_text(ROWS)
     program = (
         "import sys; sys.modules['pyarrow'] = None\n"
-        "from mlp_xp.tables.files import open_source\n"
+        "from mlp_xp.tables.files.opening import open_source\n"
         "try: open_source(sys.argv[1])\n"
         "except ImportError as error: print(error)\n"
     )
@@ -289,6 +291,6 @@ def test_without_pyarrow_the_error_says_what_to_install(tmp_path):
 
 
 def test_importing_sources_does_not_import_pyarrow():
-    program = "import sys, mlp_xp.tables.files; print('pyarrow' in sys.modules)"
+    program = "import sys, mlp_xp.tables.files.opening; print('pyarrow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

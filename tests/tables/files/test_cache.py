@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlp_xp.tables.files import cache_folder, cached, clear_cache, open_source
+from mlp_xp.tables.files.opening import open_source
+from mlp_xp.tables.files.table_cache import cache_folder, cached, clear_cache
 
 pytestmark = pytest.mark.needs("pyarrow")
 
@@ -202,7 +203,7 @@ def test_the_home_folder_where_the_platform_says_nothing(tmp_path, monkeypatch):
 PROGRAM = """
 import sys
 import numpy as np
-from mlp_xp.tables.files import open_source
+from mlp_xp.tables.files.opening import open_source
 source = open_source(sys.argv[1], "b", memory_limit=0, cache_dir=sys.argv[2], text="code")
 x, y = np.empty((source.n_rows, 2)), np.empty((source.n_rows, 1))
 source.rows(np.arange(source.n_rows), x, y, None)

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlp_xp.rows.files import local_file
-from mlp_xp.tables.files import open_source
 from mlp_xp.tables.files.csv_files import CsvForm, CsvTable
 from mlp_xp.tables.files.csv_parts import parts_of
+from mlp_xp.tables.files.opening import open_source
 
 pytestmark = pytest.mark.needs("pyarrow")
 

@@ -11,7 +11,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from mlp_xp.tables.files import CsvForm, open_source
+from mlp_xp.tables.files.csv_files import CsvForm
+from mlp_xp.tables.files.opening import open_source
 
 pytestmark = pytest.mark.needs("pyarrow")
 

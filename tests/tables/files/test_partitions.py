@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import feather, parquet
 
-from mlp_xp.tables.files import open_source
+from mlp_xp.tables.files.opening import open_source
 
 pytestmark = pytest.mark.needs("pyarrow")
 

@@ -12,7 +12,11 @@ from pyarrow import feather, parquet
 
 from mlp_xp.rows.order import Sequential
 from mlp_xp.rows.streams import BatchSource
-from mlp_xp.tables.files import ArrowSource, CsvForm, TableSource, csv_files, open_source
+from mlp_xp.tables.files import csv_files
+from mlp_xp.tables.files.arrow_map import ArrowSource
+from mlp_xp.tables.files.csv_files import CsvForm
+from mlp_xp.tables.files.opening import open_source
+from mlp_xp.tables.files.table_source import TableSource
 
 pytestmark = pytest.mark.needs("pyarrow", "pandas")
 

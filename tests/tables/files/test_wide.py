@@ -9,10 +9,11 @@ import pytest
 from mlp_xp.rows.files import local_file
 from mlp_xp.settings.checks import did_you_mean
 from mlp_xp.tables.encoding import quantiles
-from mlp_xp.tables.files import csv_files, open_source, records
+from mlp_xp.tables.files import csv_files, records
 from mlp_xp.tables.files.arrow_files import block_rows
 from mlp_xp.tables.files.columns import meant, select
 from mlp_xp.tables.files.csv_files import CsvForm, CsvTable
+from mlp_xp.tables.files.opening import open_source
 from mlp_xp.tables.preparation import Inputs
 from mlp_xp.tables.statistics import measure
 
