@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from mlp_xp.rows.files import Arrow
 from mlp_xp.settings.spelling import given, spelled
+from mlp_xp.tables.files.arrow_values import is_gap, numbers_of, strings_from
 from mlp_xp.tables.files.blocks import TableBlock
 from mlp_xp.tables.files.column_kinds import ColumnKinds, TableFile, strings_of
 from mlp_xp.tables.files.columns import PLURAL, RawColumn, Selection
@@ -180,7 +181,7 @@ class Converter:
         column, at = self.schema.columns[number], number if at is None else at
         values = self._read(column, block, at)
         if values.null_count and not self._may_be_missing(number):
-            row = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
+            row = int(np.argmax(is_gap(values)))
             raise ValueError(
                 f"{block.place(row, at)}, where a value is needed. Fill it, leave the row out, "
                 f"{self._words(column)}{self._rest(number)}."
@@ -275,17 +276,15 @@ def schema_of(settled: ColumnKinds, selection: Selection, dtype: str) -> Schema:
 
 
 def _codes(values: Arrow, column: RawColumn, block: TableBlock) -> Array:
-    import pyarrow as pa
     import pyarrow.compute as pc
 
-    codes = pc.index_in(values, value_set=pa.array(column.levels, pa.string()))
+    codes = pc.index_in(values, value_set=strings_from(column.levels))
     if codes.null_count > values.null_count:
         raise RuntimeError(
             f"{block.file.path} was changed while it was read: column {column.name!r} holds texts "
             f"that were not there before. Start again when nothing writes to it."
         )
-    filled: Array = codes.fill_null(NO_TEXT).to_numpy(zero_copy_only=False)
-    return filled
+    return numbers_of(codes, np.int32, NO_TEXT)
 
 
 def _moments(values: Arrow, block: TableBlock, number: int) -> Array:
@@ -301,16 +300,15 @@ def _moments(values: Arrow, block: TableBlock, number: int) -> Array:
             f"{block.file.path}, column {block.batch.schema.names[number]!r}, after row "
             f"{block.first_row - 1:,}: {error}. Leave the column out with {spelled('exclude')}."
         ) from None
-    filled: Array = moments.cast(pa.int64()).fill_null(NO_DATE).to_numpy(zero_copy_only=False)
-    return filled
+    return numbers_of(moments.cast(pa.int64()), np.int64, NO_DATE)
 
 
 def _floor(nanoseconds: Arrow) -> Any:
     """Whole microseconds of an Arrow array of nanoseconds, as int64; what is finer is cut off."""
     import pyarrow as pa
 
-    whole = nanoseconds.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False) // 1000
-    return pa.array(whole, mask=nanoseconds.is_null().to_numpy(zero_copy_only=False))
+    whole = numbers_of(nanoseconds.cast(pa.int64()), np.int64, 0) // 1000
+    return pa.array(whole, mask=is_gap(nanoseconds))
 
 
 def _numbers(values: Arrow, block: TableBlock, number: int) -> Array:
@@ -326,7 +324,7 @@ def _numbers(values: Arrow, block: TableBlock, number: int) -> Array:
         return _seconds(values)
     elif pa.types.is_decimal(kind):  # the float that is nearest, as in text
         values = values.cast(pa.string())
-    floats: Array = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    floats = numbers_of(values.cast(pa.float64(), safe=False), np.float64, np.nan)
     _check_exact(floats, values, block, number)
     return floats
 
@@ -345,16 +343,15 @@ def _seconds(values: Arrow) -> Array:
     import pyarrow as pa
 
     kind = values.type
-    is_gap = values.is_null().to_numpy(zero_copy_only=False)
-    whole = values.cast(pa.int32() if pa.types.is_time32(kind) else pa.int64()).fill_null(0)
-    count = whole.to_numpy(zero_copy_only=False).astype(np.int64)
+    whole = values.cast(pa.int32()).cast(pa.int64()) if pa.types.is_time32(kind) else values.cast(pa.int64())
+    count = numbers_of(whole, np.int64, 0)
     if kind.unit != "ns":
         seconds = count / {"s": 1.0, "ms": 1e3, "us": 1e6}[kind.unit]
     else:
         micro = count // 1000
         finer = (count != micro * 1000) & (not pa.types.is_time(kind))
         seconds = np.where(finer, count / 1e9, micro / 1e6)
-    return np.where(is_gap, np.nan, seconds)
+    return np.where(is_gap(values), np.nan, seconds)
 
 
 def is_text(kind: Arrow) -> bool:

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from mlp_xp.tables.files.arrow_values import strings_from
 from mlp_xp.tables.files.one_value import GAPS, GROUPS, MARKS, MEANINGS, grouped_pattern, meaning
 
 Strings = Any
@@ -76,10 +77,10 @@ def _booleans(strings: Strings) -> Any:
 
     # Arrow would take 0 and 1 too, but those are numbers.
     lower = pc.utf8_lower(strings)
-    known = pc.is_in(lower.drop_null(), pa.array(["true", "false"], strings.type))
+    known = pc.is_in(lower.drop_null(), strings_from(["true", "false"], strings.type))
     if not pc.all(known, min_count=0).as_py():
         raise pa.ArrowInvalid("neither true nor false")
-    return pc.equal(lower, "true")
+    return pc.equal(lower, strings_from(["true"], strings.type)[0])
 
 
 def _dates(strings: Strings) -> Any:
@@ -263,8 +264,9 @@ def without_gaps(strings: Strings, words: Iterable[str]) -> Strings:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    found = pc.is_in(strings, pa.array(list(words), strings.type), skip_nulls=True)
-    return pc.if_else(found, pa.scalar(None, strings.type), strings) if pc.any(found).as_py() else strings
+    found = pc.is_in(strings, strings_from(list(words), strings.type), skip_nulls=True)
+    gap = pa.nulls(1, strings.type)[0]
+    return pc.if_else(found, gap, strings) if pc.any(found).as_py() else strings
 
 
 def first_that_does_not_read(
