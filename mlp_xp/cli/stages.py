@@ -23,7 +23,7 @@ from mlp_xp.saved.model_file import save
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.stopping import Stopping
 from mlp_xp.tables.advice import MOST, Run
-from mlp_xp.tables.calibration import calibrate
+from mlp_xp.tables.calibration import calibrate, weigh_classes
 from mlp_xp.tables.fitting import (
     Data,
     fit,
@@ -125,6 +125,7 @@ def carry_out(
         if bar.epoch is None or options.out is None or (ranks is not None and ranks.rank):
             raise
         kept = _put_back(network, bar, options.keep)
+        weigh_classes(model, data)
         model.training |= {"epochs": kept.number, "stopped": "diverged in a later epoch"}
         saved = write_somewhere(options.out, lambda path: save(model, path))
         raise FloatingPointError(f"{error} {saved} has those of epoch {kept.number}.") from error
@@ -136,6 +137,7 @@ def carry_out(
     if interrupted:
         stopped = "interrupted"
         _put_back(network, bar, options.keep)
+        weigh_classes(model, data)
         if options.checkpoint_dir is not None and not options.quiet:
             say(
                 f"interrupted after step {history.step}; go on with {spelled('resume')}: "

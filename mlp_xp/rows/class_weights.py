@@ -41,7 +41,7 @@ class ClassWeighted(Wrapped):
         super().__init__(source)
         self.y, self.has_weights = source.y, True
         given = (
-            class_weight if isinstance(class_weight, Mapping) else _balanced(counted or source, class_weight)
+            class_weight if isinstance(class_weight, Mapping) else balanced(counted or source, class_weight)
         )
         checks.refuse(
             [checks.whole("class", label, least=0) for label in given]
@@ -92,7 +92,8 @@ def _listed(classes: np.ndarray) -> str:
     return ", ".join(f"{each:g}" for each in classes[:20].tolist()) + " ..." * (len(classes) > 20)
 
 
-def _balanced(source: Source, given: str) -> dict[int, float]:
+def balanced(source: Source, given: str = "balanced") -> dict[int, float]:
+    """The weights with which every class has the same total, by class number; one pass counts the rows."""
     checks.refuse([checks.one_of("class_weight", given, ("balanced",))])
     counts: dict[int, int] = {}
     for _, _, y, _ in passes(source):

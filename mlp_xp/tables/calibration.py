@@ -2,15 +2,23 @@
 
     p = softmax(z / T),     T = argmin  n Σ_i s_i −log p_i / Σ_i s_i  +  c (log T + 2 ε)²
 
-s are the rows' weights, with those of their classes; n = (Σ s)² / Σ s² is how many rows they amount to.
+s are the rows' weights; n = (Σ s)² / Σ s² is how many rows they amount to.
 
 Smoothed labels make a network less sure than it should be, too many steps make it too sure; dividing the last
 z by one number mends both, and leaves the likeliest class as it is. Where few rows or none say another, T is
 e^(−2 ε), which undoes what smoothing by ε does to a network that is sure; both constants measured best.
 
+Weights w of classes are multiplied into the probabilities after that:
+
+    p_c ∝ w_c softmax(z / T)_c,     which adds log w_c to a bias of the last layer
+
+That is what weighing each row's loss is to come to. With a class of 1%, a network whose few rows weigh 50
+times as much learns them by heart: 1 − AUC was five times as large, and the balanced accuracy less.
+
 References
 ----------
 Guo, Pleiss, Sun and Weinberger, On calibration of modern neural networks, ICML 2017 (temperature scaling).
+Menon et al., Long-tail learning via logit adjustment, ICLR 2021 (section 4.1).
 """
 
 import numpy as np
@@ -18,10 +26,11 @@ import numpy as np
 from mlp_xp.losses import SoftmaxCrossEntropy
 from mlp_xp.machine.array_api import to_host
 from mlp_xp.network import Network
+from mlp_xp.rows.class_weights import balanced
 from mlp_xp.rows.source import Source, passes
 from mlp_xp.tables.fitting import Data
 from mlp_xp.tables.model import PREDICT_ROWS, TableModel
-from mlp_xp.tables.recipe import uses_tables
+from mlp_xp.tables.recipe import uses_tables, weighs_in_the_end
 from mlp_xp.tables.split import Split
 
 DOUBT = 3.0
@@ -45,6 +54,19 @@ def calibrate(model: TableModel, data: Data) -> None:
     network.parameters.weights[-1][...] = network.parameters.weights[-1] / divisor
     if network.parameters.biases:
         network.parameters.biases[-1][...] = network.parameters.biases[-1] / divisor
+    weigh_classes(model, data)
+
+
+def weigh_classes(model: TableModel, data: Data) -> None:
+    """Shift what a classifier says by the weights of its classes, where its training was without them."""
+    options = data.options
+    if options.class_weight == "none" or not weighs_in_the_end(options, data.loss):
+        return
+    bias = model.network.parameters.biases[-1]
+    shift = np.zeros(bias.shape[-1])
+    for label, weight in balanced(data.parts.raw_training, options.class_weight).items():
+        shift[label] = np.log(weight)
+    bias[...] = bias + model.network.backend.asarray(shift)
 
 
 Unseen = tuple[np.ndarray, np.ndarray, np.ndarray]

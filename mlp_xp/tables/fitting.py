@@ -26,7 +26,15 @@ from mlp_xp.tables.members import bootstrapped
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import HoldOut, TrainingOptions
 from mlp_xp.tables.reading import Table, check_targets, for_model, for_task, open_for, open_table
-from mlp_xp.tables.recipe import NEW_IN_RECIPES, initializers, loss_for, settled, smoothed, uses_tables
+from mlp_xp.tables.recipe import (
+    NEW_IN_RECIPES,
+    initializers,
+    loss_for,
+    settled,
+    smoothed,
+    uses_tables,
+    weighs_in_the_end,
+)
 from mlp_xp.tables.split import Split, split, split_for
 from mlp_xp.training import train
 from mlp_xp.version import VERSION
@@ -134,7 +142,7 @@ def read_data(
         max_levels=options.max_levels,
         standardise_targets=loss.standardises_target,
         bound_targets=uses_tables(options),
-        class_weight=options.class_weight,
+        class_weight="none" if weighs_in_the_end(options, loss) else options.class_weight,
     )
     if named is None and uses_tables(options) and has_classes:
         loss = smoothed(parts.rarer_share())
@@ -271,9 +279,9 @@ def watched_loss(data: Data) -> Loss | None:
         Σ s_i L_i / Σ s_i        over the rows held out, with their sample weights
 
     Labels that are smoothed (`Loss.judge`) are a means of training: they are in its loss, and neither here
-    nor in a metric. Class weights say what errors are to cost, here too (`Split.held_out`); metrics are
-    without. Predictions count as they are given, within their limits, and so do targets, so that a wrong one
-    does not choose the epoch.
+    nor in a metric. Class weights are in neither, as they shift what the recipe's network says in the end
+    (`calibration`). Predictions count as they are given, within their limits, and so do targets, so that a
+    wrong one does not choose the epoch.
     """
     if not uses_tables(data.options):
         return None

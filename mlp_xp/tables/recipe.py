@@ -11,7 +11,8 @@ tables`), of parts that can each be set alone:
     against     dropout and decoupled decay, both constant for half of the run, then falling along half a
     overfitting cosine; an average of the weights; labels smoothed by min(0.1, m² / 0.1), m the part of the
                 rows outside of the largest class; the best epoch by the held-out rows
-    in the end  predictions no further out than the training rows' targets; probabilities calibrated
+    in the end  predictions no further out than the training rows' targets; probabilities calibrated, and then
+                shifted by the classes' weights, if any (`calibration`)
 
 References
 ----------
@@ -169,6 +170,13 @@ def loss_for(*, has_classes: bool) -> "Loss":
     from mlp_xp.losses import SoftmaxCrossEntropy, SquaredError
 
     return SoftmaxCrossEntropy() if has_classes else SquaredError()
+
+
+def weighs_in_the_end(options: "TrainingOptions", loss: "Loss") -> bool:
+    """Whether weights of classes shift the last biases in the end, instead of weighing each row's loss."""
+    from mlp_xp.losses import SoftmaxCrossEntropy
+
+    return uses_tables(options) and options.bias and isinstance(loss, SoftmaxCrossEntropy)
 
 
 def smoothed(rarer_share: float) -> "Loss":

@@ -96,3 +96,19 @@ def test_numbers_stand_for_options_that_may_be_words(recipe):
         for hidden, size in ((6, 16), ("6", "16"))
     )
     np.testing.assert_array_equal(number.network.parameters.flat, text.network.parameters.flat)
+
+
+def test_balanced_classes_are_the_same_network_with_its_probabilities_shifted(rng):
+    x = rng.normal(size=(300, 2))
+    kind = np.where(x[:, 0] + rng.normal(size=300) > 2, "rare", np.where(x[:, 1] > 0, "more", "most"))
+    table = {"a": x[:, 0], "b": x[:, 1], "kind": kind}
+    p, shifted = (
+        np.asarray(
+            fit_table(table, "kind", epochs=4, hidden="8", validation=0.0, class_weight=weight).predict_proba(
+                {"a": x[:, 0], "b": x[:, 1]}
+            )
+        )
+        for weight in ("none", "balanced")
+    )
+    expected = p / np.unique(kind, return_counts=True)[1]
+    np.testing.assert_allclose(shifted, expected / expected.sum(axis=1, keepdims=True), rtol=2e-4)

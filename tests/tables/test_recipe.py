@@ -81,7 +81,8 @@ def test_classes_have_a_rate_of_their_own():
     [
         (150, {}, 0.1),
         (3, {}, 0.001),
-        (3, {"class_weight": "balanced"}, 0.1),
+        (3, {"class_weight": "balanced"}, 0.001),
+        (3, {"class_weight": "balanced", "bias": False}, 0.1),
         (3, {"weight_column": "w"}, (3 / 50) ** 2 * 10),
         (3, {"loss": "softmax_cross_entropy"}, 0.0),
         (3, {"recipe": "plain"}, 0.0),
