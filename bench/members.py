@@ -162,17 +162,17 @@ def memory(quick: bool) -> tuple[dict[str, Any], str]:
     x = generator.standard_normal((2048, sizes[0]), dtype=np.float32)
     y = generator.standard_normal((2048, 1), dtype=np.float32)
 
+    def begun(members: int | None) -> object:
+        rows = Loader(x, y, batch_size=256)
+        epochs = train(Network(sizes, members=members), rows, optimizer="adam", max_epochs=10**9)
+        next(epochs)
+        return epochs
+
     def held(members: int | None) -> int:
-        def make() -> object:
-            rows = Loader(x, y, batch_size=256)
-            epochs = train(Network(sizes, members=members), rows, optimizer="adam", max_epochs=10**9)
-            next(epochs)
-            return epochs
-
+        begun(members)  # what is made once; tracing makes compiling several times slower
         gc.collect()
-        return measure.allocated_bytes(make)
+        return measure.allocated_bytes(lambda: begun(members))
 
-    held(None)  # what is made once
     one, many = held(None), held(k)
     said = (
         f"memory of a training of {k} members of {'-'.join(map(str, sizes))}: {many / one:.2f} times one's."
