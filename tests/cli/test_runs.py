@@ -102,7 +102,15 @@ def test_options_that_need_each_other(tmp_path, capsys):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_with_checkpoint_and_model_and_the_run_goes_on(number, status, tmp_path):
     command = [sys.executable, "-m", "mlp_xp", "train", "--epochs", "4000", "--patience", "0"]
-    command += ["--plain-steps", "--hidden", "8", "--checkpoint-dir", tmp_path / "c", "--out", tmp_path / "m.safetensors"]
+    command += [
+        "--plain-steps",
+        "--hidden",
+        "8",
+        "--checkpoint-dir",
+        tmp_path / "c",
+        "--out",
+        tmp_path / "m.safetensors",
+    ]
     run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert "rows to train on" in run.stderr.readline()
     while "epoch" not in run.stderr.readline():

@@ -5,6 +5,7 @@ Their Python is run as doctests; Sphinx, which checks the links between pages, i
 
 import http.client
 import json
+import pkgutil
 import re
 import runpy
 import shlex
@@ -104,6 +105,8 @@ def test_the_recipe_for_optuna(tmp_path, rng):
 def test_public_names_are_on_the_page_about_them():
     documented = re.findall(r"auto(?:class|function):: (?:mlp_xp\.)?([\w.]+)", PAGES["api.md"])
     assert {name.partition(".")[0] for name in documented} >= set(mlp_xp.__all__)
+    for name in documented:
+        pkgutil.resolve_name(f"mlp_xp.{name}")
 
 
 def test_the_service_has_twenty_lines_and_answers(tmp_path, monkeypatch):
