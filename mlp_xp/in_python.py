@@ -5,7 +5,7 @@ import dataclasses
 import html
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mlp_xp.history import History
 from mlp_xp.machine.array_api import ArrayLike
@@ -28,6 +28,10 @@ from mlp_xp.tables.reading import Table, for_model, open_for
 from mlp_xp.tables.result import result_of
 from mlp_xp.tables.sample import Sample
 from mlp_xp.version import VERSION
+
+if TYPE_CHECKING:
+    from mlp_xp.estimators import MLPClassifier, MLPRegressor
+    from mlp_xp.network import Network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,7 +234,7 @@ def load(
     device: str = "cpu",
     *,
     activations: Mapping[str, Any] | None = None,
-) -> Any:
+) -> "Network | TableModel | MLPClassifier | MLPRegressor":
     """Read a model file, whatever device it was trained on.
 
     Parameters
@@ -259,4 +263,6 @@ def load(
         It holds an estimator, and scikit-learn is not installed.
     """
     model = model_file.load(path, device, activations=activations)
-    return TableModel.around(model) if isinstance(model, plain.TableModel) else model
+    if isinstance(model, plain.TableModel):
+        return TableModel.around(model)
+    return cast("Network | MLPClassifier | MLPRegressor", model)

@@ -7,7 +7,7 @@ from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils import compute_sample_weight
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -17,7 +17,7 @@ from sklearn.utils.validation import _check_sample_weight
 
 from mlp_xp.estimators.array_home import on_host
 from mlp_xp.estimators.data import Encoded, targets_of
-from mlp_xp.estimators.fitting import OF_SKLEARN, Learner, ValidationData
+from mlp_xp.estimators.fitting import OF_SKLEARN, Learner, ValidationData, checked
 from mlp_xp.estimators.parameters import CONSTRAINTS
 from mlp_xp.estimators.targets import Labels, kind_of, labels_of
 from mlp_xp.machine.array_api import Array, ArrayLike
@@ -161,7 +161,7 @@ class MLPClassifier(ClassifierMixin, Learner):
     }
 
     @available_if(lambda self: self._has_partial_fit())
-    @_fit_context(prefer_skip_nested_validation=True)
+    @checked
     def partial_fit(
         self,
         X: ArrayLike,

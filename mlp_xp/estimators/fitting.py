@@ -6,7 +6,7 @@ import functools
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from sklearn.base import _fit_context
@@ -50,6 +50,11 @@ OF_SKLEARN = 5
 """Frames from `Fit._descend` up to scikit-learn's wrapper of `fit`: warnings seem to come from there, so that
 filters that people have (``module="sklearn"``) match."""
 
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+checked: Callable[[Method], Method] = _fit_context(prefer_skip_nested_validation=True)
+"""scikit-learn's check of parameters; a method keeps its type, which editors show."""
 
 _OF_CALLBACKS = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
 """What scikit-learn needs after a fit, also after one that failed."""
@@ -528,7 +533,7 @@ class Learner(Perceptron):
         """The weights of rows."""
         return weight
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @checked
     def fit(
         self,
         X: ArrayLike,
@@ -570,7 +575,7 @@ class Learner(Perceptron):
         held, start = ValidationData(X_val, y_val, sample_weight_val), Start(coef_init, intercept_init)
         return self._fit(X, y, sample_weight, held, start)
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @checked
     def partial_fit(
         self,
         X: ArrayLike,
