@@ -1,6 +1,6 @@
 """Memoised backpropagation: all derivatives by the chain rule, from the end of the network to the start."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from mlp_xp.forward import Memo
@@ -53,7 +53,7 @@ def backprop(
         δ of the layer that it ends with; δ_1 W_1ᵀ (⊙ s) is the derivative with respect to x.
     """
     backend, activations = network.backend, network.activations
-    into, matmul = backend.into, backend.xp.matmul
+    into, matmul = backend.into, memo.matmul
     if not network.output_is_linear:
         activations[-1].chain(backend, delta, memo.kept[-1])
     lowest = next(layer for layer in range(network.n_layers) if layer not in frozen)
@@ -63,9 +63,9 @@ def backprop(
             if layer == 0 and memo.products is not None:
                 _through_scale(network, memo, delta, gradient, add)
             else:
-                _write_or_add(backend, gradient.weights[layer], memo.inputs[layer].mT, delta, add)
+                _write_or_add(backend, matmul, gradient.weights[layer], memo.inputs[layer].mT, delta, add)
             if biases is not None:
-                _write_or_add(backend, gradient.biases[layer], memo.ones, delta, add)
+                _write_or_add(backend, backend.xp.matmul, gradient.biases[layer], memo.ones, delta, add)
         if layer > lowest:
             # One output: a column times a row, twice as fast by `multiply` (200 × 100: 11, not 24 µs).
             product = matmul if delta.shape[-1] > 1 else backend.xp.multiply
@@ -79,7 +79,7 @@ def backprop(
 def _through_scale(network: "Network", memo: Memo, delta: Array, gradient: Parameters, add: bool) -> None:
     """From one product U = xᵀ δ_1 the derivatives with respect to s and to W_1."""
     xp, into, parameters = network.backend.xp, network.backend.into, network.parameters
-    u = into(memo.products, xp.matmul, memo.inputs[0].mT, delta)
+    u = into(memo.products, memo.matmul, memo.inputs[0].mT, delta)
     of_scale = xp.sum(into(memo.scaled, xp.multiply, parameters.weights[0], u), axis=-1, keepdims=True)
     of_weights = into(memo.scaled, xp.multiply, u, parameters.input_scale)
     if add:
@@ -90,11 +90,13 @@ def _through_scale(network: "Network", memo: Memo, delta: Array, gradient: Param
         gradient.weights[0][...] = of_weights
 
 
-def _write_or_add(backend: Backend, out: Array, left: Array, right: Array, add: bool) -> None:
+def _write_or_add(
+    backend: Backend, matmul: Callable[..., Array], out: Array, left: Array, right: Array, add: bool
+) -> None:
     """out ← left @ right, or out ← out + left @ right."""
     if backend.write_gradient is not None:
         backend.write_gradient(out, left, right, add)
     elif add:
-        out += left @ right
+        out += matmul(left, right)
     else:
-        backend.into(out, backend.xp.matmul, left, right)
+        backend.into(out, matmul, left, right)

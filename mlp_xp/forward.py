@@ -49,6 +49,8 @@ class Memo:
         Its product with δ is the bias gradient Σ_i δ_i.
     scaled : array (n_inputs, n_units) or None
         s ⊙ W_1, where inputs have a scale.
+    matmul : callable (left, right, out) -> array
+        What multiplies matrices of these sizes.
     products : array (n_inputs, n_units) or None
         Where xᵀ δ_1 goes on the way back, from which both ∂L/∂W_1 and ∂L/∂s follow.
     """
@@ -66,6 +68,7 @@ class Memo:
     def _make(self, n_rows: int) -> None:
         backend, sizes = self.network.backend, self.network.layer_sizes[1:]
         self.n_rows, members = n_rows, self.network.members
+        self.matmul = backend.matmul(n_rows * self.network.parameters.most_weights)
         shape = (n_rows,) if members is None else (members, n_rows)
         n_all = math.prod(shape)
         turns = [backend.empty((n_all * max(sizes[turn::2], default=0),)) for turn in range(2)]
@@ -113,7 +116,7 @@ class Memo:
     def _first(self, n_rows: int) -> "Memo":
         memo = object.__new__(Memo)
         memo.network, memo.n_rows, memo.way_back, memo._of_size = self.network, n_rows, self.way_back, {}
-        memo.scaled, memo.products = self.scaled, self.products
+        memo.scaled, memo.products, memo.matmul = self.scaled, self.products, self.matmul
         memo.z = [z[..., :n_rows, :] for z in self.z]
         memo.kept = [None if kept is None else kept[..., :n_rows, :] for kept in self.kept]
         memo.masks = [None] * len(self.masks)
@@ -157,7 +160,7 @@ def forward(
         The last layer's output, before the loss's link; the caller may overwrite it.
     """
     backend, last = network.backend, network.n_layers - 1
-    into, matmul = backend.into, backend.xp.matmul
+    into, matmul = backend.into, memo.matmul
     a = memo.inputs[0] = x
     for layer, (weights, biases, activation) in enumerate(network.layers):
         if layer == 0 and memo.scaled is not None:

@@ -425,7 +425,7 @@ class CpuStep(Step):
 
         # Each of our threads would have several of the BLAS's; and one alone is faster without them on
         # products that are too small to be shared out (32-100-1 with 200 rows: 57 instead of 109 µs).
-        with _TURNS if n_parts > 1 else contextlib.nullcontext(), blas.computing(1):
+        with _TURNS if n_parts > 1 else contextlib.nullcontext(), blas.computing():
             try:
                 others = [self._others.of_this_process().submit(make, part) for part in range(1, n_parts)]
                 make(0)

@@ -15,6 +15,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
+from mlp_xp.machine import threads
 from mlp_xp.machine.staging import IN_STEP, Runtime
 from mlp_xp.settings import checks
 
@@ -58,6 +59,8 @@ class Backend:
         What `into` is, where the library's ``out=`` is not the best there is.
     write_gradient : callable (out, left, right, add), optional
         What writes a product to a gradient, or adds it, where nobody reads it before the step's end.
+    large_matmul : callable (left, right, out) -> array, optional
+        What multiplies large matrices, where the library's own is not the best there is.
     """
 
     xp: Namespace
@@ -68,6 +71,7 @@ class Backend:
     runtime: Runtime = IN_STEP
     write: Callable[..., Array] | None = None
     write_gradient: Callable[[Array, Array, Array, bool], None] | None = None
+    large_matmul: Callable[..., Array] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """What has a name is found by it again; another library's namespace cannot be copied."""
@@ -107,6 +111,13 @@ class Backend:
             except (TypeError, ValueError, RuntimeError, UserWarning):
                 return self._assign
         return _write_into
+
+    def matmul(self, work: int) -> Callable[..., Array]:
+        """What multiplies matrices, in products of at most so many multiplications of numbers."""
+        if self.large_matmul is None or work < 2 * threads.PIECE_WORK:
+            matmul: Callable[..., Array] = self.xp.matmul
+            return matmul
+        return self.large_matmul
 
     def _assign(self, out: Array, f: Callable[..., Array], *args: Any) -> Array:
         out[...] = self.xp.astype(f(*args), out.dtype)
@@ -196,7 +207,7 @@ def backend(device: "str | Backend" = "cpu", dtype: str | None = None) -> Backen
     if isinstance(device, Backend):
         return device.with_dtype(dtype)
     if device == "cpu":
-        return Backend(np, "cpu", dtype, "cpu", CACHE_BLOCK)
+        return Backend(np, "cpu", dtype, "cpu", CACHE_BLOCK, large_matmul=threads.matmul)
     match = re.fullmatch(r"cuda(?::(\d+))?", device) if isinstance(device, str) else None
     if match is None:
         raise ValueError(f"unknown device {device!r}; known: 'cpu', 'cuda', 'cuda:N' (N a GPU's number).")

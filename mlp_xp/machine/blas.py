@@ -1,11 +1,12 @@
-"""The BLAS libraries of this process, and how many threads each may use.
+"""The BLAS libraries of this process, which have one thread while we compute.
 
 NumPy computes with one; SciPy's wheels bring another of their own. Their numbers of threads belong to the
 whole process, so that here alone they are set: for as long as somebody computes, and as they were afterwards.
 
 After each product the threads of a BLAS wait busily for the next. On cores that others want, too, each
-product waits for a thread that was put aside, and one of 40 µs takes milliseconds: several threads are for
-products that are long against that.
+product waits for a thread that was put aside: beside other busy processes two threads took 4 to 100 times as
+long as one for 1 to 4 million multiplications, 1.7 to 4.1 times for 200 million. Large products are shared
+out to threads of our own, which sleep in between (`threads.matmul`).
 """
 
 import contextlib
@@ -19,12 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from mlp_xp.machine import open_blas
-
-WORK_PER_THREAD = 2**27
-"""Multiplications of one product for each thread of a BLAS, about 4 ms of a core in float32. Fewer would be
-faster, by 1.7 times at most, on two cores that have nothing else to do. Beside other busy processes two
-threads took 4 to 100 times as long as one for 1 to 4 million multiplications, 1.7 to 4.1 times for 200
-million, and 1.1 to 1.6 times for 1,000 million: no size is safe, and small ones are lost."""
 
 SMALL = 9216
 """Multiplications that OpenBLAS never shares out (interface/gemv.c: 2304 × GEMM_MULTITHREAD_THRESHOLD). With
@@ -70,12 +65,7 @@ def _groups(root: Path, own: Path) -> Iterator[Path]:
 
 
 class Threads:
-    """The number of threads of some libraries, which many may want at once, each another.
-
-    Those who want the same number compute beside one another. Who wants another one waits, at most for a step
-    of each of those: so what a product gives does not depend on who else computes. Afterwards they have as
-    many as before, at once, or when the last run has ended that makes many steps and would change them twice
-    a step (`keep`).
+    """The number of threads of some libraries: one, while anybody computes.
 
     Parameters
     ----------
@@ -85,77 +75,47 @@ class Threads:
 
     def __init__(self, libraries: list[Any]) -> None:
         self.libraries = libraries
-        self.lock = threading.Lock()  # entered for each step: a Condition takes several times as long
-        self.changed = threading.Condition(self.lock)
-        self.n_users, self.n_waiting, self.n_keeping = 0, 0, 0
-        self.now: int | None = None  # as they were
+        self.lock = threading.Lock()
+        self.n_users = 0
         self.before: list[int] = []
 
     def usual(self) -> int:
-        """How many they have while nobody holds them, the fewest where they differ; 1 without any."""
+        """How many they have while nobody computes, the fewest where they differ; 1 without any."""
         with self.lock:
-            return min(self._counts() if self.now is None else self.before, default=1)
+            return min(self.before if self.n_users else self._counts(), default=1)
 
     def _counts(self) -> list[int]:
         return [library.num_threads for library in self.libraries]
 
-    def take(self, n_threads: int) -> None:
-        """Begin to compute with so many."""
+    def _change(self, before: list[int], after: list[int]) -> None:
+        """Have so many where they had others; asking a library takes as long as telling it."""
+        for library, old, new in zip(self.libraries, before, after, strict=True):
+            if old != new:
+                library.set_num_threads(new)
+
+    def take_one(self) -> None:
+        """Begin to compute with one thread."""
         with self.lock:
-            # Who comes later than somebody who waits does not go ahead, or that one would wait for ever.
-            if self.n_users and (self.now != n_threads or self.n_waiting):
-                self.n_waiting += 1
-                try:
-                    self.changed.wait()  # until the last user has left, and somebody took its place
-                    self.changed.wait_for(lambda: not self.n_users or self.now == n_threads)
-                finally:
-                    self.n_waiting -= 1
-            if self.now is None:
+            if not self.n_users:
                 self.before = self._counts()
-                self._change(self.before, n_threads)
-            elif self.now != n_threads:
-                self._change([self.now] * len(self.libraries), n_threads)
-            self.now = n_threads
+                self._change(self.before, [1] * len(self.before))
             self.n_users += 1
 
     def give_back(self) -> None:
         """End; the last one leaves them as they were."""
         with self.lock:
             self.n_users -= 1
-            if self.n_waiting or not self.n_keeping:
-                self._leave()
-
-    def keep(self, n: int) -> None:
-        """Let them keep a number between those who use it, for one run more (n = 1) or less (n = -1)."""
-        with self.lock:
-            self.n_keeping += n
-            self._leave()
-
-    def _leave(self) -> None:
-        """Where nobody uses them: call whoever waits, and have as many as before unless they are kept."""
-        if self.n_users:
-            return
-        if self.now is not None and not self.n_keeping:
-            for library, count in zip(self.libraries, self.before, strict=True):
-                if count != self.now:
-                    library.set_num_threads(count)
-            self.now = None
-        if self.n_waiting:
-            self.changed.notify_all()
-
-    def _change(self, counts: list[int], n_threads: int) -> None:
-        """Have so many where they have others; asking a library takes as long as telling it."""
-        for library, count in zip(self.libraries, counts, strict=True):
-            if count != n_threads:
-                library.set_num_threads(n_threads)
+            if not self.n_users:
+                self._change([1] * len(self.before), self.before)
 
     def let_use(self, n_threads: int) -> None:
         """Let them use so many from now on."""
         with self.lock:
-            if self.now is None:
-                self._change(self._counts(), n_threads)
+            wanted = [n_threads] * len(self.libraries)
+            if self.n_users:
+                self.before = wanted
             else:
-                self.before = [n_threads] * len(self.libraries)
+                self._change(self._counts(), wanted)
 
 
 def _loaded() -> list[tuple[str, Any]]:
@@ -210,7 +170,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class _OfThisThread(threading.local):
-    """What the calling thread has taken, and how many threads it was told to use at most."""
+    """Whether the calling thread computes, and how many threads it was told to use at most."""
 
     computes = False
     most = sys.maxsize
@@ -239,18 +199,16 @@ class Computing:
     """What `computing` gives; a class, since it is entered once a step, and a generator takes longer."""
 
     def __init__(self, work: int) -> None:
-        self.work = work
+        self.is_small = work < SMALL
         self.taken: tuple[Threads, ...] = ()
 
     def __enter__(self) -> None:
-        if _own.computes or 1 < self.work < SMALL:
+        if _own.computes or self.is_small:
             return
-        several = self.work >= 2 * WORK_PER_THREAD
         numpys, scipys = _both()
-        numpys.take(min(n_threads(), self.work // WORK_PER_THREAD) if several else 1)
-        if scipys.libraries:
-            scipys.take(1)
         self.taken = (numpys, scipys) if scipys.libraries else (numpys,)
+        for each in self.taken:
+            each.take_one()
         _own.computes = True
 
     def __exit__(self, *_: object) -> None:
@@ -260,42 +218,18 @@ class Computing:
                 each.give_back()
 
 
-def computing(work: int) -> Computing:
-    """Compute inside, with the threads that suit the size of the products: the same, whatever else goes on.
+def computing(work: int = SMALL) -> Computing:
+    """Compute inside with one thread of each BLAS: the same, whatever else goes on.
 
-    SciPy's own BLAS has one thread meanwhile: where two libraries take turns, the threads of one wait on the
-    cores that the other needs (100 iterations of L-BFGS on 100 rows of 2-100-100-1: 900 instead of 110 ms).
+    SciPy's own has one, too: where two libraries take turns, the threads of one wait on the cores that the
+    other needs (100 iterations of L-BFGS on 100 rows of 2-100-100-1: 900 instead of 110 ms).
 
     Parameters
     ----------
     work : int
-        Multiplications of the largest product. With less than that for two threads, one computes.
+        Multiplications of the largest product; little changes nothing.
     """
     return Computing(work)
-
-
-@contextlib.contextmanager
-def kept() -> Iterator[None]:
-    """Make many steps inside: the numbers of threads stay from one to the next, unless others want others."""
-    both = _both()
-    try:
-        for each in both:
-            each.keep(1)
-        yield
-    finally:
-        for each in both:
-            each.keep(-1)
-
-
-@contextlib.contextmanager
-def one_thread_for_scipy() -> Iterator[None]:
-    """Compute inside with SciPy's own BLAS, in one thread."""
-    scipys = _both()[1]
-    scipys.take(1)
-    try:
-        yield
-    finally:
-        scipys.give_back()
 
 
 def let_use(n_threads: int) -> None:

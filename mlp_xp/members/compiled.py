@@ -196,7 +196,7 @@ class CompiledMemberStep(MemberStep):
         self, make: Callable[[Sequence[int], Steps], None], groups: Sequence[Sequence[int]], steps: Steps
     ) -> None:
         """Have each core make the steps of some groups: in parts, where they do not go up in the cores."""
-        with blas.computing(1):
+        with blas.computing():
             if len(groups) == 1 or self.n_threads == 1:
                 for group in groups:
                     make(group, steps)

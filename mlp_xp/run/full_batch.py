@@ -98,7 +98,7 @@ def minimise(
     def tell(intermediate_result: Any) -> None:  # SciPy goes by the name
         after_iteration(intermediate_result.x, float(intermediate_result.fun))
 
-    with blas.one_thread_for_scipy():
+    with blas.computing():
         result = search(
             evaluate,
             start,

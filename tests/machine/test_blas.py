@@ -1,4 +1,4 @@
-"""The threads of the BLAS: chosen by size, shared by who computes at once, and left as they were."""
+"""The threads of the BLAS: one while anybody computes, and left as they were."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mlp_xp import Loader, Network, train
-from mlp_xp.machine import blas, open_blas
+from mlp_xp.machine import blas, open_blas, threads
 from mlp_xp.machine.blas import Threads
 
 
@@ -35,18 +35,23 @@ def libraries(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize(("share", "expected"), [(0, 1), (1.9, 1), (2, 2), (5.5, 5), (100, 8)])
-def test_threads_grow_with_the_work(libraries, share, expected):
-    with blas.computing(int(share * blas.WORK_PER_THREAD)):
-        assert (libraries.numpys.num_threads, libraries.scipys.num_threads) == (expected, 1)
-        with blas.computing(2**60):  # what a caller's own function asks for inside changes nothing
-            assert libraries.numpys.num_threads == expected
+def test_each_has_one_while_anybody_computes(libraries):
+    with blas.computing():
+        assert (libraries.numpys.num_threads, libraries.scipys.num_threads) == (1, 1)
+        with blas.computing():  # a caller's own function inside
+            pass
+        assert (libraries.numpys.num_threads, libraries.scipys.num_threads) == (1, 1)
+        assert blas.n_threads() == 8
     assert (libraries.numpys.num_threads, libraries.scipys.num_threads) == (8, 8)
 
 
+def test_small_products_change_nothing(libraries):
+    with blas.computing(blas.SMALL - 1):
+        assert libraries.numpys.num_threads == 8
+
+
 def test_no_more_than_the_caller_allows(libraries):
-    with blas.at_most(3), blas.at_most(None), blas.computing(2**60):
-        assert libraries.numpys.num_threads == 3
+    with blas.at_most(3), blas.at_most(None), blas.computing():
         assert blas.n_threads() == 3
     with blas.at_most(3), pytest.raises(KeyError), blas.at_most(2):
         raise KeyError
@@ -54,7 +59,7 @@ def test_no_more_than_the_caller_allows(libraries):
 
 
 def test_an_error_inside_leaves_them_as_they_were(libraries):
-    with pytest.raises(KeyError), blas.computing(1):
+    with pytest.raises(KeyError), blas.computing():
         raise KeyError
     assert libraries.numpys.num_threads == libraries.scipys.num_threads == 8
 
@@ -62,82 +67,37 @@ def test_an_error_inside_leaves_them_as_they_were(libraries):
 def test_a_run_of_many_steps_changes_the_number_once(libraries, monkeypatch):
     told = []
     monkeypatch.setattr(libraries.numpys, "set_num_threads", told.append)
-    with blas.kept():
+    with blas.computing():
         for _ in range(3):
-            with blas.computing(1):
-                assert blas.n_threads() == 8
+            with blas.computing(2**60):
+                pass
     assert told == [1, 8]
 
 
-def test_who_wants_another_number_does_not_wait_for_a_run_between_two_steps(libraries):
-    seen = []
-
-    def other():
-        with blas.computing(2 * blas.WORK_PER_THREAD):
-            seen.append(libraries.numpys.num_threads)
-
-    with blas.kept():
-        with blas.computing(1):
-            pass
-        thread = threading.Thread(target=other)
-        thread.start()
-        thread.join(timeout=60)
-        with blas.computing(1):
-            seen.append(libraries.numpys.num_threads)
-        blas.let_use(5)
-    assert seen == [2, 1]
-    assert libraries.numpys.num_threads == libraries.scipys.num_threads == 5
-
-
-def test_those_who_want_the_same_share_and_the_others_wait():
-    library = Library(4)
-    threads, order = Threads([library]), []
-    threads.take(1)
-    threads.take(1)
-    asked = threading.Event()
-
-    def other():
-        asked.set()
-        threads.take(2)
-        order.append(library.num_threads)
-        threads.give_back()
-
-    thread = threading.Thread(target=other)
-    thread.start()
-    asked.wait()
-    threads.give_back()
-    assert order == []
-    assert threads.usual() == 4
-    threads.give_back()
-    thread.join()
-    assert order == [2]
-    assert library.num_threads == 4
-
-
-def test_many_who_want_different_numbers_never_meet():
+def test_the_last_of_many_leaves_them_as_they_were():
     library = Library(4)
     threads, wrong = Threads([library]), []
 
-    def compute(n_threads):
+    def compute():
         for _ in range(200):
-            threads.take(n_threads)
-            if library.num_threads != n_threads:
+            threads.take_one()
+            if library.num_threads != 1 or threads.usual() != 4:
                 wrong.append(library.num_threads)
             threads.give_back()
 
-    running = [threading.Thread(target=compute, args=(1 + i % 3,)) for i in range(6)]
+    running = [threading.Thread(target=compute) for _ in range(6)]
     for thread in running:
         thread.start()
     for thread in running:
         thread.join()
     assert wrong == []
-    assert library.num_threads == 4
+    assert library.num_threads == threads.usual() == 4
 
 
 def test_a_number_for_later_waits_for_those_who_compute():
     library = Library(4)
     threads = Threads([library])
-    threads.take(1)
+    threads.take_one()
     threads.let_use(2)
     assert library.num_threads == 1
     threads.give_back()
@@ -170,20 +130,17 @@ def test_a_quota_of_a_control_group_is_a_number_of_cores(tmp_path, files, expect
     assert blas.quota(tmp_path, tmp_path / "none") >= expected
 
 
-@pytest.mark.parametrize("threads", [1, 3, None])
-def test_a_training_takes_no_more_threads_than_it_is_told(libraries, monkeypatch, threads):
-    monkeypatch.setattr(blas, "WORK_PER_THREAD", 1)
-    taken = []
-    monkeypatch.setattr(
-        libraries.numpys,
-        "set_num_threads",
-        lambda n: (taken.append(n), vars(libraries.numpys).update(num_threads=n)),
-    )
+@pytest.mark.parametrize("most", [1, 3, None])
+def test_a_training_takes_no_more_threads_than_it_is_told(libraries, monkeypatch, most):
+    monkeypatch.setattr(threads, "PIECE_WORK", 1)
+    monkeypatch.setattr(threads, "PIECE_SIZE", 1)
+    taken, together = set(), threads.together
+    monkeypatch.setattr(threads, "together", lambda tasks: [taken.add(len(tasks)), together(tasks)])
     x = np.random.default_rng(0).normal(size=(64, 30))
-    run = train(Network((30, 20, 1)), Loader(x, x[:, :1]), max_epochs=2, way="plain", threads=threads)
+    run = train(Network((30, 20, 1)), Loader(x, x[:, :1]), max_epochs=2, way="plain", threads=most)
     next(run)
     assert blas.n_threads() == 8  # the caller's own loop has no limit
-    assert set(taken) == ({threads, 8} if threads else set())
+    assert max(taken) == (most or 8)
     with pytest.raises(ValueError, match="threads=0"):
         train(Network((30, 20, 1)), Loader(x, x[:, :1]), threads=0)
 
@@ -217,9 +174,9 @@ def test_numpys_openblas_is_known_without_threadpoolctl():
         import sys
         sys.modules["threadpoolctl"] = None
         import numpy
-        from mlp_xp.machine import blas, open_blas
+        from mlp_xp.machine import blas, open_blas, threads
         assert [library.num_threads for library in open_blas.loaded()] == [2]
-        with blas.computing(1):
+        with blas.computing():
             assert [library.num_threads for library in open_blas.loaded()] == [1]
         assert [library.num_threads for library in open_blas.loaded()] == [2]
     """
@@ -236,7 +193,7 @@ def test_numpys_openblas_is_known_without_threadpoolctl():
 
 
 @pytest.mark.needs("threadpoolctl")
-def test_scipys_own_blas_has_one_thread_while_numpys_keeps_its_own():
+def test_scipys_own_blas_has_one_thread_too():
     program = """
         import numpy, scipy.optimize, threadpoolctl
         from mlp_xp.machine import blas
@@ -244,12 +201,10 @@ def test_scipys_own_blas_has_one_thread_while_numpys_keeps_its_own():
             pools = threadpoolctl.threadpool_info()
             return {pool["filepath"]: pool["num_threads"] for pool in pools if pool["user_api"] == "blas"}
         before = threads()
-        with blas.one_thread_for_scipy():
-            within = threads()
+        with blas.computing():
+            assert threads() == dict.fromkeys(before, 1)
         assert threads() == before
-        own = [file for file in before if "scipy.libs" in file or "scipy/.dylibs" in file]
-        assert within == before | dict.fromkeys(own, 1), (before, within)
-        print(*before.values())
+        assert set(before.values()) == {2}
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],

@@ -48,7 +48,6 @@ def test_pieces_are_shared_out_where_each_is_worth_a_thread(monkeypatch):
     assert threads.n_parts(8, threads.PART_WORK) == 4
     assert threads.n_parts(3, threads.PART_WORK) == 3
     assert threads.n_parts(8, threads.PART_WORK - 1) == 1
-    assert threads.n_parts(8, 2 * blas.WORK_PER_THREAD) == 1  # the BLAS shares out the products of each
 
 
 def test_a_task_shares_nothing_out_again():
@@ -70,3 +69,32 @@ def test_predictions_are_the_same_by_one_thread_and_by_several(members, monkeypa
     monkeypatch.setattr(blas, "n_threads", lambda: 3)
     np.testing.assert_array_equal(network.predict(x, chunk_rows=300), expected)
     assert shared == [3]
+
+
+@pytest.mark.parametrize("members", [(), (2,)])
+@pytest.mark.parametrize(
+    ("n_rows", "n_inner", "n_columns"), [(300, 401, 210), (90, 512, 777), (700, 300, 300)]
+)
+def test_a_large_product_has_the_same_bits_by_one_thread_and_by_several(
+    members, n_rows, n_inner, n_columns, monkeypatch
+):
+    rng = np.random.default_rng(0)
+    left = rng.standard_normal((n_rows, n_inner), dtype=np.float32)
+    right = rng.standard_normal((*members, n_columns, n_inner), dtype=np.float32).mT
+    with blas.at_most(1):
+        expected = threads.matmul(left, right)
+    tasks_of = []
+    together = threads.together
+    monkeypatch.setattr(threads, "together", lambda tasks: [tasks_of.append(len(tasks)), together(tasks)])
+    monkeypatch.setattr(blas, "n_threads", lambda: 3)
+    out = np.full(expected.shape, np.nan, dtype=np.float32)
+    assert threads.matmul(left, right, out=out) is out
+    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_allclose(out, np.einsum("ij,...jk->...ik", left.astype("f8"), right), atol=1e-3)
+    assert tasks_of[0] > 1
+
+
+def test_a_small_product_is_shared_with_nobody(monkeypatch):
+    monkeypatch.setattr(threads, "together", None)
+    left, right = np.ones((200, 200), dtype=np.float32), np.ones((200, 200), dtype=np.float32)
+    np.testing.assert_array_equal(threads.matmul(left, right), np.full((200, 200), 200))
