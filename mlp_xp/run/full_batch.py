@@ -166,7 +166,7 @@ class Search:
                     start,
                     self.rule,
                     n_left,
-                    lambda vector, value: ask("iterate", (vector.copy(), value)),
+                    lambda vector, value: asked.put(("iterate", (vector.copy(), value))),
                 )
                 asked.put(("done", why))
             except BaseException as error:  # whatever it is, it belongs to the caller's thread
@@ -200,7 +200,6 @@ class Search:
                         yield iteration(None)
                         training.after_steps()
                     found = content
-                    answers.put(True)
                 elif what == "failed":
                     raise content
                 else:
