@@ -147,8 +147,8 @@ def train(
         How updates are made: with all that the device has, the same without launching a step as one (a CUDA
         graph), or by the rules as they are written. The result is the same up to rounding.
     threads : int, optional
-        The most threads that compute: of the BLAS, and of compiled steps. If not given it follows from the
-        size of a step and the cores that the process may use. Results differ by rounding.
+        The most threads that share a step. If not given it follows from the size of the step and the cores
+        that the process may use. Plain steps have the same bits with any number, compiled ones not.
     seed : int, or sequence of int with one for each member
         Of dropout; members have seed, seed + 1, … unless theirs are given. (The loader has the seed of the
         order, the network that of its starting weights.)
@@ -175,10 +175,11 @@ def train(
     installed:
 
     - the matrix products: NumPy's BLAS, its version, the kernels that it has for the processor
-      (`OPENBLAS_CORETYPE` pins them) and its number of threads (`OPENBLAS_NUM_THREADS`);
+      (`OPENBLAS_CORETYPE` pins them);
     - exp, tanh and log: NumPy's version and the processor's vector instructions;
     - the device, and on GPUs CuPy, cuBLAS and TF32; the number of `ranks`;
-    - `way`: compiled steps, which long trainings turn to where Numba is installed, sum in another order;
+    - `way`: compiled steps, which long trainings turn to where Numba is installed, sum in another order, that
+      of their threads;
     - memory that runs out, which makes chunks smaller (`loader.ran_out_of_memory`);
     - time, where `time_budget` ends the run.
 
