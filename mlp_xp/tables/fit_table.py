@@ -17,7 +17,7 @@ from mlp_xp.tables.fitting import Data, fit, loader_for, new_model, read_data, t
 from mlp_xp.tables.measured import Measured, measured
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TrainingOptions
-from mlp_xp.tables.own_tables import columns_of
+from mlp_xp.tables.own_tables import collected, columns_of
 
 
 def fit_table(
@@ -74,7 +74,7 @@ def at_a_path(data: object) -> Iterator[str]:
             name="pyarrow",
         ) from error
     try:
-        table = pa.table(columns_of(data) if isinstance(data, list | tuple) else data)
+        table = pa.table(columns_of(data) if isinstance(data, list | tuple) else collected(data))
     except OverflowError:
         raise ValueError(
             "a column of data holds whole numbers of 2^63 or more: give it as texts, or as floats."

@@ -28,15 +28,19 @@ def columns_of(x: Any) -> dict[str, Any] | None:
         return {str(name): column for name, column in x.items()}
     if isinstance(x, list | tuple) and x and all(isinstance(row, Mapping) for row in x):
         return _of_rows(x)
-    library = type(x).__module__.partition(".")[0]
-    if library == "polars" and hasattr(x, "collect"):
-        x = x.collect()
+    x, library = collected(x), type(x).__module__.partition(".")[0]
     if library not in ("pandas", "polars", "pyarrow") or not hasattr(x, "__getitem__"):
         if not hasattr(x, "__arrow_c_stream__"):
             return None
         x = _through_arrow(x)
     names = getattr(x, "column_names", None) or getattr(x, "columns", None)
     return None if names is None else {str(name): x[name] for name in names}
+
+
+def collected(x: Any) -> Any:
+    """A lazy table of polars as one; anything else as it is."""
+    is_lazy = type(x).__module__.partition(".")[0] == "polars" and hasattr(x, "collect")
+    return x.collect() if is_lazy else x
 
 
 def _of_rows(rows: Sequence[Mapping[Any, Any]]) -> dict[str, Any]:

@@ -266,7 +266,8 @@ def open_for(options: TableOptions, model: Interpretation, **more: Any) -> Table
         A column is missing or is of another kind, or the data cannot be used.
     """
     known = model.inputs.columns
-    kinds = {column.name: column.kind for column in known if not isinstance(column, Constant)}
+    of_any_kind = [each.name for each in known if isinstance(each, Constant) and each.kind != "text"]
+    kinds = {each.name: each.kind for each in known if each.name not in of_any_kind}
     kinds = model.written.known(kinds | _kinds_of_targets(model, options), options.csv_form)
     columns = model.inputs.names if options.has_names else ()
     own = dataclasses.replace(options, exclude="")

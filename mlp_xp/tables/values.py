@@ -85,6 +85,8 @@ def as_array(given: ArrayLike) -> np.ndarray:
         return _of_arrow(given)
     if library == "polars":
         return _of_polars(given)
+    if isinstance(given, np.ma.MaskedArray):  # of which np.asarray takes what the mask hides
+        given = np.ma.filled(given.astype(object), None)
     # A list of texts and nan would become texts alone.
     values = np.asarray(given, dtype=object if isinstance(given, list | tuple) else None)
     return values.astype(object).reshape(-1) if values.dtype.kind in "UT" else values.reshape(-1)
@@ -162,7 +164,7 @@ def _numbers(column: Column, values: np.ndarray, reading: str, gaps: Gaps) -> np
             return clock // dt.timedelta(microseconds=1) / 1e6
         if isinstance(value, dt.timedelta | np.timedelta64) and reading in ("", DURATION):
             return seconds_of(_nanoseconds(value))
-        if isinstance(value, numbers.Number | decimal.Decimal) and not isinstance(value, np.timedelta64):
+        if _is_number(value):
             return _exact(value)
         raise TypeError(f"it is a {type(value).__name__}")
 
@@ -173,6 +175,12 @@ def _numbers(column: Column, values: np.ndarray, reading: str, gaps: Gaps) -> np
             return _each(column, values, number)
         return values.astype(float)
     return _each(column, values, number)
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is a number or boolean of Python or NumPy, whose durations count as integers, too."""
+    known = isinstance(value, numbers.Number | decimal.Decimal | np.bool_)
+    return known and not isinstance(value, np.timedelta64)
 
 
 def _is_large(values: np.ndarray) -> bool:
@@ -220,11 +228,15 @@ def _text_of(value: object) -> str:
     """How a typed value is written."""
     if isinstance(value, bool | np.bool_):
         return str(bool(value)).lower()
-    if isinstance(value, dt.datetime | dt.date | dt.time):
+    if isinstance(value, np.datetime64):
+        value = value.astype("M8[us]").item()
+    if isinstance(value, dt.time):
+        return str(value.replace(tzinfo=None))  # as Arrow has it
+    if isinstance(value, dt.date):
         return str(value)
-    if isinstance(value, numbers.Number | decimal.Decimal):
-        return repr(value) if isinstance(value, float) else str(value)
-    if isinstance(value, dt.timedelta):
+    if _is_number(value):
+        return repr(float(value) + 0.0) if isinstance(value, float) else str(value)  # -0.0 is 0.0
+    if isinstance(value, dt.timedelta | np.timedelta64):
         return name_of_number(seconds_of(_nanoseconds(value)))
     raise TypeError(f"a {type(value).__name__} is no text")
 

@@ -48,14 +48,17 @@ def test_the_same_bits_as_the_command_line(path, tmp_path, capsys, options):
     assert model.training["metrics"] == by_command.training["metrics"]
 
 
-@pytest.mark.parametrize("kind", ["mapping", "arrow", "pandas", "polars"])
+@pytest.mark.parametrize("kind", ["mapping", "arrow", "pandas", "polars", "polars, lazy"])
 def test_tables_in_memory_are_read_as_files(path, kind, need):
     table = columns()
+    library, _, lazy = kind.partition(", ")
     if kind == "arrow":
         table = pytest.importorskip("pyarrow").table(table)
     elif kind != "mapping":
-        need(kind)
-        table = pytest.importorskip(kind).DataFrame(table)
+        need(library)
+        table = pytest.importorskip(library).DataFrame(table)
+    if lazy:
+        table = table.lazy()
     of_path, of_table = (fit_table(each, "price", epochs=3).predict(columns()) for each in (path, table))
     np.testing.assert_allclose(of_table, of_path, rtol=1e-6)
 

@@ -45,6 +45,11 @@ KINDS = {
     ),
     "times": (pa.time32("s"), [dt.time(1, 2, 3), dt.time(23)], ("3723", "82800")),
     "durations": (pa.duration("s"), [dt.timedelta(seconds=5), dt.timedelta(days=3)], ("5", "259200")),
+    "floats beyond 2^53": (
+        pa.int64(),
+        [2**60, 2**61 + 2**20, -(2**57)],
+        tuple(map(str, (-(2**57), 2**60, 2**61 + 2**20))),
+    ),
     "beyond floats": (pa.uint64(), [BEYOND, BEYOND + 1, 2**60], tuple(map(str, (2**60, BEYOND, BEYOND + 1)))),
 }
 
@@ -168,3 +173,20 @@ def test_typed_columns_that_are_read_as_text_are_those_of_a_csv_file(tmp_path, o
         for other in found:
             np.testing.assert_array_equal(other, found[0])
         assert len(np.unique(found[0])) > 7  # d tells rows apart
+
+
+def test_texts_like_dates_that_name_each_row_are_read_as_in_training(tmp_path):
+    days = [str(dt.date(2020, 1, 1) + dt.timedelta(days=at)) for at in range(N_ROWS)]
+    a = [float(at % 7) for at in range(N_ROWS)]
+    parquet.write_table(pa.table({"d": days, "a": a, "y": a}), tmp_path / "t.parquet")
+    model = fit_table(str(tmp_path / "t.parquet"), "y", text="d", task="regression", epochs=1)
+    np.testing.assert_array_equal(
+        model.predict(str(tmp_path / "t.parquet")), model.predict({"d": days, "a": a})
+    )
+
+
+def test_a_negative_zero_that_is_read_as_text_is_zero():
+    values = [(-0.0, 0.0, 1.0)[at % 3] for at in range(N_ROWS)]
+    table = {"d": values, "y": [float(at % 3) for at in range(N_ROWS)]}
+    model = fit_table(table, "y", text="d", task="regression", recipe="plain", epochs=1)
+    assert model.inputs.columns[0].levels == ("0", "1")

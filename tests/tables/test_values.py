@@ -52,6 +52,22 @@ NOON = 19_783.5  # days from 1970 to 2024-03-01 12:00
         (DATE, [dt.datetime(2024, 3, 1, 14, tzinfo=dt.timezone(dt.timedelta(hours=2)))], [NOON]),
         (DATE, np.array(["2024-03-01T12", "NaT"], dtype="M8[h]"), [NOON, NAN]),
         (Constant("a", "text"), ["anything", 3], [0, 0]),
+        # Scalars of NumPy in a list, as the rows of an array are.
+        (YES, [np.True_, np.False_, None], [1, 0, NAN]),
+        (NUMBER, [np.True_, np.int8(3), np.float32(0.5)], [1, 3, 0.5]),
+        (Category("a", "text", ("0.1", "2")), [np.float64(0.1), np.float64(2), np.int16(2)], [0, 1, 1]),
+        (Category("a", "text", ("0.1", "2")), [np.float32(0.1), np.float32("nan")], [0, -1]),
+        (Category("a", "text", ("1.5", "2")), [np.timedelta64(1500, "ms"), np.timedelta64(2, "s")], [0, 1]),
+        (
+            Category("a", "text", ("2020-01-05",)),
+            [np.datetime64("2020-01-05"), np.datetime64("NaT")],
+            [0, -1],
+        ),
+        (Category("a", "text", ("10:30:00",)), [dt.time(10, 30, tzinfo=dt.UTC)], [0]),
+        (Category("a", "text", ("0", "1")), [-0.0, np.float64(-0.0), 0.0], [0, 0, 0]),
+        # What a mask hides is a gap.
+        (NUMBER, np.ma.array([1.0, 7.0], mask=[False, True]), [1, NAN]),
+        (TEXT, np.ma.array(["y", "x"], mask=[True, False]), [-1, 0]),
     ],
 )
 def test_values_become_floats(column, given, expected):

@@ -398,6 +398,7 @@ def strings_of(table: TableFile, column: Arrow, *, text: bool) -> Any:
 def as_text(column: Arrow) -> Any:
     """A column, dictionary-encoded or not, as plain Arrow strings; durations are numbers of seconds."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     if pa.types.is_dictionary(column.type):
         # Decoding knows no string views, of which the categories of polars are.
@@ -407,6 +408,8 @@ def as_text(column: Arrow) -> Any:
         count = column.cast(pa.duration("ns")).cast(pa.int64()).dictionary_encode()
         seconds = [name_of_number(seconds_of(each)) for each in count.dictionary.to_pylist()]
         return pa.array(seconds, pa.string()).take(count.indices)
+    if column.type in (pa.float32(), pa.float64()):
+        column = pc.add(column, pa.scalar(0, column.type))  # -0.0 is 0.0
     return column.cast(pa.string())
 
 
