@@ -25,9 +25,10 @@ try:
         check_random_state,
         column_or_1d,
     )
-    from sklearn.utils.class_weight import compute_sample_weight
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+    from mlp_xp.estimators.data import weight_of_each
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "TableClassifier and TableRegressor need scikit-learn: pip install 'mlp-xp[sklearn,files]'",
@@ -259,7 +260,7 @@ class TableClassifier(ClassifierMixin, TableEstimator):
                 f"{self.classes_[0]!r}."
             )
         if isinstance(self.class_weight, dict):
-            weight = compute_sample_weight(self.class_weight, values)
+            weight = weight_of_each(self.classes_, self.class_weight)[codes]
             sample_weight = weight * _check_sample_weight(sample_weight, codes, dtype=float)
         levels = [str(each) for each in self.classes_]
         return self._fit(columns, codes[:, None], _name_of(y, "class"), sample_weight, levels)

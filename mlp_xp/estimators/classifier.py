@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any, ClassVar, Self
 
@@ -16,7 +16,7 @@ from sklearn.utils.multiclass import _check_partial_fit_first_call, unique_label
 from sklearn.utils.validation import _check_sample_weight
 
 from mlp_xp.estimators.array_home import on_host
-from mlp_xp.estimators.data import Encoded, targets_of
+from mlp_xp.estimators.data import Encoded, targets_of, weight_of_each
 from mlp_xp.estimators.fitting import OF_SKLEARN, Learner, ValidationData, checked
 from mlp_xp.estimators.parameters import CONSTRAINTS
 from mlp_xp.estimators.targets import Labels, kind_of, labels_of
@@ -317,7 +317,10 @@ class MLPClassifier(ClassifierMixin, Learner):
                 "Compute the weights with sklearn.utils.compute_class_weight('balanced', ...) and pass "
                 "them as a dict."
             )
-        of_class = compute_sample_weight(self.class_weight, y)
+        if isinstance(self.class_weight, Mapping) and self._labels.kind in ("binary", "multiclass"):
+            of_class = weight_of_each(self.classes_, self.class_weight)[np.searchsorted(self.classes_, y)]
+        else:
+            of_class = compute_sample_weight(self.class_weight, y)
         return _check_sample_weight(of_class, y) if weight is None else of_class * weight
 
     def __sklearn_tags__(self) -> Any:

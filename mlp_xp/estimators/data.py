@@ -5,12 +5,11 @@ import dataclasses
 import functools
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import scipy.sparse
-from sklearn.utils import compute_class_weight
 
 from mlp_xp.estimators.rows import SparseSource, dense_pieces
 from mlp_xp.estimators.targets import NO_CLASSES, Labels, numbers_of
@@ -20,6 +19,7 @@ from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.device_arrays import ResidentSource, is_elsewhere, take_rows
 from mlp_xp.rows.loader import Loader
 from mlp_xp.rows.source import Source, Subset, Wrapped, as_source, is_source, passes
+from mlp_xp.settings import checks
 from mlp_xp.tables.files.column_kinds import LABEL
 from mlp_xp.tables.files.columns import RawColumn, as_names
 from mlp_xp.tables.files.one_value import TRUTH, is_number, number
@@ -244,7 +244,23 @@ class SourceTargets:
         if given == "balanced":
             n = np.bincount(place_of, self.counts[0])
             return (n.sum() / (len(n) * n))[place_of]
-        return compute_class_weight(given, classes=classes, y=classes)[place_of]
+        return weight_of_each(classes, given)[place_of]
+
+
+def weight_of_each(classes: np.ndarray, class_weight: Mapping[Any, float]) -> np.ndarray:
+    """The weight of each class, 1 where a dict names none.
+
+    Raises
+    ------
+    ValueError
+        The dict names what is no class, and not all of the classes; else it may be that of more rows.
+    """
+    known = list(classes)
+    others = [name for name in class_weight if name not in known]
+    if others and len(class_weight) - len(others) < len(known):
+        hint = checks.did_you_mean(str(others[0]), list(map(str, known)))
+        raise ValueError(f"class_weight names {others[0]!r}, which no row is of; {hint}.")
+    return np.array([class_weight.get(each, 1.0) for each in known], dtype=float)
 
 
 def targets_of(source: Source) -> SourceTargets:

@@ -5,7 +5,7 @@ import pytest
 from sklearn.datasets import load_iris, make_classification
 from sklearn.exceptions import NotFittedError
 
-from mlp_xp import Loader, MLPClassifier, MLPRegressor, load, save
+from mlp_xp import Loader, MLPClassifier, MLPRegressor, TableClassifier, load, save
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.streams import BatchSource
 
@@ -227,5 +227,19 @@ def test_class_weights_of_classes_that_are_not_there_are_refused_from_a_path_too
     path.write_text("a,t\n" + "\n".join(f"{a},{t}" for a, t in zip(x, texts, strict=True)))
     model = MLPClassifier((5,), max_iter=2, class_weight={"Yes": 5})
     for data in ((path, "t"), (x[:, None], texts)):
-        with pytest.raises(ValueError, match="are not in class_weight"):
+        with pytest.raises(ValueError, match="names 'Yes', which no row is of; did you mean 'yes'"):
             model.fit(*data)
+    table = TableClassifier(epochs=1, class_weight={"Yes": 5})
+    with pytest.raises(ValueError, match="names 'Yes', which no row is of; did you mean 'yes'"):
+        table.fit({"a": x}, texts)
+
+
+def test_class_weights_hold_for_batches_that_lack_a_class():
+    x, y = np.sin(np.arange(60.0))[:, None], np.arange(60) // 30
+    options = {"hidden_layer_sizes": (5,), "random_state": 0}
+    weighted = MLPClassifier(**options, class_weight={0: 3.0})
+    plain = MLPClassifier(**options)
+    for part in (slice(0, 30), slice(30, 60)):
+        weighted.partial_fit(x[part], y[part], classes=[0, 1])
+        plain.partial_fit(x[part], y[part], classes=[0, 1], sample_weight=np.where(y[part] == 0, 3.0, 1.0))
+    np.testing.assert_array_equal(weighted.predict_proba(x), plain.predict_proba(x))
