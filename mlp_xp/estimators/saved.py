@@ -81,7 +81,7 @@ def description_of(estimator: Parameters) -> dict[str, Any]:
             "kind": labels.kind,
             "sparse": labels.sparse,
             "classes": [
-                {"dtype": c.dtype.str, "values": (c.astype(str) if c.dtype.kind == "M" else c).tolist()}
+                {"dtype": c.dtype.str, "values": c.astype(AS_JSON.get(c.dtype.kind, c.dtype)).tolist()}
                 for c in columns
             ],
         }
@@ -131,13 +131,16 @@ def estimator_of(
     return estimator
 
 
+AS_JSON = {"M": str, "m": np.int64}
+"""What classes that are dates or durations are in a file, by the kind of their dtype."""
+
 WIDE_BYTES = 1 << 20
 """Classes that are texts are as wide as the longest needs, whatever was said, where that takes more."""
 
 
 def _classes(column: Mapping[str, Any]) -> np.ndarray:
     dtype, values = np.dtype(column["dtype"]), column["values"]
-    if dtype.kind not in "biufUOM" or any(isinstance(value, list | dict) for value in values):
+    if dtype.kind not in "biufUOMm" or any(isinstance(value, list | dict) for value in values):
         raise ValueError(f"class labels of dtype {dtype} are none")
     if dtype.kind == "U" and dtype.itemsize * len(values) > WIDE_BYTES:
         dtype = np.dtype("U")

@@ -84,7 +84,7 @@ def read_header(stream: IO[bytes], name: str) -> Header:
             f"plain numbers."
         ) from None
     except _BROKEN_HEADER as error:
-        raise ValueError(f"{name} is not a whole .npy file: {error}") from None
+        raise ValueError(f"{name} is not a whole .npy file: {str(error)[:200]}") from None
     if dtype.hasobject:
         raise ValueError(
             f"{name} holds Python objects, which are never loaded (they can run code). Save numbers: "

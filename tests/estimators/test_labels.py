@@ -19,6 +19,7 @@ LABELS = {
     "texts": np.array(["01", "1", "NA"]),
     "objects": np.array(["b", "a", "é🎉"], dtype=object),
     "days": np.array(["1969-12-31", "2020-02-29", "9999-12-31"], "datetime64[D]"),
+    "durations": np.array([5, 90, -3], "timedelta64[ms]"),
     "moments": np.array(["2020-01-01T00:00:00.000001", "2020-01-01T00:00:00.000002"], "datetime64[us]"),
 }
 

@@ -87,6 +87,7 @@ PICKLE = npy((4, 3), "|O", b"cos\nsystem\n(S'false'\ntR.")
         (npy((3,), values=bytes(12)), r"x has shape \(3,\)"),
         (npy((4, 3), "<U1", bytes(48)), "x holds text"),
         (npy("__import__('os').getpid()", values=bytes(48)), "is not a whole .npy file"),
+        (b"\x93NUMPY\x01\x00\x70\x17" + b"(" * 3000 + b")" * 3000, "Cannot parse header: .{,180}$"),
         (LONG_HEADER, "is not a whole .npy file: its header is too long"),
         (npy((2**60, 3), "|S0"), "is empty: its values have no bytes"),
     ],

@@ -337,10 +337,10 @@ def name_of_number(value: float) -> str:
 
     Examples
     --------
-    >>> name_of_number(0.1), name_of_number(3.0), name_of_number(-2.0**53)
-    ('0.1', '3', '-9007199254740992')
+    >>> name_of_number(0.1), name_of_number(3.0), name_of_number(-2.0**60)
+    ('0.1', '3', '-1152921504606846976')
     """
-    return f"{value:.17g}" if value.is_integer() else repr(value)
+    return str(int(value)) if value.is_integer() else repr(value)
 
 
 def date_of(days: float) -> str:
