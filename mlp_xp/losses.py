@@ -240,6 +240,8 @@ class Loss(fields.Checked):
         The name of what an evaluation adds to its metrics for numbers (`measure`).
     label_smoothing : float in [0, 1)
         ε, where labels are smoothed: a means of training alone.
+    robust : str or None
+        The name of a loss of the same kind that heeds rows far off less.
     """
 
     link: Link = IdentityLink()
@@ -252,6 +254,7 @@ class Loss(fields.Checked):
     quantiles: tuple[float, ...] | None = None
     metric: ClassVar[str | None] = None
     label_smoothing: float = 0.0
+    robust: ClassVar[str | None] = None
 
     def __call__(self, backend: Backend, z: Array, y: Array, weight: Array | None) -> Array:
         """Return Σ s L; z becomes δ."""
@@ -315,6 +318,8 @@ class Pointwise(Loss):
 @dataclasses.dataclass(frozen=True)
 class SquaredError(Pointwise):
     """L = (y − z)², δ = 2 (z − y)."""
+
+    robust: ClassVar[str | None] = "huber"
 
     def differentiate(self, backend: Backend, z: Array, y: Array) -> Array:
         """Return L; z becomes ∂L/∂z."""

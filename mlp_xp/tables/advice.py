@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from mlp_xp.history import History
-from mlp_xp.losses import SquaredError
 from mlp_xp.rows.source import numbers_in_file
 from mlp_xp.settings.options import written
 from mlp_xp.settings.spelling import given
@@ -117,8 +116,8 @@ def _one_row(run: Run) -> Iterator[str]:
         at, cost, share = found.worst[0]
         numbers = numbers_of(np.array([at]))
         if share > LARGE_SHARE and cost > LARGE_COST and numbers is not None:
-            is_squared = isinstance(run.model.loss, SquaredError)
-            of_numbers = f" {given('loss', 'huber')} heeds such rows less." if is_squared else ""
+            robust = run.data.loss.robust
+            of_numbers = f" {given('loss', robust)} heeds such rows less." if robust else ""
             yield (
                 f"Row {numbers[0] + 1:,} alone makes {share:.0%} of the loss on the {rows} rows: look "
                 f"whether its values are right, or leave it out.{of_numbers}"

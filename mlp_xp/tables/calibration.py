@@ -23,7 +23,6 @@ Menon et al., Long-tail learning via logit adjustment, ICLR 2021 (section 4.1).
 
 import numpy as np
 
-from mlp_xp.losses import SoftmaxCrossEntropy
 from mlp_xp.machine.array_api import to_host
 from mlp_xp.network import Network
 from mlp_xp.rows.class_weights import balanced
@@ -46,9 +45,7 @@ MOST_ROWS, MOST_NUMBERS = 20_000, 2**20
 def calibrate(model: TableModel, data: Data) -> None:
     """Divide the last layer of a classifier by the temperature that suits it, by its held-out rows if any."""
     network, loss = model.network, data.loss
-    if not (uses_tables(data.options) and network.output_is_linear):
-        return
-    if not isinstance(loss, SoftmaxCrossEntropy):
+    if not (uses_tables(data.options) and network.output_is_linear and loss.link.probabilities == "together"):
         return
     divisor = temperature(*unseen(network, data.parts), loss.label_smoothing)
     network.parameters.weights[-1][...] = network.parameters.weights[-1] / divisor

@@ -174,9 +174,7 @@ def loss_for(*, has_classes: bool) -> "Loss":
 
 def weighs_in_the_end(options: "TrainingOptions", loss: "Loss") -> bool:
     """Whether weights of classes shift the last biases in the end, instead of weighing each row's loss."""
-    from mlp_xp.losses import SoftmaxCrossEntropy
-
-    return uses_tables(options) and options.bias and isinstance(loss, SoftmaxCrossEntropy)
+    return uses_tables(options) and options.bias and loss.link.probabilities == "together"
 
 
 def smoothed(rarer_share: float) -> "Loss":
