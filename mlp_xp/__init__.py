@@ -11,13 +11,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from mlp_xp.estimators import MLPClassifier, MLPRegressor
-    from mlp_xp.in_python import TableModel, fit_table, load
+    from mlp_xp.in_python import TableModel, fit_table, load, save
     from mlp_xp.machine import data_parallel
     from mlp_xp.network import Network
     from mlp_xp.report.learning_rate import find_learning_rate
     from mlp_xp.rows.loader import Loader
     from mlp_xp.run.epoch import Epoch
-    from mlp_xp.saved.model_file import save
     from mlp_xp.saved.onnx_file import export_onnx
     from mlp_xp.table_estimators import TableClassifier, TableRegressor
     from mlp_xp.training import train
@@ -57,7 +56,7 @@ _PLACES = {
     "find_learning_rate": "report.learning_rate",
     "fit_table": "in_python",
     "load": "in_python",
-    "save": "saved.model_file",
+    "save": "in_python",
     "train": "training",
     "tune": "tuning",
 }

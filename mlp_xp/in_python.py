@@ -141,7 +141,7 @@ class TableModel(plain.TableModel):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a model file: `mlp_xp.save`."""
-        model_file.save(self, path)
+        save(self, path)
 
     def export_onnx(self, path: str | os.PathLike[str], *, matrix_input: bool = False) -> None:
         """Write an ONNX file: `mlp_xp.export_onnx`."""
@@ -227,6 +227,44 @@ def _call(path: str | None, target: str | Sequence[str], options: Mapping[str, A
     data = "data" if path is None else repr(path)
     named = (f"{name}={value!r}" for name, value in options.items())
     return f"fit_table({', '.join([data, repr(target), *named])})"
+
+
+def save(model: Any, path: str | os.PathLike[str]) -> None:
+    """Write a model file; of a scikit-learn pipeline an ONNX file.
+
+    Parameters
+    ----------
+    model : Network, TableModel, fitted estimator, or Pipeline that ends in one
+        What `load` will give back; of an estimator of tables, its table model. A pipeline's other steps are
+        code, which no model file holds; `export_onnx`, which explains it, writes them by skl2onnx.
+    path : path
+        Usually ``*.safetensors``, of a pipeline ``*.onnx``. An existing file is replaced, at once and only
+        when the new one is complete.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written; what was there is untouched.
+    TypeError
+        `model` is nothing that can be saved.
+    ValueError
+        Its weights are not all finite, it is an estimator that is not fitted, or the name's end is of the
+        other kind of file.
+    ModuleNotFoundError
+        It is a pipeline, and skl2onnx is not installed.
+    """
+    name, is_pipeline = os.fspath(path), hasattr(model, "steps")
+    if is_pipeline and not name.endswith(".onnx"):
+        raise ValueError(
+            f"path={name!r}: a pipeline's steps before the last are code, which no model file holds; name a "
+            "file that ends in .onnx, or save its last step."
+        )
+    if is_pipeline:
+        export_onnx(model, path)
+    elif name.endswith(".onnx"):
+        raise ValueError(f"path={name!r}: save writes *.safetensors; export_onnx writes *.onnx.")
+    else:
+        model_file.save(model, path)
 
 
 def load(

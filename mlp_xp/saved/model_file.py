@@ -74,25 +74,7 @@ def without_contract(model: Any) -> Model:
 
 
 def save(model: Model | TableEstimator, path: str | os.PathLike[str]) -> None:
-    """Write a model file.
-
-    Parameters
-    ----------
-    model : Network, TableModel or fitted estimator
-        What `load` will give back; of an estimator of tables, its table model.
-    path : path
-        Usually ``*.safetensors``. An existing file is replaced, at once and only when the new one is
-        complete.
-
-    Raises
-    ------
-    OSError
-        The file cannot be written; what was there is untouched.
-    TypeError
-        `model` is nothing that can be saved.
-    ValueError
-        Its weights are not all finite, or it is an estimator that is not fitted.
-    """
+    """Write a model file: what `mlp_xp.save` does, which explains it."""
     model = without_contract(model)
     if isinstance(model, Network):
         document: dict[str, Any] = {"kind": "network"}
@@ -104,10 +86,7 @@ def save(model: Model | TableEstimator, path: str | os.PathLike[str]) -> None:
         document = {"kind": "estimator", "estimator": model.description()}
         network = model.network
     else:
-        hint = " A pipeline's steps are code: export_onnx writes them." if hasattr(model, "steps") else ""
-        raise TypeError(
-            f"{model!r} cannot be saved: give a Network, a TableModel or a fitted estimator.{hint}"
-        )
+        raise TypeError(f"{model!r} cannot be saved: give a Network, a TableModel or a fitted estimator.")
     document |= {"network": _network_description(network)}
     document["format"] = FORMAT if has_news(document) else PLAIN_FORMAT
     tensors = {f"weights.{layer}": to_host(w) for layer, w in enumerate(network.parameters.weights)}

@@ -64,13 +64,24 @@ def test_a_table_estimator_is_saved_and_exported_as_its_model(tmp_path):
     assert onnx_bytes(model) == onnx_bytes(model.model_)
 
 
-def test_a_pipeline_is_no_model_file(tmp_path):
-    with pytest.raises(TypeError, match="steps are code: export_onnx"):
-        mlp_xp.save(standardised(mlp_xp.MLPRegressor()), tmp_path / "m.safetensors")
+@pytest.mark.needs("skl2onnx")
+def test_save_writes_an_onnx_file(tmp_path):
+    pipeline = standardised(mlp_xp.MLPRegressor(**LINEAR)).fit(X, SUMS)
+    mlp_xp.save(pipeline, tmp_path / "m.onnx")
+    assert (tmp_path / "m.onnx").read_bytes() == onnx_bytes(pipeline)
 
 
-def test_without_skl2onnx_the_error_names_it(monkeypatch):
+def test_a_pipeline_is_no_model_file_and_a_model_no_onnx_file(tmp_path):
+    pipeline = standardised(mlp_xp.MLPRegressor())
+    with pytest.raises(ValueError, match=r"steps before the last are code.*name a file that ends in \.onnx"):
+        mlp_xp.save(pipeline, tmp_path / "m.safetensors")
+    with pytest.raises(ValueError, match=r"export_onnx writes \*\.onnx"):
+        mlp_xp.save(mlp_xp.Network((2, 1)), tmp_path / "m.onnx")
+    assert not any(tmp_path.iterdir())
+
+
+def test_without_skl2onnx_the_error_names_it(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "skl2onnx", None)
     pipeline = standardised(mlp_xp.MLPRegressor(**LINEAR)).fit(X, SUMS)
     with pytest.raises(ModuleNotFoundError, match="pip install skl2onnx"):
-        onnx_bytes(pipeline)
+        mlp_xp.save(pipeline, tmp_path / "m.onnx")

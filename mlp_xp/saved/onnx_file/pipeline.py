@@ -53,7 +53,8 @@ def with_steps_before(pipeline: Pipeline, last: bytes, example: ArrayLike | None
     if example is None:
         if hasattr(pipeline, "feature_names_in_"):
             raise ValueError(
-                "example=None: the pipeline's columns have names; give a few rows as an example."
+                "example=None: the pipeline's columns have names; give a few rows as an example: "
+                "export_onnx(pipeline, path, example=X[:5])."
             )
         example = np.zeros((1, pipeline.n_features_in_), np.float32)
     before = skl2onnx.to_onnx(pipeline[:-1], example, target_opset={"": OPSET, "ai.onnx.ml": 3})
