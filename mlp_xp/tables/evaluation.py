@@ -171,7 +171,8 @@ class Running:
         if kind is None:
             raise ValueError("there are no rows to measure.")
         rows = tuple(np.concatenate(parts) for parts in zip(*self._kept, strict=True))
-        found, levels = kind.of_sums(self._total) | kind.of_rows(*rows), self.model.levels
+        y, predicted, weight = rows
+        found, levels = kind.of_sums(self._total) | kind.of_rows(y, predicted)(weight), self.model.levels
         return Evaluation(
             in_order(found),
             self.n_rows,
@@ -188,9 +189,10 @@ def _intervals(
     generator = np.random.default_rng([seed, 4])
     n_kept = min(len(rows[0]), MOST_RESAMPLED)
     y, predicted, weight = (part[np.linspace(0, len(part) - 1, n_kept).astype(int)] for part in rows)
+    of_rows = kind.of_rows(y, predicted)
 
     def measured(weight: np.ndarray) -> list[float]:
-        again = kind.of_sums(kind.sums(y, predicted, weight)) | kind.of_rows(y, predicted, weight)
+        again = kind.of_sums(kind.sums(y, predicted, weight)) | of_rows(weight)
         return [again[name] for name in names]
 
     names = [name for name in METRICS if math.isfinite(found.get(name, math.nan))]

@@ -1,14 +1,14 @@
 """What is measured of predictions: every metric by its name, with scikit-learn's definitions.
 
 Some add up over the rows, and so over parts of them; the others look at all rows at once. Each of the four
-kinds below has both: `sums` of a part, `of_sums` their metrics, and `of_rows` the others; and `losses`, what
-each row costs, (n_rows,). y, predicted and weight are arrays (n_rows, n_targets), (n_rows, n_outputs) and
-(n_rows, 1).
+kinds below has both: `sums` of a part, `of_sums` their metrics, and `of_rows` the others, as a function of
+their weight: rows drawn again and again are sorted once. `losses` are what each row costs, (n_rows,).
+y, predicted and weight are arrays (n_rows, n_targets), (n_rows, n_outputs) and (n_rows, 1).
 """
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -18,6 +18,9 @@ from mlp_xp.losses import Loss
 T = TypeVar("T")
 
 Sums = dict[str, np.ndarray]
+
+OfWeight = Callable[[np.ndarray], dict[str, float]]
+"""Metrics of some rows, from their weight (n_rows, 1)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Kind(Protocol):
     def of_sums(self, sums: Sums) -> dict[str, float]:
         """Metrics of what was added up."""
 
-    def of_rows(self, y: np.ndarray, predicted: np.ndarray, weight: np.ndarray) -> dict[str, float]:
+    def of_rows(self, y: np.ndarray, predicted: np.ndarray) -> OfWeight:
         """The other metrics, of all rows."""
 
     def losses(self, y: np.ndarray, predicted: np.ndarray) -> np.ndarray:
@@ -132,11 +135,11 @@ class Numbers:
             found[self.loss.metric] = _ratio(sums["measured"] / len(self.names), total)
         return found
 
-    def of_rows(self, y: np.ndarray, predicted: np.ndarray, weight: np.ndarray) -> dict[str, float]:
+    def of_rows(self, y: np.ndarray, predicted: np.ndarray) -> OfWeight:
         """The other metrics, of all rows."""
-        error = np.abs(predicted - y)
-        return self._over_targets(
-            {"median_error": np.array([median(each, weight[:, 0]) for each in error.T])}
+        medians = [median(each) for each in np.abs(predicted - y).T]
+        return lambda weight: self._over_targets(
+            {"median_error": np.array([of_weight(weight[:, 0]) for of_weight in medians])}
         )
 
     def losses(self, y: np.ndarray, predicted: np.ndarray) -> np.ndarray:
@@ -179,12 +182,11 @@ class Classes:
             "log_loss": _ratio(sums["surprise"], total),
         }
 
-    def of_rows(self, y: np.ndarray, predicted: np.ndarray, weight: np.ndarray) -> dict[str, float]:
+    def of_rows(self, y: np.ndarray, predicted: np.ndarray) -> OfWeight:
         """The other metrics, of all rows."""
         label = y[:, 0].astype(int)
         tried = [1] if predicted.shape[1] == 2 else np.unique(label)
-        areas = [roc_auc(label == one, predicted[:, one], weight[:, 0]) for one in tried]
-        return {"roc_auc": float(np.mean(areas)) if areas else math.nan}
+        return _mean_area([roc_auc(label == one, predicted[:, one]) for one in tried])
 
     def losses(self, y: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         """What each row costs: −log p of its class."""
@@ -223,10 +225,9 @@ class Labels:
         total = sums["weight"]
         return {"accuracy": _ratio(sums["right"], total), "log_loss": _ratio(sums["surprise"], total)}
 
-    def of_rows(self, y: np.ndarray, predicted: np.ndarray, weight: np.ndarray) -> dict[str, float]:
+    def of_rows(self, y: np.ndarray, predicted: np.ndarray) -> OfWeight:
         """The other metrics, of all rows."""
-        areas = [roc_auc(y[:, at] > 0.5, predicted[:, at], weight[:, 0]) for at in range(y.shape[1])]
-        return {"roc_auc": float(np.mean(areas))}
+        return _mean_area([roc_auc(y[:, at] > 0.5, predicted[:, at]) for at in range(y.shape[1])])
 
     def losses(self, y: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         """What each row costs."""
@@ -257,9 +258,9 @@ class Quantiles:
             return found
         return found | {"coverage": _ratio(sums["inside"], sums["weight"])}
 
-    def of_rows(self, y: np.ndarray, predicted: np.ndarray, weight: np.ndarray) -> dict[str, float]:
+    def of_rows(self, y: np.ndarray, predicted: np.ndarray) -> OfWeight:
         """There are none."""
-        return {}
+        return lambda weight: {}
 
     def losses(self, y: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         """What each row costs."""
@@ -273,25 +274,47 @@ def minus_log(p: np.ndarray) -> np.ndarray:
     return -np.log(np.maximum(p, np.finfo(np.float32).tiny))
 
 
-def median(values: np.ndarray, weight: np.ndarray) -> float:
+Weighted = Callable[[np.ndarray], float]
+"""A number of some rows, from their weight (n_rows,)."""
+
+
+def median(values: np.ndarray) -> Weighted:
     """The weighted median (n,): the mean of the two in the middle where the weight is halved between them."""
     order = np.argsort(values)
-    until = np.cumsum(weight[order])
-    if not len(until) or not until[-1] > 0:
-        return math.nan
-    middle = [np.searchsorted(until, until[-1] / 2, side) for side in ("left", "right")]
-    return float(values[order[np.minimum(middle, len(values) - 1)]].mean())
+    ordered = values[order]
+
+    def of(weight: np.ndarray) -> float:
+        until = np.cumsum(weight[order])
+        if not len(until) or not until[-1] > 0:
+            return math.nan
+        middle = [np.searchsorted(until, until[-1] / 2, side) for side in ("left", "right")]
+        return float(ordered[np.minimum(middle, len(ordered) - 1)].mean())
+
+    return of
 
 
-def roc_auc(is_one: np.ndarray, score: np.ndarray, weight: np.ndarray) -> float:
+def roc_auc(is_one: np.ndarray, score: np.ndarray) -> Weighted:
     """The chance that a row of the class has a higher score than another, (n,) each; a tie counts half."""
     order = np.argsort(score, kind="stable")
     starts = np.flatnonzero(np.diff(score[order], prepend=-np.inf))
-    ones, others = (
-        np.add.reduceat(np.where(of_class, weight, 0.0)[order], starts) for of_class in (is_one, ~is_one)
-    )
-    pairs = ones.sum() * others.sum()
-    return _ratio((ones * (np.cumsum(others) - others / 2)).sum(), pairs)
+    of_class = is_one[order]
+
+    def of(weight: np.ndarray) -> float:
+        ordered = weight[order]
+        ones = np.add.reduceat(np.where(of_class, ordered, 0.0), starts)
+        others = np.add.reduceat(np.where(of_class, 0.0, ordered), starts)
+        pairs = ones.sum() * others.sum()
+        return _ratio((ones * (np.cumsum(others) - others / 2)).sum(), pairs)
+
+    return of
+
+
+def _mean_area(areas: Sequence[Weighted]) -> OfWeight:
+    def of(weight: np.ndarray) -> dict[str, float]:
+        found = [area(weight[:, 0]) for area in areas]
+        return {"roc_auc": float(np.mean(found)) if found else math.nan}
+
+    return of
 
 
 def _ratio(part: float | np.ndarray, whole: float | np.ndarray) -> float:

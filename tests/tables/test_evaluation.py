@@ -148,8 +148,8 @@ def test_scores_that_are_alike(rng):
     from sklearn.metrics import roc_auc_score
 
     score, is_one, weight = rng.integers(0, 4, 60) / 4, rng.integers(0, 2, 60) == 1, rng.random(60)
-    assert roc_auc(is_one, score, weight) == pytest.approx(roc_auc_score(is_one, score, sample_weight=weight))
-    assert math.isnan(roc_auc(is_one | True, score, weight))
+    assert roc_auc(is_one, score)(weight) == pytest.approx(roc_auc_score(is_one, score, sample_weight=weight))
+    assert math.isnan(roc_auc(is_one | True, score)(weight))
 
 
 @pytest.mark.needs("scipy")
