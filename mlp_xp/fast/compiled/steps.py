@@ -142,6 +142,7 @@ def make_steps(
     totals, numbers, constants = held(totals), held(numbers), held(constants)
     n_layers, size, members = sizes.size - 1, p.shape[0], l1.size
     has_biases, clips = n_biases > 0, np.any(clip_norms > 0.0)
+    penalises = np.any(l1 != 0.0) or np.any(l2 != 0.0)
     room = -(-min(batch, x.shape[0]) // n_parts) * n_numbers
     is_grouped, hashes = numbers.shape[1] > 1, np.empty(batch if drops.size else 0, np.uint32)
     own, scale = memory[part * room : (part + 1) * room], np.empty(members)
@@ -175,10 +176,11 @@ def make_steps(
             at_weights, at_biases = at_weights + n_in * n_out, at_biases + n_out
         delta = _units(own, places[DELTAS, n_layers - 1], sizes[n_layers], n_own)
         copy(z, delta)
-        rows, rest = slice(start + first, start + last), _units(own, places[DELTAS, n_layers], 1, n_own)
-        given = (y[rows], labels[rows], weight[rows], rest, loss_constants, scale, totals[part * LINE :])
+        at, rest = start + first, _units(own, places[DELTAS, n_layers], 1, n_own)
+        given = (block(y, at, n_own, 1), block(labels, at, n_own, 1), block(weight, at, n_own, 1))
         n_own_weights = weight.shape[1] if weight.size else 0
-        call(loss, (delta, *given, delta.shape[0], n_own, n_own_weights, members))
+        told = (rest, loss_constants, scale, block(totals, part * LINE, 1, 1))
+        call(loss, (delta, *given, *told, delta.shape[0], n_own, n_own_weights, members))
         _chain(functions, constants, n_layers - 1, delta, kept)
         if part == 0 and values.shape[1] > 1:
             _penalty(p[:n_weights], l1, l2, values[step, 1])
@@ -209,12 +211,13 @@ def make_steps(
                 for other in range(n_sharing):
                     theirs = memory[other * room : (other + 1) * room]
                     n_theirs = _n_own(n_rows, other, n_sharing)
-                    a = _units(theirs, at_inputs, n_in, n_theirs)[top:bottom]
+                    a = block(theirs, (at_inputs + top) * n_theirs, bottom - top, n_theirs)
                     gradient(a, _units(theirs, places[DELTAS, layer], n_out, n_theirs), of_block, other > 0)
                 if layer == 0 and at_scale >= 0:
                     w = block(p, begin, bottom - top, n_out)
                     through_scale(w, p[at_scale + top :], of_block, g[at_scale + top :])
-                _add_penalty(p[begin:end], g[begin:end], l1, l2, scale)
+                if penalises:
+                    _add_penalty(p[begin:end], g[begin:end], l1, l2, scale)
                 if not clips:
                     apply_rule(rule, numbers[step, of_weights], p, g, m, v, begin, end, n_weights)
             if has_biases:
@@ -223,7 +226,8 @@ def make_steps(
                 for other in range(n_sharing):
                     n_theirs = _n_own(n_rows, other, n_sharing)
                     theirs = memory[other * room : (other + 1) * room]
-                    of_units = _units(theirs, places[DELTAS, layer], n_out, n_theirs)[first:last]
+                    at = (places[DELTAS, layer] + first) * n_theirs
+                    of_units = block(theirs, at, last - first, n_theirs)
                     row_sums(of_units, g[begin:end], other > 0)
                 if not clips:
                     apply_rule(rule, numbers[step, of_biases], p, g, m, v, begin, end, n_weights)
@@ -290,9 +294,9 @@ def apply_rule(
     rule: int, h: Array, p: Array, g: Array, m: Array, v: Array, first: int, last: int, n_weights: int
 ) -> None:
     """Apply the rule to the elements first … last."""
-    own_weights, members = max(0, min(last, n_weights) - first), p.size // p.shape[0]
-    vectors = (p[first:last], g[first:last], m[first:last], v[first:last])
-    call(rule, (*vectors, h, last - first, own_weights, members))
+    own_weights, members, n = max(0, min(last, n_weights) - first), p.size // p.shape[0], last - first
+    vectors = (block(p, first, n, 1), block(g, first, n, 1), block(m, first, n, 1), block(v, first, n, 1))
+    call(rule, (*vectors, h, n, own_weights, members))
 
 
 @in_any_order

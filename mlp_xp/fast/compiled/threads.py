@@ -76,5 +76,7 @@ def wait_for_all(part: int, n_parts: int, arrived: Array, ticket: int) -> int:
 @in_any_order
 def share(n: int, part: int, n_parts: int) -> tuple[int, int]:
     """The first of n things that belong to a part, and the one after its last; none to parts beyond."""
+    if n_parts == 1:  # without divisions, of which a step of a tiny network would have two dozen
+        return (0, n) if part == 0 else (n, n)
     part = min(part, n_parts)
     return n * part // n_parts, n * min(part + 1, n_parts) // n_parts
