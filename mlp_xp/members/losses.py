@@ -78,11 +78,13 @@ class MemberLosses(EpochLosses):
         if self._known[0] == len(self._values.read):
             return self._known[1]
         values, steps = self._read(), np.array(self._steps_of_values, dtype=np.int64)
-        divisors = self._divisors_of_each()
-        # A step's penalty is its last value, where any member had rows; who had none made no step.
-        is_penalty = np.append(steps[1:] != steps[:-1], [True]) & self.has_penalty
-        is_penalty &= divisors.max(axis=1, initial=0.0)[steps] > 0
-        are_finite = np.isfinite(values).all(axis=0)
+        divisors, is_penalty = self._divisors_of_each(), np.zeros(len(steps), dtype=bool)
+        if self.has_penalty:
+            # A step's penalty is its last value, where any member had rows; who had none made no step.
+            is_penalty = np.append(steps[1:] != steps[:-1], [True])
+            is_penalty &= divisors.max(axis=1, initial=0.0)[steps] > 0
+        finite = np.isfinite(values)
+        are_finite = np.ones(self.members, dtype=bool) if finite.all() else finite.all(axis=0)
         if self.takes_mean:
             values[is_penalty] *= divisors[steps[is_penalty]] > 0
             with np.errstate(all="ignore"):
