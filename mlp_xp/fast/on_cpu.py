@@ -214,15 +214,18 @@ class CompiledRule:
 
         text = text_of(program, n_outputs=1 + MOST_STATE)
         self.rule, self.program, self.factors = rule, program, factors
-        self._latest: tuple[tuple[float, ...], np.ndarray] | None = None
+        self._latest: tuple[tuple[Any, ...], np.ndarray] | None = None
         self.address = update(text, dtype, len(rule.state), bool(rule.weight_decay), of_each=of_each).address
 
-    def numbers(self, t: int, rates: Sequence[float], decays: Sequence[float] = ()) -> np.ndarray:
+    def numbers(
+        self, t: int, rates: Sequence[float] | np.ndarray, decays: Sequence[float] = ()
+    ) -> np.ndarray:
         """Those of the steps from t on, (n_steps, n_groups, …), with the factors on their decay.
 
         The latest are remembered for members that share them.
         """
-        asked, latest = (t, *rates, *decays), self._latest
+        rates = np.asarray(rates)
+        asked, latest = (t, rates.tobytes(), *decays), self._latest
         if latest is None or latest[0] != asked:
             own = np.multiply.outer(rates, self.factors)
             found = programs.numbers_of_steps(self.rule, self.program, t, own)
@@ -257,7 +260,7 @@ def no_drops() -> np.ndarray:
     return np.empty((0, 0, 4))
 
 
-def _drops(steps: Sequence[More], n_hidden: int) -> np.ndarray:
+def drops_of(steps: Sequence[More], n_hidden: int) -> np.ndarray:
     """What they are told of the masks of some steps."""
     if not any(step.dropout for step in steps):
         return no_drops()
@@ -268,6 +271,58 @@ def _drops(steps: Sequence[More], n_hidden: int) -> np.ndarray:
                 keys, least = step.dropout.keys(step.number, layer), step.dropout.threshold(layer)
                 numbers[:] = *keys, *least
     return found
+
+
+def compiled_rule(optimizer: Optimizer) -> CompiledRule | None:
+    """An optimizer's rule, with the factors of its groups; None where it has no compiled form."""
+    program = programs.of_rule(optimizer.rule)
+    if program is None or len(optimizer.rule.state) > MOST_STATE:
+        return None
+    factors = [factor for _, factor in _groups(optimizer)]
+    return CompiledRule(optimizer.rule, program, optimizer.parameters.backend.dtype_name, factors)
+
+
+def _groups(optimizer: Optimizer) -> list[tuple[slice, float]]:
+    return optimizer.groups or [(slice(0, optimizer.parameters.size), 1.0)]
+
+
+def told_of_rule(
+    rule: CompiledRule, optimizer: Optimizer, gradient: Array, numbers: np.ndarray
+) -> tuple[Any, ...]:
+    """What compiled steps are told of a rule with its numbers for each: which, groups, and the vectors."""
+    parameters = optimizer.parameters
+    first, second = (*optimizer.state.values(), parameters.flat, parameters.flat)[:MOST_STATE]
+    return (
+        rule.address,
+        np.array([group.start for group, _ in _groups(optimizer)] + [parameters.size], dtype=np.int64),
+        numbers,
+        parameters.flat,
+        gradient,
+        first,
+        second,
+        parameters.n_weights,
+        sum(parameters.layer_sizes[1:]) if parameters.bias else 0,
+    )
+
+
+def by_one_thread(
+    plan: Plan,
+    clip_norms: np.ndarray,
+    drops: np.ndarray,
+    rule: tuple[Any, ...],
+    rows: tuple[Array, Array, Array, Array],
+    batch: int,
+    scales: np.ndarray,
+    values: Array,
+) -> None:
+    """Make steps of a network, or of members side by side, in the calling thread; see `make_steps`."""
+    from mlp_xp.fast.compiled.steps import make_steps
+    from mlp_xp.fast.compiled.threads import LINE
+
+    p, lanes = rule[3], max(LINE, len(clip_norms))
+    memory = np.empty((plan.memory_size(min(batch, len(rows[0]))), *p.shape[1:]), dtype=p.dtype)
+    arrived, totals = np.zeros(LINE, dtype=np.int64), np.zeros(lanes)
+    make_steps(0, 1, arrived, totals, *plan, clip_norms, drops, *rule, *rows, batch, scales, memory, values)
 
 
 class CpuStep(Step):
@@ -283,7 +338,6 @@ class CpuStep(Step):
         super().__init__(objective, optimizer, clip_norm)
         program = programs.of_rule(optimizer.rule)
         self.program = program if len(optimizer.rule.state) <= MOST_STATE else None
-        self.groups = optimizer.groups or [(slice(0, optimizer.parameters.size), 1.0)]
         self.rule: CompiledRule | None = None
         self._loading: Future[Compiled] | None = None
         self.first_compiled = first_compiled_of(objective)
@@ -291,23 +345,6 @@ class CpuStep(Step):
         self.n_threads = 1
         self._others = Pool(1)
         self._memory = np.empty(0, dtype=objective.network.backend.dtype_name)
-
-    def turn(self) -> None:
-        """Make compiled steps from now on, where that is possible."""
-        self._turn(self.first_compiled, 0)
-
-    def make(
-        self,
-        rows: Chunk,
-        batch: int,
-        rates: Sequence[float],
-        divisors: Sequence[float],
-        more: Sequence[More] = (),
-    ) -> int:
-        """Make steps of `batch` rows each at some rates; how many, until a loss is seen to be infinite."""
-        if self.plan is None or self.rule is None:
-            return 0
-        return self._make_steps(self.plan, self.rule, rows, batch, rates, divisors, more)
 
     def _turn(self, number: int, n_steps: int) -> bool:
         """Whether the step of this number is compiled; what it needs is loaded beside steps before it.
@@ -333,7 +370,9 @@ class CpuStep(Step):
         from mlp_xp.fast.compiled.threads import LINE
 
         dtype = self.objective.network.backend.dtype_name
-        rule = CompiledRule(self.optimizer.rule, program, dtype, [factor for _, factor in self.groups])
+        rule = CompiledRule(
+            self.optimizer.rule, program, dtype, [factor for _, factor in _groups(self.optimizer)]
+        )
         plan = None if self.optimizer.frozen else plan_of(self.objective)
         told_of_rule = self._rule(rule, [0.0])
         address, _, numbers, *vectors, _, _ = told_of_rule
@@ -351,7 +390,9 @@ class CpuStep(Step):
         """Make the updates of some of a block's batches by one call; return how many were made."""
         history = rates.history
         n_steps = history.max_epochs * history.steps_per_epoch
-        if block.rows is None or not self._turn(history.step, n_steps) or self.plan is None:
+        if block.rows is None or not self._turn(history.step, n_steps):
+            return 0
+        if self.plan is None or self.rule is None:
             return 0
         batch = block.batch_size
         most = min(most, max(1, MOST_WORK // (batch * self.optimizer.parameters.size)))
@@ -361,7 +402,9 @@ class CpuStep(Step):
         rows = slice(first * batch, (first + len(divisors)) * batch)
         chunk = Chunk(*(None if part is None else part[rows] for part in block.rows))
         more = rates.more_ahead(len(divisors))
-        return self.make(chunk, batch, rates.ahead(len(divisors)), divisors, more)
+        return self._make_steps(
+            self.plan, self.rule, chunk, batch, rates.ahead(len(divisors)), divisors, more
+        )
 
     def _make_steps(
         self,
@@ -393,7 +436,7 @@ class CpuStep(Step):
                 n_parts,
                 *plan,
                 np.array([self.clip_norm or 0.0]),
-                _drops(more[n_made:stop], len(plan.sizes) - 2),
+                drops_of(more[n_made:stop], len(plan.sizes) - 2),
                 *self._rule(rule, rates[n_made:stop], [each.decay for each in more[n_made:stop]]),
                 x[some],
                 y[some],
@@ -438,20 +481,9 @@ class CpuStep(Step):
     def _rule(
         self, rule: CompiledRule, rates: Sequence[float], decays: Sequence[float] = ()
     ) -> tuple[Any, ...]:
-        """A compiled rule's arguments: which, groups, its numbers for the coming steps, and the vectors."""
-        optimizer, parameters = self.optimizer, self.optimizer.parameters
-        first, second = (*optimizer.state.values(), parameters.flat, parameters.flat)[:MOST_STATE]
-        return (
-            rule.address,
-            np.array([group.start for group, _ in self.groups] + [parameters.size], dtype=np.int64),
-            rule.numbers(optimizer.t + 1, rates, decays),
-            parameters.flat,
-            self.objective.gradient.flat,
-            first,
-            second,
-            parameters.n_weights,
-            sum(parameters.layer_sizes[1:]) if parameters.bias else 0,
-        )
+        """A compiled rule's arguments for the coming steps."""
+        numbers = rule.numbers(self.optimizer.t + 1, rates, decays)
+        return told_of_rule(rule, self.optimizer, self.objective.gradient.flat, numbers)
 
     def apply(self, rate: float) -> None:
         """Move the weights along the gradient of the step last differentiated."""
@@ -463,7 +495,7 @@ class CpuStep(Step):
         self.clip()
         told = self._rule(self.rule, [rate], [self.optimizer.decay_factor])
         address, _, numbers, *vectors, n_weights, _ = told
-        for (group, _), own in zip(self.groups, numbers[0], strict=True):
+        for (group, _), own in zip(_groups(self.optimizer), numbers[0], strict=True):
             apply_rule(address, own, *vectors, group.start, group.stop, n_weights)
         self.optimizer.t += 1
 

@@ -4,19 +4,18 @@ A member's steps are those that it would make alone by one thread (`fast.on_cpu`
 those of tiny networks are made many members at a time (`members.side_by_side`).
 """
 
-import concurrent.futures
 import functools
 import itertools
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from typing import Protocol
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from mlp_xp.averaging import Average
 from mlp_xp.fast import compiled, on_cpu, programs
 from mlp_xp.machine import blas
-from mlp_xp.machine.threads import Pool
+from mlp_xp.machine.threads import together
 from mlp_xp.members.pieces import EachLoss, EachPenalty, alone
 from mlp_xp.members.side_by_side import SideBySide, pays
 from mlp_xp.members.step import MemberObjective, MemberOptimizer, MemberStep, Steps
@@ -29,8 +28,8 @@ from mlp_xp.run.rates import Rates
 class Maker(Protocol):
     """What makes the steps of some members by one thread; see `SideBySide`."""
 
-    def groups(self, members: Sequence[int], batch: int) -> list[list[int]]:
-        """Those of which it makes the steps at a time."""
+    def groups(self, members: Sequence[int], batch: int, n_threads: int) -> list[list[int]]:
+        """Those of which it makes the steps at a time, for so many threads."""
 
     def make(self, members: Sequence[int], steps: Steps) -> None:
         """Make steps."""
@@ -41,38 +40,75 @@ class OneByOne:
 
     Parameters
     ----------
-    each : sequence of CpuStep
-        What makes those of each.
+    plans : sequence of Plan
+        Of each.
+    rules : sequence of CompiledRule
+        The same one, for members that share it.
     optimizer : MemberOptimizer
         Of all.
+    clip_norms : sequence of (float or None)
+        The largest Euclidean norm of each member's gradient.
+    reduction : "mean" or "sum"
+        As of `Objective`.
     average : Average, optional
         Takes note of the weights after each step.
+    has_labels : bool
+        Whether targets are class numbers.
     """
 
     def __init__(
-        self, each: Sequence[on_cpu.CpuStep], optimizer: MemberOptimizer, average: Average | None
+        self,
+        plans: Sequence[on_cpu.Plan],
+        rules: Sequence[on_cpu.CompiledRule],
+        optimizer: MemberOptimizer,
+        clip_norms: Sequence[float | None],
+        reduction: str,
+        average: Average | None,
+        *,
+        has_labels: bool,
     ) -> None:
-        self.each, self.optimizer, self.average = each, optimizer, average
+        self.plans, self.rules, self.optimizer, self.average = plans, rules, optimizer, average
+        self.reduction, self.has_labels = reduction, has_labels
+        self.clip_norms = [np.array([norm or 0.0]) for norm in clip_norms]
 
-    def groups(self, members: Sequence[int], batch: int) -> list[list[int]]:
-        """Each is one."""
-        return [[n] for n in members]
+    def groups(self, members: Sequence[int], batch: int, n_threads: int) -> list[list[int]]:
+        """One for each thread, and each member that is left over."""
+        each, rest = divmod(len(members), n_threads)
+        sizes = [each] * (n_threads if each else 0) + [1] * rest
+        bounds = itertools.pairwise(itertools.accumulate(sizes, initial=0))
+        return [list(members[start:stop]) for start, stop in bounds]
 
     def make(self, members: Sequence[int], steps: Steps) -> None:
-        """Make steps; the values of one that breaks off are nan from there."""
-        (n,) = members
-        step, optimizer, own = self.each[n], self.optimizer.each[n], steps.of(n)
-        step.objective.losses.start()
-        optimizer.t = self.optimizer.t + steps.n_before - self.optimizer.behind[n]
-        n_steps = len(own.divisors)
-        for start in range(0, n_steps, 1 if self.average else n_steps):
-            part = own.part(start, start + 1) if self.average else own
-            step.make(part.rows, part.batch, part.rates.tolist(), part.divisors.tolist(), part.more)
-            if self.average is not None:
-                self.average.take_of(n, part.number + 1)
-        found = step.objective.losses.values()
-        steps.values[..., n] = np.nan
-        steps.values.reshape(-1, steps.values.shape[2])[: len(found), n] = found
+        """Make steps."""
+        if self.average is None:
+            self._make(members, steps)
+            return
+        for start in range(len(steps.divisors)):
+            self._make(members, steps.part(start, start + 1))
+            for n in members:
+                self.average.take_of(n, steps.number + start + 1)
+
+    def _make(self, members: Sequence[int], steps: Steps) -> None:
+        """Make steps of some members, with the bits that each has alone with one thread."""
+        backend, n_hidden = self.optimizer.parameters.backend, len(self.plans[0].sizes) - 2
+        gradient = np.empty(self.optimizer.parameters.size, dtype=backend.dtype_name)
+        n_values = steps.values.shape[:2]
+        for n in members:
+            optimizer, own = self.optimizer.each[n], steps.of(n)
+            t = self.optimizer.t + steps.n_before - self.optimizer.behind[n]
+            rule, decays = self.rules[n], [each.decay for each in own.more]
+            values = np.empty((*n_values, 1), dtype=backend.dtype_name)
+            on_cpu.by_one_thread(
+                self.plans[n],
+                self.clip_norms[n],
+                on_cpu.drops_of(own.more, n_hidden),
+                on_cpu.told_of_rule(rule, optimizer, gradient, rule.numbers(t + 1, own.rates[:, 0], decays)),
+                on_cpu.as_read(own.rows, has_labels=self.has_labels),
+                own.batch,
+                on_cpu.scales_of(own.divisors, self.reduction),
+                values,
+            )
+            steps.values[..., n] = values[..., 0]
 
 
 class CompiledMemberStep(MemberStep):
@@ -109,7 +145,6 @@ class CompiledMemberStep(MemberStep):
         self.may_be_together = is_plain and not schedules_more
         self.maker: Maker | None = None
         self.n_threads = min(objective.n, on_cpu.n_threads())
-        self._pool = Pool(self.n_threads)
 
     def _turn(self, number: int, batch: int, *, has_own_rows: bool) -> Maker | None:
         """What makes steps of so many rows, where the one of this number is compiled."""
@@ -150,17 +185,21 @@ class CompiledMemberStep(MemberStep):
 
     def _one_by_one(self) -> OneByOne | None:
         """A step of each member alone, by one thread."""
-        steps: list[on_cpu.CpuStep] = []
-        for n in range(self.members.n):
-            step = on_cpu.CpuStep(self._alone(n), self.rules.each[n], self.clip_norms[n])
-            step.turn()
-            step.n_threads = 1
-            if step.plan is None or step.rule is None:
+        members, all_rules = self.members, self.rules
+        if all_rules.frozen:
+            return None
+        plans, rules = [], list[on_cpu.CompiledRule]()
+        for n, optimizer in enumerate(all_rules.each):
+            plan = on_cpu.plan_of(self._alone(n))
+            rule = rules[0] if rules and all_rules.is_one_rule else on_cpu.compiled_rule(optimizer)
+            if plan is None or rule is None:
                 return None
-            if steps and self.rules.is_one_rule:
-                step.rule = steps[0].rule
-            steps.append(step)
-        return OneByOne(steps, self.rules, self.average)
+            plans.append(plan)
+            rules.append(rule)
+        labels = members.loss.labels
+        return OneByOne(
+            plans, rules, all_rules, self.clip_norms, members.reduction, self.average, has_labels=labels
+        )
 
     def at_once(self, block: Block, first: int, most: int, rates: Rates) -> int:
         """Make the updates of some of a block's batches; return how many were made."""
@@ -185,7 +224,7 @@ class CompiledMemberStep(MemberStep):
         more = rates.more_ahead(len(divisors))
         number, own_rates = rates.history.step, self.rates_ahead(len(divisors))
         steps = Steps(number, 0, chunk, batch, own_rates, divisors, more, values)
-        self._deal_out(maker.make, maker.groups(running, batch), steps)
+        self._deal_out(maker.make, maker.groups(running, batch, self.n_threads), steps)
         losses.extend(values.reshape(-1, self.members.n), divisors)
         self.rules.t += len(divisors)
         if self.average is not None:
@@ -196,31 +235,41 @@ class CompiledMemberStep(MemberStep):
         self, make: Callable[[Sequence[int], Steps], None], groups: Sequence[Sequence[int]], steps: Steps
     ) -> None:
         """Have each core make the steps of some groups: in parts, where they do not go up in the cores."""
+        n_threads, n_steps = min(self.n_threads, len(groups)), len(steps.divisors)
+        n_parts = n_threads if len(groups) % n_threads else 1
+        ends = [n_steps * part // n_parts for part in range(n_parts + 1)]
+        tasks, earlier = list[_Task](), [_DONE] * len(groups)
+        for start, stop in itertools.pairwise(ends):
+            for n, group in enumerate(groups):
+                tasks.append(_Task(group, steps.part(start, stop), earlier[n], threading.Event()))
+                earlier[n] = tasks[-1].is_over
         with blas.computing():
-            if len(groups) == 1 or self.n_threads == 1:
-                for group in groups:
-                    make(group, steps)
-                return
-            n_steps, n_parts = len(steps.divisors), self.n_threads if len(groups) % self.n_threads else 1
-            ends = [n_steps * part // n_parts for part in range(n_parts + 1)]
-            made: list[Future[None]] = []
-            for start, stop in itertools.pairwise(ends):
-                for group, own in itertools.zip_longest(groups, made[-len(groups) :]):
-                    task = functools.partial(_after, own, make, group, steps.part(start, stop))
-                    made.append(self._pool.of_this_process().submit(task))
-            concurrent.futures.wait(made)
-        for each in made:
-            each.result()
+            together([functools.partial(_work, make, iter(tasks))] * n_threads)
 
 
-def _after(
-    before: "Future[None] | None",
-    make: Callable[[Sequence[int], Steps], None],
-    group: Sequence[int],
-    steps: Steps,
-) -> None:
-    """Make steps of a group when those before them are made, which another thread has begun already."""
-    if before is not None:
-        before.result()
-    if len(steps.divisors):
-        make(group, steps)
+class _Task(NamedTuple):
+    """Steps of a group, to be made when those before them are over, which another thread has begun."""
+
+    group: Sequence[int]
+    steps: Steps
+    before: threading.Event
+    is_over: threading.Event
+
+
+_DONE = threading.Event()
+_DONE.set()
+
+
+def _work(make: Callable[[Sequence[int], Steps], None], tasks: Iterator[_Task]) -> None:
+    """Make one task after the other that no other thread has taken; after an error none is left."""
+    for task in tasks:
+        task.before.wait()
+        try:
+            if len(task.steps.divisors):
+                make(task.group, task.steps)
+        except BaseException:
+            for left in tasks:
+                left.is_over.set()
+            raise
+        finally:
+            task.is_over.set()

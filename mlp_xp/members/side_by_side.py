@@ -84,15 +84,13 @@ class SideBySide:
             for of_each in (False, True)
         )
 
-    def groups(self, members: Sequence[int], batch: int) -> list[list[int]]:
-        """Those of which `make` makes the steps at a time."""
+    def groups(self, members: Sequence[int], batch: int, n_threads: int) -> list[list[int]]:
+        """Those of which `make` makes the steps at a time, whatever the number of threads."""
         return grouped(members, batch)
 
     def make(self, members: Sequence[int], steps: Steps) -> None:
         """Make the steps of some members."""
         from mlp_xp.fast.compiled.lanes import LANES
-        from mlp_xp.fast.compiled.steps import make_steps
-        from mlp_xp.fast.compiled.threads import LINE
 
         plan, optimizer, n = self.plan, self.optimizer, len(members)
         # Lanes that are left over follow the last member.
@@ -106,31 +104,17 @@ class SideBySide:
         x, y, labels, weight = on_cpu.as_read(steps.rows, has_labels=self.has_labels)
         if weight.shape[1] > 1:
             weight = np.ascontiguousarray(weight[:, lanes])
+        n_weights = optimizer.parameters.n_weights
+        told = (rule, np.array([0, len(p)]), numbers, p, np.empty_like(p), first, second, n_weights)
         own = np.empty((len(rates), steps.values.shape[1], len(lanes)))
-        make_steps(
-            0,
-            1,
-            np.zeros(LINE, dtype=np.int64),
-            np.zeros(len(lanes)),
-            *plan.of_members(lanes),
+        on_cpu.by_one_thread(
+            plan.of_members(lanes),
             self.clip_norms[lanes],
             on_cpu.no_drops(),
-            rule,
-            np.array([0, len(p)]),
-            numbers,
-            p,
-            np.empty_like(p),
-            first,
-            second,
-            optimizer.parameters.n_weights,
-            len(p) - optimizer.parameters.n_weights,
-            x,
-            y,
-            labels,
-            weight,
+            (*told, len(p) - n_weights),
+            (x, y, labels, weight),
             steps.batch,
             on_cpu.scales_of(divisors, self.reduction),
-            np.empty((plan.memory_size(min(steps.batch, len(x))), len(lanes)), dtype=p.dtype),
             own,
         )
         for vector, new in zip(stored, turned, strict=True):
@@ -143,7 +127,7 @@ class SideBySide:
         first = t + 1
         behind = {optimizer.behind[n] for n in members}
         if optimizer.is_one_rule and len(behind) == 1 and rates.shape[1] == 1:
-            return self.shared.address, self.shared.numbers(first - behind.pop(), rates[:, 0].tolist())
+            return self.shared.address, self.shared.numbers(first - behind.pop(), rates[:, 0])
         rates = np.broadcast_to(rates, (len(rates), len(members)))
         for place, n in enumerate(members):
             alike[optimizer.each[n].rule, first - optimizer.behind[n]].append(place)

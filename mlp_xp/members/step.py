@@ -212,7 +212,7 @@ class Steps(NamedTuple):
             rows = Chunk(*(None if part is None else part[n] for part in rows))
         elif weight is not None and weight.shape[1] > 1:
             rows = rows._replace(weight=weight[:, n : n + 1])
-        rates, divisors = (of[:, n % of.shape[1]] for of in (self.rates, self.divisors))
+        rates, divisors = (of if of.shape[1] == 1 else of[:, n : n + 1] for of in (self.rates, self.divisors))
         more = [each._replace(dropout=alone(each.dropout, n)) for each in self.more]
         return self._replace(rows=rows, rates=rates, divisors=divisors, more=more)
 
