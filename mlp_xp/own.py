@@ -318,10 +318,14 @@ def _initializer(given: Any) -> Initializer | None:
     for role, shape in (("weights", (3, 2)), ("biases", (2,))):
         with _tried(f"the initializer {name_of(given)}", f"{name_of(given)}(generator, layer, n_in, n_out)"):
             drawn = np.asarray(getattr(initializer, role)(np.random.default_rng(0), 0, 3, 2))
-        if drawn.shape != shape or drawn.dtype.kind not in "fiu" or not np.isfinite(drawn).all():
+        is_right = drawn.shape == shape and drawn.dtype.kind in "fiu"
+        if not is_right or not np.isfinite(drawn).all():
+            gives = (
+                f"{drawn[~np.isfinite(drawn)][0]}" if is_right else f"{drawn.dtype} of shape {drawn.shape}"
+            )
             raise ValueError(
                 f"the initializer {name_of(given)} must give finite {role} of shape {shape} for 3 inputs and "
-                f"2 outputs, but gives {drawn.dtype} of shape {drawn.shape}."
+                f"2 outputs, but gives {gives}."
             )
     return initializer
 

@@ -87,6 +87,8 @@ class MLPClassifier(ClassifierMixin, Learner):
         Probability that a hidden unit is left out of a step: for all hidden layers, or for each.
     l1 : float >= 0
         Adds l1 · Σ |w| to the penalty.
+    regularizer : str, object, pair of functions or None
+        A penalty of `mlp_xp.regularizers` or your own, in the place of those of `alpha` and `l1`.
     clip_norm : float or None
         The largest Euclidean norm of a step's gradient.
     initializer : str, object or None

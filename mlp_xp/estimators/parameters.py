@@ -20,7 +20,7 @@ from mlp_xp.activations import Activation, resolve_activation
 from mlp_xp.initializers import INITIALIZERS, Initializer
 from mlp_xp.machine.array_api import DTYPES
 from mlp_xp.optimizers import LBFGS, OPTIMIZERS, SGD, Adam, Momentum, Nesterov, Rule
-from mlp_xp.regularizers import ElasticNet
+from mlp_xp.regularizers import REGULARIZERS, ElasticNet, Regularizer
 from mlp_xp.schedules import SCHEDULES, Constant, InverseScaling, Schedule
 
 SCIPY_LOSS_TOLERANCE = 1e7 * np.finfo(float).eps
@@ -95,6 +95,7 @@ class Parameters(BaseEstimator):
     dtype: str | None = None
     dropout: float | Sequence[float] = 0.0
     l1: float = 0.0
+    regularizer: object = None
     clip_norm: float | None = None
     initializer: object = None
     scoring: str | Callable[..., float] | None = None
@@ -124,6 +125,7 @@ class Parameters(BaseEstimator):
             self._unknown("solver", lambda _: self._rule(), "'lbfgs', 'sgd', 'adam', or "),
             self._unknown("learning_rate", lambda _: self._schedule(), f"{SCHEDULES_OF_SKLEARN}, or "),
             None if self.initializer is None else self._unknown("initializer", _initializer, "None, "),
+            None if self.regularizer is None else self._unknown("regularizer", _penalty, "None, "),
         ]
 
     def _unknown(self, name: str, find: Callable[[object], object], also: str = "") -> str | None:
@@ -193,8 +195,10 @@ class Parameters(BaseEstimator):
             return InverseScaling(float(self.power_t)) if scaling else Constant()
         return own.resolve("schedule", SCHEDULES, given)
 
-    def _regularizer(self) -> ElasticNet | None:
-        """alpha / 2 Σ w² + l1 Σ |w|."""
+    def _regularizer(self) -> Regularizer | None:
+        """What `regularizer` says, else alpha / 2 Σ w² + l1 Σ |w|."""
+        if self.regularizer is not None:
+            return _penalty(self.regularizer)
         if not self.alpha and not self.l1:
             return None
         return ElasticNet(l1=float(self.l1), l2=0.5 * float(self.alpha))
@@ -206,6 +210,10 @@ class Parameters(BaseEstimator):
 
 def _initializer(given: object) -> Initializer:
     return own.resolve("initializer", INITIALIZERS, given)
+
+
+def _penalty(given: object) -> Regularizer:
+    return own.resolve("regularizer", REGULARIZERS, given)
 
 
 def hidden_activations(given: object, n_hidden: int | None = None) -> list[Activation]:

@@ -16,6 +16,7 @@ from mlp_xp.initializers import INITIALIZERS, Given
 from mlp_xp.losses import LOSSES
 from mlp_xp.network import Network
 from mlp_xp.optimizers import OPTIMIZERS
+from mlp_xp.regularizers import REGULARIZERS
 from mlp_xp.schedules import SCHEDULES
 from mlp_xp.settings import checks
 from mlp_xp.settings.catalogue import describe
@@ -54,15 +55,16 @@ def description_of(estimator: Parameters) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        Its loss, update rule or schedule is a user's own.
+        Its loss, update rule, schedule or penalty is a user's own.
     """
+    known = {kind for each in (LOSSES, OPTIMIZERS, SCHEDULES, REGULARIZERS) for kind in each.values()}
     own = [
         f"{name}={value!r} is its user's own Python code, which a model file cannot hold: save the network "
         "alone (`save(model.network, path)`)."
         for name, value in estimator.get_params(deep=False).items()
-        if name in ("loss", "solver", "learning_rate")
-        and not isinstance(value, str | Mapping | float | int)
-        and type(value) not in {*LOSSES.values(), *OPTIMIZERS.values(), *SCHEDULES.values()}
+        if name in ("loss", "solver", "learning_rate", "regularizer")
+        and not isinstance(value, str | Mapping | float | int | None)
+        and type(value) not in known
     ]
     checks.refuse(own)
     fitted = {name: vars(estimator)[name] for name in FITTED if name in vars(estimator)}
@@ -163,7 +165,7 @@ def to_json(value: object) -> object:
         return {"tuple": [to_json(item) for item in value]}
     if isinstance(value, Mapping):
         return {"mapping": [[to_json(key), to_json(item)] for key, item in value.items()]}
-    for catalogue in (ACTIVATIONS, OPTIMIZERS, SCHEDULES, LOSSES, INITIALIZERS):
+    for catalogue in (ACTIVATIONS, OPTIMIZERS, SCHEDULES, LOSSES, REGULARIZERS, INITIALIZERS):
         if type(value) in catalogue.values() and not isinstance(value, Given):
             described = describe(catalogue, value)
             if isinstance(described, str):

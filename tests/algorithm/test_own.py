@@ -197,18 +197,34 @@ def test_the_catalogues_things_are_not_checked_again():
 
 
 @pytest.mark.needs("sklearn")
-def test_the_estimators_take_them_and_their_files_do_not(tmp_path):
-    from sklearn.exceptions import ConvergenceWarning
-
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize(
+    ("own", "known"),
+    [
+        ({"loss": (lambda z, y: (z - y) ** 2 / 2, lambda z, y: z - y)}, {"loss": "squared_error"}),
+        ({"solver": OwnSgd()}, {"solver": "sgd", "momentum": 0}),
+        ({"learning_rate": lambda history: 1.0}, {"learning_rate": "constant"}),
+        ({"regularizer": (lambda w: 0.05 * w**2, lambda w: 0.1 * w)}, {"alpha": 0.1}),
+        (
+            {"initializer": lambda generator, layer, n_in, n_out: np.zeros((n_in, n_out))},
+            {"initializer": "zeros"},
+        ),
+    ],
+    ids=lambda options: "".join(options),
+)
+def test_the_estimators_take_them_and_their_files_do_not(tmp_path, own, known):
     from mlp_xp import MLPRegressor, save
 
-    pair = (squared, slope_of_squared)
-    own = MLPRegressor(hidden_layer_sizes=(4,), loss=pair, solver=OwnSgd(), max_iter=3, tol=0)
-    with pytest.warns(ConvergenceWarning):
-        own.fit(X, Y[:, 0])
-    assert np.isfinite(own.predict(X)).all()
-    with pytest.raises(
-        ValueError, match=r"loss=.* is its user's own Python code, which a model file cannot hold"
-    ):
-        save(own, tmp_path / "own.safetensors")
-    save(own.network, tmp_path / "network.safetensors")
+    plain = {"hidden_layer_sizes": (4,), "activation": "tanh", "max_iter": 3, "tol": 0, "random_state": 0}
+    ours, theirs = (MLPRegressor(**plain | each).fit(X, Y[:, 0]) for each in (own, known))
+    np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=1e-9)
+    file = tmp_path / "own.safetensors"
+    if "initializer" in own:  # which a model that is trained has no more need of
+        save(ours, file)
+    else:
+        (name,) = own
+        with pytest.raises(
+            ValueError, match=f"{name}=.* is its user's own Python code, which a model file can"
+        ):
+            save(ours, file)
+        save(ours.network, file)

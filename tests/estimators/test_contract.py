@@ -123,6 +123,7 @@ def test_all_of_our_bad_options_are_refused_at_once():
         "dtype": "float16",
         "dropout": 1.0,
         "l1": -1,
+        "regularizer": "ridge",
         "clip_norm": 0,
         "initializer": "glorot_unifrom",
         "scoring": 7,
