@@ -5,7 +5,7 @@ of a step are copied to fixed addresses, with all numbers that change from step 
 is captured as a graph, which is launched for every further step of as many rows. Numbers and rows of several
 steps are handed over together. Where a step has several chunks or ranks, what is captured is forward and
 backward of a chunk, and the update. Ragged steps and chunks are launched kernel by kernel, with the same
-kernels.
+kernels. Those of members have an axis more (`members.captured` hands over their numbers).
 """
 
 import collections
@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import itertools
 import logging
+import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ from mlp_xp.network import Network
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import Optimizer
 from mlp_xp.regularizers import REGULARIZERS, Norms
-from mlp_xp.rows.batch import Batch, Block, Chunk
+from mlp_xp.rows.batch import Batch, Block, Chunk, of_each
 from mlp_xp.run.rates import Rates
 from mlp_xp.settings.catalogue import known_name
 from mlp_xp.step import Step
@@ -159,21 +160,26 @@ class FusedDropout:
     ----------
     plain : Dropout
     engine : Engine
-    activations : sequence of Activation
-        Of all layers: fused ones see to the way back.
+    network : Network
+        With all layers' activations: fused ones see to the way back.
     """
 
-    def __init__(self, plain: Dropout, engine: Engine, activations: Sequence[Activation]) -> None:
-        self.plain, self.engine, self.activations, self.rates = plain, engine, activations, plain.rates
+    def __init__(self, plain: Dropout, engine: Engine, network: Network) -> None:
+        self.plain, self.engine, self.rates = plain, engine, plain.rates
+        self.activations, backend = network.activations, network.backend
+        each = getattr(plain, "of_each", [plain] * (network.members or 1))
+        self.drops = []
+        for layer in range(len(plain.rates)):
+            least, factors = zip(*(of.threshold(layer) for of in each), strict=True)
+            seeds = [(of.seed, of.seed >> 32, own) for of, own in zip(each, least, strict=True)]
+            words = (np.array(seeds, dtype=object) & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
+            self.drops.append(Drops(layer, backend.asarray(words, "int32"), backend.asarray(factors)))
 
     def drop(
         self, backend: Backend, a: Array, step: int, layer: int, first_row: int
     ) -> tuple[Array, Array | None]:
         """As the plain one."""
-        drops, activation = (
-            Drops(self.plain.seed, layer, *self.plain.threshold(layer)),
-            self.activations[layer],
-        )
+        drops, activation = self.drops[layer], self.activations[layer]
         dropped = backend.empty(a.shape)
         if isinstance(activation, FusedActivation):
             activation.drops = drops
@@ -189,7 +195,7 @@ class CudaStep(Step):
     Parameters
     ----------
     objective, optimizer, clip_norm
-        As in `Step`.
+        As in `Step`; of members there may be as many limits.
     captures : bool
         Whether to capture steps.
     schedules_more : bool
@@ -202,20 +208,21 @@ class CudaStep(Step):
         self,
         objective: Objective,
         optimizer: Optimizer,
-        clip_norm: float | None = None,
+        clip_norm: Any = None,
         *,
         captures: bool = True,
         schedules_more: bool = False,
         engine: Engine | None = None,
     ) -> None:
         super().__init__(objective, optimizer, clip_norm)
-        backend = objective.network.backend
-        self.engine = engine_of(backend.runtime, backend.dtype) if engine is None else engine
+        network, backend = objective.network, objective.network.backend
+        self.engine = engine or engine_of(backend.runtime, backend.dtype, network.members)
+        self._limits = None if clip_norm is None else backend.asarray(np.ravel(clip_norm))
         self.captures = captures and not schedules_more
         is_whole_rule = optimizer.groups is None and not schedules_more
         self.program = self._program_of_rule() if is_whole_rule else None
         objective.compute_with(*self._equivalents())
-        self._buffers: tuple[Any, ...] | None = None
+        self._n_rows, self._rows = 0, dict[int, tuple[Any, ...]]()
         self._graphs: dict[Hashable, Captured] = {}
         self._of_graphs: list[object] = []
         self._n_eager: collections.Counter[Hashable] = collections.Counter()
@@ -246,7 +253,7 @@ class CudaStep(Step):
             network,
             loss if fill is None else FusedLoss(loss, engine, fill, network.activations[-1]),
             FusedPenalty(penalty, engine) if self._is_norms(penalty) else penalty,
-            FusedDropout(dropout, engine, network.activations) if type(dropout) is Dropout else dropout,
+            None if dropout is None else FusedDropout(dropout, engine, network),
         )
 
     def _fused_activation(self, f: Activation, no_biases: Array, sums: Array) -> Activation:
@@ -280,7 +287,8 @@ class CudaStep(Step):
         """Make one."""
         chunk, divisor = batch.only_chunk, batch.divisor
         if chunk is not None and divisor and self.objective.ranks is None and self.program is not None:
-            self._make(self.program, chunk, batch.n_rows, [rate], [divisor], number)
+            numbers = self._numbers([rate], self._inverses([divisor]))
+            self.make(chunk, batch.n_rows, numbers, [divisor], number)
             return
         self.objective.differentiate(batch, number, self._add_chunk)
         if not self.objective.losses.broken and batch.divisor:
@@ -296,28 +304,20 @@ class CudaStep(Step):
         if not divisors:
             return 0
         rows = Chunk(*(None if part is None else part[first * size :, ...] for part in block.rows))
-        number = rates.history.step
-        return self._make(self.program, rows, size, rates.ahead(len(divisors)), divisors, number)
+        numbers = self._numbers(rates.ahead(len(divisors)), self._inverses(divisors))
+        return self.make(rows, size, numbers, divisors, rates.history.step)
 
-    def _make(
-        self,
-        program: Program,
-        rows: Chunk,
-        n_rows: int,
-        rates: Sequence[float],
-        divisors: Sequence[float],
-        number: int,
+    def make(
+        self, rows: Chunk, n_rows: int, numbers: np.ndarray, divisors: Sequence[Any], number: int
     ) -> int:
-        """Make steps of `n_rows` rows each; return how many."""
-        objective, optimizer, engine = self.objective, self.optimizer, self.engine
+        """Make steps of `n_rows` rows each with numbers (n_steps, 1 or members, …); return how many."""
+        objective, optimizer, engine, program = self.objective, self.optimizer, self.engine, self.program
         room, n_made = objective.losses.room(len(divisors)), 0
-        if objective.losses.broken:
+        if objective.losses.broken or program is None:
             return 0
-        divisors = divisors[: room.n // (1 if objective.regularizer is None else 2)]
-        targets = self._rows_of(rows, n_rows)
-        numbers = self._numbers(program, rates[: len(divisors)])
-        numbers[:, engine.INVERSE] = 1.0 if objective.reduction == "sum" else 1.0 / np.array(divisors)
-        engine.begin(tuple(rows), numbers, number, room.start, 0)
+        n_steps = room.n // (1 if objective.regularizer is None else 2)
+        divisors, targets = divisors[:n_steps], self._rows_of(rows, n_rows)
+        engine.begin(tuple(rows), numbers[:n_steps], number, room.start, 0)
         run, which = functools.partial(self._compute, program, targets, room.waiting), ("step", n_rows)
         try:
             for _ in divisors:
@@ -330,26 +330,41 @@ class CudaStep(Step):
         objective.losses.filled(*divisors[:n_made])
         return n_made
 
-    def _numbers(self, program: Program | None, rates: Sequence[float]) -> np.ndarray:
-        """What changes from step to step, a row for each of the coming ones, but for 1 / Σ s_i."""
-        rule, t = self.optimizer.rule, self.optimizer.t + 1
+    def _inverses(self, divisors: Sequence[float]) -> Any:
+        """What δ is multiplied with, from Σ s of each step."""
+        return 1.0 if self.objective.reduction == "sum" else 1.0 / np.array(divisors)
+
+    def _numbers(self, rates: Sequence[float], inverses: Any) -> np.ndarray:
+        """What changes from step to step, (n_steps, 1, …)."""
+        rule, t, program = self.optimizer.rule, self.optimizer.t + 1, self.program
         numbers = np.zeros(
-            (len(rates), self.engine.N_SCALARS), dtype=self.objective.network.backend.dtype_name
+            (len(rates), 1, self.engine.N_SCALARS), dtype=self.objective.network.backend.dtype_name
         )
         if program is not None:
             own = [programs.numbers_of_step(rule, program, *each) for each in enumerate(rates, t)]
-            numbers[:, : len(own[0])] = own
+            numbers[:, 0, : len(own[0])] = own
+        numbers[:, 0, self.engine.INVERSE] = inverses
         return numbers
 
     def _rows_of(self, chunk: Chunk, n_rows: int) -> tuple[Any, ...]:
         """Where the rows of a step are read: the first rows of arrays whose addresses stay."""
-        if self._buffers is None or self._buffers[0].shape[0] < n_rows:
+        if self._n_rows < n_rows:
             self._forget_graphs()
             xp = self.objective.network.backend.xp
-            self._buffers = tuple(
-                None if each is None else xp.empty_like(each[:n_rows, ...]) for each in chunk
+            self._n_rows = n_rows
+            self._rows[n_rows] = tuple(
+                None if each is None else xp.empty_like(each[..., :n_rows, :]) for each in chunk
             )
-        return tuple(None if each is None else each[:n_rows, ...] for each in self._buffers)
+        if n_rows not in self._rows:
+            self._rows[n_rows] = tuple(map(functools.partial(self._first, n_rows), self._rows[self._n_rows]))
+        return self._rows[n_rows]
+
+    def _first(self, n_rows: int, rows: Array) -> Array:
+        """Memory of the first rows, without gaps between members."""
+        if rows is None:
+            return None
+        shape, xp = (*rows.shape[:-2], n_rows, rows.shape[-1]), self.objective.network.backend.xp
+        return xp.reshape(xp.reshape(rows, (-1,), copy=False)[: math.prod(shape)], shape, copy=False)
 
     def _compute(self, program: Program, rows: tuple[Any, ...], waiting: Array) -> None:
         """One step on rows at a fixed address, its numbers in device memory; its values go to `waiting`."""
@@ -360,7 +375,8 @@ class CudaStep(Step):
             engine.join()
         else:
             engine.join()
-            engine.end_step(value, self._as_recorded(objective.add_penalty(engine.inverse)), waiting)
+            penalty = objective.add_penalty(engine.inverse[..., 0])
+            engine.end_step(value, self._as_recorded(penalty), waiting)
         self._update(program)
 
     def _add_chunk(
@@ -368,8 +384,7 @@ class CudaStep(Step):
     ) -> Array:
         """As the objective's, captured; a factor is a number here."""
         chunk, n_rows = Chunk(x, y, weight), x.shape[0]
-        rows, numbers = self._rows_of(chunk, n_rows), self._numbers(None, [0.0])
-        numbers[:, self.engine.INVERSE] = 1.0 if factor is None else factor
+        rows, numbers = self._rows_of(chunk, n_rows), self._numbers([0.0], 1.0 if factor is None else factor)
         self.engine.begin(chunk, numbers, number, 0, first_row)
 
         def run() -> Array:
@@ -383,6 +398,7 @@ class CudaStep(Step):
         """Forward and backward of the rows whose turn it is; Σ s L. The gradient is complete after `join`."""
         objective, engine, (x, y, weight) = self.objective, self.engine, rows
         engine.take((x, y, weight))
+        weight = None if weight is None else of_each(weight)
         engine.adds = add
         factor = None if isinstance(objective.loss, FusedLoss) else engine.inverse
         return self._as_recorded(objective.add_chunk(x, y, weight, factor, number, first_row, add=add))
@@ -395,10 +411,10 @@ class CudaStep(Step):
     def _update(self, program: Program) -> None:
         """Move the weights, by the numbers in device memory."""
         optimizer, g = self.optimizer, self.objective.gradient.flat
-        if self.clip_norm is not None:
-            self.engine.clip(g, self.clip_norm)
+        if self._limits is not None:
+            self.engine.clip(g, self._limits)
         vectors = (g, optimizer.parameters.n_weights, optimizer.parameters.flat, *optimizer.state.values())
-        self.engine.update(program, bool(optimizer.rule.weight_decay), *vectors)
+        self.engine.update(program, *vectors)
 
     def _launch(self, which: Hashable, rows: tuple[Any, ...] | None, run: Callable[[], Any]) -> Any:
         """Launch the graph of what `run` does, captured first where it is time to, or run; what it gives."""
@@ -409,7 +425,7 @@ class CudaStep(Step):
 
     def _is_to_be_captured(self, which: Hashable, rows: tuple[Any, ...] | None) -> bool:
         """Whether there were steps enough of as many rows as there are at most."""
-        is_ragged = rows is not None and self._buffers is not None and len(rows[0]) < len(self._buffers[0])
+        is_ragged = rows is not None and rows[0].shape[-2] < self._n_rows
         if is_ragged or not self.captures or not self.engine.is_current():
             return False
         self._n_eager[which] += 1
@@ -433,7 +449,7 @@ class CudaStep(Step):
         if program is None:
             super().apply(rate)
             return
-        self.engine.begin((None,) * 3, self._numbers(program, [rate]), -1, 0, 0)
+        self.engine.begin((None,) * 3, self._numbers([rate], 1.0), -1, 0, 0)
         self.optimizer.t += 1
 
         def run() -> None:
@@ -443,7 +459,8 @@ class CudaStep(Step):
         self._launch("update", None, run)
 
     def _forget_graphs(self) -> None:
-        self._buffers = None
+        self._n_rows = 0
+        self._rows.clear()
         self._graphs.clear()
         self._of_graphs.clear()
         self._n_eager.clear()

@@ -211,10 +211,7 @@ class CompiledMemberStep(MemberStep):
         batch, losses = block.batch_size, self.members.losses
         running = np.flatnonzero(losses.running).tolist()
         work = batch * self.rules.parameters.size * -(-len(running) // self.n_threads)
-        divisors = np.array(block.divisors(first, min(most, max(1, on_cpu.MOST_WORK // work))))
-        divisors = divisors.reshape(len(divisors), -1)
-        lacks_rows = np.append((divisors <= 0.0).any(axis=1), [True])
-        divisors = divisors[: np.argmax(lacks_rows)]
+        divisors = self.divisors_ahead(block, first, min(most, max(1, on_cpu.MOST_WORK // work)))
         if not len(divisors):
             return 0
         rates.ahead(len(divisors))

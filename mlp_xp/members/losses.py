@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,11 @@ class MemberLosses(EpochLosses):
         """The step under way is over; its Σ s_i, for all members or of each."""
         self._of_each.append(np.reshape(divisor, (1, -1)))
         super().end_step(float(np.max(divisor)))
+
+    def filled(self, *divisors: Any) -> None:
+        """Count steps that have stored their values, with Σ s_i for all members or of each."""
+        self._of_each += [np.reshape(each, (1, -1)) for each in divisors]
+        super().filled(*(float(np.max(each)) for each in divisors))
 
     def extend(self, values: np.ndarray, divisors: np.ndarray) -> None:
         """Enter values (n_values, members) of whole steps, and their Σ s_i (n_steps, 1 or members)."""

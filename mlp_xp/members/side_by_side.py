@@ -5,15 +5,13 @@ vectors of some members are turned to (size, members), trained so for many steps
 """
 
 import itertools
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 
-from mlp_xp.fast import on_cpu, programs
+from mlp_xp.fast import on_cpu
 from mlp_xp.machine.array_api import Array
 from mlp_xp.members.step import MemberOptimizer, Steps
-from mlp_xp.optimizers import Rule
 
 FEWEST = 6
 """Members that pay: fewer are as fast one by one, on a core each."""
@@ -74,13 +72,10 @@ class SideBySide:
         self.plan, self.optimizer, self.reduction = plan, optimizer, reduction
         self.has_labels = has_labels
         self.clip_norms = np.array([norm or 0.0 for norm in clip_norms])
-        rules = [each.rule for each in optimizer.each]
-        found = ((rule, programs.of_rule(rule)) for rule in rules)
-        self.programs = {rule: program for rule, program in found if program is not None}
-        decaying = max(rules, key=lambda rule: rule.weight_decay)
+        decaying = max(optimizer.programs, key=lambda rule: rule.weight_decay)
         dtype = optimizer.parameters.backend.dtype_name
         self.shared, self.of_each = (
-            on_cpu.CompiledRule(decaying, self.programs[decaying], dtype, of_each=of_each)
+            on_cpu.CompiledRule(decaying, optimizer.programs[decaying], dtype, of_each=of_each)
             for of_each in (False, True)
         )
 
@@ -123,22 +118,12 @@ class SideBySide:
 
     def _rule(self, members: Sequence[int], rates: np.ndarray, t: int) -> tuple[int, Array]:
         """The address of the rule of some members, and its numbers for each step: all share them, or not."""
-        optimizer, alike = self.optimizer, defaultdict[tuple[Rule, int], list[int]](list)
-        first = t + 1
+        optimizer, first = self.optimizer, t + 1
         behind = {optimizer.behind[n] for n in members}
         if optimizer.is_one_rule and len(behind) == 1 and rates.shape[1] == 1:
             return self.shared.address, self.shared.numbers(first - behind.pop(), rates[:, 0])
         rates = np.broadcast_to(rates, (len(rates), len(members)))
-        for place, n in enumerate(members):
-            alike[optimizer.each[n].rule, first - optimizer.behind[n]].append(place)
-        found: Array = None
-        for (rule, t), places in alike.items():
-            for step, of_step in enumerate(rates[:, places]):
-                numbers = programs.numbers_of_step(rule, self.programs[rule], t + step, of_step)
-                if found is None:
-                    found = np.empty((len(rates), len(numbers), len(members)))
-                for number, value in enumerate(numbers):
-                    found[step, number, places] = value
+        found = optimizer.numbers_of_each(members, rates, first)
         return self.of_each.address, found.reshape(len(rates), 1, -1)
 
 

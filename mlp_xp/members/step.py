@@ -3,11 +3,13 @@
 import copy
 import functools
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from mlp_xp.fast import programs
 from mlp_xp.machine.array_api import Array
 from mlp_xp.machine.threads import together
 from mlp_xp.members.losses import MemberLosses
@@ -15,7 +17,7 @@ from mlp_xp.members.pieces import alone, some
 from mlp_xp.objective import AddChunk, Objective
 from mlp_xp.optimizers import Optimizer, RateFactors, Rule, clip_by_global_norm
 from mlp_xp.parameters import Parameters
-from mlp_xp.rows.batch import Batch, Chunk
+from mlp_xp.rows.batch import Batch, Block, Chunk
 from mlp_xp.run.rates import More
 from mlp_xp.step import Step
 
@@ -119,6 +121,8 @@ class MemberOptimizer(Optimizer):
     ----------
     moving : array of bool (members,)
         Whose weights the next step moves.
+    programs : dict of rule to Program
+        Of the rules that have one.
     behind : list of int
         Steps that each member has not made, of `t`.
     """
@@ -130,6 +134,8 @@ class MemberOptimizer(Optimizer):
         if any(rule.state != rules[0].state for rule in rules):
             raise ValueError("the update rules of all members must remember the same vectors.")
         self.is_one_rule = all(rule == rules[0] for rule in rules)
+        found = ((rule, programs.of_rule(rule)) for rule in rules)
+        self.programs = {rule: program for rule, program in found if program is not None}
         self.behind = [0] * len(rules)
         self.moving = np.ones(len(rules), dtype=bool)
         self.each = [
@@ -155,6 +161,36 @@ class MemberOptimizer(Optimizer):
             else:
                 self.behind[n] += 1
         self.is_moving = False
+
+    def numbers_of_each(self, members: Sequence[int], rates: np.ndarray, t: int) -> np.ndarray:
+        """Those of the rules of some members, which have one program, from step t on.
+
+        Parameters
+        ----------
+        members : sequence of int
+            Which.
+        rates : array (n_steps, members)
+            η of each.
+        t : int
+            From 1; of a member that has not made all steps, so many fewer.
+
+        Returns
+        -------
+        array (n_steps, n_numbers, members)
+            As of `fast.programs.numbers_of_step`.
+        """
+        alike = defaultdict[tuple[Rule, int], list[int]](list)
+        for place, n in enumerate(members):
+            alike[self.each[n].rule, t - self.behind[n]].append(place)
+        found: Array = None
+        for (rule, first), places in alike.items():
+            for step, of_step in enumerate(rates[:, places]):
+                numbers = programs.numbers_of_step(rule, self.programs[rule], first + step, of_step)
+                if found is None:
+                    found = np.empty((len(rates), len(numbers), len(members)))
+                for number, value in enumerate(numbers):
+                    found[step, number, places] = value
+        return found
 
     def moves_as_one(self, rates: Sequence[float]) -> bool:
         """Whether the coming step is the same for all."""
@@ -252,6 +288,13 @@ class MemberStep(Step):
         if not self.members.losses.broken and self.rules.moving.any():
             self.clip()
             self.rules.step_each(self.members.gradient, self.rates())
+
+    def divisors_ahead(self, block: Block, first: int, most: int) -> np.ndarray:
+        """Σ s of some of a block's batches, (n_steps, 1 or members), up to one in which a member has none."""
+        divisors = np.array(block.divisors(first, most))
+        divisors = divisors.reshape(len(divisors), -1)
+        lacks_rows = np.append((divisors <= 0.0).any(axis=1), [True])
+        return divisors[: np.argmax(lacks_rows)]
 
     def clip(self) -> None:
         """Clip each member's gradient, to which frozen layers do not count."""

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import math
 import operator
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, cast
@@ -12,6 +13,7 @@ import numpy as np
 
 from mlp_xp.history import History
 from mlp_xp.machine.array_api import to_host
+from mlp_xp.members.captured import CapturedMemberStep
 from mlp_xp.members.compiled import CompiledMemberStep
 from mlp_xp.members.losses import mean_of
 from mlp_xp.members.step import MemberObjective, MemberOptimizer, MemberStep
@@ -242,18 +244,16 @@ class MemberDescent(Descent):
         of = cast(MemberTraining, training)
         rates = of.rates
         looks_at_losses = isinstance(rates.schedule, OwnSchedule)
-        is_plain = self.way == "plain" or of.parameters.backend.name != "cpu" or looks_at_losses
-        if is_plain:
-            return MemberStep(of.objective, of.optimizer, self.clip_norms, rates.of_each)
-        return CompiledMemberStep(
-            of.objective,
-            of.optimizer,
-            self.clip_norms,
-            rates.of_each,
-            rates.ahead_of_each,
-            of.average,
-            schedules_more=rates.schedules_more,
-        )
+        name = "plain" if self.way == "plain" or looks_at_losses else of.parameters.backend.name
+        given = (of.objective, of.optimizer, self.clip_norms, rates.of_each)
+        if name == "cpu":
+            more = rates.schedules_more
+            return CompiledMemberStep(*given, rates.ahead_of_each, of.average, schedules_more=more)
+        if name.startswith("cuda:") and not rates.schedules_more:
+            at_most = sys.maxsize if of.average is None else 1
+            captures = self.way == "fast"
+            return CapturedMemberStep(*given, rates.ahead_of_each, at_most=at_most, captures=captures)
+        return MemberStep(*given)
 
 
 class MemberMonitor(LossMonitor):

@@ -96,9 +96,7 @@ class Gathered(NamedTuple):
         if self.host_weight is None or weight is None:
             return Chunk(x[..., first:stop, :], y[..., first:stop, :], None), float(n_rows)
         total = _sum(self.host_weight[first:stop])
-        own = weight[..., first:stop, :]
-        own = own if own.shape[-1] == 1 else own.mT[..., None]
-        return Chunk(x[..., first:stop, :], y[..., first:stop, :], own), total
+        return Chunk(x[..., first:stop, :], y[..., first:stop, :], of_each(weight[..., first:stop, :])), total
 
     def whole(self) -> tuple[Chunk, Any]:
         """All of it as one chunk."""
@@ -208,6 +206,11 @@ class LargeBatch(Block):
     def batch(self, n: int) -> Batch:
         """The one batch."""
         return self._batch
+
+
+def of_each(weight: Array) -> Array:
+    """Weights as they multiply values: those of members, (n_rows, members), as (members, n_rows, 1)."""
+    return weight if weight.shape[-1] == 1 else weight.mT[..., None]
 
 
 def _sum(weight: np.ndarray) -> Any:

@@ -88,12 +88,21 @@ class Library:
         def call(*arguments):
             self.calls.append((name, arguments))
             if "gemm" in name:
-                self.multiply(*arguments)
+                (self.multiply_of_members if "Batched" in name else self.multiply)(*arguments)
             if "Create" in name:
                 arguments[0]._obj.value = 1234
             return self.status if "gemm" in name else 0
 
         return call
+
+    def multiply_of_members(self, handle, *told):
+        *sizes, alpha, a, lda, next_a, b, ldb, next_b, beta, c, ldc, next_c, members = told
+        for n in range(members):
+            at = [
+                first + n * step * ctypes.sizeof(alpha._obj)
+                for first, step in ((a, next_a), (b, next_b), (c, next_c))
+            ]
+            self.multiply(handle, *sizes, alpha, at[0], lda, at[1], ldb, beta, at[2], ldc)
 
     def multiply(self, handle, of_a, of_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc):
         assert alpha._obj.value == 1.0
@@ -177,6 +186,23 @@ def test_a_product_is_one_call(dtype, make, rng):
     np.testing.assert_allclose(vector, a[0] @ b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shared", ["", "a", "b"])
+def test_a_product_of_members_is_one_call(shared, dtype, make, rng):
+    """Operands are shared, or have gaps between members, and may be transposed."""
+    product, library = make()
+    a, b = (
+        rng.normal(size=(2, 9, 4)).astype(dtype)[:, 3:6],
+        rng.normal(size=(2, 5, 4)).astype(dtype).swapaxes(1, 2),
+    )
+    a, b = a[0] if shared == "a" else a, b[0] if shared == "b" else b
+    out = np.full((2, 3, 6), np.nan, dtype)[:, :, :5]
+    product(OnDevice(out), OnDevice(a), OnDevice(b))
+    name = {"float32": "cublasSgemmStridedBatched", "float64": "cublasDgemmStridedBatched"}[dtype]
+    assert library.calls[-1][0] == name
+    np.testing.assert_allclose(out, a @ b, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(("status", "error"), [(3, MemoryError), (13, RuntimeError)])
 def test_a_failure_is_an_error(status, error, make):
     product, _ = make(status=status)
@@ -197,6 +223,8 @@ def test_the_signatures(monkeypatch):
         "SetMathMode",
         "Sgemm_v2",
         "Dgemm_v2",
+        "SgemmStridedBatched",
+        "DgemmStridedBatched",
     ]
     library = SimpleNamespace(**{f"cublas{name}": SimpleNamespace(argtypes=None) for name in names})
     found = SimpleNamespace(load_nvidia_dynamic_lib=lambda name: SimpleNamespace(abs_path=f"lib{name}"))
@@ -212,4 +240,6 @@ def test_the_signatures(monkeypatch):
         "cublasSetMathMode": 2,
         "cublasSgemm_v2": 14,
         "cublasDgemm_v2": 14,
+        "cublasSgemmStridedBatched": 18,
+        "cublasDgemmStridedBatched": 18,
     }

@@ -19,16 +19,18 @@ from stand_ins.stand_in_engine import StandInEngine
 from mlp_xp import training_loop
 from mlp_xp.activations import ACTIVATIONS
 from mlp_xp.dropout import Dropout
-from mlp_xp.fast import programs
+from mlp_xp.fast import on_cuda, programs
 from mlp_xp.fast.cuda import engine as engine_room
 from mlp_xp.fast.cuda import kernels
 from mlp_xp.fast.cuda.engine import Engine, engine_of
 from mlp_xp.fast.cuda.graph import Captured, NotCapturedError
-from mlp_xp.fast.on_cuda import CudaStep
+from mlp_xp.fast.on_cuda import CudaStep, FusedDropout
 from mlp_xp.losses import LOSSES, GroupedCrossEntropy, Pinball, Pointwise, SoftmaxCrossEntropy
 from mlp_xp.machine.array_api import Backend
 from mlp_xp.machine.array_api import backend as find_backend
 from mlp_xp.machine.cuda import feeding
+from mlp_xp.machine.symbolic import Program
+from mlp_xp.members.pieces import EachDropout
 from mlp_xp.network import Network
 from mlp_xp.optimizers import OPTIMIZERS, Optimizer, clip_by_global_norm
 from mlp_xp.parameters import Parameters
@@ -111,12 +113,12 @@ def test_rules(name, dtype, rng):
     state = {each: np.zeros_like(p) for each in rule.state}
     for t in range(1, 6):
         gradient.flat[:] = rng.normal(size=p.size)
-        scalars = np.zeros(kernels.N_SCALARS, dtype)
+        scalars = np.zeros((1, kernels.N_SCALARS), dtype)
         program = programs.of_rule(rule)
         numbers = programs.numbers_of_step(rule, program, t, 0.05)
-        scalars[: len(numbers)] = numbers
+        scalars[0, : len(numbers)] = numbers
         vectors = (gradient.flat, parameters.n_weights, p, *state.values())
-        kernels.update(program, bool(rule.weight_decay), scalars, *vectors)
+        kernels.update(program, scalars, *vectors)
         optimizer.step(gradient, 0.05)
         close(p, parameters.flat, dtype)
         for each, vector in state.items():
@@ -139,7 +141,7 @@ def test_pointwise_losses(loss, n_outputs, dtype, rng):
 def check_loss(run, loss, z, y, weight):
     """δ, biases before it, the factor behind it, and the sum, against the plain loss."""
     dtype = z.dtype.name
-    factor, biases = np.array([0.7], dtype), np.linspace(-0.5, 1, z.shape[1]).astype(dtype)
+    factor, biases = np.array([[0.7]], dtype), np.linspace(-0.5, 1, z.shape[1]).astype(dtype)
     kernel = kernels.Loss(z.dtype, factor)
     for s, b in itertools.product((None, weight), (None, biases)):
         delta, expected = z.copy(), z + (0 if b is None else b)
@@ -193,7 +195,7 @@ def test_pinball(n_targets, quantiles, dtype, rng):
     z = rng.normal(size=(n_rows, n_targets * len(quantiles))).astype(dtype)
     y, weight = (rng.uniform(0.5, 2, (n_rows, n)).astype(dtype) for n in (n_targets, 1))
     check_loss(lambda kernel, *arrays: kernel.pinball(q, *arrays), loss, z, y, weight)
-    kernel = kernels.Loss(z.dtype, np.ones(1, dtype))
+    kernel = kernels.Loss(z.dtype, np.ones((1, 1), dtype))
     z[0] = np.repeat(y[0], len(quantiles))  # exactly met: the derivative is 0
     met = z.copy()
     kernel.pinball(q, met, None, y, None)
@@ -208,7 +210,7 @@ def test_sums_are_over_all_blocks_and_always_the_same(rng):
     z, y = rng.normal(size=(2, 70_001, 1)).astype("float32")
     program, kernel = (
         programs.of_loss(LOSSES["squared_error"](), "float32"),
-        kernels.Loss(z.dtype, np.ones(1, "f")),
+        kernels.Loss(z.dtype, np.ones((1, 1), "f")),
     )
     found = [float(kernel.differentiate(program, z.copy(), None, y, None)) for _ in range(3)]
     assert len(set(found)) == 1
@@ -219,7 +221,7 @@ def test_cross_entropy_keeps_what_is_not_a_number():
     z = np.zeros((3, 4), "float64")
     z[1, 2] = np.nan
     run = of_cross_entropy(SoftmaxCrossEntropy(), (4,))
-    assert np.isnan(run(kernels.Loss(z.dtype, np.ones(1)), z, None, np.zeros((3, 1), np.int32), None))
+    assert np.isnan(run(kernels.Loss(z.dtype, np.ones((1, 1))), z, None, np.zeros((3, 1), np.int32), None))
     np.testing.assert_array_equal(np.isnan(z).all(axis=1), [False, True, False])
 
 
@@ -229,11 +231,9 @@ def test_cross_entropy_keeps_what_is_not_a_number():
 def test_dropout_is_the_same_both_ways(step, seed, dtype, rng):
     backend, dropout = find_backend("cpu", dtype), Dropout((0.3, 0.5), seed)
     chain = programs.of_activation(ACTIVATIONS["tanh"](), dtype).chain
+    on = SimpleNamespace(backend=backend, activations=None, members=None)
     for layer, first_row in ((0, 0), (1, 0), (1, 1000), (0, 2**31 - 5)):
-        counters, drops = (
-            np.array([step, 0, 0, first_row]),
-            kernels.Drops(seed, layer, *dropout.threshold(layer)),
-        )
+        counters, drops = np.array([step, 0, 0, first_row, 1]), FusedDropout(dropout, None, on).drops[layer]
         a, delta = rng.uniform(-1, 1, (2, 33, 21)).astype(dtype)
         mask, dropped = dropout.mask(backend, a.shape, step, layer, first_row), np.empty_like(a)
         kernels.drop(a, dropped, counters, drops)
@@ -281,7 +281,7 @@ def test_penalties_and_norms(size, dtype, rng):
         parameters = Parameters(backend, (size, 1), False)
         parameters.flat[:] = gradient
         clipped = gradient.copy()
-        sums.clip(clipped, limit)
+        sums.clip(clipped, np.array([limit], dtype))
         clip_by_global_norm(parameters, limit)
         close(clipped, parameters.flat, dtype, factor=10)
 
@@ -295,11 +295,12 @@ def test_steps_that_are_begun_together_take_their_rows_and_numbers_in_turn(weigh
     y = rng.integers(0, 9, (len(x), 1)).astype("int32" if labels else dtype)
     sources = (x, y, rng.normal(size=(len(x), 1)).astype(dtype) if weighted else None)
     targets = tuple(None if each is None else np.zeros_like(each[:n_rows]) for each in sources)
-    table, scalars = np.zeros((kernels.AT_ONCE, kernels.N_SCALARS), dtype), np.zeros(kernels.N_SCALARS, dtype)
-    addresses, counters = np.zeros(3, np.int64), np.zeros(kernels.N_COUNTERS, np.int64)
-    numbers = rng.normal(size=(n_steps, kernels.N_SCALARS)).astype(dtype)
+    table = np.zeros(kernels.AT_ONCE * kernels.N_SCALARS, dtype)
+    scalars = np.zeros((1, kernels.N_SCALARS), dtype)
+    addresses, counters = np.zeros(6, np.int64), np.zeros(kernels.N_COUNTERS, np.int64)
+    numbers = rng.normal(size=(n_steps, 1, kernels.N_SCALARS)).astype(dtype)
     kernels.begin_steps(sources, numbers, table, addresses, counters, 2**40, 7, 55)
-    assert counters.tolist() == [2**40, 7, 0, 55]
+    assert counters.tolist() == [2**40, 7, 0, 55, 1]
     for step in range(n_steps):
         kernels.take_step(targets, addresses, counters, table, scalars)
         for source, target in zip(sources, targets, strict=True):
@@ -308,9 +309,136 @@ def test_steps_that_are_begun_together_take_their_rows_and_numbers_in_turn(weigh
         np.testing.assert_array_equal(scalars, numbers[step])
         value, penalty = np.array(step + 1.5, dtype), np.array(2.5, dtype)
         kernels.end_step(value, penalty if weighted else None, counters, waiting)
-        assert counters.tolist() == [2**40 + step + 1, 7 + (step + 1) * (1 + weighted), step + 1, 55]
+        assert counters.tolist() == [2**40 + step + 1, 7 + (step + 1) * (1 + weighted), step + 1, 55, 1]
     expected = [1.5, 2.5, 2.5, 2.5, 3.5, 2.5] if weighted else [1.5, 2.5, 3.5]
     np.testing.assert_array_equal(waiting[7:-1], expected + [0.0] * (12 - len(expected)))
+
+
+# The same of members: each one's bits are those that it would have alone
+
+K = 3
+
+
+def with_gaps(rng, dtype, *shape):
+    """Arrays of members, with something between one's and the next one's."""
+    return rng.uniform(0.1, 1.0, (K, shape[0] + 2, *shape[1:])).astype(dtype)[:, : shape[0]]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["tanh", "gelu"])
+def test_activations_of_members(name, dtype, rng):
+    plain, both = ACTIVATIONS[name](), programs.of_activation(ACTIVATIONS[name](), dtype)
+    z, delta, kept = (with_gaps(rng, dtype, 70, 33) for _ in range(3))
+    biases, row, column = (with_gaps(rng, dtype, *shape) for shape in ((1, 33), (1, 33), (70, 1)))
+    sums, counters = with_gaps(rng, dtype, 1, 33), np.array([5, 0, 0, 9, 1])
+    own = [Dropout((0.0, 0.3), n) for n in range(K)]
+    backend = find_backend("cpu", dtype)
+    drops = []
+    for each, members in ((EachDropout(own), K), *((one, None) for one in own)):
+        on = SimpleNamespace(backend=backend, activations=[], members=members)
+        drops.append(FusedDropout(each, None, on).drops[1])
+    of = (both.forward, z, biases, kept, both.chain, delta, column, row, sums)
+    alone = [[part if isinstance(part, Program) else part[n].copy() for part in of] for n in range(K)]
+    for each, (there, z_, b, kept_, back, delta_, *product, sums_) in zip(drops, [of, *alone], strict=True):
+        kernels.activate(there, z_, b if b.ndim == 3 else b[0], None if plain.keeps_output else kept_)
+        kernels.chain(
+            back, delta_, kept_, counters,
+            product=tuple(product), sums=sums_ if sums_.ndim == 3 else sums_[0], adds=True, drops=each,
+        )  # fmt: skip
+        kernels.drop(z_, dropped := np.zeros(z_.shape, dtype), counters, each)
+        z_[...] = dropped
+    for n, (_, z_, _, kept_, _, delta_, _, _, sums_) in enumerate(alone):
+        for together, one in ((z, z_), (kept, kept_), (delta, delta_), (sums, sums_)):
+            np.testing.assert_array_equal(together[n], one)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("which", ["pointwise", "pinball", "cross_entropy"])
+def test_losses_of_members(which, shared, dtype, rng):
+    """Targets are for all, or each one's own; weights are for all, each one's own, or its rows' own."""
+    z, biases = with_gaps(rng, dtype, 40, 6), with_gaps(rng, dtype, 1, 6)
+    factor = with_gaps(rng, dtype, 4, 16)[:, :1, 15:]
+    y = with_gaps(rng, dtype, 40, {"pointwise": 6, "pinball": 2, "cross_entropy": 1}[which])
+    y = (6 * y).astype(np.int32) if which == "cross_entropy" else y
+    y = y[0] if shared else y
+    by_row = rng.uniform(0.5, 2, (40, K)).astype(dtype)
+    for weight in (None, by_row[:, :1].copy(), by_row.T[..., None], with_gaps(rng, dtype, 40, 1)):
+        found = []
+        for of in (slice(None), *range(K)):
+            own = [
+                part[of].copy() if isinstance(of, int) and getattr(part, "ndim", 0) == 3 else part
+                for part in (y, weight)
+            ]
+            kernel = kernels.Loss(z.dtype, factor[of].copy())
+            run = {
+                "pointwise": functools.partial(
+                    kernel.differentiate, programs.of_loss(LOSSES["huber"](), dtype)
+                ),
+                "pinball": functools.partial(kernel.pinball, np.array([0.1, 0.5, 0.9], dtype)),
+                "cross_entropy": functools.partial(
+                    kernel.cross_entropy, np.array([6], np.int32), 0.1, (1e-6, 10.0)
+                ),
+            }[which]
+            delta = np.full((K, 44, 6), np.nan, dtype)[of][..., :40, :]
+            delta[...] = z[of]
+            found.append(
+                (np.copy(run(delta, biases[of] if of == slice(None) else biases[of][0], *own)), delta)
+            )
+        (values, deltas), *alone = found
+        for n, (value, delta) in enumerate(alone):
+            np.testing.assert_array_equal(values[n], value)
+            np.testing.assert_array_equal(deltas[n], delta)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rule", ["sgd", "adamw"])
+def test_vectors_of_members(rule, dtype, rng):
+    """One whose 1 / Σ s_i is 0 does not move."""
+    program, n_state = programs.of_rule(OPTIMIZERS[rule]()), len(OPTIMIZERS[rule].state)
+    p, g, *state = rng.uniform(0.1, 1, (2 + n_state, K, 700)).astype(dtype)
+    scalars = rng.uniform(0.1, 0.5, (K, kernels.N_SCALARS)).astype(dtype)
+    scalars[1, kernels.INVERSE] = 0.0
+    limits = np.array([0.1, 1.0, 100.0], dtype)
+    of = (slice(None), *(slice(n, n + 1) for n in range(K)))
+    found = []
+    for each in of:
+        is_all = each == slice(None)
+        own_p, own_g, *own_state = ((part if is_all else part[each][0]).copy() for part in (p, g, *state))
+        sums = kernels.Sums(np.dtype(dtype), K if is_all else None)
+        penalty = np.copy(sums.penalty(own_p[..., :500], 0.3, 0.2))
+        inverse = scalars[each, kernels.INVERSE :]
+        kernels.penalty_gradient(own_p[..., :500], own_g[..., :500], inverse, 0.3, 0.2)
+        sums.clip(own_g, limits[each])
+        if is_all or each.start != 1:
+            kernels.update(program, scalars[each], own_g, 500, own_p, *own_state)
+        found.append((penalty, own_p, own_g, *own_state))
+    for n, alone in enumerate(found[1:]):
+        for together, one in zip(found[0], alone, strict=True):
+            np.testing.assert_array_equal(together[n], one)
+    np.testing.assert_array_equal(found[0][1][1], p[1])
+
+
+@pytest.mark.parametrize("own_numbers", [True, False])
+@pytest.mark.parametrize("own_rows", [True, False])
+def test_steps_of_members_take_their_rows_and_numbers_in_turn(own_numbers, own_rows, rng):
+    """Of many members with numbers of their own these need several launches."""
+    k, n_steps, n_rows = 20, 3, 10
+    x = rng.normal(size=(k, 40, 7))[:, : n_steps * n_rows] if own_rows else rng.normal(size=(30, 7))
+    weight = rng.normal(size=(k, 50, 1))[:, : n_steps * n_rows] if own_rows else rng.normal(size=(30, k))
+    targets = tuple(np.zeros((*each.shape[:-2], n_rows, each.shape[-1])) for each in (x, weight))
+    table, scalars = np.zeros(kernels.AT_ONCE * k * kernels.N_SCALARS), np.zeros((k, kernels.N_SCALARS))
+    addresses, counters = np.zeros(6, np.int64), np.zeros(kernels.N_COUNTERS, np.int64)
+    numbers = rng.normal(size=(n_steps, k if own_numbers else 1, kernels.N_SCALARS))
+    kernels.begin_steps((x, None, weight), numbers, table, addresses, counters, 4, 2, 0)
+    waiting = np.zeros((20, k))
+    for step in range(n_steps):
+        kernels.take_step((targets[0], None, targets[1]), addresses, counters, table, scalars)
+        for source, target in zip((x, weight), targets, strict=True):
+            np.testing.assert_array_equal(source[..., step * n_rows :, :][..., :n_rows, :], target)
+        np.testing.assert_array_equal(scalars, np.broadcast_to(numbers[step], scalars.shape))
+        kernels.end_step(np.arange(k) + 1.0, np.arange(k) + 50.0, counters, waiting)
+    np.testing.assert_array_equal(waiting[2:8], np.tile([np.arange(k) + 1.0, np.arange(k) + 50.0], (3, 1)))
 
 
 # A whole training with these kernels
@@ -336,12 +464,12 @@ class Queue:
 class HostEngine(Engine):
     """The real engine, but for streams, cuBLAS and capture."""
 
-    def __init__(self, dtype, monkeypatch, shop):
+    def __init__(self, dtype, monkeypatch, shop, members=None):
         self.stream, self.side = Queue(), Queue()
         monkeypatch.setattr(shop, "on_launch", self.stream.launched)
         monkeypatch.setattr(engine_room, "_event", SimpleNamespace)
         monkeypatch.setattr(engine_room, "_address", lambda array: array.ctypes.data)
-        self._make_buffers(np.dtype(dtype))
+        self._make_buffers(np.dtype(dtype), members)
         self.gemm, self.gemm_aside = Product(self.stream), Product(self.side)
         self.captures, self.calls, self.graphs, self.lengths = True, [], 0, []
 
@@ -436,6 +564,34 @@ def test_a_training_with_all_of_it(rule, dtype, rng, monkeypatch, on_the_host):
                 way=way,
             )
         ]
+        found.append((np.array(losses), host(network.parameters.flat)))
+    for plain, fused in zip(*found, strict=True):
+        close(fused, plain, dtype, factor=100)
+    assert engine.graphs == 1
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rule", ["momentum", "adamw"])
+def test_a_training_of_members_with_all_of_it(rule, dtype, rng, monkeypatch, on_the_host):
+    x, y, weight = rng.normal(size=(46, 4)), rng.integers(0, 3, 46), rng.integers(1, 3, (46, K))
+    found, engine = [], HostEngine(dtype, monkeypatch, on_the_host, K)
+    monkeypatch.setattr(on_cuda, "engine_of", lambda *_: engine)
+    device = Backend(np, "cpu", dtype, "cuda:0")
+    for way in ("plain", "fast"):
+        network = Network((4, 6, 5, 3), activation=["gelu", "elu"], device=device, seed=3, members=K)
+        epochs = train(
+            network,
+            Loader(x, y, batch_size=10, seed=1, member_weight=weight),
+            loss="softmax_cross_entropy",
+            optimizer=rule,
+            learning_rate=[0.01, 0.02, 0.005],
+            regularizer=ElasticNet(1e-3, 1e-3),
+            dropout=[(0.2, 0.1), (0.0, 0.0), (0.5, 0.3)],
+            clip_norm=[1.0, 0.1, None],
+            max_epochs=3,
+            way=way,
+        )
+        losses = [[member.train_loss for member in epoch.members] for epoch in epochs]
         found.append((np.array(losses), host(network.parameters.flat)))
     for plain, fused in zip(*found, strict=True):
         close(fused, plain, dtype, factor=100)
@@ -563,11 +719,12 @@ def _refuse(captured, stream, run):
 
 
 def test_a_thread_has_one_engine_for_each_device_and_dtype(monkeypatch):
-    monkeypatch.setattr(engine_room, "Engine", lambda streams, dtype: [streams, dtype])
+    monkeypatch.setattr(engine_room, "Engine", lambda streams, dtype, members: [streams, dtype, members])
     streams, others = object(), []
     thread = threading.Thread(target=lambda: others.append(engine_of(streams, "float32")))
     thread.start()
     thread.join()
     assert engine_of(streams, "float32") is engine_of(streams, "float32")
-    assert engine_of(streams, "float64") == [streams, "float64"]
+    assert engine_of(streams, "float64") == [streams, "float64", None]
+    assert engine_of(streams, "float64", 3) == [streams, "float64", 3]
     assert others[0] is not engine_of(streams, "float32")

@@ -30,6 +30,6 @@ ARGUMENTS = {
     "_chain_kernel": [(both.chain, real) for both, real in _activations()],
     "_differentiate_kernel": _losses(),
     "_update_kernel": [
-        (programs.of_rule(rule), bool(rule.weight_decay)) for rule in (OPTIMIZERS[name]() for name in RULES)
+        (programs.of_rule(OPTIMIZERS[name]()), of_members) for name in RULES for of_members in (False, True)
     ],
 }

@@ -34,7 +34,7 @@ using std::tanh; using std::sin; using std::cos;
 #define __global__
 #define __device__ static
 #define __shared__ static
-struct Index { unsigned x; };
+struct Index { unsigned x, y; };
 static Index threadIdx, blockIdx, blockDim, gridDim;
 static ucontext_t scheduler;
 static std::vector<ucontext_t> contexts;
@@ -66,12 +66,13 @@ static bool __any_sync(unsigned, bool value) {
     return any;
 }
 static void one_thread() { body(); alive[threadIdx.x] = 0; }
-static void run(unsigned grid, unsigned block) {
+static void run(unsigned grid, unsigned rows, unsigned block) {
     const size_t stack = 1 << 14;
     static std::vector<char> stacks;
     if (stacks.size() < stack * block) stacks.resize(stack * block);
-    gridDim.x = grid; blockDim.x = block;
-    for (blockIdx.x = 0; blockIdx.x < grid; blockIdx.x++) {
+    gridDim.x = grid; gridDim.y = rows; blockDim.x = block;
+    for (unsigned at = 0; at < rows * grid; at++) {
+        blockIdx.x = at % grid; blockIdx.y = at / grid;
         contexts.assign(block, ucontext_t()); alive.assign(block, 1); slots.assign(block, 0.0);
         for (unsigned i = 0; i < block; i++) {
             getcontext(&contexts[i]);
@@ -181,14 +182,16 @@ class Elementwise:
         assert len(arguments) == len(params), self.name
         output = arguments[-1]
         real = {4: "float", 8: "double"}[output.itemsize]
-        pointers, kept = [], []
+        pointers, kept, to_copy_back = [], [], []
         for (raw, kind, name), given in zip(params, arguments, strict=True):
             dtype = output.dtype if kind == "T" else np.dtype(kind)
             if isinstance(given, np.ndarray):
                 assert given.dtype == dtype, (self.name, name, given.dtype)
-                assert given.flags.c_contiguous, (self.name, name)
                 if not raw:
                     assert given.shape == output.shape, (self.name, name)
+                if not given.flags.c_contiguous:
+                    to_copy_back.append((given, given.copy()))
+                    given = to_copy_back[-1][1]
                 step = 1
             else:
                 assert not raw, (self.name, name)
@@ -196,6 +199,8 @@ class Elementwise:
             kept.append(given)
             pointers += [ctypes.c_void_p(given.ctypes.data), ctypes.c_longlong(step)]
         self.shop.get(f"{self.name}_{real}")(ctypes.c_longlong(output.size), *pointers)
+        for given, computed in to_copy_back:
+            given[...] = computed
 
 
 NUMBERS = {
@@ -239,8 +244,8 @@ class Raw:
         shop.add(
             self.name,
             f"namespace {self.name}_ {{ {own} }}\n"
-            f'extern "C" void {self.name}(unsigned grid, unsigned block, {declared}) {{\n'
-            f"  body = [=] {{ {self.name}_::{name}({passed}); }}; run(grid, block); }}\n",
+            f'extern "C" void {self.name}(unsigned grid, unsigned rows, unsigned block, {declared}) {{\n'
+            f"  body = [=] {{ {self.name}_::{name}({passed}); }}; run(grid, rows, block); }}\n",
         )
 
     def __call__(self, grid, block, arguments):
@@ -252,7 +257,7 @@ class Raw:
                 assert isinstance(given, np.ndarray), self.name
                 # Rows are copied word by word, whatever they hold.
                 assert given.itemsize == ELEMENTS[kind] or kind == "unsigned int", self.name
-                assert given.flags.c_contiguous, self.name
+                assert given.flags.c_contiguous or given.ndim > 2, self.name  # members may have gaps
                 passed.append(ctypes.c_void_p(given.ctypes.data))
             elif kind in NUMBERS:
                 dtype, c_type = NUMBERS[kind]
@@ -260,4 +265,5 @@ class Raw:
                 passed.append(c_type(given.item()))
             else:
                 passed.append(_by_value(given))
-        self.shop.get(self.name)(ctypes.c_uint(grid[0]), ctypes.c_uint(block[0]), *passed)
+        sizes = map(ctypes.c_uint, (*grid, 1, block[0]) if len(grid) == 1 else (*grid, block[0]))
+        self.shop.get(self.name)(*sizes, *passed)

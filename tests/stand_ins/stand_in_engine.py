@@ -34,10 +34,11 @@ class StandInEngine:
     class NotCapturedError(RuntimeError):
         pass
 
-    def __init__(self, dtype="float64", *, captures=True):
+    def __init__(self, dtype="float64", *, captures=True, members=None):
         self.backend = find_backend("cpu", dtype)
-        self.scalars = np.zeros(16, dtype)
-        self.inverse = self.scalars[15:]
+        self.scalars = np.zeros((members or 1, 16), dtype)
+        inverse = self.scalars[:, 15:]
+        self.inverse = inverse if members is None else inverse[:, None, :]
         self.counters = np.zeros(4, np.int64)
         self.captures = captures
         self.calls = []
@@ -49,7 +50,7 @@ class StandInEngine:
         return True
 
     def handles(self, array):
-        return array.flags.c_contiguous
+        return (array if array.ndim == 2 else array[0]).flags.c_contiguous
 
     def writer(self, backend, *, all_fused):
         plain = backend.into
@@ -90,15 +91,19 @@ class StandInEngine:
         dropped[...] = a * self._mask(a.shape, drops)
 
     def _mask(self, shape, drops):
-        dropout = Dropout((0.0,) * drops.layer + (1.0 - 1.0 / drops.factor,), drops.seed)
-        return dropout.mask(self.backend, shape, int(self.counters[0]), drops.layer, int(self.counters[3]))
+        step, layer, first_row = int(self.counters[0]), drops.layer, int(self.counters[3])
+        masks = []
+        for (low, high, _), factor in zip(drops.seeds.view(np.uint32), drops.factors, strict=True):
+            dropout = Dropout((0.0,) * layer + (1.0 - 1.0 / factor,), int(low) + (int(high) << 32))
+            masks.append(dropout.mask(self.backend, shape, step, layer, first_row))
+        return masks[0] if len(shape) == 2 else np.stack(masks)
 
     def differentiate(self, program, z, biases, y, weight):
         self.calls.append("differentiate")
         s = 1.0 if weight is None else weight
         delta, value = computed(program, [z + (0.0 if biases is None else biases), y])
         z[...] = s * delta * self.inverse
-        return np.asarray((s * value).sum(dtype=z.dtype))
+        return np.asarray((s * value).sum(dtype=z.dtype, axis=(-2, -1)))
 
     def cross_entropy(self, ends, smoothing, eps, z, biases, y, weight):
         self.calls.append("cross_entropy")
@@ -120,11 +125,12 @@ class StandInEngine:
         return np.asarray(ElasticNet(l1, l2).value(self.backend, w))
 
     def penalty_gradient(self, w, g, scale, l1, l2):
-        g += scale[0] * (l1 * np.sign(w) + 2 * l2 * w)
+        g += scale * (l1 * np.sign(w) + 2 * l2 * w)
 
-    def clip(self, g, limit):
+    def clip(self, g, limits):
         self.calls.append("clip")
-        g *= min(1.0, limit / max(float(np.linalg.norm(g)), 1e-300))
+        norms = np.maximum(np.linalg.norm(g, axis=-1, keepdims=True), 1e-300)
+        g *= np.minimum(1.0, limits.reshape(norms.shape) / norms)
 
     def begin(self, sources, numbers, number, place, first_row):
         assert 1 <= len(numbers) <= self.AT_ONCE
@@ -136,7 +142,8 @@ class StandInEngine:
         (sources, numbers), step = self.begun, int(self.counters[2])
         for source, target in zip(sources, targets, strict=True):
             if source is not None:
-                target[...] = source[step * len(target) :][: len(target)]
+                n_rows = target.shape[-2]
+                target[...] = source[..., step * n_rows :, :][..., :n_rows, :]
         self.scalars[:] = numbers[step]
 
     def end_step(self, value, penalty, waiting):
@@ -148,14 +155,15 @@ class StandInEngine:
             waiting[place + 1] = penalty
         self.counters[:3] += 1, 1 if penalty is None else 2, 1
 
-    def update(self, program, shrinks, g, n_weights, p, *state):
+    def update(self, program, g, n_weights, p, *state):
         self.calls.append("update")
         n = sum(name == "number" for name, *_ in program.steps)
-        if shrinks:
-            p[:n_weights] *= self.scalars[n]
-        found = computed(program, [p.copy(), g, *(each.copy() for each in state)], self.scalars[:n])
+        *numbers, moves = self.scalars.T if p.ndim == 1 else self.scalars.T[..., None]
+        shrunk = p.copy()
+        shrunk[..., :n_weights] *= numbers[n]
+        found = computed(program, [shrunk, g, *(each.copy() for each in state)], numbers[:n])
         for vector, new in zip((p, *state), found, strict=True):
-            vector[...] = new
+            np.copyto(vector, new, where=moves != 0)
 
     def capture(self, run):
         if not self.captures:

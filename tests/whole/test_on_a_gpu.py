@@ -19,9 +19,11 @@ from mlp_xp.machine.array_api import backend as find_backend
 from mlp_xp.machine.cuda import memory
 from mlp_xp.network import Network
 from mlp_xp.objective import Objective
-from mlp_xp.optimizers import LBFGS, OPTIMIZERS, Adam, Optimizer
+from mlp_xp.optimizers import LBFGS, OPTIMIZERS, Adam, AdamW, Optimizer
 from mlp_xp.regularizers import ElasticNet
+from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.loader import Loader
+from mlp_xp.rows.own_rows import OwnRows
 from mlp_xp.training import train
 
 RULES = [name for name, rule in OPTIMIZERS.items() if rule is not LBFGS]
@@ -53,7 +55,8 @@ def run(
     x, weight = rng.normal(size=(n_rows, 20)), rng.uniform(0.5, 2, n_rows)
     loss = LOSSES[loss]() if isinstance(loss, str) else loss
     n_targets, n_outputs = named.pop("n_targets", 1), named.pop("n_outputs", 5 if loss.labels else 1)
-    shape = (n_rows, n_targets)
+    shape, members = (n_rows, n_targets), named.pop("members", None)
+    of_each = rng.integers(0, 3, (n_rows, members)) if named.pop("weight_of_each", False) else None
     y = rng.integers(0, n_outputs // n_targets, shape) if loss.labels else rng.uniform(size=shape)
     network = Network(
         (20, 33, 17, n_outputs),
@@ -61,16 +64,18 @@ def run(
         device=gpu,
         dtype=dtype,
         seed=1,
+        members=members,
     )
     data = tuple(map(readonly, (x, y, weight)))
     if resident:
         asarray = network.backend.asarray
         data = asarray(x), asarray(y, "int32" if loss.labels else None), asarray(weight)
-    loader = Loader(*data, batch_size=batch, seed=3, chunk_rows=named.pop("chunk_rows", 4096))
+    options = {"chunk_rows": named.pop("chunk_rows", 4096), "member_weight": of_each}
+    loader = Loader(*data, batch_size=batch, seed=3, **options)
     losses = [
         epoch.train_loss
         for epoch in train(
-            network, loader, loss=loss, max_epochs=epochs, learning_rate=0.01, way=way, **named
+            network, loader, loss=loss, max_epochs=epochs, way=way, **{"learning_rate": 0.01, **named}
         )
     ]
     return np.array(losses), host(network.parameters.flat)
@@ -134,6 +139,40 @@ CAPTURED = {
     "quantiles": {"loss": Pinball((0.1, 0.5, 0.9)), "n_outputs": 3},
     "several targets": {"loss": GroupedCrossEntropy((3, 2)), "n_outputs": 5, "n_targets": 2},
 }
+
+
+MEMBERS = {
+    "members": {},
+    "members with everything": CAPTURED["everything"],
+    "members with their own": {
+        "optimizer": [AdamW(weight_decay=decay) for decay in (0.0, 0.1, 0.5)],
+        "learning_rate": [0.01, 0.02, 0.005],
+        "regularizer": [ElasticNet(1e-3, 1e-3), None, ElasticNet(0.0, 1e-2)],
+        "dropout": [(0.2, 0.1), (0.0, 0.0), (0.5, 0.3)],
+        "clip_norm": [1.0, None, 0.1],
+        "weight_of_each": True,
+    },
+}
+CAPTURED |= {name: {**options, "members": 3} for name, options in MEMBERS.items()}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("name", MEMBERS)
+def test_fused_steps_of_members_are_the_plain_ones(name, dtype, gpu):
+    named = CAPTURED[name] | {"dtype": dtype}
+    check_close(run(gpu, "fused", **named), run(gpu, "plain", **named), dtype)
+
+
+def test_members_have_rows_of_their_own(gpu):
+    rng = np.random.default_rng(6)
+    source = ArraySource(rng.normal(size=(120, 20)), rng.uniform(size=(120, 1)))
+    found = []
+    for way in ("fast", "plain"):
+        network = Network((20, 33, 1), device=gpu, dtype="float64", seed=1, members=3)
+        rows = Loader(OwnRows(source, np.arange(120) % 3, 3, left_out=False), batch_size=16, seed=3)
+        losses = [epoch.train_loss for epoch in train(network, rows, max_epochs=3, way=way)]
+        found.append((np.array(losses), host(network.parameters.flat)))
+    check_close(*found, "float64")
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)

@@ -33,11 +33,13 @@ class Engine:
         Of the device.
     dtype : dtype
         Of all arithmetic.
+    members : int, optional
+        How many networks train together.
 
     Attributes
     ----------
-    inverse : array (1,)
-        1 / Σ s_i of the step, on the device.
+    inverse : array (1, 1), or (members, 1, 1)
+        1 / Σ s_i of the step, on the device; 0 for a member that does not move.
     adds : bool
         Whether derivatives are added to those of the chunks before.
     """
@@ -47,22 +49,24 @@ class Engine:
     activate = staticmethod(kernels.activate)
     penalty_gradient = staticmethod(kernels.penalty_gradient)
 
-    def __init__(self, streams: Streams, dtype: object) -> None:
+    def __init__(self, streams: Streams, dtype: object, members: int | None = None) -> None:
         self.streams, self.stream = streams, streams.compute
         with streams.working():
-            self._make_buffers(dtype)
+            self._make_buffers(dtype, members)
         products = _once_a_thread("products", streams, lambda: Products(streams))
         self.side, self.gemm, self.gemm_aside = products.side, products.gemm, products.aside
 
-    def _make_buffers(self, dtype: object) -> None:
+    def _make_buffers(self, dtype: object, members: int | None) -> None:
         import cupy
 
-        self.sums = kernels.Sums(dtype)
-        self.scalars = cupy.zeros((kernels.N_SCALARS,), dtype=dtype)
-        self._table = cupy.zeros((kernels.AT_ONCE, kernels.N_SCALARS), dtype=dtype)
-        self._addresses = cupy.zeros((3,), dtype=cupy.int64)
+        n = members or 1
+        self.sums = kernels.Sums(dtype, members)
+        self.scalars = cupy.zeros((n, kernels.N_SCALARS), dtype=dtype)
+        self._table = cupy.zeros((kernels.AT_ONCE * n * kernels.N_SCALARS,), dtype=dtype)
+        self._addresses = cupy.zeros((6,), dtype=cupy.int64)
         self._counters = cupy.zeros((kernels.N_COUNTERS,), dtype=cupy.int64)
-        self.inverse = self.scalars[kernels.INVERSE :]
+        inverse = self.scalars[:, kernels.INVERSE :]
+        self.inverse = inverse if members is None else inverse[:, None, :]
         self.penalty, self.clip = self.sums.penalty, self.sums.clip
         loss = kernels.Loss(dtype, self.inverse)
         self.differentiate, self.pinball, self._cross_entropy = (
@@ -82,8 +86,9 @@ class Engine:
         return bool(cupy.cuda.get_current_stream().ptr == self.stream.ptr)
 
     def handles(self, array: Array) -> bool:
-        """Whether the kernels take an array: no gaps, and not more elements than they can count."""
-        return bool(array.flags.c_contiguous) and array.size <= kernels.LARGEST
+        """Whether the kernels take an array: gaps between members alone, elements that they can count."""
+        own = array[0] if array.ndim == 3 else array
+        return bool(own.flags.c_contiguous) and array.size <= kernels.LARGEST
 
     def writer(self, backend: Backend, *, all_fused: bool) -> Callable[..., Array]:
         """`Backend.into` with our own matrix product on our stream; elsewhere the library's.
@@ -130,7 +135,7 @@ class Engine:
         self, program: Program, delta: Array, kept: Array, sums: Array, drops: kernels.Drops | None
     ) -> None:
         """δ ← δ ⊙ f', dropped as the outputs were, and Σ_i δ_i where it is asked for and δ has few rows."""
-        few = sums if delta.shape[0] <= kernels.SUMMED_ROWS else None
+        few = sums if delta.shape[-2] <= kernels.SUMMED_ROWS else None
         kernels.chain(
             program, delta, kept, self._counters,
             product=self._product, sums=few, adds=self.adds, drops=drops,
@@ -155,7 +160,7 @@ class Engine:
         ----------
         sources : x, y and weight
             Of all these steps, one after the other; None for what is not there.
-        numbers : array (n_steps, N_SCALARS)
+        numbers : array (n_steps, 1 or members, N_SCALARS)
             The rule's, and at `INVERSE` 1 / Σ s_i.
         number : int
             The first step's, of which dropout is a function; −1 where there is none.
@@ -175,9 +180,9 @@ class Engine:
         """Store the step's loss and penalty at their place; it is the next step's turn."""
         kernels.end_step(value, penalty, self._counters, waiting)
 
-    def update(self, program: Program, shrinks: bool, *vectors: Array) -> None:
+    def update(self, program: Program, *vectors: Array) -> None:
         """Apply a rule with the step's numbers: g, how many weights there are, p, and the state."""
-        kernels.update(program, shrinks, self.scalars, *vectors)
+        kernels.update(program, self.scalars, *vectors)
 
     def cross_entropy(self, ends: Array, smoothing: float, eps: float, *arrays: Array) -> Array:
         """Softmax cross-entropy, summed over groups of classes: of z, biases, y and weight; z becomes δ."""
@@ -210,9 +215,10 @@ class Products:
             self.gemm, self.aside = Gemm(streams.compute), Gemm(self.side)
 
 
-def engine_of(streams: Any, dtype: object) -> Engine:
-    """What a training in the calling thread computes with: made once for each device and dtype."""
-    return _once_a_thread("engines", (streams, dtype), lambda: Engine(streams, dtype))
+def engine_of(streams: Any, dtype: object, members: int | None = None) -> Engine:
+    """What a training in the calling thread computes with: made once for each device, dtype and members."""
+    of = (streams, dtype, members)
+    return _once_a_thread("engines", of, lambda: Engine(*of))
 
 
 def _once_a_thread(kind: str, of: Hashable, make: Callable[[], Made]) -> Made:

@@ -57,7 +57,7 @@ def arguments(out: Array, a: Array, b: Array) -> tuple[int, int, int, int, int, 
 
 
 class Gemm:
-    """out ← a b for float32 and float64 matrices and vectors on one stream.
+    """out ← a b for float32 and float64 matrices, vectors and members' matrices on one stream.
 
     Parameters
     ----------
@@ -90,20 +90,40 @@ class Gemm:
         mode = _TF32 if tf32_is_allowed() else _FP32
         self._check(self._library.cublasSetMathMode(self._handle, mode), "cublasSetMathMode")
         self._calls = {
-            "f": (self._library.cublasSgemm_v2, ctypes.c_float(1.0), ctypes.c_float(0.0)),
-            "d": (self._library.cublasDgemm_v2, ctypes.c_double(1.0), ctypes.c_double(0.0)),
+            char: (
+                getattr(self._library, f"cublas{letter}gemm_v2"),
+                getattr(self._library, f"cublas{letter}gemmStridedBatched"),
+                kind(1.0),
+                kind(0.0),
+            )
+            for char, letter, kind in (("f", "S", ctypes.c_float), ("d", "D", ctypes.c_double))
         }
 
     def __call__(self, out: Array, a: Array, b: Array, *, add: bool = False) -> None:
-        """out ← a b, or out ← out + a b; a may be a vector (k,), then out is one (m,)."""
+        """out ← a b, or out ← out + a b.
+
+        a may be a vector (k,), then out is one (m,); out may have an axis of members before its own, and a
+        and b too, where they do not share them.
+        """
         if a.ndim == 1:
             a, out = a[None, :], out[None, :]
-        of_b, of_a, m, n, k, stride_b, stride_a, stride_out = arguments(out, a, b)
-        call, one, zero = self._calls[out.dtype.char]
-        status = call(
-            self._handle, of_b, of_a, m, n, k, ctypes.byref(one), b.data.ptr, stride_b,
-            a.data.ptr, stride_a, ctypes.byref(one if add else zero), out.data.ptr, stride_out,
-        )  # fmt: skip
+        one_each = [x[0] if x.ndim == 3 else x for x in (out, a, b)]
+        of_b, of_a, m, n, k, stride_b, stride_a, stride_out = arguments(*one_each)
+        call, call_of_members, one, zero = self._calls[out.dtype.char]
+        alpha, beta = ctypes.byref(one), ctypes.byref(one if add else zero)
+        told = (self._handle, of_b, of_a, m, n, k, alpha)
+        if out.ndim == 2:
+            status = call(
+                *told, b.data.ptr, stride_b, a.data.ptr, stride_a, beta, out.data.ptr, stride_out
+            )  # fmt: skip
+        else:
+            next_out, next_a, next_b = (
+                x.strides[0] // x.itemsize if x.ndim == 3 else 0 for x in (out, a, b)
+            )  # fmt: skip
+            status = call_of_members(
+                *told, b.data.ptr, stride_b, next_b, a.data.ptr, stride_a, next_a,
+                beta, out.data.ptr, stride_out, next_out, out.shape[0],
+            )  # fmt: skip
         self._check(status, "a matrix product")
 
     def _check(self, status: int, what: str) -> None:
@@ -130,15 +150,18 @@ def load() -> Any:
     from cuda.pathfinder import load_nvidia_dynamic_lib
 
     library = ctypes.CDLL(load_nvidia_dynamic_lib("cublas").abs_path)
-    pointer, integer = ctypes.c_void_p, ctypes.c_int
+    pointer, integer, long = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
     library.cublasCreate_v2.argtypes = [ctypes.POINTER(pointer)]
     library.cublasDestroy_v2.argtypes = [pointer]
     library.cublasSetStream_v2.argtypes = [pointer, pointer]
     library.cublasSetWorkspace_v2.argtypes = [pointer, pointer, ctypes.c_size_t]
     library.cublasSetMathMode.argtypes = [pointer, integer]
-    for name in ("cublasSgemm_v2", "cublasDgemm_v2"):
-        getattr(library, name).argtypes = [
-            pointer, integer, integer, integer, integer, integer,
-            pointer, pointer, integer, pointer, integer, pointer, pointer, integer,
+    told = [pointer, *[integer] * 5, pointer]
+    for letter in "SD":
+        getattr(library, f"cublas{letter}gemm_v2").argtypes = [
+            *told, pointer, integer, pointer, integer, pointer, pointer, integer,
+        ]  # fmt: skip
+        getattr(library, f"cublas{letter}gemmStridedBatched").argtypes = [
+            *told, pointer, integer, long, pointer, integer, long, pointer, pointer, integer, long, integer,
         ]  # fmt: skip
     return library

@@ -4,6 +4,9 @@ Each says what a plain rule of the package says, which stays its oracle. Numbers
 (rates, 1 / Σ s_i, the step's number) are read from device memory, so that a captured step can be launched
 again with others. CuPy compiles with -ftz=true: subnormal numbers count as zero here.
 
+Arrays of members have an axis for them before the others, `blockIdx.y` in the kernels: each of a grid's rows
+of blocks computes a member's. From one's elements to the next one's is a stride, 0 where they share them.
+
 What is computed of each element follows from the plain code itself, as a `Program`. A function that makes a
 kernel takes no arguments, Literal ones, or a program: cuda_without_gpu in tests compiles all.
 
@@ -31,9 +34,13 @@ INVERSE = 15
 AT_ONCE = 24
 """Steps whose numbers travel as the arguments of one launch, which may have 4 KiB."""
 
-N_COUNTERS = 4
+N_COUNTERS = 5
 """What counts on the device: the step's number, the place of its loss, which step of those that were begun
-together it is, and the first row's position in the global batch."""
+together it is, the first row's position in the global batch, and how many members have numbers of their own:
+all, or 1 for all."""
+
+MOST_MEMBERS = 2**16 - 1
+"""Rows of blocks that a grid may have."""
 
 _SIGNS = zip(COMPARISONS, ("<", "<=", ">", ">=", "==", "!="), strict=True)
 _IN_C: Mapping[str, str] = {
@@ -86,9 +93,10 @@ def _activate_kernel(program: Program, n_outputs: int) -> Any:
 
     outputs = ("a", "kept")[:n_outputs]
     return cupy.ElementwiseKernel(
-        f"T z, raw T b, int32 n_b{_numbers(program)}",
+        f"T z, raw T b, int32 n_b, int32 of_b, int32 n_z{_numbers(program)}",
         ", ".join(f"T {each}" for each in outputs),
-        f"T x = z + b[(unsigned int)i % (unsigned int)n_b]; {_computed(program, ['x'], 'h{}', outputs)}",
+        "unsigned int n = i, unit = n % (unsigned int)n_b, member = n / (unsigned int)n_z; "
+        f"T x = z + b[member * of_b + unit]; {_computed(program, ['x'], 'h{}', outputs)}",
         _name("activate", program, n_outputs),
     )
 
@@ -99,9 +107,11 @@ __device__ unsigned int mix(unsigned int h) {
     h = (h ^ (h >> 15)) * 0x846CA68Bu;
     return h ^ (h >> 16);
 }
-__device__ unsigned int key_of(const long long *counters, unsigned int low, unsigned int high, int layer) {
+__device__ unsigned int key_of(const long long *counters, const unsigned int *seeds, int layer) {
     unsigned long long step = (unsigned long long)counters[0];
-    unsigned int parts[5] = {low, high, (unsigned int)step, (unsigned int)(step >> 32), (unsigned int)layer};
+    unsigned int parts[5] = {
+        seeds[0], seeds[1], (unsigned int)step, (unsigned int)(step >> 32), (unsigned int)layer
+    };
     unsigned int key = 0;
     for (int i = 0; i < 5; i++) key = mix(key ^ parts[i]) + 0x9E3779B9u;
     return key;
@@ -112,11 +122,8 @@ __device__ int hash(unsigned int key, unsigned int row, unsigned int unit) {
 """
 """Dropout's hash (`mlp_xp.dropout`), with the step's number and the chunk's first row in device memory."""
 
-_DROPS = (
-    "const long long *counters, unsigned int seed_low, unsigned int seed_high, int layer, int threshold, "
-    "T factor"
-)
-"""What it is of, as parameters of a kernel."""
+_DROPS = "const long long *counters, const unsigned int *seeds, const T *factors, int layer"
+"""What it is of, as parameters of a kernel; see `Drops`."""
 
 
 @functools.cache
@@ -128,8 +135,13 @@ def _drop_kernel(real: Real) -> Any:
         f"""
 typedef {real} T;
 {_HASH}
-extern "C" __global__ void drop(const T *a, T *dropped, int n_units, long long size, {_DROPS}) {{
-    unsigned int key = key_of(counters, seed_low, seed_high, layer), first_row = (unsigned int)counters[3];
+extern "C" __global__ void drop(
+    const T *a, long long of_a, T *dropped, int n_units, long long size, {_DROPS}
+) {{
+    a += blockIdx.y * of_a; dropped += blockIdx.y * size; seeds += blockIdx.y * 3;
+    unsigned int key = key_of(counters, seeds, layer), first_row = (unsigned int)counters[3];
+    int threshold = (int)seeds[2];
+    T factor = factors[blockIdx.y];
     for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < size;
          i += (long long)gridDim.x * blockDim.x) {{
         int h = hash(key, (unsigned int)(i / n_units) + first_row, (unsigned int)(i % n_units));
@@ -159,14 +171,19 @@ def _chain_kernel(program: Program, real: Real) -> Any:
 typedef {real} T;
 {_HASH}
 extern "C" __global__ void {name}(
-    T *delta, const T *kept, int n_rows, int n_units, const T *column, const T *row, int is_product,
-    T *sums, int is_summed, int adds, int drops, {_DROPS}{_numbers(program)}
+    T *delta, long long of_delta, const T *kept, long long of_kept, int n_rows, int n_units,
+    const T *column, long long of_column, const T *row, long long of_row, int is_product,
+    T *sums, long long of_sums, int is_summed, int adds, int drops, {_DROPS}{_numbers(program)}
 ) {{
+    delta += blockIdx.y * of_delta; kept += blockIdx.y * of_kept; column += blockIdx.y * of_column;
+    row += blockIdx.y * of_row; sums += blockIdx.y * of_sums; seeds += blockIdx.y * 3;
     __shared__ T part[{_SIDE}][{_SIDE + 1}];
     int n_tiles = (n_units + {_SIDE - 1}) / {_SIDE}, x = threadIdx.x % {_SIDE}, y = threadIdx.x / {_SIDE};
     int unit = blockIdx.x % n_tiles * {_SIDE} + x, n_down = gridDim.x / n_tiles;
-    unsigned int key = drops ? key_of(counters, seed_low, seed_high, layer) : 0u;
+    unsigned int key = drops ? key_of(counters, seeds, layer) : 0u;
     unsigned int first_row = drops ? (unsigned int)counters[3] : 0u;
+    int threshold = drops ? (int)seeds[2] : 0;
+    T factor = drops ? factors[blockIdx.y] : (T)1;
     T total = 0;
     if (unit < n_units)
         for (int r = blockIdx.x / n_tiles * {_SIDE} + y; r < n_rows; r += n_down * {_SIDE}) {{
@@ -192,8 +209,10 @@ extern "C" __global__ void {name}(
 
 
 @functools.cache
-def _update_kernel(program: Program, shrinks: Literal[True, False]) -> Any:
-    """A rule's update of p and its state, with its numbers h in device memory.
+def _update_kernel(program: Program, of_members: bool) -> Any:
+    """A rule's update of p and its state, with its numbers h in device memory, after the weights' decay.
+
+    A member of which 1 / Σ s_i is 0 does not move.
 
     All is loaded before anything is stored: any array may be any other, for all that the compiler knows, so
     that it would load g and h again after each store, one wait for the memory after the other.
@@ -204,14 +223,18 @@ def _update_kernel(program: Program, shrinks: Literal[True, False]) -> Any:
     inputs = [written[0], "g", *written[1:]]
     load = "".join(f"T {each} = {each}_; " for each in ("g", *written))
     n = sum(name == "number" for name, *_ in program.steps)
-    numbers = "".join(f"T h{k} = h_[{k}]; " for k in range(n + shrinks))
-    shrink = f"v0 = i < n_weights ? v0 * h{n} : v0; " if shrinks else ""
+    numbers = "".join(f"T h{k} = h_[at + {k}]; " for k in range(n + 1))
+    place, at, moves = "i", "0", "true"
+    if of_members:
+        place, at, moves = "i % size", f"i / size * {N_SCALARS}", f"h_[at + {INVERSE}] != 0"
+    shrink = f"v0 = {place} < n_weights ? v0 * h{n} : v0; "
     store = "".join(f" {each}_ = {each};" for each in written)
     return cupy.ElementwiseKernel(
-        "T g_, raw T h_, int64 n_weights",
+        "T g_, raw T h_, int64 n_weights, int64 size",
         ", ".join(f"T {each}_" for each in written),
-        f"{load}{numbers}{shrink}{_computed(program, inputs, 'h{}', written)}{store}",
-        _name("update", program, shrinks),
+        f"ptrdiff_t at = {at}; if ({moves}) {{ "
+        f"{load}{numbers}{shrink}{_computed(program, inputs, 'h{}', written)}{store} }}",
+        _name("update", program, of_members),
     )
 
 
@@ -221,9 +244,9 @@ def _penalty_gradient_kernel() -> Any:
     import cupy
 
     return cupy.ElementwiseKernel(
-        "T w, raw T scale, T l1, T l2",
+        "T w, raw T scale, int64 n_weights, T l1, T l2",
         "T g",
-        "g += scale[0] * ((T)2 * l2 * w + l1 * (T)((w > 0) - (w < 0)));",
+        "g += scale[i / n_weights] * ((T)2 * l2 * w + l1 * (T)((w > 0) - (w < 0)));",
         "mlp_xp_penalty_gradient",
     )
 
@@ -245,10 +268,11 @@ template<int N> __device__ void sum_of_block(double (&sums)[N]) {{
         __syncthreads();
     }}
 }}
-/* True in the first thread of the block that ends last, which then has the sums over all blocks. */
+/* True in the first thread of the block that ends last, which then has the sums over a row of blocks. */
 template<int N> __device__ bool sum_of_all(
     double (&sums)[N], volatile double *partial, unsigned int *arrived
 ) {{
+    partial += blockIdx.y * N * {_PARTS}; arrived += blockIdx.y;
     __shared__ bool is_last;
     sum_of_block(sums);
     if (threadIdx.x == 0) {{
@@ -270,16 +294,17 @@ template<int N> __device__ bool sum_of_all(
 
 @functools.cache
 def _norms_kernel(real: Real) -> Any:
-    """result[0] ← l1 Σ |v| + l2 Σ v²;  result[1] ← limit / max(√Σ v², limit)."""
+    """result[0] ← l1 Σ |v| + l2 Σ v²;  result[1] ← limit / max(√Σ v², limit); of each member."""
     import cupy
 
     return cupy.RawKernel(
         f"""
 {_SUMS}
 extern "C" __global__ void norms(
-    const {real} *v, long long n, double l1, double l2, double limit, double *partial, unsigned int *arrived,
-    {real} *result
+    const {real} *v, long long of_v, long long n, double l1, double l2, const {real} *limits,
+    double *partial, unsigned int *arrived, {real} *result
 ) {{
+    v += blockIdx.y * of_v;
     double sums[2] = {{0, 0}};
     for (long long i = blockIdx.x * {_THREADS}ll + threadIdx.x; i < n; i += gridDim.x * {_THREADS}ll) {{
         double x = v[i];
@@ -287,9 +312,9 @@ extern "C" __global__ void norms(
         sums[1] += x * x;
     }}
     if (!sum_of_all(sums, partial, arrived)) return;
-    double norm = sqrt(sums[1]);
-    result[0] = l1 * sums[0] + l2 * sums[1];
-    result[1] = limit / (norm < limit ? limit : norm);
+    double norm = sqrt(sums[1]), limit = limits[blockIdx.y];
+    result[blockIdx.y] = l1 * sums[0] + l2 * sums[1];
+    result[gridDim.y + blockIdx.y] = limit / (norm < limit ? limit : norm);
 }}
 """,
         "norms",
@@ -297,10 +322,17 @@ extern "C" __global__ void norms(
 
 
 _LOSS = (
-    "T *z, const T *biases, int n_biases, const T *weight, int weighted, const T *factor, double *partial, "
-    "unsigned int *arrived, T *value"
+    "T *z, long long of_z, const T *biases, int n_biases, long long of_biases, const T *weight, "
+    "long long of_weight, long long weight_step, int weighted, const T *factor, long long of_factor, "
+    "double *partial, unsigned int *arrived, T *value, {kind} *y, long long of_y"
 )
 """Parameters that the kernels of all losses begin with."""
+
+_OF_MEMBER = """
+    z += blockIdx.y * of_z; biases += blockIdx.y * of_biases; weight += blockIdx.y * of_weight;
+    factor += blockIdx.y * of_factor; value += blockIdx.y; y += blockIdx.y * of_y;
+"""
+"""What they begin with."""
 
 
 def _pointwise(name: str, real: Real, parameters: str, target: str, body: str) -> str:
@@ -308,11 +340,14 @@ def _pointwise(name: str, real: Real, parameters: str, target: str, body: str) -
     return f"""
 typedef {real} T;
 {_SUMS}
-extern "C" __global__ void {name}({_LOSS}, const T *y, int n_outputs, unsigned int size{parameters}) {{
+extern "C" __global__ void {name}(
+    {_LOSS.format(kind="const T")}, int n_outputs, unsigned int size{parameters}
+) {{
+    {_OF_MEMBER}
     T own = 0;
     for (unsigned int i = blockIdx.x * {_THREADS}u + threadIdx.x; i < size; i += gridDim.x * {_THREADS}u) {{
         T before = z[i] + biases[i % (unsigned int)n_outputs % (unsigned int)n_biases], aim = y[{target}];
-        T s = weighted ? weight[i / (unsigned int)n_outputs] : (T)1, delta, loss;
+        T s = weighted ? weight[i / (unsigned int)n_outputs * weight_step] : (T)1, delta, loss;
         {body}
         z[i] = s * delta * factor[0];
         own += s * loss;
@@ -359,9 +394,10 @@ __device__ T sum_of_warp(T x) {{
     return x;
 }}
 extern "C" __global__ void cross_entropy(
-    {_LOSS}, const int *y, int n_outputs, int n_rows, const int *ends, int n_targets, T smoothing, T least,
-    T most, int bounded
+    {_LOSS.format(kind="const int")}, int n_outputs, int n_rows, const int *ends, int n_targets, T smoothing,
+    T least, T most, int bounded
 ) {{
+    {_OF_MEMBER}
     int lane = threadIdx.x % 32, n_warps = gridDim.x * {_THREADS // 32};
     double own = 0;
     for (int row = (blockIdx.x * {_THREADS} + threadIdx.x) / 32; row < n_rows; row += n_warps)
@@ -369,7 +405,7 @@ extern "C" __global__ void cross_entropy(
             int first = target ? ends[target - 1] : 0, n_classes = ends[target] - first;
             T *d = z + (long long)row * n_outputs + first;
             int label = y[(long long)row * n_targets + target];
-            T s = weighted ? weight[row] : (T)1;
+            T s = weighted ? weight[row * weight_step] : (T)1;
             T largest = -1 / (T)0;
             bool broken = false;
             for (int j = lane; j < n_classes; j += 32) {{
@@ -429,13 +465,15 @@ def _begin_kernel(real: Real) -> Any:
         f"""
 struct Numbers {{ {real} of[{AT_ONCE * N_SCALARS}]; }};
 extern "C" __global__ void begin_steps(
-    const unsigned int *x, const unsigned int *y, const unsigned int *w, const Numbers numbers, int n,
-    {real} *table, long long *sources, long long *counters, long long number, long long place, long long row
+    const unsigned int *x, long long of_x, const unsigned int *y, long long of_y, const unsigned int *w,
+    long long of_w, const Numbers numbers, int first, int n, {real} *table, long long *sources,
+    long long *counters, long long n_own, long long number, long long place, long long row
 ) {{
-    for (int i = threadIdx.x; i < n; i += blockDim.x) table[i] = numbers.of[i];
+    for (int i = threadIdx.x; i < n; i += blockDim.x) table[first + i] = numbers.of[i];
     if (threadIdx.x > 0) return;
     sources[0] = (long long)x; sources[1] = (long long)y; sources[2] = (long long)w;
-    counters[0] = number; counters[1] = place; counters[2] = 0; counters[3] = row;
+    sources[3] = of_x; sources[4] = of_y; sources[5] = of_w;
+    counters[0] = number; counters[1] = place; counters[2] = 0; counters[3] = row; counters[4] = n_own;
 }}
 """,
         "begin_steps",
@@ -449,20 +487,28 @@ def _take_kernel(real: Real) -> Any:
 
     return cupy.RawKernel(
         f"""
-__device__ void copy(const unsigned int *from, unsigned int *to, long long n) {{
+__device__ void copy(
+    const long long *sources, int which, long long step, unsigned int *to, long long n, int n_members
+) {{
+    if (blockIdx.y >= n_members) return;
+    const unsigned int *from = (const unsigned int *)sources[which] + step * n;
+    from += blockIdx.y * sources[3 + which];
+    to += blockIdx.y * n;
     for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < n;
          i += (long long)gridDim.x * blockDim.x) to[i] = from[i];
 }}
 extern "C" __global__ void take_step(
     const long long *sources, const long long *counters, const {real} *table, {real} *h,
-    unsigned int *x, long long n_x, unsigned int *y, long long n_y, unsigned int *w, long long n_w
+    unsigned int *x, long long n_x, int k_x, unsigned int *y, long long n_y, int k_y,
+    unsigned int *w, long long n_w, int k_w
 ) {{
-    long long step = counters[2];
-    copy((const unsigned int *)sources[0] + step * n_x, x, n_x);
-    copy((const unsigned int *)sources[1] + step * n_y, y, n_y);
-    copy((const unsigned int *)sources[2] + step * n_w, w, n_w);
+    long long step = counters[2], n_own = counters[4];
+    copy(sources, 0, step, x, n_x, k_x);
+    copy(sources, 1, step, y, n_y, k_y);
+    copy(sources, 2, step, w, n_w, k_w);
     int i = threadIdx.x;
-    if (blockIdx.x == 0 && i < {N_SCALARS}) h[i] = table[step * {N_SCALARS} + i];
+    if (blockIdx.x > 0 || i >= {N_SCALARS}) return;
+    h[blockIdx.y * {N_SCALARS} + i] = table[(step * n_own + blockIdx.y % n_own) * {N_SCALARS} + i];
 }}
 """,
         "take_step",
@@ -471,16 +517,20 @@ extern "C" __global__ void take_step(
 
 @functools.cache
 def _end_kernel(real: Real) -> Any:
-    """A step's loss, and its penalty behind it, to their place; the next step's turn."""
+    """A step's losses, and its penalties behind them, to their place; the next step's turn."""
     import cupy
 
     return cupy.RawKernel(
         f"""
 extern "C" __global__ void end_step(
-    const {real} *value, const {real} *penalty, int has_penalty, long long *counters, {real} *waiting
+    const {real} *value, const {real} *penalty, int has_penalty, long long *counters, {real} *waiting, int n
 ) {{
-    waiting[counters[1]] = value[0];
-    if (has_penalty) waiting[counters[1] + 1] = penalty[0];
+    for (int i = threadIdx.x; i < n; i += blockDim.x) {{
+        waiting[counters[1] * n + i] = value[i];
+        if (has_penalty) waiting[(counters[1] + 1) * n + i] = penalty[i];
+    }}
+    __syncthreads();
+    if (threadIdx.x > 0) return;
     counters[0] += 1; counters[1] += 1 + has_penalty; counters[2] += 1;
 }}
 """,
@@ -492,6 +542,15 @@ def _real(array: Array) -> Real:
     return "float" if array.dtype.itemsize == 4 else "double"
 
 
+def _stride(array: Array) -> np.int64:
+    """Elements from what is a member's to what is the next one's; 0 where they share it."""
+    return np.int64(array.strides[0] // array.itemsize if array.ndim == 3 else 0)
+
+
+def _n_members(array: Array) -> int:
+    return int(array.shape[0]) if array.ndim == 3 else 1
+
+
 def activate(program: Program, z: Array, biases: Array, kept: Array) -> None:
     """z ← f(z + b) and, where the derivative does not follow from that, kept ← f'(z + b).
 
@@ -499,15 +558,17 @@ def activate(program: Program, z: Array, biases: Array, kept: Array) -> None:
     ----------
     program : Program
         Of z: f(z), and f'(z) where it is kept.
-    z : array (n_rows, n_units)
+    z : array (n_rows, n_units), or (members, n_rows, n_units)
         Filled; fewer than 2³¹ elements.
-    biases : array (n_units,) or (1,)
+    biases : array (n_units,) or (members, 1, n_units), or (1,) for all
         Read.
-    kept : array (n_rows, n_units) or None
+    kept : array like z, or None
         Filled; None where the derivative follows from the output, or nobody will ask for it.
     """
     outputs = (z,) if kept is None else (z, kept)
-    _activate_kernel(program, len(outputs))(z, biases, biases.size, *program.numbers, *outputs)
+    n_b = biases.shape[-1]
+    sizes = (n_b, n_b if biases.ndim == 3 else 0, z.size // _n_members(z))
+    _activate_kernel(program, len(outputs))(z, biases, *sizes, *program.numbers, *outputs)
 
 
 class Drops(NamedTuple):
@@ -515,33 +576,29 @@ class Drops(NamedTuple):
 
     Attributes
     ----------
-    seed, layer : int
-        As in `mlp_xp.dropout`.
-    threshold : int
-        The least int32 hash of a unit that survives.
-    factor : float
-        What its output is multiplied with.
+    layer : int
+        From 0.
+    seeds : int32 array (1 or members, 3)
+        On the device: the low and the high half of the seed, and the least hash of a unit that survives.
+    factors : array (1 or members,)
+        On the device: what its output is multiplied with.
     """
 
-    seed: int
     layer: int
-    threshold: int
-    factor: float
+    seeds: Array
+    factors: Array
 
-    def arguments(self, real: Any) -> tuple[Any, ...]:
+    def arguments(self) -> tuple[Any, ...]:
         """As a kernel takes them, behind the counters."""
-        low, high = np.uint32(self.seed & 0xFFFFFFFF), np.uint32((self.seed >> 32) & 0xFFFFFFFF)
-        return low, high, np.int32(self.layer), np.int32(self.threshold), real(self.factor)
-
-
-_NO_DROPS = Drops(0, 0, 0, 0.0)
+        return self.seeds, self.factors, np.int32(self.layer)
 
 
 def drop(a: Array, dropped: Array, counters: Array, drops: Drops) -> None:
-    """dropped ← a times 0 or a factor; both (n_rows, n_units) without gaps."""
-    sizes = (np.int32(a.shape[1]), np.int64(a.size))
-    arguments = (a, dropped, *sizes, counters, *drops.arguments(a.dtype.type))
-    _drop_kernel(_real(a))((_blocks(a.size),), (_THREADS,), arguments)
+    """dropped ← a times 0 or a factor; both are (n_rows, n_units) or (members, …), `dropped` without gaps."""
+    n_rows, n_units = a.shape[-2:]
+    sizes = (np.int32(n_units), np.int64(n_rows * n_units))
+    arguments = (a, _stride(a), dropped, *sizes, counters, *drops.arguments())
+    _drop_kernel(_real(a))((_blocks(n_rows * n_units), _n_members(a)), (_THREADS,), arguments)
 
 
 SUMMED_ROWS = 512
@@ -565,32 +622,34 @@ def chain(
     ----------
     program : Program
         Of δ and what was kept: δ f'.
-    delta : array (n_rows, n_units)
-        Without gaps; filled.
+    delta : array (n_rows, n_units), or (members, n_rows, n_units)
+        Without gaps but between members; filled.
     kept : array like delta
         Read.
     counters : int64 array (N_COUNTERS,)
         On the device; read.
-    product : pair of arrays (n_rows, 1) and (1, n_units), optional
+    product : pair of arrays (…, n_rows, 1) and (…, 1, n_units), optional
         Read: δ is their product, in the place of what `delta` holds.
-    sums : array (n_units,), optional
+    sums : array (n_units,), or (members, 1, n_units), optional
         Filled with Σ_i δ_i; of at most `SUMMED_ROWS` rows.
     adds : bool
         Whether to add to the sums.
     drops : Drops, optional
         Which units were dropped.
     """
-    real, (n_rows, n_units) = delta.dtype.type, delta.shape
+    real, (n_rows, n_units) = delta.dtype.type, delta.shape[-2:]
     n_tiles = -(-n_units // _SIDE)
     n_down = 1 if sums is not None else max(1, min(-(-n_rows // _SIDE), 2048 // n_tiles))
     column, row = (delta, delta) if product is None else product
+    totals, dropping = delta if sums is None else sums, drops or Drops(0, counters, delta)
     arguments = (
-        delta, kept, np.int32(n_rows), np.int32(n_units), column, row, np.int32(product is not None),
-        delta if sums is None else sums, np.int32(sums is not None), np.int32(adds),
-        np.int32(drops is not None), counters, *(drops or _NO_DROPS).arguments(real),
-        *map(real, program.numbers),
+        delta, _stride(delta), kept, _stride(kept), np.int32(n_rows), np.int32(n_units),
+        column, _stride(column), row, _stride(row), np.int32(product is not None),
+        totals, _stride(totals), np.int32(sums is not None), np.int32(adds),
+        np.int32(drops is not None), counters, *dropping.arguments(), *map(real, program.numbers),
     )  # fmt: skip
-    _chain_kernel(program, _real(delta))((n_tiles * n_down,), (_SIDE * _SIDE,), arguments)
+    grid = (n_tiles * n_down, _n_members(delta))
+    _chain_kernel(program, _real(delta))(grid, (_SIDE * _SIDE,), arguments)
 
 
 class Loss:
@@ -600,28 +659,35 @@ class Loss:
     ----------
     dtype : dtype
         Of the values.
-    factor : array (1,)
+    factor : array (1, 1), or (members, 1, 1)
         On the device: what δ is multiplied with.
     """
 
     def __init__(self, dtype: object, factor: Array) -> None:
         import cupy
 
-        self.factor, self.value = factor, cupy.zeros((), dtype=dtype)
-        self._partial = cupy.empty((_PARTS,), dtype=cupy.float64)
-        self._arrived = cupy.zeros((1,), dtype=cupy.uint32)
+        n = _n_members(factor)
+        self.factor, self.value = factor, cupy.zeros(factor.shape[:-2], dtype=dtype)
+        self._partial = cupy.empty((n * _PARTS,), dtype=cupy.float64)
+        self._arrived = cupy.zeros((n,), dtype=cupy.uint32)
         self._no_biases = cupy.zeros((1,), dtype=dtype)
 
     def _run(
-        self, kernel: Any, n_blocks: int, z: Array, biases: Array, weight: Array, more: tuple[Any, ...]
+        self, kernel: Any, n_blocks: int, z: Array, biases: Array, y: Array, weight: Array, *more: Any
     ) -> Array:
-        b = self._no_biases if biases is None else biases
+        b, s = self._no_biases if biases is None else biases, z if weight is None else weight
         arguments = (
-            z, b, np.int32(b.size), z if weight is None else weight, np.int32(weight is not None),
-            self.factor, self._partial, self._arrived, self.value, *more,
+            z, _stride(z), b, np.int32(b.shape[-1]), _stride(b),
+            s, _stride(s), np.int64(s.strides[-2] // s.itemsize), np.int32(weight is not None),
+            self.factor, _stride(self.factor), self._partial, self._arrived, self.value,
+            y, _stride(y), np.int32(z.shape[-1]), *more,
         )  # fmt: skip
-        kernel((min(_PARTS, n_blocks),), (_THREADS,), arguments)
+        kernel((min(_PARTS, n_blocks), _n_members(z)), (_THREADS,), arguments)
         return self.value
+
+    def _run_pointwise(self, kernel: Any, z: Array, *arrays: Array, more: tuple[Any, ...]) -> Array:
+        size = z.size // _n_members(z)
+        return self._run(kernel, -(-size // _THREADS), z, *arrays, np.uint32(size), *more)
 
     def differentiate(self, program: Program, z: Array, biases: Array, y: Array, weight: Array) -> Array:
         """A pointwise loss.
@@ -630,24 +696,23 @@ class Loss:
         ----------
         program : Program
             Of z and y: ∂L/∂z and L.
-        z : array (n_rows, n_outputs)
-            Without gaps; filled with δ. The biases, if there are any, are still to be added.
-        biases : array (n_outputs,) or None
+        z : array (n_rows, n_outputs), or (members, n_rows, n_outputs)
+            Without gaps but between members; filled with δ. The biases, if there are any, are still to be
+            added.
+        biases : array (n_outputs,) or (members, 1, n_outputs), or None
             Read.
-        y : array like z
+        y : array (n_rows, n_outputs), or like z
             Read.
-        weight : array (n_rows, 1) or None
+        weight : array (n_rows, 1) or (members, n_rows, 1), or None
             Read.
         """
-        real = z.dtype.type
-        more = (y, np.int32(z.shape[1]), np.uint32(z.size), *map(real, program.numbers))
-        kernel = _differentiate_kernel(program, _real(z))
-        return self._run(kernel, -(-z.size // _THREADS), z, biases, weight, more)
+        kernel, numbers = _differentiate_kernel(program, _real(z)), map(z.dtype.type, program.numbers)
+        return self._run_pointwise(kernel, z, biases, y, weight, more=tuple(numbers))
 
     def pinball(self, quantiles: Array, z: Array, biases: Array, y: Array, weight: Array) -> Array:
         """Pinball loss of some quantiles (n,) on the device, for z of n outputs a target; else the same."""
-        more = (y, np.int32(z.shape[1]), np.uint32(z.size), quantiles, np.int32(quantiles.size))
-        return self._run(_pinball_kernel(_real(z)), -(-z.size // _THREADS), z, biases, weight, more)
+        more = (quantiles, np.int32(quantiles.size))
+        return self._run_pointwise(_pinball_kernel(_real(z)), z, biases, y, weight, more=more)
 
     def cross_entropy(
         self,
@@ -659,7 +724,7 @@ class Loss:
         y: Array,
         weight: Array,
     ) -> Array:
-        """Softmax cross-entropy, summed over targets; y is int32 (n_rows, n_targets), the rest the same.
+        """Softmax cross-entropy, summed over targets; y is int32 (…, n_rows, n_targets), the rest the same.
 
         Parameters
         ----------
@@ -670,36 +735,34 @@ class Loss:
         bounds : pair of float, optional
             Least and largest −log p that the value takes.
         """
-        real, n_rows = z.dtype.type, z.shape[0]
+        real, n_rows = z.dtype.type, z.shape[-2]
         more = (
-            y, np.int32(z.shape[1]), np.int32(n_rows), ends, np.int32(ends.size), real(smoothing),
+            np.int32(n_rows), ends, np.int32(ends.size), real(smoothing),
             *map(real, bounds or (0.0, 0.0)), np.int32(bounds is not None),
         )  # fmt: skip
         n_blocks = -(-n_rows // (_THREADS // 32))
-        return self._run(_cross_entropy_kernel(_real(z)), n_blocks, z, biases, weight, more)
+        return self._run(_cross_entropy_kernel(_real(z)), n_blocks, z, biases, y, weight, *more)
 
 
-def update(
-    program: Program, shrinks: bool, scalars: Array, g: Array, n_weights: int, p: Array, *state: Array
-) -> None:
+def update(program: Program, scalars: Array, g: Array, n_weights: int, p: Array, *state: Array) -> None:
     """A rule's step on flat vectors, in one pass.
 
     Parameters
     ----------
     program : Program
         Of p, g and the state: p and the state.
-    shrinks : bool
-        Whether the factor behind the rule's numbers is on the weights, before the step.
-    scalars : array (N_SCALARS,)
-        On the device: the rule's numbers of this step (`fast.programs.numbers_of_step`).
-    g : array (n,)
+    scalars : array (1 or members, N_SCALARS)
+        On the device: the rule's numbers of this step, and the factor on the weights before it
+        (`fast.programs.numbers_of_step`).
+    g : array (n,), or (members, n)
         Read.
     n_weights : int
         Elements from the first on that are weights.
-    p, *state : arrays (n,)
+    p, *state : arrays like g
         Filled.
     """
-    _update_kernel(program, shrinks)(g, scalars, n_weights, p, *state)
+    kernel = _update_kernel(program, p.ndim == 2)
+    kernel(g, scalars, n_weights, p.shape[-1], p, *state)
 
 
 class Sums:
@@ -709,34 +772,41 @@ class Sums:
     ----------
     dtype : dtype
         Of the vectors and results.
+    members : int, optional
+        Of how many each vector has a row.
     """
 
-    def __init__(self, dtype: object) -> None:
+    def __init__(self, dtype: object, members: int | None = None) -> None:
         import cupy
 
-        self._partial = cupy.empty((2 * _PARTS,), dtype=cupy.float64)
-        self._arrived = cupy.zeros((1,), dtype=cupy.uint32)
-        self._result = cupy.empty((2,), dtype=dtype)
+        n = members or 1
+        self._partial = cupy.empty((2 * n * _PARTS,), dtype=cupy.float64)
+        self._arrived = cupy.zeros((n,), dtype=cupy.uint32)
+        self._result = cupy.empty((2,) if members is None else (2, n), dtype=dtype)
 
-    def _finish(self, v: Array, l1: float, l2: float, limit: float) -> None:
-        numbers = (np.float64(l1), np.float64(l2), np.float64(limit))
-        arguments = (v, np.int64(v.size), *numbers, self._partial, self._arrived, self._result)
-        _norms_kernel(_real(v))((min(_PARTS, -(-v.size // _THREADS)),), (_THREADS,), arguments)
+    def _finish(self, v: Array, l1: float, l2: float, limits: Array) -> None:
+        n, stride = v.shape[-1], np.int64(v.strides[0] // v.itemsize if v.ndim == 2 else 0)
+        arguments = (
+            v[0] if v.ndim == 2 else v, stride, np.int64(n), np.float64(l1), np.float64(l2), limits,
+            self._partial, self._arrived, self._result,
+        )  # fmt: skip
+        grid = (min(_PARTS, -(-n // _THREADS)), self._arrived.size)
+        _norms_kernel(_real(v))(grid, (_THREADS,), arguments)
 
     def penalty(self, w: Array, l1: float, l2: float) -> Any:
-        """l1 Σ |w| + l2 Σ w², a 0-d array that the next call overwrites."""
-        self._finish(w, l1, l2, 1.0)
+        """l1 Σ |w| + l2 Σ w², a 0-d array, or (members,), that the next call overwrites."""
+        self._finish(w, l1, l2, self._result)
         return self._result[0]
 
-    def clip(self, g: Array, limit: float) -> None:
-        """Scale g so that its Euclidean norm is at most `limit` (from 1e154 on it counts as infinite)."""
-        self._finish(g, 0.0, 0.0, limit)
-        g *= self._result[1]
+    def clip(self, g: Array, limits: Array) -> None:
+        """Scale g so that its Euclidean norm is at most its limit (from 1e154 on it counts as infinite)."""
+        self._finish(g, 0.0, 0.0, limits)
+        g *= self._result[1][..., None]
 
 
 def penalty_gradient(w: Array, g: Array, scale: Array, l1: float, l2: float) -> None:
-    """g ← g + scale (l1 sign(w) + 2 l2 w), with the scale in device memory."""
-    _penalty_gradient_kernel()(w, scale, l1, l2, g)
+    """g ← g + scale (l1 sign(w) + 2 l2 w), with the scale, of each member, in device memory."""
+    _penalty_gradient_kernel()(w, scale, w.shape[-1], l1, l2, g)
 
 
 def begin_steps(
@@ -755,24 +825,30 @@ def begin_steps(
     ----------
     sources : x, y and weight (or None)
         Rows of all steps, one after the other; read by `take_step`.
-    numbers : array (n_steps, N_SCALARS)
+    numbers : array (n_steps, 1 or members, N_SCALARS)
         On the host, of the table's dtype.
-    table : array (AT_ONCE, N_SCALARS)
+    table : array (AT_ONCE × members × N_SCALARS,)
         Filled.
-    addresses : int64 array (3,)
+    addresses : int64 array (6,)
         Filled.
     counters : int64 array (N_COUNTERS,)
         Filled.
     *counts : int
         The first step's number, the place of its loss, and its first row's position.
     """
-    all_numbers = np.zeros((), dtype=[("of", numbers.dtype, AT_ONCE * N_SCALARS)])
-    all_numbers["of"][: numbers.size] = numbers.ravel()
-    arguments = (
-        *(counters if each is None else each for each in sources), all_numbers, np.int32(numbers.size),
-        table, addresses, counters, *map(np.int64, counts),
-    )  # fmt: skip
-    _begin_kernel(_real(table))((1,), (_THREADS,), arguments)
+    flat, most = numbers.ravel(), AT_ONCE * N_SCALARS
+    where: list[Any] = []
+    for each in sources:
+        n_words = 0 if each is None else _stride(each) * each.itemsize // 4
+        where += [counters if each is None else each, np.int64(n_words)]
+    for first in range(0, flat.size, most):  # one launch, but for members with numbers of their own
+        part, some = flat[first : first + most], np.zeros((), dtype=[("of", numbers.dtype, most)])
+        some["of"][: part.size] = part
+        arguments = (
+            *where, some, np.int32(first), np.int32(part.size), table, addresses, counters,
+            *map(np.int64, (numbers.shape[1], *counts)),
+        )  # fmt: skip
+        _begin_kernel(_real(table))((1,), (_THREADS,), arguments)
 
 
 def take_step(
@@ -784,20 +860,24 @@ def take_step(
     ----------
     targets : x, y and weight (or None)
         Without gaps, of 4 or 8 bytes a number; filled. As many rows as a step has.
-    scalars : array (N_SCALARS,)
+    scalars : array (1 or members, N_SCALARS)
         Filled.
     """
     arguments: list[Any] = [addresses, counters, table, scalars]
-    words = [0 if each is None else each.size * each.dtype.itemsize // 4 for each in targets]
-    for target, n in zip(targets, words, strict=True):
-        arguments += [counters if target is None else target, np.int64(n)]
-    _take_kernel(_real(scalars))((_blocks(max(words)),), (_THREADS,), tuple(arguments))
+    most = 0
+    for target in targets:
+        n_members = 1 if target is None else _n_members(target)
+        n = 0 if target is None else target.size * target.itemsize // (4 * n_members)
+        arguments += [counters if target is None else target, np.int64(n), np.int32(n_members)]
+        most = max(most, n)
+    _take_kernel(_real(scalars))((_blocks(most), scalars.shape[0]), (_THREADS,), tuple(arguments))
 
 
 def end_step(value: Array, penalty: Array, counters: Array, waiting: Array) -> None:
     """waiting[place] ← value, waiting[place + 1] ← penalty (if not None); it is the next step's turn."""
     arguments = (value, value if penalty is None else penalty, np.int32(penalty is not None))
-    _end_kernel(_real(waiting))((1,), (1,), (*arguments, counters, waiting))
+    size = (min(_THREADS, value.size),)
+    _end_kernel(_real(waiting))((1,), size, (*arguments, counters, waiting, np.int32(value.size)))
 
 
 def _blocks(size: int) -> int:

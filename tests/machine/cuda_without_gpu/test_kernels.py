@@ -22,10 +22,11 @@ def test_there_are_kernels_to_compile():
     assert sum(len(kernels_of(importlib.import_module(module))) for module in MODULES) > 30
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_updates_load_before_they_store(rule):
+@pytest.mark.parametrize(
+    "given", ARGUMENTS["_update_kernel"], ids=[f"{name} {of}" for name in RULES for of in "1k"]
+)
+def test_updates_load_before_they_store(given):
     """Else each store would be followed by loads of what it might have changed."""
-    given = ARGUMENTS["_update_kernel"][RULES.index(rule)]
     ptx = portable_code(kernels._update_kernel(*given), "float32")
     loads = [at for at, line in enumerate(ptx) if "ld.global" in line]
     stores = [at for at, line in enumerate(ptx) if "st.global" in line]
