@@ -56,7 +56,7 @@ def backprop(
     into, matmul = backend.into, memo.matmul
     if not network.output_is_linear:
         activations[-1].chain(backend, delta, memo.kept[-1])
-    lowest = next(layer for layer in range(network.n_layers) if layer not in frozen)
+    lowest = min(set(range(network.n_layers)).difference(frozen)) if frozen else 0
     for layer in range(network.n_layers - 1, lowest - 1, -1):
         weights, biases, _ = network.layers[layer]
         if layer not in frozen:

@@ -111,11 +111,9 @@ class Objective:
     ) -> None:
         """Fill `gradient` with the Σ s_i ∂L_i/∂w of a batch, times a factor; its Σ s_i L_i waits."""
         n_done, own_value, add_chunk = 0, 0.0, add_chunk or self.add_chunk
-        computing, most_weights = self.network.backend.runtime.computing, self.gradient.most_weights
         for x, y, weight in batch:
             at = batch.first_row + n_done
-            with computing(x.shape[-2] * most_weights):
-                value = add_chunk(x, y, weight, factor, number, at, add=n_done > 0)
+            value = add_chunk(x, y, weight, factor, number, at, add=n_done > 0)
             n_done += x.shape[-2]
             if self.ranks is None:
                 self.losses.add(value)

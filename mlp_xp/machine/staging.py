@@ -73,11 +73,11 @@ class Runtime:
         """Make the device that of the calling thread, where threads have one: before anything is computed."""
 
     def working(self) -> contextlib.AbstractContextManager[None]:
-        """What surrounds the steps of an epoch: the BLAS keeps its one thread from one to the next."""
+        """What surrounds the steps of an epoch, or as much work: one thread of the BLAS."""
         return blas.computing()
 
     def computing(self, work: int) -> contextlib.AbstractContextManager[None]:
-        """What surrounds products of at most so many multiplications: one thread of the BLAS each."""
+        """What surrounds a prediction with products of so many multiplications: one thread of the BLAS."""
         return blas.computing(work)
 
     def n_parts(self, n: int, work: int) -> int:

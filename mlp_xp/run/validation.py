@@ -35,13 +35,12 @@ def mean_losses(network: Network, loader: Loader, loss: Loss, ranks: Ranks | Non
     def over_rows() -> tuple[list[float], float | np.ndarray]:
         values = Values(network.backend, network.members)
         divisor: float | np.ndarray = 0.0
-        runtime, most_weights = network.backend.runtime, network.parameters.most_weights
-        n_parts = runtime.n_parts(members, min(loader.chunk_rows, loader.n_rows) * most_weights)
+        work = min(loader.chunk_rows, loader.n_rows) * network.parameters.most_weights
+        n_parts = network.backend.runtime.n_parts(members, work)
         losses_of = _losses_in_parts(network, loss, n_parts) if n_parts > 1 else _losses(network, loss)
         for batch in loader.batches(0, network.backend, **targets_of(network, loss, ranks)):
             for x, y, weight in batch:
-                with runtime.computing(x.shape[-2] * most_weights):
-                    values.append(losses_of(x, y, weight))
+                values.append(losses_of(x, y, weight))
             divisor = divisor + batch.own_weight
         values.flush()
         return [_sum(values.read[n::members]) for n in range(members)], divisor
