@@ -12,14 +12,14 @@ References
 Böhning, Multinomial logistic regression algorithm, Annals of the Institute of Statistical Mathematics, 1992.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from mlp_xp.machine import blas
 from mlp_xp.rows.source import Source
-from mlp_xp.tables.evaluation import Evaluation, assess
+from mlp_xp.tables.evaluation import Evaluation, Running
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.sample import Sample
 
@@ -36,28 +36,30 @@ FEWEST_ROWS = 1000
 """Rows below which a linear model of a part of the rows says nothing."""
 
 
-def baselines(model: TableModel, training: Sample, source: Source) -> dict[str, Evaluation]:
-    """How good the baselines of a model are on the rows of a source.
+def baselines(model: TableModel, parts: Sequence[tuple[Sample, Source]]) -> dict[str, Evaluation]:
+    """How good the baselines of a model are on rows that they were not fitted to, where there are such.
 
     Parameters
     ----------
     model : TableModel
-    training : Sample
-        Raw rows that the model was trained on, or some of them.
-    source : source
-        Raw rows to be measured on.
+    parts : sequence of (Sample, Source)
+        Raw rows that a baseline is fitted to, and those that it is measured on: one pair, or one a fold.
 
     Returns
     -------
     dict of str to Evaluation
         "mean" ("majority" for classes, whose probabilities are their shares; for quantiles those of the
-        training rows), and "linear" where there is one.
+        training rows), and "linear" where there is one; of all rows that are measured on together.
     """
-    name = "mean" if model.levels is None else "majority"
-    found = {name: constant(model, training), "linear": linear(model, training)}
-    return {
-        name: assess(model, source, predict=predict) for name, predict in found.items() if predict is not None
-    }
+    name, n_rows = "mean" if model.levels is None else "majority", sum(rows.n_rows for _, rows in parts)
+    found = {name: Running(model, n_rows), "linear": Running(model, n_rows)}
+    for training, rows in parts:
+        for each, predict in ((name, constant(model, training)), ("linear", linear(model, training))):
+            if predict is None:
+                found.pop(each, None)
+            elif each in found:
+                found[each].add_all(rows, predict)
+    return {each: running.evaluation() for each, running in found.items()}
 
 
 def constant(model: TableModel, training: Sample) -> Predict:

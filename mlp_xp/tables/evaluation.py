@@ -125,8 +125,7 @@ def assess(
     Jordan, A scalable bootstrap for massive data, 2014 (as many draws as rows, from fewer rows).
     """
     found = Running(model, source.n_rows)
-    for index, x, y, given in passes(source, PREDICT_ROWS, n_more=model.n_numbers):
-        found.add(index, y, (predict or model.predict_raw)(x), given)
+    found.add_all(source, predict or model.predict_raw)
     return found.evaluation(seed)
 
 
@@ -148,6 +147,11 @@ class Running:
         self._kept: list[tuple[np.ndarray, ...]] = []
         self._worst: list[tuple[float, int]] = []
         self._cost, self._n_seen = 0.0, 0
+
+    def add_all(self, source: Source, predict: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Take the rows of a source, and what is predicted of them."""
+        for index, x, y, given in passes(source, PREDICT_ROWS, n_more=self.model.n_numbers):
+            self.add(index, y, predict(x), given)
 
     def add(self, index: np.ndarray, y: np.ndarray, predicted: np.ndarray, given: np.ndarray) -> None:
         """Take the numbers of some rows, their targets, what is predicted of them, and their weights."""

@@ -61,9 +61,9 @@ class Folds:
             return Folded(source, self, copies, left_out=left_out)
         return OwnRows(source, self.numbers, self.n, copies, left_out=left_out)
 
-    def left_out_by(self, member: int, source: Source) -> Source:
-        """The rows of a source that a member leaves out."""
-        return Subset(source, np.flatnonzero(self.numbers == member))
+    def rows_of(self, member: int, source: Source, *, left_out: bool) -> Source:
+        """The rows of a source that a member sees, or that it leaves out."""
+        return Subset(source, np.flatnonzero((self.numbers == member) == left_out))
 
 
 class StreamFolds(Folds):
@@ -89,12 +89,12 @@ class StreamFolds(Folds):
         """The rows of a source with a weight for each member; the stream beneath it has all columns."""
         return beneath(source, lambda base: Folded(base, self, copies, left_out=left_out))
 
-    def left_out_by(self, member: int, source: Source) -> Source:
-        """The rows of a source that a member leaves out; one pass counts them."""
+    def rows_of(self, member: int, source: Source, *, left_out: bool) -> Source:
+        """The rows of a source that a member sees, or that it leaves out; one pass counts them."""
 
         def is_own(batch: StreamBatch) -> Integers:
             x, y, _ = batch
-            return self._of_batch(x, x[:, :0] if y is None else y) == member
+            return (self._of_batch(x, x[:, :0] if y is None else y) == member) == left_out
 
         def only(base: Source) -> Source:
             if not isinstance(base, BatchSource):

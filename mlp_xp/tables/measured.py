@@ -74,7 +74,11 @@ def measured(model: TableModel, parts: Split, seed: int) -> Measured:
     """
     training = some_rows(model, parts.raw_training, seed)
     on, rows = parts.measured
-    others = baselines(model, training, rows)
+    fitted = [(training, rows)]
+    if parts.folds is not None and on == "training":
+        members = range(parts.folds.n)
+        fitted = [(some_rows(model, parts.seen_by(n), seed), parts.left_out_by(n)) for n in members]
+    others = baselines(model, fitted)
     if on == "test" and parts.raw_held_out is not None:
         others["held-out"] = assess(model, parts.raw_held_out)
     folds = None if parts.folds is None else cross_validated(model, parts, seed)

@@ -80,9 +80,16 @@ class Split:
 
     def left_out_by(self, member: int) -> Source:
         """The raw rows of a member's fold."""
+        return self._rows_of(member, left_out=True)
+
+    def seen_by(self, member: int) -> Source:
+        """The raw rows that a member is trained on."""
+        return self._rows_of(member, left_out=False)
+
+    def _rows_of(self, member: int, *, left_out: bool) -> Source:
         if self.folds is None:
             raise ValueError("there are no folds.")
-        return self.folds.left_out_by(member, self.raw_training)
+        return self.folds.rows_of(member, self.raw_training, left_out=left_out)
 
     @property
     def measured(self) -> tuple[str, Source]:

@@ -147,6 +147,17 @@ def test_rows_learned_by_heart_do_not_count(rng):
 
 
 @WAYS
+def test_the_linear_model_beside_them_has_not_seen_the_rows_either(folder, more, rng):
+    table = {f"x{at}": rng.normal(size=60) for at in range(20)} | {"y": rng.normal(size=60)}
+    rows = "\n".join(",".join(map(str, row)) for row in [table, *zip(*table.values(), strict=True)])
+    path = folder.parent / "noise.csv"
+    path.write_text(rows)
+    found = fit_table(path, "y", folds=3, epochs=1, **more).training["baselines"]
+    assert found["mean"]["r2"] < 0.0
+    assert found["linear"]["r2"] < 0.0
+
+
+@WAYS
 def test_rows_left_out_are_measured_together_too(folder, more):
     data = read_data(options(folder, epochs=1, **more))
     model, parts = new_model(data), data.parts
