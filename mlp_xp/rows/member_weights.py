@@ -1,16 +1,22 @@
 """Weights that each member of a network has of its own for every row: which rows it sees, and how often.
 
-folds        0 for the part of the rows that a member leaves out, else 1
-bootstrap    how often a row comes in a sample of as many rows, drawn with replacement
+folds              0 for the part of the rows that a member leaves out, else 1
+bootstrap          how often a row comes in a sample of as many rows, drawn with replacement
+StreamBootstrap    the same of a stream, whose rows have no numbers: how often a row comes is drawn by itself
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
 from mlp_xp.machine.array_api import ArrayLike, Backend, on_host
 from mlp_xp.rows.source import Source, Taken, Wrapped, weight_problem
+from mlp_xp.rows.streams import hashes, key_of
 from mlp_xp.settings import checks
+
+POISSON = np.cumsum([math.exp(-1.0) / math.factorial(k) for k in range(18)])
+"""Probabilities that a number of Poisson's distribution of mean 1 is at most 0, 1, …, to the last digit."""
 
 
 class MemberWeighted(Wrapped):
@@ -99,3 +105,40 @@ def bootstrap(n_rows: int, members: int, seed: int = 0) -> np.ndarray:
     generator = np.random.default_rng(seed)
     counts = [np.bincount(generator.integers(0, n_rows, n_rows), minlength=n_rows) for _ in range(members)]
     return np.stack(counts, axis=1)
+
+
+class StreamBootstrap(Wrapped):
+    """A stream whose rows have for each member a weight that is drawn by itself: from Poisson(1).
+
+    As often comes a row in a sample of very many. The draw is a function of the seed, the member and the
+    row's values x and y, as nothing else names a row of a stream: it is the same in each epoch, and equal
+    rows come equally often.
+
+    Parameters
+    ----------
+    source : source
+    members : int
+    seed : int
+
+    References
+    ----------
+    Oza and Russell, Online bagging and boosting, 2001.
+    """
+
+    def __init__(self, source: Source, members: int, seed: int = 0) -> None:
+        super().__init__(source)
+        self.has_weights, self.n_weights = True, members
+        self._key, self._keys = key_of(seed), [key_of(seed, member) for member in range(members)]
+
+    def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray | None, weight: np.ndarray | None) -> None:
+        """Fill the arrays; weight (m, members) with the source's own weight times that of each."""
+        if weight is None:
+            self.source.rows(index, x, y, None)
+            return
+        y = np.empty((len(index), self.n_targets)) if y is None else y
+        own = np.empty(len(index), dtype=weight.dtype)
+        self.source.rows(index, x, y, own)
+        of_row = hashes([*x.T, *y.T], self._key)
+        for of_member, key in zip(weight.T, self._keys, strict=True):
+            drawn = np.searchsorted(POISSON, hashes([of_row], key), side="right")
+            np.multiply(drawn, own, out=of_member)

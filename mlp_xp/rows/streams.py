@@ -257,9 +257,9 @@ class _PartOfStream:
         return self.shuffled(None)
 
 
-def key_of(seed: int) -> int:
+def key_of(seed: int, *purpose: int) -> int:
     """What hashes of rows start from."""
-    return int(np.random.SeedSequence((seed, _PART)).generate_state(1, np.uint64)[0])
+    return int(np.random.SeedSequence((seed, _PART, *purpose)).generate_state(1, np.uint64)[0])
 
 
 def hashes(columns: Sequence[Array], key: int) -> Array:

@@ -203,12 +203,11 @@ def loader_for(options: TrainingOptions, source: Source) -> Loader:
             )
         order = None
     loader = Loader(
-        source,
+        bootstrapped(options, source),
         batch_size="full" if takes_all else options.read("batch_size"),
         order=order,
         seed=options.seed,
         memory_limit=options.read("memory_limit"),
-        member_weight=bootstrapped(options, source),
     )
     if options.accumulate > 1 and not takes_all:
         loader.accumulate(options.accumulate)

@@ -5,31 +5,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mlp_xp.rows.member_weights import bootstrap
+from mlp_xp.rows.member_weights import MemberWeighted, StreamBootstrap, bootstrap
 from mlp_xp.rows.source import Source, Subset, passes
-from mlp_xp.settings.spelling import spelled
 from mlp_xp.tables.evaluation import Evaluation, Running
 from mlp_xp.tables.model import PREDICT_ROWS, TableModel
 from mlp_xp.tables.options import TrainingOptions
 from mlp_xp.tables.split import Split
 
 
-def bootstrapped(options: TrainingOptions, source: Source) -> np.ndarray | None:
-    """How often each member draws each row, (n_rows, members); None where all see all rows.
-
-    Raises
-    ------
-    ValueError
-        The rows are a stream, whose rows have no number.
-    """
+def bootstrapped(options: TrainingOptions, source: Source) -> Source:
+    """The rows with how often each member draws each of them; as they are, where all see all rows."""
     if not options.bootstrap:
-        return None
+        return source
+    members = options.members or 1
     if source.order is not None:
-        raise ValueError(
-            f"{spelled('bootstrap')}: a table that is streamed has no row numbers to draw. Leave it out, or "
-            "train on a table that fits the memory."
-        )
-    return bootstrap(source.n_rows, options.members or 1, options.seed)
+        return StreamBootstrap(source, members, options.seed)
+    return MemberWeighted(source, bootstrap(source.n_rows, members, options.seed))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -446,7 +446,10 @@ class TrainingOptions(TargetOptions, DeviceOptions):
         noted=True,
     )
     bootstrap: bool = panels.network(
-        False, "Give each of --members a sample of as many rows, drawn with replacement.", noted=True
+        False,
+        "Give each of --members a sample of as many rows, drawn with replacement; of a table that is "
+        "streamed each row as often as is drawn for it, by its values, from Poisson(1).",
+        noted=True,
     )
     initializer: str | None = panels.network(
         None,

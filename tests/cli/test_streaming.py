@@ -88,12 +88,14 @@ def test_classes_weights_and_gradient_descent_on_a_stream(run, table):
     assert (alone["metrics_on"], alone["rows_measured"]) == ("training", N_ROWS)
 
 
-def test_a_stream_goes_on_where_it_was_cut_off(run, table):
-    arguments = options("y", "--no-cache", "--out", "whole.safetensors", epochs=4)
+@pytest.mark.parametrize("more", [(), ("--members", 3, "--bootstrap")], ids=["one", "bootstrap"])
+def test_a_stream_goes_on_where_it_was_cut_off(run, table, more):
+    arguments = options("y", "--no-cache", *more, "--out", "whole.safetensors", epochs=4)
     whole = found_in(run("train", table, *arguments))
-    cut = options("y", "--no-cache", "--checkpoint-dir", "run", "--checkpoint-every", "7steps", epochs=2)
+    where = ("--checkpoint-dir", "run", *more)
+    cut = options("y", "--no-cache", *where, "--checkpoint-every", "7steps", epochs=2)
     found_in(run("train", table, *cut))
-    rest = options("y", "--no-cache", "--checkpoint-dir", "run", "--resume", "--override", epochs=4)
+    rest = options("y", "--no-cache", *where, "--resume", "--override", epochs=4)
     resumed = found_in(run("train", table, *rest))
     assert resumed["resumed_from"]["step"] > 0
     assert resumed["train_loss"] == whole["train_loss"]

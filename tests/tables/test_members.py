@@ -1,10 +1,13 @@
 """Members of a table's network: folds, bootstraps, and how far they differ."""
 
+import math
+
 import numpy as np
 import pytest
 
-from mlp_xp import fit_table, load, save
-from mlp_xp.rows.member_weights import bootstrap, folds
+from mlp_xp import Loader, Network, fit_table, load, save, train
+from mlp_xp.rows.member_weights import StreamBootstrap, bootstrap, folds
+from mlp_xp.rows.streams import BatchSource
 
 GENERATOR = np.random.default_rng(0)
 X = GENERATOR.normal(size=150)
@@ -27,6 +30,42 @@ def test_a_bootstrap_draws_as_many_rows():
     counts = bootstrap(200, 5, seed=1)
     np.testing.assert_array_equal(counts.sum(axis=0), 200)
     assert 0.3 < np.mean(counts == 0) < 0.45
+
+
+def stream(weight=None):
+    """Batches of 30 rows; with weights of their own where a test has drawn them."""
+    rows = np.column_stack([X, TABLE["b"]])
+    parts = [slice(start, start + 30) for start in range(0, 150, 30)]
+    return [(rows[p], TABLE["y"][p], *(() if weight is None else (weight[p],))) for p in parts]
+
+
+def drawn(source, n_rows):
+    x, y, weight = np.empty((n_rows, 2)), np.empty((n_rows, 1)), np.empty((n_rows, source.n_weights))
+    source.rows(np.arange(n_rows), x, y, weight)
+    return weight
+
+
+def test_a_bootstrap_of_a_stream_draws_from_poisson():
+    rows = np.random.default_rng(0).normal(size=(20_000, 3))
+    source = BatchSource([(rows[:, :2], rows[:, 2])])
+    counts = drawn(StreamBootstrap(source, 4, seed=5), 20_000)
+    np.testing.assert_allclose(counts.mean(axis=0), 1.0, atol=0.03)
+    for k in range(5):  # the standard error of each is at most 0.0035
+        np.testing.assert_allclose(np.mean(counts == k, axis=0), np.exp(-1) / math.factorial(k), atol=0.014)
+    np.testing.assert_allclose(np.corrcoef(counts.T), np.eye(4), atol=0.03)
+    assert not np.array_equal(counts, drawn(StreamBootstrap(source, 4, seed=6), 20_000))
+
+
+def test_members_of_a_streams_bootstrap_are_those_of_its_draws():
+    members, options = 3, {"seed": 2, "batch_size": 16}
+    counts = drawn(StreamBootstrap(BatchSource(stream()), members, seed=5), 150)
+    together = Network((2, 6, 1), members=members, dtype="float64", seed=7)
+    rows = Loader(StreamBootstrap(BatchSource(stream(), buffer_rows=50), members, seed=5), **options)
+    list(train(together, rows, max_epochs=3))
+    for n in range(members):
+        alone = Network((2, 6, 1), dtype="float64", seed=7 + n)
+        list(train(alone, Loader(BatchSource(stream(counts[:, n]), buffer_rows=50), **options), max_epochs=3))
+        np.testing.assert_array_equal(together.each()[n].parameters.flat, alone.parameters.flat)
 
 
 def test_folds_cross_validate():
