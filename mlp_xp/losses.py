@@ -479,12 +479,12 @@ class BinaryCrossEntropy(Pointwise):
     ----------
     eps : float in [0, 1/2)
         What the value takes for the least probability of anything; δ is that of 0.
-    label_smoothing : float in [0, 1)
+    label_smoothing : float in [0, 1), or one for each member
         ε above.
     """
 
     eps: float = fields.number(0.0, least=0, below=0.5)
-    label_smoothing: float = fields.number(0.0, least=0, below=1)
+    label_smoothing: fields.OneOrEach = fields.number(0.0, least=0, below=1, of_each=True)
     link: Link = dataclasses.field(default=LogisticLink(), init=False)
     takes_two_classes: ClassVar[bool] = True
     standardises_target: ClassVar[bool] = False
@@ -518,7 +518,7 @@ class SoftmaxCrossEntropy(Loss):
 
     Parameters
     ----------
-    label_smoothing : float in [0, 1)
+    label_smoothing : float in [0, 1), or one for each member
         ε above.
     eps : float in [0, 1/2)
         What the value takes for the least probability of anything; δ is that of 0.
@@ -528,7 +528,7 @@ class SoftmaxCrossEntropy(Loss):
     Szegedy et al., Rethinking the Inception architecture, CVPR 2016, section 7 (label smoothing).
     """
 
-    label_smoothing: float = fields.number(0.0, least=0, below=1)
+    label_smoothing: fields.OneOrEach = fields.number(0.0, least=0, below=1, of_each=True)
     eps: float = fields.number(0.0, least=0, below=0.5)
     link: Link = dataclasses.field(default=SoftmaxLink(), init=False)
     labels: ClassVar[bool] = True

@@ -237,7 +237,7 @@ class AdamW(Rule):
     ----------
     beta1, beta2, eps : float
         As in `Adam`.
-    weight_decay : float >= 0
+    weight_decay : float >= 0, or one for each member
         λ, the part of a weight that decays per step and unit of learning rate.
 
     References
@@ -248,7 +248,7 @@ class AdamW(Rule):
     beta1: float = fields.number(0.9, least=0, below=1)
     beta2: float = fields.number(0.999, least=0, below=1)
     eps: float = fields.number(1e-8, above=0)
-    weight_decay: float = fields.number(0.01, least=0)
+    weight_decay: fields.OneOrEach = fields.number(0.01, least=0, of_each=True)
     state = ("m", "v")
     counts_steps = True
 

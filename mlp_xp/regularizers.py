@@ -59,7 +59,7 @@ class ElasticNet(Norms):
 
     Parameters
     ----------
-    l1, l2 : float >= 0
+    l1, l2 : float >= 0, or one for each member
         The strengths of the two penalties.
 
     References
@@ -67,8 +67,8 @@ class ElasticNet(Norms):
     Zou and Hastie, Regularization and variable selection via the elastic net, 2005.
     """
 
-    l1: float = fields.number(0.0, least=0)
-    l2: float = fields.number(0.0, least=0)
+    l1: fields.OneOrEach = fields.number(0.0, least=0, of_each=True)
+    l2: fields.OneOrEach = fields.number(0.0, least=0, of_each=True)
 
     @property
     def strengths(self) -> tuple[float, float]:
@@ -82,11 +82,11 @@ class L1(Norms):
 
     Parameters
     ----------
-    strength : float >= 0
+    strength : float >= 0, or one for each member
         λ.
     """
 
-    strength: float = fields.number(1e-4, least=0)
+    strength: fields.OneOrEach = fields.number(1e-4, least=0, of_each=True)
 
     @property
     def strengths(self) -> tuple[float, float]:
@@ -100,11 +100,11 @@ class L2(Norms):
 
     Parameters
     ----------
-    strength : float >= 0
+    strength : float >= 0, or one for each member
         λ (half of scikit-learn's alpha).
     """
 
-    strength: float = fields.number(1e-4, least=0)
+    strength: fields.OneOrEach = fields.number(1e-4, least=0, of_each=True)
 
     @property
     def strengths(self) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from mlp_xp.forward import Memo
 from mlp_xp.history import History
 from mlp_xp.losses import LOSSES, Loss
 from mlp_xp.machine.data_parallel import Ranks
-from mlp_xp.members.given import dropout_of, given_to, loss_of, penalty_of
+from mlp_xp.members.given import dropout_of, given_to, loss_of, penalty_of, with_own_numbers
 from mlp_xp.members.step import MemberObjective, MemberOptimizer
 from mlp_xp.members.training import MemberDescent, MemberMonitor, MemberRates, MemberTraining
 from mlp_xp.network import Network, seeds_of
@@ -88,7 +88,9 @@ def train(
     loss : str, loss or pair of functions
         A name of `losses.LOSSES`, also with parameters ("huber:delta=2"), or an instance; or one's own, as
         all pieces may be (`mlp_xp.own`): here a pair (value, derivative) of functions of (z, y). Loss,
-        optimizer and regularizer may also be a list with one for each member.
+        optimizer and regularizer may also be a list with one for each member; or some of their numbers are
+        k, one for each: the strengths of a penalty, the decay of weights, the smoothing of labels
+        (``L2([0.1, 0.01, 0.0])``, ``"adamw:weight_decay=0.1/0.01/0"``).
     optimizer : str or rule
         A name of `optimizers.OPTIMIZERS` or an instance. "lbfgs" needs a full batch.
     learning_rate : float, or sequence of float with one for each member
@@ -105,7 +107,8 @@ def train(
         A name of `regularizers.REGULARIZERS` or an instance.
     dropout : float or sequence of float
         Probability that a hidden unit is left out of a step: for all hidden layers, or for each. Or a
-        sequence of such sequences, one for each member.
+        sequence of such sequences, one for each member, in which one number is for all layers
+        (``[[0.1], [0.2], [0.5]]``).
     dropout_schedule : str or schedule
         The factor on that probability.
     clip_norm : float, or sequence with one for each member, optional
@@ -224,7 +227,9 @@ def train(
         each = [Settings.of(named, seed, n_hidden)]
     else:
         seeds = enumerate(seeds_of(seed, members))
-        each = [Settings.of(given_to(n, members, named), own_seed, n_hidden) for n, own_seed in seeds]
+        each = [
+            Settings.of(given_to(n, members, named), own_seed, n_hidden, n, members) for n, own_seed in seeds
+        ]
     given = each[0]
     for part in (loader, validation):
         if part is not None:
@@ -343,11 +348,14 @@ class Settings:
         checks.refuse([*problems, *fields.problems(self)])
 
     @classmethod
-    def of(cls, given: Mapping[str, Any], seed: Any, n_hidden: int) -> "Settings":
-        """What `train` is given by name, for a network with so many hidden layers."""
+    def of(
+        cls, given: Mapping[str, Any], seed: Any, n_hidden: int, n: int = 0, members: int | None = None
+    ) -> "Settings":
+        """What `train` is given by name, for a network with so many hidden layers, or for its member n."""
         problems: list[str | None] = []
         rest = {name: value for name, value in given.items() if name not in (*CATALOGUES, "dropout")}
-        pieces = _found(problems, **{name: given[name] for name in CATALOGUES})
+        found = _found(problems, **{name: given[name] for name in CATALOGUES})
+        pieces = {name: with_own_numbers(name, piece, n, members) for name, piece in found.items()}
         made = cls(**pieces, **rest, seed=seed, problems=problems)
         return dataclasses.replace(made, masks=resolve_dropout(given["dropout"], n_hidden, seed))
 

@@ -19,6 +19,7 @@ from mlp_xp import own
 from mlp_xp.activations import Activation, resolve_activation
 from mlp_xp.initializers import INITIALIZERS, Initializer
 from mlp_xp.machine.array_api import DTYPES
+from mlp_xp.members.given import shared
 from mlp_xp.optimizers import LBFGS, OPTIMIZERS, SGD, Adam, Momentum, Nesterov, Rule
 from mlp_xp.regularizers import REGULARIZERS, ElasticNet, Regularizer
 from mlp_xp.schedules import SCHEDULES, Constant, InverseScaling, Schedule
@@ -165,7 +166,7 @@ class Parameters(BaseEstimator):
     def _rule(self) -> Rule:
         """The update rule of `solver`: scikit-learn's three with its parameters, or one of the core's."""
         if not isinstance(self.solver, str) or self.solver not in ("sgd", "adam", "lbfgs"):
-            return own.resolve("optimizer", OPTIMIZERS, self.solver)
+            return shared("solver", own.resolve("optimizer", OPTIMIZERS, self.solver))
         if self.solver == "lbfgs":
             return LBFGS(
                 gradient_tolerance=float(self.tol),
@@ -213,7 +214,7 @@ def _initializer(given: object) -> Initializer:
 
 
 def _penalty(given: object) -> Regularizer:
-    return own.resolve("regularizer", REGULARIZERS, given)
+    return shared("regularizer", own.resolve("regularizer", REGULARIZERS, given))
 
 
 def hidden_activations(given: object, n_hidden: int | None = None) -> list[Activation]:

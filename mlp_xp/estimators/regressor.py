@@ -16,6 +16,7 @@ from mlp_xp.estimators.fitting import Learner
 from mlp_xp.estimators.targets import Numbers
 from mlp_xp.losses import LOSSES, HalfSquaredError, Poisson
 from mlp_xp.machine.array_api import ArrayLike
+from mlp_xp.members.given import shared
 from mlp_xp.members.spread import with_spread
 from mlp_xp.rows.source import Source
 
@@ -87,7 +88,7 @@ class MLPRegressor(RegressorMixin, Learner):
         for_numbers = {
             name: loss for name, loss in LOSSES.items() if not loss.labels and not loss.takes_two_classes
         }
-        return Numbers(own.resolve("loss", for_numbers, self.loss))
+        return Numbers(shared("loss", own.resolve("loss", for_numbers, self.loss)))
 
     def _encoded_source(self, source: Source, *, learn: bool) -> Encoded:
         """A source with targets that are numbers."""

@@ -4,7 +4,8 @@
     class Momentum(fields.Checked):
         momentum: float = fields.number(0.9, least=0, most=1, about="the part of the velocity that survives")
 
-A field whose default is None may be None. Whoever offers these fields elsewhere (options of a command, TOML,
+A field whose default is None may be None; one that is `of_each` may hold a sequence of numbers, one for each
+member of a network. Whoever offers these fields elsewhere (options of a command, TOML,
 documents) reads the same declaration with `of`.
 """
 
@@ -12,7 +13,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
+import numpy as np
+
 from mlp_xp.settings import checks
+
+OneOrEach = Any
+"""A number, or a tuple of one for each member."""
 
 
 class Dataclass(Protocol):
@@ -30,18 +36,20 @@ class Bound(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Number:
-    """A finite number; `above` and `below` are exclusive."""
+    """A finite number; `above` and `below` are exclusive. Or several, with `of_each`."""
 
     above: float | None = None
     least: float | None = None
     below: float | None = None
     most: float | None = None
+    of_each: bool = False
 
     def problem(self, name: str, value: object) -> str | None:
         """A message, or None."""
-        return checks.number(
-            name, value, above=self.above, least=self.least, below=self.below, most=self.most
-        )
+        bounds = {"above": self.above, "least": self.least, "below": self.below, "most": self.most}
+        values = value if self.of_each and isinstance(value, tuple) and value else (value,)
+        found = (checks.number(name, each, **bounds) for each in values)
+        return next((problem for problem in found if problem is not None), None)
 
     def __str__(self) -> str:
         signs = {">": self.above, ">=": self.least, "<": self.below, "<=": self.most}
@@ -107,9 +115,11 @@ def number(
     unit: str = "",
     about: str = "",
     kw_only: bool = False,
+    of_each: bool = False,
 ) -> Any:
     """Declare a field that is a finite number within bounds (`above` and `below` are exclusive)."""
-    return declare(Number(above, least, below, most), default, unit=unit, about=about, kw_only=kw_only)
+    bound = Number(above, least, below, most, of_each)
+    return declare(bound, default, unit=unit, about=about, kw_only=kw_only)
 
 
 def whole(default: Any = dataclasses.MISSING, *, least: int = 1, unit: str = "", about: str = "") -> Any:
@@ -144,6 +154,15 @@ def of(thing: Dataclass | type[Dataclass]) -> dict[str, Declared]:
     }
 
 
+def numbers_of_each(thing: object) -> dict[str, tuple[float, ...]]:
+    """Which fields of an instance hold a number for each member, and these."""
+    declared = of(thing) if dataclasses.is_dataclass(thing) else {}
+    values = {
+        name: getattr(thing, name) for name, each in declared.items() if getattr(each.bound, "of_each", False)
+    }
+    return {name: value for name, value in values.items() if isinstance(value, tuple)}
+
+
 def problems(instance: Dataclass) -> list[str | None]:
     """What is wrong with an instance's declared fields: a message or None for each."""
     values = {name: getattr(instance, name) for name in of(instance)}
@@ -165,4 +184,8 @@ class Checked:
 
     def __post_init__(self) -> None:
         """Raise one ValueError that lists every problem."""
+        for name, declared in of(self).items():
+            value = getattr(self, name)
+            if getattr(declared.bound, "of_each", False) and isinstance(value, (list, tuple, np.ndarray)):
+                object.__setattr__(self, name, tuple(np.asarray(value).tolist()))
         check(self)

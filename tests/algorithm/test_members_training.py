@@ -14,7 +14,7 @@ from mlp_xp.members.compiled import CompiledMemberStep
 from mlp_xp.members.losses import exact_sums
 from mlp_xp.network import Network
 from mlp_xp.optimizers import AdamW, RateFactors
-from mlp_xp.regularizers import L1, L2
+from mlp_xp.regularizers import L1, L2, ElasticNet
 from mlp_xp.rows.loader import Loader
 from mlp_xp.training import train
 
@@ -105,6 +105,49 @@ def test_numbers_of_each_ones_own(which):
     together = network(K)
     epochs = list(train(together, loader(), **TOGETHER, **{name: values}))
     check(together, epochs, *trained_alone([{name: value} for value in values]))
+
+
+NUMBERS = {
+    "penalty": ("regularizer", L2([0.1, 0.0, 0.01]), [L2(0.1), L2(0.0), L2(0.01)]),
+    "penalties": (
+        "regularizer",
+        ElasticNet(l1=np.array([0.1, 0.0, 0.01]), l2=0.02),
+        [ElasticNet(l1, 0.02) for l1 in (0.1, 0.0, 0.01)],
+    ),
+    "a name": ("regularizer", "l1:strength=0.1/0/0.01", [L1(0.1), L1(0), L1(0.01)]),
+    "decay": (
+        "optimizer",
+        AdamW(weight_decay=[0.0, 0.1, 0.5]),
+        [AdamW(weight_decay=decay) for decay in (0.0, 0.1, 0.5)],
+    ),
+    "dropout": ("dropout", [[0.0], [0.3], [0.5]], [0.0, 0.3, 0.5]),
+    "dropout of an array": ("dropout", np.array([[0.0], [0.3], [0.5]]), [0.0, 0.3, 0.5]),
+}
+
+
+@pytest.mark.usefixtures("shared_out")
+@pytest.mark.parametrize("which", NUMBERS)
+def test_pieces_with_a_number_for_each(which):
+    name, together_given, each = NUMBERS[which]
+    together = network(K)
+    epochs = list(train(together, loader(), **TOGETHER, **{name: together_given}))
+    check(together, epochs, *trained_alone([{name: value} for value in each]))
+
+
+@pytest.mark.usefixtures("shared_out")
+def test_smoothing_of_each_ones_own():
+    together, options = network(K, sizes=(5, 8, 4, 3)), {"sizes": (5, 8, 4, 3), "y": CLASSES}
+    each = [SoftmaxCrossEntropy(smoothing) for smoothing in (0.0, 0.1, 0.2)]
+    epochs = list(train(together, loader(CLASSES), **TOGETHER, loss=SoftmaxCrossEntropy([0.0, 0.1, 0.2])))
+    check(together, epochs, *trained_alone([{"loss": loss} for loss in each], **options))
+
+
+@pytest.mark.parametrize(("members", "said"), [(2, "2 members"), (None, "no members")])
+def test_numbers_of_each_that_do_not_fit_the_network_are_refused(members, said):
+    with pytest.raises(ValueError, match=f"regularizer: strength has 3 numbers.*{said}"):
+        train(network(members), loader(), regularizer=L2([0.1, 0.0, 0.01]))
+    with pytest.raises(ValueError, match="strength=-1"):
+        L2([0.1, -1])
 
 
 @pytest.mark.usefixtures("shared_out")

@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
 from mlp_xp import Loader, MLPClassifier, MLPRegressor, load, save
+from mlp_xp.optimizers import AdamW
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -180,3 +181,11 @@ def test_what_members_cannot_be_is_refused(more, message):
         regressor().fit(X, Y, coef_init=[each[0] for each in starts()[0]])
     with pytest.warns(ConvergenceWarning):
         regressor().fit(X, Y)
+
+
+def test_numbers_of_each_are_refused_by_estimators():
+    for more in ({"solver": AdamW(weight_decay=[0.1, 0.2])}, {"solver": "adamw:weight_decay=0.1/0.2"}):
+        with pytest.raises(
+            ValueError, match=r"solver: weight_decay=\(0.1, 0.2\) are numbers for each member"
+        ):
+            MLPRegressor(members=2, **more).fit(X, Y)
