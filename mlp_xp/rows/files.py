@@ -120,8 +120,7 @@ class File:
         if self.remote is not None:
             return ""
         with contextlib.suppress(OSError), self._local.open("rb") as stream:
-            found = seems_to_be(stream.read(LONGEST))
-            return "" if self._local.suffix in found.split() else found
+            return seems_to_be(stream.read(LONGEST), self._local.suffix)
         return ""
 
     def _filesystem(self) -> tuple[Arrow, str]:

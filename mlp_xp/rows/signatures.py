@@ -2,6 +2,17 @@
 
 from collections.abc import Mapping
 
+ENDINGS: Mapping[bytes, tuple[str, ...]] = {
+    b"\x1f\x8b": (".gz",),
+    b"BZh": (".bz2",),
+    b"\x28\xb5\x2f\xfd": (".zst",),
+    b"PK\x03\x04": (".npz",),
+    b"PAR1": (".parquet", ".pq"),
+    b"ARROW1": (".arrow", ".feather", ".ipc"),
+    b"\x93NUMPY": (".npy",),
+}
+"""First bytes to the ends of names that say so."""
+
 SIGNATURES: Mapping[bytes, tuple[str, str]] = {
     b"\x1f\x8b": ("a gzip file", "unpack it, or let a CSV file's name end in .csv.gz"),
     b"BZh": ("a bzip2 file", "unpack it, or let a CSV file's name end in .csv.bz2"),
@@ -26,15 +37,15 @@ SIGNATURES: Mapping[bytes, tuple[str, str]] = {
 LONGEST = max(map(len, SIGNATURES))
 
 
-def seems_to_be(start: bytes) -> str:
-    """What a file that begins so seems to be, and what to do; nothing where that is not known.
+def seems_to_be(start: bytes, suffix: str = "") -> str:
+    """What a file that begins so seems to be, and what to do; nothing where its name says so, or none knows.
 
     Examples
     --------
-    >>> seems_to_be(b"PAR1...")
+    >>> seems_to_be(b"PAR1...", ".csv")
     'it begins like a Parquet file: let its name end in .parquet'
     """
     for first, (what, remedy) in SIGNATURES.items():
-        if start.startswith(first):
+        if start.startswith(first) and suffix.lower() not in ENDINGS.get(first, ()):
             return f"it begins like {what}: {remedy}"
     return ""

@@ -1,10 +1,18 @@
 """What is known of a training before its first epoch, for people."""
 
+from collections.abc import Iterator
+
+import numpy as np
+
 from mlp_xp.network import Network
 from mlp_xp.settings.spelling import given
 from mlp_xp.tables.fitting import Data, batch_is_too_large
 from mlp_xp.tables.options import TrainingOptions
+from mlp_xp.tables.preparation import Number
 from mlp_xp.tables.recipe import uses_tables
+from mlp_xp.tables.sample import sample
+
+ROWS_LOOKED_AT = 1000
 
 
 def introduction(data: Data, network: Network) -> list[str]:
@@ -26,13 +34,31 @@ def introduction(data: Data, network: Network) -> list[str]:
         f"{network.backend.dtype_name}"
     )
     unused = [f"not used, as they do not group the rows: {', '.join(parts.unused)}"] if parts.unused else []
-    lines = [*table.notes, about_rows, *unused, about_network, *_about_recipe(options)]
+    surprises = [*table.notes, *_dates_as_numbers(data)]
+    lines = [*surprises, about_rows, *unused, about_network, *_about_recipe(options)]
     if batch_is_too_large(options, n_rows):
         lines.append(
             f"{given('batch_size', options.batch_size)} is more than the {n_rows:,} rows there are: every "
             "step takes all of them"
         )
     return lines
+
+
+def _dates_as_numbers(data: Data) -> Iterator[str]:
+    """Columns of numbers such as 20230129."""
+    columns = list(enumerate(data.parts.inputs.columns))
+    near = [(at, each) for at, each in columns if isinstance(each, Number) and 19e6 < each.centre < 21e6]
+    if not near:
+        return
+    rows = sample(data.parts.raw_training, data.options.seed, ROWS_LOOKED_AT).x
+    for at, column in near:
+        days = rows[:, at]
+        month, day = days // 100 % 100, days % 100
+        if ((days == np.floor(days)) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)).all():
+            yield (
+                f"column {column.name!r} is read as a number, and its values look like dates: written as "
+                "2023-01-29 they are read as such"
+            )
 
 
 def _about_recipe(options: TrainingOptions) -> list[str]:

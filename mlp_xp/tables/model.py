@@ -327,7 +327,7 @@ class TableModel(Interpretation):
         """The columns of a table by name, as rows, checked."""
         known = list(x)
         found = meant(self.inputs.names, known)
-        checks.refuse(no_column("there is", [name for name, own in found.items() if own not in x], known))
+        checks.refuse(no_column("x has", [name for name, own in found.items() if own not in x], known))
         columns = self._read([x[name] for name in found.values()])
         if len({len(column) for column in columns}) > 1:
             lengths = [f"{n} {len(c)}" for n, c in zip(self.inputs.names, columns, strict=True)]

@@ -524,6 +524,14 @@ def test_what_was_recognised_is_said(run, folder):
     assert "column 'a' is read as number with a decimal comma" in outcome.err
 
 
+def test_numbers_that_look_like_dates_are_said(run, folder):
+    rows = [f"{20230101 + 100 * (i % 12) + i % 28},{19_000_000 + i * 9999},{i}" for i in range(40)]
+    (folder / "t.csv").write_text("\n".join(["day,cost,y", *rows]))
+    outcome = good(run("train", "t.csv", "--target", "y", "--task", "regression", "--epochs", "1"))
+    assert "column 'day' is read as a number, and its values look like dates" in outcome.err
+    assert "'cost'" not in outcome.err
+
+
 # Every command
 
 

@@ -530,7 +530,7 @@ def test_a_path_is_read_by_name(folder):
         ([1.0, 2.0], r"x has shape \(2,\)"),
         ([["x", "2"]], r"column 'a' must hold numbers: row 0 \(from 0\) is 'x'"),
         ([[np.inf, 2.0]], "column 'a' is inf"),
-        ({"a": [1.0], "B": [2.0]}, "there is no column 'b'"),
+        ({"a": [1.0], "B": [2.0]}, "x has no column 'b'"),
         ({"a": [1.0], "b": ["two"]}, "column 'b' must hold numbers"),
         ({"a": [1.0, 2.0], "b": [1.0, np.inf]}, r"row 1 \(from 0\), column 'b' is inf"),
         ({"a": [1.0, 2.0], "b": [1.0]}, "must have the same number of rows, but have: a 2, b 1"),

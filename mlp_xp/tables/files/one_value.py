@@ -74,6 +74,17 @@ _ISO = re.compile(
     r"([+-]?)P(?=[\dT])(?:(\d+)W)?(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)(?:\.(\d+))?S)?)?", re.ASCII
 )
 _DIGITS_AND_MARKS = re.compile(r"\s*[+-]?[\d.,'\s\u2019]*\d[.,]?\s*")
+_NUMBER_OF_PEOPLE = re.compile(
+    r"\s*[(+\-\u2212]?\s*[$\u20ac\u00a3\u00a5\u20b9]?\s*[+\-\u2212]?\d[\d.,'\u2019_\s]*([eEdD][+-]?\d+)?"
+    r"\s*[%\u2030$\u20ac\u00a3\u00a5\u20b9]?\s*[)\-]?\s*"
+)
+_MONTH = r"(?:jan|feb|m[aä]r|apr|ma[iy]|june?|july?|juli|aug|sep|o[ck]t|nov|de[cz])[a-zé]*"
+_DATE_OF_PEOPLE = re.compile(
+    rf"\d{{4}}-\d\d(-\d\d.*)?|\d{{4}}-W\d\d(-\d)?|\d{{8}}T\d{{4,6}}Z?|\d\d?([./-])\d\d?\3\d\d"
+    rf"|\d\d?\.?[ -]{_MONTH}\.?[ -]\d{{2,4}}.*|{_MONTH}\.? \d\d?,? \d{{4}}.*"
+    r"|\d\d?:\d\d(:\d\d(\.\d+)?)?( ?[ap]\.?m\.?)?",
+    re.IGNORECASE,
+)
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d[ t]\d\d:\d\d(:\d\d(\.\d+)?)?(z|[+-]\d\d:?\d\d)?", re.ASCII)
 _EPOCH = dt.datetime(1970, 1, 1)
 _DAY = 86_400e6
@@ -305,6 +316,19 @@ def resembles_time(text: str) -> bool:
             continue
         return True
     return False
+
+
+def looks_like(text: str) -> str | None:
+    """What a person means by a text that no reading takes: "numbers", "dates", or nothing of the kind.
+
+    Examples
+    --------
+    >>> [looks_like(text) for text in ("$1,234.50", "12 %", "3 Jan 2024", "2:30 PM", "2024-W05", "18-25")]
+    ['numbers', 'numbers', 'dates', 'dates', 'dates', None]
+    """
+    if _DATE_OF_PEOPLE.fullmatch(text.strip()):
+        return "dates"
+    return "numbers" if _NUMBER_OF_PEOPLE.fullmatch(text) else None
 
 
 class Names:

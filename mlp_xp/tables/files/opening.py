@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from mlp_xp.tables.files.column_kinds import LABEL, ColumnKinds, Progress, Table
 from mlp_xp.tables.files.columns import PLURAL, as_names, select
 from mlp_xp.tables.files.csv_files import SUFFIXES as CSV_SUFFIXES
 from mlp_xp.tables.files.csv_files import CsvForm, CsvTable
-from mlp_xp.tables.files.one_value import resembles_number, resembles_time
+from mlp_xp.tables.files.one_value import looks_like, resembles_number, resembles_time
 from mlp_xp.tables.files.partitions import PartitionedTable
 from mlp_xp.tables.files.records import Converter, Schema, schema_of
 from mlp_xp.tables.files.sandbox import read_in_sandbox
@@ -44,6 +44,9 @@ LEAST_BUFFER_BYTES = 1 << 26
 """Bytes of a stream's rows that are shuffled together, however little memory there may be: 64 MiB."""
 
 TABLE_SUFFIXES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+
+MOST_LEVELS_LOOKED_AT = 1000
+"""Texts of a column of which it is said what they look like."""
 
 SHEETS = (".xlsx", ".xls", ".ods")
 """Ends of names of spreadsheets, which are not read."""
@@ -185,6 +188,7 @@ def open_source(
     notes += [*settled.notes, *_readings_that_surprise(settled)]
     schema = schema_of(settled, selection, dtype)
     _refuse_text(schema, where, text, settled.first_text, kinds)
+    notes += _texts_that_surprise(schema, kinds or {})
     converted = TableStream(table, Converter(schema, table, settled.known, gaps))
     n_bytes = settled.n_rows * schema.record.itemsize
     if n_bytes <= memory_limit:
@@ -335,6 +339,21 @@ def _readings_that_surprise(settled: ColumnKinds) -> list[str]:
         for name, column in settled.columns.items()
         if column.reading not in usual and name not in settled.known
     ]
+
+
+def _texts_that_surprise(schema: Schema, kinds: Mapping[str, str]) -> Iterator[str]:
+    """Texts of which most are numbers or dates to a person, in a form that is not read."""
+    for column in schema.features:
+        if column.kind == "text" and column.name not in kinds:
+            seen = column.levels[:MOST_LEVELS_LOOKED_AT]
+            found = {level: like for level in seen if (like := looks_like(level))}
+            if len(found) > len(seen) / 2 and not all(map(str.isdecimal, seen)):
+                level, like = next(iter(found.items()))
+                plain = {"numbers": "1234.5", "dates": "2024-01-31"}[like]
+                yield (
+                    f"column {column.name!r} is read as text, though most of its values look like {like}, "
+                    f"such as {level!r}: these are read where they are written as {plain}"
+                )
 
 
 def _release_memory() -> None:

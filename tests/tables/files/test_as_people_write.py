@@ -79,6 +79,32 @@ def test_leading_zeros_of_one_length_are_codes(tmp_path, texts, levels):
     assert ("column 'a' is read as text: its values are codes" in "\n".join(source.notes)) == bool(levels)
 
 
+@pytest.mark.parametrize(
+    ("texts", "like"),
+    [
+        (["$1,234.50", "$2.00", "free"], "numbers, such as '$1,234.50'"),
+        (["12%", "7 %", "100%"], "numbers"),
+        (["3\u20ac", "\u22124", "(5.5)"], "numbers"),
+        (["29 Jan 2023", "1 March 2024", "2 Okt. 2021"], "dates, such as '1 March 2024'"),
+        (["January 29, 2023", "May 1, 2024", "?"], "dates"),
+        (["1:30 PM", "11:05 am", "2:00 p.m."], "dates"),
+        (["2023-W05", "2023-W06-3", "2024-01"], "dates"),
+        (["18-25", "26-40", "41-"], None),
+        (["a 1", "b 2", "C3"], None),
+        (["007", "008", "009"], None),
+        (["mary 1", "may b", "10 marks"], None),
+    ],
+)
+def test_what_people_would_read_is_said_where_it_is_read_as_text(tmp_path, texts, like):
+    source = read(tmp_path, "a|b\n" + "".join(f"{text}|1\n" for text in texts))
+    assert source.columns[0].kind == "text"
+    said = [note for note in source.notes if "though most of its values look like" in note]
+    assert len(said) == (like is not None)
+    assert (
+        like is None or f"column 'a' is read as text, though most of its values look like {like}" in said[0]
+    )
+
+
 def test_codes_in_the_names_of_folders(tmp_path):
     for code in ("007", "123"):
         (tmp_path / f"code={code}").mkdir()
