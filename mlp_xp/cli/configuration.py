@@ -18,6 +18,7 @@ from mlp_xp.cli.commands import COMMANDS
 from mlp_xp.machine.whole_file import read_plain, write_whole
 from mlp_xp.settings import checks
 from mlp_xp.settings.options import Option, Options, written
+from mlp_xp.settings.spelling import given
 from mlp_xp.version import VERSION
 
 MOST_BYTES = 1 << 20
@@ -89,11 +90,25 @@ def beside(model: Path) -> Path:
     return model.with_name(f"{model.name}.toml")
 
 
+OURS = "# mlp-xp "
+"""How a file begins that `write` wrote."""
+
+
+def lost(config: Path | None, model: Path | None) -> str | None:
+    """Why options cannot be written beside a model: those that were read there were written by hand."""
+    if config is None or model is None or not beside(model).exists() or not beside(model).samefile(config):
+        return None
+    if read_plain(config, MOST_BYTES).startswith(OURS.encode()):
+        return None
+    named, own = given("out", model), beside(model)
+    return f"{named} writes its options to {own}, which is read and was written by hand: name another."
+
+
 def write(options: Options, model: Path) -> Path:
     """Write every option of a command next to a model file; where."""
     path = beside(model)
     lines = [
-        f"# mlp-xp {VERSION}: what this model was trained with.",
+        f"{OURS}{VERSION}: what this model was trained with.",
         f"# The same again: mlp-xp train --config {shlex.quote(path.name)}",
         *_lines(options),
     ]

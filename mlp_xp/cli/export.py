@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlp_xp.cli.commands import Export
-from mlp_xp.cli.files import output_problems
+from mlp_xp.cli.files import output_problems, suffix_problem
 from mlp_xp.cli.printing import say, show
 from mlp_xp.cli.streams import written_out
 from mlp_xp.machine.whole_file import write_whole
@@ -25,7 +25,10 @@ def export(options: Export) -> None:
         clash = f"{given('out', '-')} and {spelled('as_json')} both write to standard output: name a file."
         wrong.add(clash if options.as_json else None)
     else:
-        wrong.add(*output_problems({"out": path}, [options.model]))
+        wrong.add(
+            *output_problems({"out": path}, [options.model]),
+            suffix_problem("out", path, (".onnx", "a model is exported as ONNX")),
+        )
     wrong.refuse()
     content = onnx_bytes(load(options.model), matrix_input=options.matrix_input)
     if options.out == "-":

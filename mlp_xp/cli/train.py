@@ -110,6 +110,7 @@ def check(options: Train, ranks: Ranks | None) -> None:
         *output_problems(written, read),
         *(suffix_problem(name, written[name], known) for name, known in SUFFIXES.items()),
         None if options.plot is None else plot_problem(options.plot),
+        configuration.lost(options.config, options.out),
     )
     toml = None if options.out is None else configuration.beside(options.out)
     wrong.add(

@@ -45,16 +45,20 @@ def folder(tmp_path, monkeypatch):
         ("train", "data", "--target", "y", *QUICK, "--out", "data/p0.csv"),
         ("train", "data", "--target", "y", *QUICK, "--out", "n.safetensors", "--report", "n.safetensors"),
         ("train", "data", "--target", "y", *QUICK, "--out", "n", "--log", "n.toml"),
+        ("train", "data", "--target", "y", *QUICK, "--config", "own.toml", "--out", "own"),
+        ("export", "m.safetensors", "--out", "data/p1.csv"),
     ],
     ids=" ".join,
 )
 def test_no_output_takes_the_place_of_an_input_or_of_another_output(run, folder, arguments):
     assert run("train", "data", "--target", "y", *QUICK, "--out", "m.safetensors").status == 0
+    (folder / "own.toml").write_text("# mine\nseed = 1\n")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     outcome = run(*arguments)
     assert outcome.status == 2
     assert any(
-        said in outcome.err for said in ("is a file that is read", "are the same file", "writes its options")
+        said in outcome.err
+        for said in ("is a file that is read", "are the same file", "writes its options", "Name a .onnx file")
     )
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
@@ -64,6 +68,12 @@ def test_a_file_of_weights_is_not_written_over(run, folder):
         np.save(name, np.ones((20, 2)) if name == "x" else np.arange(20.0))
     arguments = ("train", "x.npy", "--target", "y.npy", "--weight-column", "w.npy", *QUICK, "--out", "w.npy")
     assert "--out w.npy is a file that is read" in run(*arguments).err
+
+
+def test_options_that_a_command_wrote_are_written_anew(run, folder):
+    assert run("train", "data", "--target", "y", *QUICK, "--out", "m").status == 0
+    assert run("train", "--config", "m.toml", "--seed", "3").status == 0
+    assert "seed = 3" in (folder / "m.toml").read_text()
 
 
 @pytest.mark.parametrize(

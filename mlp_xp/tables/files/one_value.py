@@ -78,7 +78,7 @@ _NUMBER_OF_PEOPLE = re.compile(
     r"\s*[(+\-\u2212]?\s*[$\u20ac\u00a3\u00a5\u20b9]?\s*[+\-\u2212]?\d[\d.,'\u2019_\s]*([eEdD][+-]?\d+)?"
     r"\s*[%\u2030$\u20ac\u00a3\u00a5\u20b9]?\s*[)\-]?\s*"
 )
-_MONTH = r"(?:jan|feb|m[aä]r|apr|ma[iy]|june?|july?|juli|aug|sep|o[ck]t|nov|de[cz])[a-zé]*"
+_MONTH = r"(?:jan|feb|m[aä]r|apr|ma[iy]|jun|jul|aug|sep|o[ck]t|nov|de[cz])[a-zé]*"
 _DATE_OF_PEOPLE = re.compile(
     rf"\d{{4}}-\d\d(-\d\d.*)?|\d{{4}}-W\d\d(-\d)?|\d{{8}}T\d{{4,6}}Z?|\d\d?([./-])\d\d?\3\d\d"
     rf"|\d\d?\.?[ -]{_MONTH}\.?[ -]\d{{2,4}}.*|{_MONTH}\.? \d\d?,? \d{{4}}.*"
