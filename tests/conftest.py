@@ -160,9 +160,14 @@ def pytest_generate_tests(metafunc):
     metafunc.parametrize("backend_name", names, scope="session")
 
 
-FIRST = ("test_on_cpu.py", "cli", "campaigns", "whole", "benchmarks")
-"""What has steps compiled, which others then find on disk and do not compile beside it; then the folders
-whose files take longest."""
+FIRST = (
+    "test_on_cpu.py",
+    "test_cuda_kernels.py",
+    "test_members_training.py",
+    *("cli", "benchmarks", "estimators", "campaigns", "whole", "machine"),
+)
+"""What has steps compiled, which others then find on disk and do not compile beside it; the longest files;
+then the folders whose files take longest."""
 
 
 def _turn(item):

@@ -156,7 +156,7 @@ def test_partial_fit(target, after_fit, solver):
     if after_fit:
         quietly(theirs.fit, x, y)
         quietly(ours.fit, x, y)
-    for turn in range(8):
+    for turn in range(5):
         rows = slice(0, 70) if turn % 2 else slice(10, 35)
         more = {"classes": np.unique(y)} if kind is MLPClassifier and turn == 0 else {}
         quietly(theirs.partial_fit, x[rows], y[rows], **more)
