@@ -344,9 +344,10 @@ def stream(found: Found, device: str, *, quick: bool, end: float) -> None:
 def draw(result: Result, figure: Any) -> None:
     """Each library's time in units of mlp_xp's."""
     ax = figure.subplots()
-    if "µs a step" not in result.rows[0]:
+    is_of_steps = "µs a step" in result.rows[0]
+    names = [name for name in gpu_peers.PEERS if is_of_steps and any(result.column(name))]
+    if not names:
         return
-    names = [name for name in gpu_peers.PEERS if any(result.column(name))]
     at, width = np.arange(len(result.rows)), 0.84 / len(names)
     for i, name in enumerate(names):
         ratios = [

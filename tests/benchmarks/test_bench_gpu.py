@@ -359,6 +359,12 @@ def test_the_table(monkeypatch, found):
     assert "torch eager trains otherwise" in notes[1]
 
 
+def test_where_no_time_was_measured_the_picture_is_empty(found):
+    rows, _ = bench.table([TRAINING], {name: [{}] for name in gpu_peers.PEERS})
+    result = types.SimpleNamespace(rows=rows, column=lambda name: [row.get(name) for row in rows])
+    bench.draw(result, types.SimpleNamespace(subplots=lambda: None))
+
+
 def test_each_library_has_its_part_of_the_time_and_what_those_before_it_left(monkeypatch, found):
     given = []
     monkeypatch.setattr(bench.importlib.util, "find_spec", lambda module: True)
