@@ -302,7 +302,7 @@ def test_a_pickle_of_a_gpu_model_works_without_one():
 
 def test_pipeline_and_search():
     pipeline = make_pipeline(StandardScaler(), MLPClassifier(max_iter=20, random_state=0))
-    search = GridSearchCV(pipeline, {"mlpclassifier__alpha": [1e-4, 1.0]}, cv=2, n_jobs=2).fit(x, y)
+    search = GridSearchCV(pipeline, {"mlpclassifier__alpha": [1e-4, 1.0]}, cv=2).fit(x, y)
     assert search.best_score_ > 0.5
     theirs = make_pipeline(StandardScaler(), peers.MLPClassifier(max_iter=20, random_state=0))
     np.testing.assert_allclose(cross_val_score(pipeline, x, y, cv=3), cross_val_score(theirs, x, y, cv=3))
