@@ -13,8 +13,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-import numpy as np
-
 from mlp_xp.settings import checks
 
 OneOrEach = Any
@@ -184,6 +182,8 @@ class Checked:
 
     def __post_init__(self) -> None:
         """Raise one ValueError that lists every problem."""
+        import numpy as np  # the command line declares its options with this file, and starts without NumPy
+
         for name, declared in of(self).items():
             value = getattr(self, name)
             if getattr(declared.bound, "of_each", False) and isinstance(value, (list, tuple, np.ndarray)):
