@@ -96,7 +96,8 @@ def value_of(column: Column, value: float) -> str:
         return "missing"
     if levels is not None:
         return _level(levels, int(value))
-    return _date(value, "m") if column.kind == "date" else number(value)
+    is_day = value == round(value)
+    return _date(value, "D" if is_day else "m") if column.kind == "date" else number(value)
 
 
 def _date(days: float, unit: str) -> str:

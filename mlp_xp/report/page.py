@@ -164,7 +164,7 @@ def _metrics(run: RunReport) -> str:
     tables = [_of_numbers(table) for table in metric_tables(result)]
     chosen = (
         f"<p>The {on} rows chose the epoch, so that these metrics are a little too good. "
-        f"{escaped(given('test', 0.1))} keeps rows apart that only measure.</p>"
+        f"{_sentence(given('test', 0.1))} keeps rows apart that only measure.</p>"
     )
     about = (
         "<p>95% interval: where the metric may be on other rows of the kind. Mean or majority: the same "
@@ -403,13 +403,21 @@ def _columns(model: TableModel, rows: Sample) -> str:
     )
 
 
+CALLED = {"mlp_xp": "mlp_xp", "data": "checksum of the data"}
+"""What is known of a training and has another name for people."""
+
+
 def _facts(run: RunReport, model: TableModel) -> str:
     network = model.network
     summary = {"loss": model.described_loss} | model.training
     rows = [
         ("layers", "-".join(map(str, network.layer_sizes))),
         ("parameters", f"{network.parameters.size:,}"),
-        *((name.replace("_", " "), _value(value)) for name, value in summary.items() if name not in RESULTS),
+        *(
+            (CALLED.get(name, name.replace("_", " ")), _value(value))
+            for name, value in summary.items()
+            if name not in RESULTS and value is not None and value is not False
+        ),
         ("device", run.result["device"]),
         ("dtype", run.result["dtype"]),
         ("processes", str(run.result.get("ranks", 1))),
@@ -449,5 +457,5 @@ def _table(rows: Iterable[tuple[str, str]], *, raw: bool = False) -> str:
 
 
 def _name(text: str) -> str:
-    """A name from outside, in its own direction of writing."""
-    return f"<bdi>{escaped(text)}</bdi>"
+    """A name from outside, in its own direction of writing; a long one breaks after its low lines first."""
+    return f"<bdi>{escaped(text).replace('_', '_<wbr/>')}</bdi>"

@@ -170,6 +170,12 @@ def test_the_browser_would_tell_of_a_script_and_of_what_is_too_wide(rng, tmp_pat
     assert "Content Security Policy" in console[0]
 
 
+def test_a_moment_that_is_a_day_is_shown_as_one():
+    column = Date("a", 18_000.0, 400.0)
+    shown = [findings.value_of(column, days) for days in (18_770.0, 18_770.25, np.nan)]
+    assert shown == ["2021-05-23", "2021-05-23 06:00", "missing"]
+
+
 def test_columns_in_a_few_words():
     gap = np.nan
     said = findings.summary_of("a", "number", np.array([1.0, gap, 2.0, 6.0]))
