@@ -8,14 +8,14 @@ import numpy as np
 from mlp_xp.history import History
 from mlp_xp.rows.source import numbers_in_file
 from mlp_xp.settings.options import written
-from mlp_xp.settings.spelling import given
+from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.evaluation import Evaluation
 from mlp_xp.tables.fitting import Data
 from mlp_xp.tables.measured import Measured
 from mlp_xp.tables.metrics import METRICS, deciding
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.preparation import Category, Constant
-from mlp_xp.tables.recipe import epochs, uses_tables
+from mlp_xp.tables.recipe import PLAIN, epochs, uses_tables
 from mlp_xp.tables.sample import Sample
 
 MOST = 2
@@ -36,7 +36,10 @@ DECADES = 2.0
 """Powers of ten between the 5th and the 95th percentile of a target that are too many for squared errors."""
 
 FAR_WORSE = 1.5
-"""The loss over that of a constant, from which on it is not the columns' fault."""
+"""The loss over that of a constant or a linear model, from which on it is not the columns' fault."""
+
+TOO_LARGE = 5.0
+"""Times the rate that suits most tables, from which on steps may be too large."""
 
 RISE = 1.1
 """Of the held-out loss over its least, from which on the last weights are worse than the best ones."""
@@ -168,6 +171,8 @@ def _no_better_than_a_baseline(run: Run) -> Iterator[str]:
                 f"{', '.join(run.model.targets.names[:3])}, or the rows are too few. Give other columns, or "
                 "more rows."
             )
+        elif _rate_wanted(run) is not None and own > FAR_WORSE * other:
+            yield from _smaller_steps(run, f"The model is worse than a linear one {compared}")
         elif run.data.options.read("hidden"):
             yield (
                 f"The model is no better than a linear one of the same features {compared}: "
@@ -182,11 +187,30 @@ def _first_epoch(run: Run) -> Iterator[str]:
 
 
 def _smaller_steps(run: Run, found: str) -> Iterator[str]:
-    rate = run.data.options.read("learning_rate") / 10
-    yield (
-        f"{found}: the steps are too large, or there is little to learn. Try "
-        f"{given('learning_rate', f'{rate:g}')}."
-    )
+    wanted = _rate_wanted(run)
+    if wanted is None:
+        yield (
+            f"{found}: the columns say little of {', '.join(run.model.targets.names[:3])}, or the rows held "
+            "out are unlike the others. Give other columns, or more rows."
+        )
+        return
+    leave_out = f"Leave {spelled('learning_rate')} out, or try" if uses_tables(run.data.options) else "Try"
+    yield f"{found}: the steps are too large. {leave_out} {given('learning_rate', f'{wanted:g}')}."
+
+
+def _rate_wanted(run: Run) -> float | None:
+    """A rate to try where steps may be too large; None where it is the one that suits most tables, or less.
+
+    Rules that divide by the size of gradients move by the rate whatever the target; for the others there is
+    none that suits most.
+    """
+    options = run.data.options
+    rate, usual = options.read("learning_rate"), PLAIN["learning_rate"]
+    if options.rate_factors != PLAIN["rate_factors"]:
+        return None  # the recipe's own rate goes with its factors
+    if not hasattr(options.read("optimizer"), "eps"):
+        return float(rate / 10)
+    return float(usual) if rate >= TOO_LARGE * usual else None
 
 
 def _names_of_rows(run: Run) -> Iterator[str]:

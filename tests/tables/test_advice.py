@@ -114,14 +114,27 @@ def test_rows_that_are_learned_by_heart(run, rng):
 def test_no_better_than_a_line(run, table, rng):
     large_steps = ("--hidden", "", "--recipe", "tables", "--learning-rate", "5")
     assert not any("linear" in each for each in advice(run, table, *large_steps))
-    table["y"] = table["a"] + 0.1 * rng.normal(size=400)
+    table["y"] = table["a"] + rng.normal(size=400)
     said = advice(run, table, "--epochs", "20")
     assert any("no better than a linear one of the same features" in each for each in said)
 
 
-def test_steps_that_are_too_large(run, table):
-    said = advice(run, table, "--learning-rate", "5", "--hidden", "64,64")
-    assert any("the steps are too large" in each and "--learning-rate 0.5." in each for each in said)
+@pytest.mark.parametrize("recipe", ["tables", "plain"])
+def test_steps_that_are_too_large(run, table, recipe):
+    options = ("--recipe", recipe, "--hidden", "64,64", "--learning-rate")
+    (said,) = [each for each in advice(run, table, *options, "5") if "the steps are too large" in each]
+    assert said.endswith("--learning-rate 0.001.")
+    assert ("Leave --learning-rate out, or try" in said) == (recipe == "tables")
+    assert not any("too large" in each for each in advice(run, table, *options, "0.001"))
+
+
+def test_a_first_epoch_that_was_the_best(run, rng):
+    a, when = rng.normal(size=300), np.arange(300)
+    options = ("--time", "when", "--exclude", "when", "--recipe", "tables", "--learning-rate", "0.001")
+    said = advice(run, {"a": a, "when": when, "y": np.where(when < 240, a, -a)}, *options)
+    assert any(
+        each.startswith("The first epoch was the best one: the columns say little of y") for each in said
+    )
 
 
 def test_amounts_as_classes(run, rng):
