@@ -7,11 +7,17 @@ backend has.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
 
 from mlp_xp.machine.array_api import Array, Backend
 from mlp_xp.settings import checks
 
 ROW, UNIT = 0x9E3779B1, 0x85EBCA77  # odd: n -> n · c mod 2³² is one to one
+
+
+Numbers = TypeVar("Numbers", int, np.ndarray)
 
 
 def _signed(value: int) -> int:
@@ -36,9 +42,9 @@ def _mix(h: Array) -> Array:
     return xor_shift(h, 16)
 
 
-def _mix_host(h: int) -> int:
-    """`_mix` of one Python int."""
-    h &= 0xFFFFFFFF
+def _mix_host(h: Numbers) -> Numbers:
+    """`_mix` of a Python int, or of uint64."""
+    h = h & 0xFFFFFFFF
     h = (h ^ (h >> 16)) * 0x7FEB352D & 0xFFFFFFFF
     h = (h ^ (h >> 15)) * 0x846CA68B & 0xFFFFFFFF
     return h ^ (h >> 16)
@@ -101,12 +107,29 @@ class Dropout:
         threshold, factor = self.threshold(layer)
         return xp.astype(h >= threshold, backend.dtype) * factor
 
-    def keys(self, step: int, layer: int) -> tuple[int, int]:
-        """What rows and units are hashed with, in 32 bits."""
-        key = 0
+    def keys(self, step: Numbers, layer: int) -> tuple[Numbers, Numbers]:
+        """What rows and units are hashed with, in 32 bits; of one step or of many."""
+        key = step * 0
         for part in (self.seed & 0xFFFFFFFF, self.seed >> 32, step & 0xFFFFFFFF, step >> 32, layer):
             key = _mix_host(key ^ part) + 0x9E3779B9
         return _mix_host(key), _mix_host(key + 1)
+
+    def of_steps(self, first: int, dropping: np.ndarray) -> np.ndarray:
+        """Keys and thresholds of steps from a number on, whose probabilities have factors of their own.
+
+        Returns
+        -------
+        numbers : array (n_steps, n_layers, 4)
+            What `keys` and `threshold` give; 0 where nothing is dropped.
+        """
+        found = np.zeros((len(dropping), len(self.rates), 4))
+        steps = np.arange(first, first + len(dropping), dtype=np.uint64)
+        for layer, rate in enumerate(self.rates):
+            rates = dropping * rate
+            least = np.minimum(np.rint(rates * 2.0**32), 2.0**32 - 1) - 2.0**31
+            of_each = np.stack([*self.keys(steps, layer), least, 1.0 / (1.0 - rates)], axis=-1)
+            found[:, layer] = np.where(rates[:, np.newaxis] > 0.0, of_each, 0.0)
+        return found
 
     def threshold(self, layer: int) -> tuple[int, float]:
         """The least hash (int32) of a unit that survives, and what its output is multiplied with."""

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlp_xp.activations import ManyPasses
+from mlp_xp.dropout import Dropout
 from mlp_xp.fast import compiled, programs
 from mlp_xp.fast.beside import beside
 from mlp_xp.losses import Loss, SoftmaxCrossEntropy
@@ -114,7 +115,7 @@ def plan_of(objective: Objective, regularizers: Sequence[Regularizer | None] | N
     parameters = network.parameters
     has_scale, drops = parameters.input_scale is not None, objective.dropout is not None
     is_alone = regularizers is None
-    if l1.size < len(penalties) or objective.ranks or (not is_alone and (has_scale or drops)):
+    if l1.size < len(penalties) or objective.ranks or (not is_alone and has_scale):
         return None
     functions = [programs.of_activation(f, dtype) for f in network.activations]
     loss = _loss(objective.loss, dtype, of_members=not is_alone)
@@ -218,19 +219,19 @@ class CompiledRule:
         self.address = update(text, dtype, len(rule.state), bool(rule.weight_decay), of_each=of_each).address
 
     def numbers(
-        self, t: int, rates: Sequence[float] | np.ndarray, decays: Sequence[float] = ()
+        self, t: int, rates: Sequence[float] | np.ndarray, decays: Sequence[float] | np.ndarray = (1.0,)
     ) -> np.ndarray:
         """Those of the steps from t on, (n_steps, n_groups, …), with the factors on their decay.
 
         The latest are remembered for members that share them.
         """
-        rates = np.asarray(rates)
-        asked, latest = (t, rates.tobytes(), *decays), self._latest
+        rates, decays = np.asarray(rates), np.asarray(decays)
+        asked, latest = (t, rates.tobytes(), decays.tobytes()), self._latest
         if latest is None or latest[0] != asked:
             own = np.multiply.outer(rates, self.factors)
             found = programs.numbers_of_steps(self.rule, self.program, t, own)
             if self.rule.weight_decay:
-                decaying = np.multiply(rates, decays or 1.0) * self.rule.weight_decay
+                decaying = rates * decays * self.rule.weight_decay
                 found[..., -1] = 1.0 - decaying[:, np.newaxis]
             latest = self._latest = asked, found
         return latest[1]
@@ -255,21 +256,16 @@ def n_threads() -> int:
     return blas.n_threads() if IS_POSSIBLE else 1
 
 
-def no_drops() -> np.ndarray:
-    """What compiled steps are told of dropout where there is none."""
-    return np.empty((0, 0, 4))
-
-
-def drops_of(steps: Sequence[More], n_hidden: int) -> np.ndarray:
-    """What they are told of the masks of some steps."""
-    if not any(step.dropout for step in steps):
-        return no_drops()
-    found = np.zeros((len(steps), n_hidden, 4))
-    for step, of_step in zip(steps, found, strict=True):
-        for layer, numbers in enumerate(of_step):
-            if step.dropout is not None and step.dropout.rates[layer]:
-                keys, least = step.dropout.keys(step.number, layer), step.dropout.threshold(layer)
-                numbers[:] = *keys, *least
+def drops_of(masks: Sequence[Dropout | None], more: More) -> np.ndarray:
+    """What compiled steps are told of dropout: that of a network, or of each of the members side by side."""
+    known = [each for each in masks if each is not None]
+    if not known:
+        return np.empty((0, 0, 4, len(masks)))
+    n_layers = len(known[0].rates)
+    found = np.zeros((len(more.dropping), n_layers, 4, len(masks)))
+    for n, dropout in enumerate(masks):
+        if dropout is not None:
+            found[..., n] = dropout.of_steps(more.first, more.dropping)
     return found
 
 
@@ -381,7 +377,16 @@ class CpuStep(Step):
             rows, labels = np.empty((0, 1), dtype=dtype), np.empty((0, 1), dtype=np.int32)
             arrived, totals = np.zeros(LINE, dtype=np.int64), np.zeros(LINE)
             memory = np.empty(plan.memory_size(parts_for(1, 1, 1)), dtype=dtype)
-            told = (*plan, np.zeros(1), no_drops(), address, told_of_rule[1], numbers[:0], *told_of_rule[3:])
+            more = More(0, np.ones(0), np.ones(0))
+            told = (
+                *plan,
+                np.zeros(1),
+                drops_of([None], more),
+                address,
+                told_of_rule[1],
+                numbers[:0],
+                *told_of_rule[3:],
+            )
             scales, values = np.empty((0, 1)), np.empty((0, 1, 1), dtype=dtype)
             make_steps(0, 1, arrived, totals, *told, rows, rows, labels, rows, 1, scales, memory, values)
         return rule, plan
@@ -414,7 +419,7 @@ class CpuStep(Step):
         batch: int,
         rates: Sequence[float],
         divisors: Sequence[float],
-        more: Sequence[More],
+        more: More,
     ) -> int:
         """Make steps of `batch` rows each until all are made, or a loss is seen to be infinite."""
         from mlp_xp.fast.compiled.steps import parts_for
@@ -431,13 +436,13 @@ class CpuStep(Step):
         while n_made < len(divisors) and not objective.losses.broken:
             values = objective.losses.room(len(divisors) - n_made).view.reshape(-1, n_values, 1)
             stop = n_made + len(values)
-            some = slice(n_made * batch, stop * batch)
+            some, own = slice(n_made * batch, stop * batch), more.part(n_made, stop)
             self._share_out(
                 n_parts,
                 *plan,
                 np.array([self.clip_norm or 0.0]),
-                drops_of(more[n_made:stop], len(plan.sizes) - 2),
-                *self._rule(rule, rates[n_made:stop], [each.decay for each in more[n_made:stop]]),
+                drops_of([own.dropout], own),
+                *self._rule(rule, rates[n_made:stop], own.decays),
                 x[some],
                 y[some],
                 labels[some],
@@ -479,7 +484,7 @@ class CpuStep(Step):
                 other.result()
 
     def _rule(
-        self, rule: CompiledRule, rates: Sequence[float], decays: Sequence[float] = ()
+        self, rule: CompiledRule, rates: Sequence[float], decays: Sequence[float] | np.ndarray = (1.0,)
     ) -> tuple[Any, ...]:
         """A compiled rule's arguments for the coming steps."""
         numbers = rule.numbers(self.optimizer.t + 1, rates, decays)

@@ -90,19 +90,21 @@ class OneByOne:
 
     def _make(self, members: Sequence[int], steps: Steps) -> None:
         """Make steps of some members, with the bits that each has alone with one thread."""
-        backend, n_hidden = self.optimizer.parameters.backend, len(self.plans[0].sizes) - 2
+        backend = self.optimizer.parameters.backend
         gradient = np.empty(self.optimizer.parameters.size, dtype=backend.dtype_name)
         n_values = steps.values.shape[:2]
         for n in members:
             optimizer, own = self.optimizer.each[n], steps.of(n)
             t = self.optimizer.t + steps.n_before - self.optimizer.behind[n]
-            rule, decays = self.rules[n], [each.decay for each in own.more]
+            rule = self.rules[n]
             values = np.empty((*n_values, 1), dtype=backend.dtype_name)
             on_cpu.by_one_thread(
                 self.plans[n],
                 self.clip_norms[n],
-                on_cpu.drops_of(own.more, n_hidden),
-                on_cpu.told_of_rule(rule, optimizer, gradient, rule.numbers(t + 1, own.rates[:, 0], decays)),
+                on_cpu.drops_of([alone(own.more.dropout, n)], own.more),
+                on_cpu.told_of_rule(
+                    rule, optimizer, gradient, rule.numbers(t + 1, own.rates[:, 0], own.more.decays)
+                ),
                 on_cpu.as_read(own.rows, has_labels=self.has_labels),
                 own.batch,
                 on_cpu.scales_of(own.divisors, self.reduction),
@@ -122,8 +124,6 @@ class CompiledMemberStep(MemberStep):
         Gives η at each of the coming steps: of all members, or of each.
     average : Average, optional
         Takes note of the weights after each step.
-    schedules_more : bool
-        Whether more than the rate changes from step to step.
     """
 
     def __init__(
@@ -134,15 +134,12 @@ class CompiledMemberStep(MemberStep):
         rates: Callable[[], Sequence[float]],
         rates_ahead: Callable[[int], np.ndarray],
         average: Average | None = None,
-        *,
-        schedules_more: bool = False,
     ) -> None:
         super().__init__(objective, optimizer, clip_norms, rates)
         self.clip_norms, self.rates_ahead, self.average = clip_norms, rates_ahead, average
         self.first_compiled = on_cpu.first_compiled_of(objective) // objective.n
         self.is_possible = objective.ranks is None
-        is_plain = objective.dropout is None and average is None and optimizer.groups is None
-        self.may_be_together = is_plain and not schedules_more
+        self.may_be_together = average is None and optimizer.groups is None
         self.maker: Maker | None = None
         self.n_threads = min(objective.n, on_cpu.n_threads())
 

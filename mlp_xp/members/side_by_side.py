@@ -11,6 +11,7 @@ import numpy as np
 
 from mlp_xp.fast import on_cpu
 from mlp_xp.machine.array_api import Array
+from mlp_xp.members.pieces import alone
 from mlp_xp.members.step import MemberOptimizer, Steps
 
 FEWEST = 6
@@ -95,7 +96,8 @@ class SideBySide:
         p = turned[0]
         first, second = (*turned[1:], p, p)[: on_cpu.MOST_STATE]
         rates, divisors = (of if of.shape[1] == 1 else of[:, lanes] for of in (steps.rates, steps.divisors))
-        rule, numbers = self._rule(lanes, rates, optimizer.t + steps.n_before)
+        t = optimizer.t + steps.n_before
+        rule, numbers = self._rule(lanes, rates, steps.more.decays, t)
         x, y, labels, weight = on_cpu.as_read(steps.rows, has_labels=self.has_labels)
         if weight.shape[1] > 1:
             weight = np.ascontiguousarray(weight[:, lanes])
@@ -105,7 +107,7 @@ class SideBySide:
         on_cpu.by_one_thread(
             plan.of_members(lanes),
             self.clip_norms[lanes],
-            on_cpu.no_drops(),
+            on_cpu.drops_of([alone(steps.more.dropout, n) for n in lanes], steps.more),
             (*told, len(p) - n_weights),
             (x, y, labels, weight),
             steps.batch,
@@ -116,14 +118,16 @@ class SideBySide:
             vector[_slice_of(members)] = new.T[:n]
         steps.values[..., _slice_of(members)] = own[..., :n]
 
-    def _rule(self, members: Sequence[int], rates: np.ndarray, t: int) -> tuple[int, Array]:
+    def _rule(
+        self, members: Sequence[int], rates: np.ndarray, decays: np.ndarray, t: int
+    ) -> tuple[int, Array]:
         """The address of the rule of some members, and its numbers for each step: all share them, or not."""
         optimizer, first = self.optimizer, t + 1
         behind = {optimizer.behind[n] for n in members}
         if optimizer.is_one_rule and len(behind) == 1 and rates.shape[1] == 1:
-            return self.shared.address, self.shared.numbers(first - behind.pop(), rates[:, 0])
+            return self.shared.address, self.shared.numbers(first - behind.pop(), rates[:, 0], decays)
         rates = np.broadcast_to(rates, (len(rates), len(members)))
-        found = optimizer.numbers_of_each(members, rates, first)
+        found = optimizer.numbers_of_each(members, rates, first, decays[:, np.newaxis])
         return self.of_each.address, found.reshape(len(rates), 1, -1)
 
 

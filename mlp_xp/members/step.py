@@ -1,6 +1,7 @@
 """One update of the weights of all members that still run, each by its own numbers."""
 
 import copy
+import dataclasses
 import functools
 import itertools
 from collections import defaultdict
@@ -13,9 +14,9 @@ from mlp_xp.fast import programs
 from mlp_xp.machine.array_api import Array
 from mlp_xp.machine.threads import together
 from mlp_xp.members.losses import MemberLosses
-from mlp_xp.members.pieces import alone, some
+from mlp_xp.members.pieces import some
 from mlp_xp.objective import AddChunk, Objective
-from mlp_xp.optimizers import Optimizer, RateFactors, Rule, clip_by_global_norm
+from mlp_xp.optimizers import AdamW, Optimizer, RateFactors, Rule, clip_by_global_norm
 from mlp_xp.parameters import Parameters
 from mlp_xp.rows.batch import Batch, Block, Chunk
 from mlp_xp.run.rates import More
@@ -136,6 +137,9 @@ class MemberOptimizer(Optimizer):
         self.is_one_rule = all(rule == rules[0] for rule in rules)
         found = ((rule, programs.of_rule(rule)) for rule in rules)
         self.programs = {rule: program for rule, program in found if program is not None}
+        self._but_for_decay = [
+            dataclasses.replace(rule, weight_decay=0.0) if isinstance(rule, AdamW) else rule for rule in rules
+        ]
         self.behind = [0] * len(rules)
         self.moving = np.ones(len(rules), dtype=bool)
         self.each = [
@@ -162,7 +166,9 @@ class MemberOptimizer(Optimizer):
                 self.behind[n] += 1
         self.is_moving = False
 
-    def numbers_of_each(self, members: Sequence[int], rates: np.ndarray, t: int) -> np.ndarray:
+    def numbers_of_each(
+        self, members: Sequence[int], rates: np.ndarray, t: int, decays: np.ndarray | float = 1.0
+    ) -> np.ndarray:
         """Those of the rules of some members, which have one program, from step t on.
 
         Parameters
@@ -173,6 +179,8 @@ class MemberOptimizer(Optimizer):
             η of each.
         t : int
             From 1; of a member that has not made all steps, so many fewer.
+        decays : array (n_steps, 1), or float
+            The factors on the rate of a decoupled decay.
 
         Returns
         -------
@@ -181,15 +189,18 @@ class MemberOptimizer(Optimizer):
         """
         alike = defaultdict[tuple[Rule, int], list[int]](list)
         for place, n in enumerate(members):
-            alike[self.each[n].rule, t - self.behind[n]].append(place)
+            alike[self._but_for_decay[n], t - self.behind[n]].append(place)
         found: Array = None
-        for (rule, first), places in alike.items():
+        for (_, first), places in alike.items():
+            rule = self.each[members[places[0]]].rule
             for step, of_step in enumerate(rates[:, places]):
                 numbers = programs.numbers_of_step(rule, self.programs[rule], first + step, of_step)
                 if found is None:
                     found = np.empty((len(rates), len(numbers), len(members)))
                 for number, value in enumerate(numbers):
                     found[step, number, places] = value
+        decaying = np.array([self.each[n].rule.weight_decay for n in members])
+        found[:, -1] = 1.0 - rates * decays * decaying
         return found
 
     def moves_as_one(self, rates: Sequence[float]) -> bool:
@@ -212,7 +223,7 @@ class Steps(NamedTuple):
         Rows a step.
     rates, divisors : arrays (n_steps, 1 or members)
         η and Σ s of each step.
-    more : sequence of More
+    more : More
         What else is a step's own.
     values : array (n_steps, n_values, members)
         To be filled.
@@ -224,7 +235,7 @@ class Steps(NamedTuple):
     batch: int
     rates: np.ndarray
     divisors: np.ndarray
-    more: Sequence[More]
+    more: More
     values: np.ndarray
 
     def part(self, start: int, stop: int) -> "Steps":
@@ -237,7 +248,7 @@ class Steps(NamedTuple):
             self.batch,
             self.rates[steps],
             self.divisors[steps],
-            self.more[steps],
+            self.more.part(start, stop),
             self.values[steps],
         )
 
@@ -249,8 +260,7 @@ class Steps(NamedTuple):
         elif weight is not None and weight.shape[1] > 1:
             rows = rows._replace(weight=weight[:, n : n + 1])
         rates, divisors = (of if of.shape[1] == 1 else of[:, n : n + 1] for of in (self.rates, self.divisors))
-        more = [each._replace(dropout=alone(each.dropout, n)) for each in self.more]
-        return self._replace(rows=rows, rates=rates, divisors=divisors, more=more)
+        return self._replace(rows=rows, rates=rates, divisors=divisors)
 
 
 class MemberStep(Step):

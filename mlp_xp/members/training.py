@@ -247,8 +247,7 @@ class MemberDescent(Descent):
         name = "plain" if self.way == "plain" or looks_at_losses else of.parameters.backend.name
         given = (of.objective, of.optimizer, self.clip_norms, rates.of_each)
         if name == "cpu":
-            more = rates.schedules_more
-            return CompiledMemberStep(*given, rates.ahead_of_each, of.average, schedules_more=more)
+            return CompiledMemberStep(*given, rates.ahead_of_each, of.average)
         if name.startswith("cuda:") and not rates.schedules_more:
             at_most = sys.maxsize if of.average is None else 1
             captures = self.way == "fast"

@@ -4,6 +4,8 @@ import copy
 import dataclasses
 from typing import NamedTuple
 
+import numpy as np
+
 from mlp_xp.dropout import Dropout
 from mlp_xp.history import History
 from mlp_xp.objective import Objective
@@ -12,21 +14,26 @@ from mlp_xp.schedules import Constant, Schedule
 
 
 class More(NamedTuple):
-    """What is a step's own beside its rate.
+    """What is a step's own beside its rate, of some steps in a row.
 
     Attributes
     ----------
-    number : int
-        From 0.
-    decay : float
-        The factor on the rate of a decoupled decay.
+    first : int
+        The number of the first, from 0.
+    decays, dropping : arrays (n_steps,)
+        The factors on the rate of a decoupled decay, and on the probabilities of dropout.
     dropout : Dropout or None
-        Its masks.
+        The masks, without these factors.
     """
 
-    number: int
-    decay: float
-    dropout: Dropout | None
+    first: int
+    decays: np.ndarray
+    dropping: np.ndarray
+    dropout: Dropout | None = None
+
+    def part(self, start: int, stop: int) -> "More":
+        """Some of the steps."""
+        return More(self.first + start, self.decays[start:stop], self.dropping[start:stop], self.dropout)
 
 
 @dataclasses.dataclass
@@ -52,24 +59,28 @@ class Rates:
     def set_more(self, objective: Objective, optimizer: Optimizer) -> None:
         """Set dropout and decay for the coming step, where they have schedules."""
         if self.schedules_more:
-            _, optimizer.decay_factor, objective.dropout = self._more_at(self.history)
+            optimizer.decay_factor, dropping = self._more_at(self.history)
+            if self.dropout is not None:
+                objective.dropout = self.dropout.times(dropping)
 
-    def more_ahead(self, n_steps: int) -> list[More]:
-        """Number, decay and dropout of the coming steps; nothing where there is no dropout or schedule."""
-        steps: list[More] = []
-        if self.dropout is None and not self.schedules_more:
-            return steps
-        later = copy.copy(self.history)
-        for later.step in range(self.history.step, self.history.step + n_steps):
-            steps.append(self._more_at(later))
-        return steps
+    def more_ahead(self, n_steps: int) -> More:
+        """What is the coming steps' own."""
+        first, found = self.history.step, np.ones((n_steps, 2))
+        if self.schedules_more:
+            later = copy.copy(self.history)
+            for n in range(n_steps):
+                later.step = first + n
+                found[n] = self._more_at(later)
+        decays, dropping = np.ascontiguousarray(found.T)
+        return More(first, decays, dropping, self.dropout)
 
-    def _more_at(self, history: History) -> More:
-        decay = 1.0 if self.decay_schedule is None else float(self.decay_schedule(history))
-        dropout = self.dropout
-        if dropout is not None and self.dropout_schedule is not None:
-            dropout = dropout.times(float(self.dropout_schedule(history)))
-        return More(history.step, decay, dropout)
+    def _more_at(self, history: History) -> tuple[float, float]:
+        """The factors on decay and dropout."""
+        decay, dropping = (
+            1.0 if schedule is None else float(schedule(history))
+            for schedule in (self.decay_schedule, self.dropout_schedule)
+        )
+        return decay, dropping
 
     def now(self) -> float:
         """The rate that the history asks for; half of it for every time that it was rolled back."""

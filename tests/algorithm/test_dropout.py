@@ -212,3 +212,14 @@ def test_what_is_no_longer_dropped_is_not_left_out_on_the_way_back():
     assert not np.array_equal(found[1], found[0])
     np.testing.assert_array_equal(found[2], found[0])
     np.testing.assert_array_equal(found[3], found[0])
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**40 + 3])
+@pytest.mark.parametrize("first", [0, 2**32 - 2])
+def test_many_steps_are_drawn_as_one_by_one(seed, first):
+    dropout, factors = Dropout((0.3, 0.0, 0.999), seed), np.array([1.0, 0.5, 0.0, 1.0])
+    for step, of_step in enumerate(dropout.of_steps(first, factors)):
+        own = dropout.times(float(factors[step]))
+        for layer, rate in enumerate(own.rates):
+            one = (*own.keys(first + step, layer), *own.threshold(layer)) if rate else (0, 0, 0, 0)
+            assert tuple(of_step[layer]) == one

@@ -12,6 +12,7 @@ from mlp_xp.losses import SoftmaxCrossEntropy
 from mlp_xp.machine import threads
 from mlp_xp.members.compiled import CompiledMemberStep
 from mlp_xp.members.losses import exact_sums
+from mlp_xp.members.side_by_side import SideBySide
 from mlp_xp.network import Network
 from mlp_xp.optimizers import AdamW, RateFactors
 from mlp_xp.regularizers import L1, L2, ElasticNet
@@ -279,6 +280,11 @@ COMPILED = {
     "average": {"average": 0.3},
     "groups": {"optimizer": "adamw", "rate_factors": RateFactors(), "decay_schedule": "cosine"},
     "own decays": {"optimizer": [AdamW(weight_decay=decay) for decay in (0.0, 0.1, 0.5)]},
+    "own decays by schedule": {
+        "optimizer": [AdamW(weight_decay=decay) for decay in (0.0, 0.1, 0.5)],
+        "decay_schedule": "cosine",
+        "dropout": 0.2,
+    },
     "stopping": {"patience": 1, "tolerance": 0.05, "learning_rate": [0.1, 0.01, 0.001], "keep": "best"},
 }
 
@@ -320,6 +326,17 @@ def test_compiled_steps_are_the_same_but_for_rounding(which, weighted, compiled_
     again = network(K)
     list(train(again, loader(member_weight=mask), **{**options, "way": "fast"}))
     np.testing.assert_array_equal(host(again.parameters.flat), host(fast.parameters.flat))
+
+
+@pytest.mark.parametrize("which", ["dropout", "own dropout", "own decays by schedule"])
+def test_dropout_and_schedules_are_made_side_by_side(which, monkeypatch):
+    pytest.importorskip("numba")
+    monkeypatch.setattr("mlp_xp.members.side_by_side.FEWEST", 1)
+    monkeypatch.setattr("mlp_xp.fast.on_cpu.PAYS_AFTER", 0.0)
+    calls, make = [], SideBySide.make
+    monkeypatch.setattr(SideBySide, "make", lambda *given: calls.append(make(*given)))
+    list(train(network(K), loader(), **{**TOGETHER, "way": "fast", **COMPILED[which]}))
+    assert calls
 
 
 def test_a_member_that_diverges_in_compiled_steps_leaves_the_others_alone(compiled_way):

@@ -19,25 +19,37 @@ def _mix(h: Any) -> Any:
 
 @in_any_order
 def drop(a: Array, numbers: Array, first_row: int, hashes: Array) -> None:
-    """a ← a ⊙ mask, for a of (n_units, n_rows); members side by side have none.
+    """a ← a ⊙ mask, for a of (n_units, n_rows), or (n_units, n_rows, members) with a mask for each.
 
     Parameters
     ----------
     a : array
         Updated.
-    numbers : array (4,)
+    numbers : array (4, members)
         See `steps.make_steps`.
     first_row : int
         Position of the first row in the step's batch.
     hashes : array of uint32
-        To be written on, one for each row.
+        To be written on: for each member one for each row, and one for a unit.
     """
-    if a.ndim == 2:
-        row_key, unit_key = np.uint32(numbers[0]), np.uint32(numbers[1])
-        least, factor, zero = np.int32(numbers[2]), a.dtype.type(numbers[3]), a.dtype.type(0.0)
-        for i in range(a.shape[1]):
-            hashes[i] = _mix(np.uint32((first_row + i) * ROW + row_key))
-        for j in range(a.shape[0]):
-            of_unit = _mix(np.uint32(j * UNIT + unit_key))
-            for i in range(a.shape[1]):
-                a[j, i] *= factor if np.int32(_mix(np.uint32(hashes[i] + of_unit))) >= least else zero
+    members, n_rows = numbers.shape[1], a.shape[1]
+    least, factors, zero = numbers[2], numbers[3], a.dtype.type(0.0)
+    if not np.any(factors > 0.0):
+        return
+    for i in range(n_rows):
+        for n in range(members):
+            hashes[i * members + n] = _mix(np.uint32((first_row + i) * ROW + np.uint32(numbers[0, n])))
+    of_unit = hashes[n_rows * members :]
+    for j in range(a.shape[0]):
+        for n in range(members):
+            of_unit[n] = _mix(np.uint32(j * UNIT + np.uint32(numbers[1, n])))
+        if a.ndim == 2:
+            one, bound, factor = of_unit[0], np.int32(least[0]), a.dtype.type(factors[0])
+            for i in range(n_rows):
+                a[j, i] *= factor if np.int32(_mix(np.uint32(hashes[i] + one))) >= bound else zero
+        else:
+            for i in range(n_rows):
+                for n in range(members):
+                    h = np.int32(_mix(np.uint32(hashes[i * members + n] + of_unit[n])))
+                    if factors[n] > 0.0:
+                        a[j, i, n] *= a.dtype.type(factors[n]) if h >= np.int32(least[n]) else zero

@@ -40,9 +40,6 @@ N_DELTAS = 3
 INPUTS, KEPT, DELTAS = range(3)
 """What `places_of` knows of each layer."""
 
-FACTOR = 3
-"""The last of a mask's numbers."""
-
 HEIGHT = 256
 """Inputs of a layer whose weights are updated at a time, while their gradient is in the cache. With fewer the
 BLAS spends more on getting ready."""
@@ -116,7 +113,7 @@ def make_steps(
         The loss's address and numbers.
     l1, l2, clip_norms : arrays (members,)
         Of penalty and clipping; 0 for none. Here and below a network without members has one.
-    drops : array (n_steps, n_layers − 1, 4), or (0, 0, 4)
+    drops : array (n_steps, n_layers − 1, 4, members), or (0, 0, 4, members)
         Of each step and hidden layer the two keys of its dropout mask, the least hash of a unit that
         survives, and what its output is multiplied with; 0 where all units survive.
     rule, bounds, numbers : int, array (n_groups + 1,), array (n_steps, n_groups, …)
@@ -144,7 +141,7 @@ def make_steps(
     has_biases, clips = n_biases > 0, np.any(clip_norms > 0.0)
     penalises = np.any(l1 != 0.0) or np.any(l2 != 0.0)
     room = -(-min(batch, x.shape[0]) // n_parts) * n_numbers
-    is_grouped, hashes = numbers.shape[1] > 1, np.empty(batch if drops.size else 0, np.uint32)
+    is_grouped, hashes = numbers.shape[1] > 1, np.empty((batch + 1) * members if drops.size else 0, np.uint32)
     own, scale = memory[part * room : (part + 1) * room], np.empty(members)
     ticket = wait_for_all(part, n_parts, arrived, 1)
     if ticket == 0:  # part 0 was interrupted before it came here
@@ -171,7 +168,7 @@ def make_steps(
             _activate(functions[layer, 0], constants[layer, 0], z, kept, b, no_biases)
             if functions[layer, 2] != 0:
                 copy(z, kept)
-            if drops.size and layer < n_layers - 1 and drops[step, layer, FACTOR] > 0.0:
+            if drops.size and layer < n_layers - 1:
                 drop(z, drops[step, layer], first, hashes)
             at_weights, at_biases = at_weights + n_in * n_out, at_biases + n_out
         delta = _units(own, places[DELTAS, n_layers - 1], sizes[n_layers], n_own)
@@ -193,7 +190,7 @@ def make_steps(
                 back(block(p, at_weights, n_in, n_out), delta, before)
                 kept = _units(own, places[KEPT, layer], n_in, n_own)
                 _chain(functions, constants, layer - 1, before, kept)
-                if drops.size and drops[step, layer - 1, FACTOR] > 0.0:
+                if drops.size:
                     drop(before, drops[step, layer - 1], n_before, hashes)
                 delta = before
             ticket = wait_for_all(part, n_parts, arrived, ticket)
