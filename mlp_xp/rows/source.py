@@ -310,6 +310,9 @@ def passes(
 MOST_WEIGHT = float(np.finfo(np.float32).max)
 """What all weights may add up to, so that float32 has room for their sum."""
 
+LEAST_WEIGHT = float(np.finfo(np.float32).tiny)
+"""What weights must be on average: what is less, float32 has with few digits, or not at all."""
+
 
 def weight_problem(name: str, n_rows: int, least: float, total: float, which: str = "") -> str | None:
     """What is wrong with sample weights, from the least of them and their sum; None if nothing is."""
@@ -325,6 +328,11 @@ def weight_problem(name: str, n_rows: int, least: float, total: float, which: st
         )
     if total == 0:
         return f"{name}: all {rows} have weight 0, so that there is nothing to learn or to measure from them."
+    if total < n_rows * LEAST_WEIGHT:
+        return (
+            f"{name}: the weights of the {rows} add up to {total:g}, too little for float32. Multiply all by "
+            "one number: only their ratios count."
+        )
     return None
 
 

@@ -203,9 +203,22 @@ def _parts(table: Table, hold_out: HoldOut) -> tuple[Source, Source | None, Sour
 
 def _folds(table: Table, hold_out: HoldOut) -> Folds | None:
     """The folds of all rows of a table, where there are to be some."""
-    n, source = hold_out.folds, table.source
-    if n is None:
+    if hold_out.folds is None:
         return None
+    folds = _folds_of(table, hold_out, hold_out.folds)
+    weighed = np.zeros(folds.n)
+    for index, x, y, weight in passes(table.source) if table.source.has_weights else ():
+        weighed += np.bincount(folds.of(index, x, y), weight, folds.n)
+    if table.source.has_weights and not weighed.all():
+        raise ValueError(
+            f"{table.source.weight_name}: all rows of fold {np.argmin(weighed) + 1} of {folds.n} have weight "
+            "0, so that there is nothing to measure from them. Take fewer folds, or leave such rows out."
+        )
+    return folds
+
+
+def _folds_of(table: Table, hold_out: HoldOut, n: int) -> Folds:
+    source = table.source
     if hold_out.by == "random":
         return of_rows(source, n, hold_out.seed, has_classes=table.levels is not None)
     by, column, kind = _split_column(table, hold_out)

@@ -435,6 +435,7 @@ def test_targets_that_change_after_they_were_looked_at(loss, monkeypatch):
         (np.array([1.0, np.nan, 1.0, 1.0]), r"sample_weight\[1\] is nan"),
         (np.array([1.0, np.inf, 1.0, 1.0]), r"sample_weight\[1\] is inf"),
         (np.full(4, 1e38), r"sample_weight: the weights of the 4 rows add up to 4e\+38"),
+        (np.full(4, 1e-44), "sample_weight: the weights of the 4 rows add up to .*, too little for float32"),
     ],
 )
 def test_weights_that_are_none_are_refused(weight, said):

@@ -654,6 +654,10 @@ def test_dates_are_a_target_only_as_names_of_classes(folder):
         (np.arange(20) < 10, "column_w: all 10 rows held out have weight 0"),
         (np.arange(20) >= 10, "column_w: all 10 rows to train on have weight 0"),
         (np.full(20, 1e38), r"column_w: the weights of the 10 rows to train on add up to 1e\+39"),
+        (
+            np.full(20, 1e-44),
+            r"column_w: the weights of the 10 rows to train on add up to .*e-43, too little",
+        ),
     ],
 )
 @pytest.mark.needs("pyarrow")
@@ -664,6 +668,16 @@ def test_weights_of_a_part_that_are_none_are_refused(weight, said, folder):
     table = open_table(options)
     with pytest.raises(ValueError, match=said):
         split(dataclasses.replace(table, split_column=(table.source, 0, "number")), HoldOut(0.5, "time", "t"))
+
+
+@pytest.mark.needs("pyarrow")
+@pytest.mark.parametrize("by", ["random", "group"])
+def test_folds_whose_rows_have_no_weight_are_refused(by, folder):
+    Path("t.csv").write_text("g,y,w\n" + "\n".join(f"{t % 6},{t},{int(t == 7)}" for t in range(30)))
+    table = open_table(TableOptions(data="t.csv", target="y", weight_column="w"))
+    table = dataclasses.replace(table, split_column=(table.source, 0, "number"))
+    with pytest.raises(ValueError, match=r"w: all rows of fold \d of 3 have weight 0"):
+        split(table, HoldOut(0.0, by, "g", folds=3))
 
 
 @pytest.mark.needs("pyarrow")
