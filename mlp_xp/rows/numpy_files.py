@@ -12,6 +12,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -133,11 +134,12 @@ def open_npy(
     path: str | os.PathLike[str],
     target: str | os.PathLike[str] | None = None,
     weight: str | os.PathLike[str] | None = None,
+    numbers: Callable[[Array], Array] = np.asanyarray,
 ) -> ArraySource:
-    """Rows of `x.npy`, with `y.npy` and a file of sample weights beside it, all memory-mapped."""
+    """Rows of `x.npy`, with the `numbers` of `y.npy` and a file of sample weights, memory-mapped."""
     return ArraySource(
         map_npy(path),
-        None if target is None else map_npy(target),
+        None if target is None else numbers(map_npy(target)),
         None if weight is None else map_npy(weight),
     )
 
@@ -147,6 +149,7 @@ def open_npz(
     target: str | None = None,
     weight: str | None = None,
     memory_limit: int | None = None,
+    numbers: Callable[[Array], Array] = np.asanyarray,
 ) -> ArraySource:
     """Rows of the members `x`, `y` and `sample_weight` of an `.npz` file, read into memory.
 
@@ -159,6 +162,8 @@ def open_npz(
         `sample_weight` or `weight`, where there are any.
     memory_limit : int, optional
         Bytes; a file that needs more is refused, with a word on what to do.
+    numbers : callable (y) -> array
+        What is made of the targets.
     """
     file = local_file(path)
     try:
@@ -181,13 +186,13 @@ def open_npz(
                     f"{memory_limit:,}. Save its arrays as .npy files, which are read in place."
                 )
             require(needed, file.path)
-            arrays = [
+            x, y, weights = (
                 _read_member(archive, members[name], headers[name], f"{file.path} [{name}]") if name else None
                 for name in chosen
-            ]
+            )
     except _BROKEN as error:
         raise ValueError(f"{file.path} is not a whole .npz file: {error}") from error
-    return ArraySource(*arrays)
+    return ArraySource(x, None if y is None else numbers(y), weights)
 
 
 def _choose(

@@ -394,7 +394,8 @@ def _arrays(options: TableOptions, path: Path, targets: Sequence[str], targets_n
         )
     features = _numbers([f"x{i}" for i in range(n_features)])
     targets = ("y",) if n_targets == 1 else tuple(f"y{i}" for i in range(n_targets))
-    return Table(path.name, source, features, targets)
+    table = Table(path.name, source, features, targets)
+    return dataclasses.replace(table, levels=_levels(table))
 
 
 def _levels(table: Table) -> tuple[str, ...] | None:

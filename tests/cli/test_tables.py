@@ -524,6 +524,20 @@ def test_what_was_recognised_is_said(run, folder):
     assert "column 'a' is read as number with a decimal comma" in outcome.err
 
 
+@pytest.mark.parametrize("names", [["no", "yes"], ["2020-01-01", "2021-06-30"]], ids=" ".join)
+def test_classes_with_names_in_arrays(run, folder, names):
+    x = np.repeat([[0.0], [5.0]], 30, axis=0) + np.arange(60)[:, None] / 100
+    np.save("x.npy", x)
+    np.save("y.npy", np.repeat(np.array(names, "U10" if names[0] == "no" else "M8[s]"), 30))
+    good(run("train", "x.npy", "--target", "y.npy", "--epochs", "20", "--out", "m.safetensors"))
+    assert load("m.safetensors").levels == tuple(names)
+    good(run("predict", "m.safetensors", "x.npy", "--out", "p.csv"))
+    found = [line.split(",")[-1] for line in (folder / "p.csv").read_text().splitlines()[1:]]
+    assert found == [names[0]] * 30 + [names[1]] * 30
+    outcome = good(run("evaluate", "m.safetensors", "x.npy", "--target", "y.npy", "--json"))
+    assert json.loads(outcome.out)["metrics"]["accuracy"] == 1.0
+
+
 def test_numbers_that_look_like_dates_are_said(run, folder):
     rows = [f"{20230101 + 100 * (i % 12) + i % 28},{19_000_000 + i * 9999},{i}" for i in range(40)]
     (folder / "t.csv").write_text("\n".join(["day,cost,y", *rows]))

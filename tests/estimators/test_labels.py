@@ -59,14 +59,36 @@ def test_labels_in_memory_and_through_a_file(labels, tmp_path):
         check_same(each.predict(x), y)
 
 
-@pytest.mark.parametrize("name", ["beyond 2^24", "beyond 2^53", "below -2^53", "unsigned", "small integers"])
-def test_labels_in_array_files(name, tmp_path):
+IN_ARRAYS = [name for name in LABELS if name not in ("objects", "durations")]
+
+
+@pytest.mark.parametrize("form", ["npy", "npz"])
+@pytest.mark.parametrize("name", IN_ARRAYS)
+def test_labels_in_array_files(name, form, tmp_path):
     x, y = rows(LABELS[name])
-    np.save(tmp_path / "x.npy", x)
-    np.save(tmp_path / "y.npy", y)
-    model = fitted(str(tmp_path / "x.npy"), str(tmp_path / "y.npy"))
+    if form == "npy":
+        np.save(tmp_path / "x.npy", x)
+        np.save(tmp_path / "y.npy", y)
+        model = fitted(str(tmp_path / "x.npy"), str(tmp_path / "y.npy"))
+    else:
+        np.savez(tmp_path / "rows.npz", x=x, y=y)
+        model = fitted(str(tmp_path / "rows.npz"), "y")
     np.testing.assert_array_equal(model.classes_, np.unique(LABELS[name]))
     np.testing.assert_array_equal(model.predict(x), y)
+
+
+def test_names_in_array_files_are_no_numbers(tmp_path):
+    from mlp_xp import MLPRegressor
+
+    x, y = rows(LABELS["texts"])
+    np.savez(tmp_path / "rows.npz", x=x, y=y, t=np.array(["2020-01-01", "NaT"] * (N_ROWS // 2), "M8[D]"))
+    with pytest.raises(ValueError, match="are text: MLPRegressor needs numbers"):
+        MLPRegressor().fit(str(tmp_path / "rows.npz"), "y")
+    with pytest.raises(ValueError, match=r"y\[1\] is NaT"):
+        fitted(str(tmp_path / "rows.npz"), "t")
+    np.savez(tmp_path / "rows.npz", x=x, y=np.full(N_ROWS, 2**31 - 1, np.int32).view("<U1"))
+    with pytest.raises(ValueError, match="y holds texts that are none"):
+        fitted(str(tmp_path / "rows.npz"), "y")
 
 
 @pytest.mark.needs("pyarrow", "pandas")

@@ -18,6 +18,7 @@ from mlp_xp.settings import checks
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.files.arrow_files import ARROW, FORMATS, TypedTable
 from mlp_xp.tables.files.arrow_map import ArrowSource, is_mappable
+from mlp_xp.tables.files.class_names import ClassNames
 from mlp_xp.tables.files.column_kinds import LABEL, ColumnKinds, Progress, TableFile, settle
 from mlp_xp.tables.files.columns import PLURAL, as_names, select
 from mlp_xp.tables.files.csv_files import SUFFIXES as CSV_SUFFIXES
@@ -145,10 +146,13 @@ def open_source(
         named = {"columns": columns, "exclude": exclude, "csv": csv}
         if used := [name for name, value in named.items() if value is not None]:
             raise ValueError(f"{', '.join(used)}: the columns of {suffix} files have no names.")
-        one = _one_name(target)
+        one, names = _one_name(target), ClassNames()
         if suffix == ".npy":
-            return open_npy(path, one, weight_column)
-        return open_npz(path, one, weight_column, memory_limit)
+            arrays = open_npy(path, one, weight_column, names.numbers)
+        else:
+            arrays = open_npz(path, one, weight_column, memory_limit, names.numbers)
+        arrays.targets = names.columns
+        return arrays
 
     main_memory.require(READERS_BYTES, "reading a table")
     pyarrow()
