@@ -106,7 +106,7 @@ def test_classes_of_any_size_are_dealt_out_evenly(rng):
     assert not np.array_equal(fold, stratified(labels, 3, seed=2))
 
 
-LINEAR = {"hidden": "", "exclude": "id,who,kind", "learning_rate": 0.05, "epochs": 300, "schedule": "cosine"}
+LINEAR = {"hidden": "", "exclude": "id,who,kind", "learning_rate": 0.2, "epochs": 150, "schedule": "cosine"}
 TO_THE_END = {"keep": "last", "patience": 0, "batch_size": "full"}
 
 
