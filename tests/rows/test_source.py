@@ -12,7 +12,7 @@ from mlp_xp.estimators.data import Encoded
 from mlp_xp.machine.array_api import backend as find_backend
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.class_weights import ClassWeighted
-from mlp_xp.rows.member_weights import MemberWeighted
+from mlp_xp.rows.member_weights import MemberWeighted, StreamBootstrap
 from mlp_xp.rows.order import Shuffled
 from mlp_xp.rows.own_rows import OwnRows
 from mlp_xp.rows.source import PASS_BYTES, Source, Subset, Wrapped, as_source, passes
@@ -40,6 +40,7 @@ WRAPPERS = {
     "Prepared": lambda source: Prepared(source, Inputs.plain("abc"), Targets.unscaled(["y"])),
     "Counted": lambda source: Counted(source, lambda n_rows: None),
     "MemberWeighted": lambda source: MemberWeighted(source, np.ones((source.n_rows, 2))),
+    "StreamBootstrap": lambda source: StreamBootstrap(source, 2),
     "OwnRows": lambda source: OwnRows(source, np.arange(source.n_rows) % 2, 2, left_out=False),
     "Folded": lambda source: Folded(source, PARITY, 1, left_out=False),
     "Watched": lambda source: Watched(source, MEANING),
