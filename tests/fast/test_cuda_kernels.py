@@ -570,6 +570,18 @@ def test_a_training_with_all_of_it(rule, dtype, rng, monkeypatch, on_the_host):
     assert engine.graphs == 1
 
 
+def test_a_captured_step_of_members_has_no_more_launches_in_a_row(monkeypatch, on_the_host, rng):
+    engine = HostEngine("float32", monkeypatch, on_the_host, K)
+    monkeypatch.setattr(on_cuda, "engine_of", lambda *_: engine)
+    device = Backend(np, "cpu", "float32", "cuda:0")
+    network = Network((4, 3, 2, 1), activation="tanh", device=device, seed=3, members=K)
+    loader = Loader(rng.normal(size=(40, 4)), rng.normal(size=40), batch_size=10)
+    for _ in train(network, loader, loss="half_squared_error", max_epochs=2):
+        pass
+    assert set(engine.lengths) == {12}
+    assert len(engine.lengths) == 2 * 4 - 2
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rule", ["momentum", "adamw"])
 def test_a_training_of_members_with_all_of_it(rule, dtype, rng, monkeypatch, on_the_host):
