@@ -14,7 +14,6 @@ import dataclasses
 import functools
 import itertools
 import logging
-import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -222,7 +221,7 @@ class CudaStep(Step):
         is_whole_rule = optimizer.groups is None and not schedules_more
         self.program = self._program_of_rule() if is_whole_rule else None
         objective.compute_with(*self._equivalents())
-        self._n_rows, self._rows = 0, dict[int, tuple[Any, ...]]()
+        self._n_rows, self._rows = 0, dict[tuple[int, bool], tuple[Any, ...]]()
         self._graphs: dict[Hashable, Captured] = {}
         self._of_graphs: list[object] = []
         self._n_eager: collections.Counter[Hashable] = collections.Counter()
@@ -318,7 +317,10 @@ class CudaStep(Step):
         n_steps = room.n // (1 if objective.regularizer is None else 2)
         divisors, targets = divisors[:n_steps], self._rows_of(rows, n_rows)
         engine.begin(tuple(rows), numbers[:n_steps], number, room.start, 0)
-        run, which = functools.partial(self._compute, program, targets, room.waiting), ("step", n_rows)
+        run, which = (
+            functools.partial(self._compute, program, targets, room.waiting),
+            ("step", n_rows, rows.weight is None),
+        )
         try:
             for _ in divisors:
                 self._launch(which, targets, run)
@@ -347,24 +349,17 @@ class CudaStep(Step):
         return numbers
 
     def _rows_of(self, chunk: Chunk, n_rows: int) -> tuple[Any, ...]:
-        """Where the rows of a step are read: the first rows of arrays whose addresses stay."""
-        if self._n_rows < n_rows:
+        """Where so many rows are read, with or without weights: arrays whose addresses stay."""
+        if n_rows > self._n_rows:
             self._forget_graphs()
-            xp = self.objective.network.backend.xp
             self._n_rows = n_rows
-            self._rows[n_rows] = tuple(
+        key = n_rows, chunk.weight is None
+        if key not in self._rows:
+            xp = self.objective.network.backend.xp
+            self._rows[key] = tuple(
                 None if each is None else xp.empty_like(each[..., :n_rows, :]) for each in chunk
             )
-        if n_rows not in self._rows:
-            self._rows[n_rows] = tuple(map(functools.partial(self._first, n_rows), self._rows[self._n_rows]))
-        return self._rows[n_rows]
-
-    def _first(self, n_rows: int, rows: Array) -> Array:
-        """Memory of the first rows, without gaps between members."""
-        if rows is None:
-            return None
-        shape, xp = (*rows.shape[:-2], n_rows, rows.shape[-1]), self.objective.network.backend.xp
-        return xp.reshape(xp.reshape(rows, (-1,), copy=False)[: math.prod(shape)], shape, copy=False)
+        return self._rows[key]
 
     def _compute(self, program: Program, rows: tuple[Any, ...], waiting: Array) -> None:
         """One step on rows at a fixed address, its numbers in device memory; its values go to `waiting`."""

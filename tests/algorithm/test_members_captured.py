@@ -109,6 +109,15 @@ def test_steps_in_which_a_member_has_no_rows_are_plain(engine):
     assert engine.calls.count("update") == 4 * 4
 
 
+def test_members_whose_rows_end_before_others_do(engine):
+    def rows():
+        own = OwnRows(ArraySource(X, Y), np.repeat(range(K), (4, 33, 33)), K, left_out=False)
+        return Loader(own, batch_size=16, seed=3, chunk_rows=16)
+
+    check_equal(rows, optimizer="adam")
+    assert engine.calls.count("update") == 4 * 3  # of five steps an epoch
+
+
 NOT_TOGETHER = {
     "frozen": {"frozen": [0]},
     "decay_schedule": {"optimizer": "adamw", "decay_schedule": "cosine"},
