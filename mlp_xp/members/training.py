@@ -12,7 +12,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 
 from mlp_xp.history import History
-from mlp_xp.machine.array_api import to_host
+from mlp_xp.machine.array_api import Array, to_host
 from mlp_xp.members.captured import CapturedMemberStep
 from mlp_xp.members.compiled import CompiledMemberStep
 from mlp_xp.members.losses import mean_of
@@ -109,7 +109,7 @@ class MemberTraining(Training):
         super().__post_init__(averaged)
         n = self.objective.n
         self.stopped: list[str | None] = [None] * n
-        self._end = self.copied()
+        self._end: dict[int, Array] = {}  # of those that have stopped, where their average would move on
         self._is_best, self._diverged = [False] * n, 0
 
     @property
@@ -120,7 +120,9 @@ class MemberTraining(Training):
     def stop(self, member: int, why: str) -> None:
         """Leave a member as it is now."""
         self.stopped[member], self.running[member] = why, False
-        self._end[member, ...] = self.parameters.flat[member, ...]
+        if self.average is not None:
+            xp = self.parameters.backend.xp
+            self._end[member] = xp.asarray(self.parameters.flat[member, ...], copy=True)
 
     def is_finite(self, train_loss: float) -> bool:
         """Whether any member's loss and weights are; one whose are not ends with its last good ones."""
@@ -157,9 +159,8 @@ class MemberTraining(Training):
         """Keep the weights of an epoch; those of members that have stopped stay theirs."""
         if self.average is not None:
             self.average.use()
-            for n, is_running in enumerate(self.running):
-                if not is_running:
-                    self.parameters.flat[n, ...] = self._end[n, ...]
+            for n, end in self._end.items():
+                self.parameters.flat[n, ...] = end
         super().keep_good()
 
     def keep_best(self) -> bool:
@@ -207,14 +208,16 @@ class MemberTraining(Training):
                 self.rates.histories, self.stopped, self.optimizer.behind, strict=True
             )
         ]
-        arrays = state.arrays | {"end": to_host(self._end).copy()}
+        ends = to_host(self.parameters.flat).copy()
+        for n, end in self._end.items():
+            ends[n] = to_host(end)
+        arrays = state.arrays | {"end": ends}
         arrays["epoch.values"][:, ~np.array(self.running)] = 0.0  # nan, where one has diverged
         return dataclasses.replace(state, arrays=arrays, numbers=state.numbers | {"members": members})
 
     def restore(self, state: TrainingState) -> None:
         """Go on from a state."""
         super().restore(state)
-        self._end = self.parameters.backend.asarray(state.arrays["end"])
         for n, numbers in enumerate(state.numbers["members"]):
             own = {field.name: numbers[field.name] for field in dataclasses.fields(History)}
             own |= {name: list(value) for name, value in own.items() if isinstance(value, list)}
@@ -222,6 +225,8 @@ class MemberTraining(Training):
             self.rates.histories[n] = History(**own)
             self.stopped[n], self.optimizer.behind[n] = numbers["stopped"], numbers["behind"]
             self.running[n] = self.stopped[n] is None
+            if self.average is not None and not self.running[n]:
+                self._end[n] = self.parameters.backend.asarray(state.arrays["end"][n])
         self._diverged = sum(str(why).startswith(DIVERGED) for why in self.stopped)
         self.rates.forget()
 

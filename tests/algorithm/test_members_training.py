@@ -351,14 +351,15 @@ def test_a_member_that_diverges_in_compiled_steps_leaves_the_others_alone(compil
 
 @pytest.mark.parametrize("way", ["plain", "fast"])
 @pytest.mark.parametrize("options", [{}, {"dropout": 0.2, "average": 0.3}], ids=["plain", "more"])
-def test_members_take_no_more_memory_than_as_many_networks(way, options, monkeypatch):
+@pytest.mark.parametrize("sizes", [(64, 128, 128, 1), (64, 1024, 512, 1)], ids=["rows", "weights"])
+def test_members_take_no_more_memory_than_as_many_networks(way, options, sizes, monkeypatch):
     monkeypatch.setattr("mlp_xp.fast.on_cpu.PAYS_AFTER", 0.0)
     x = GENERATOR.normal(size=(1024, 64)).astype(np.float32)
 
     def peak(members):
         tracemalloc.start()
         try:
-            given = Network((64, 128, 128, 1), members=members)
+            given = Network(sizes, members=members)
             more = {"max_epochs": 2, "way": way, "keep": "best", "validation": Loader(x[:256], x[:256, 0])}
             list(train(given, Loader(x, x[:, 0], batch_size=128, prefetch="never"), **more, **options))
             given.predict(x)
