@@ -3,26 +3,21 @@
 It is a generator of epochs. The caller's loop logs, plots, checkpoints and breaks; there are no callbacks.
 """
 
-import dataclasses
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Sequence
 from typing import Any
 
 import numpy as np
 
-from mlp_xp.dropout import Dropout, resolve_dropout
-from mlp_xp.fast import WAYS
 from mlp_xp.forward import Memo
 from mlp_xp.history import History
-from mlp_xp.losses import LOSSES, Loss
+from mlp_xp.losses import Loss
 from mlp_xp.machine.data_parallel import Ranks
-from mlp_xp.members.given import dropout_of, given_to, loss_of, penalty_of, with_own_numbers
+from mlp_xp.members.given import dropout_of, given_to, loss_of, penalty_of
 from mlp_xp.members.step import MemberObjective, MemberOptimizer
 from mlp_xp.members.training import MemberDescent, MemberMonitor, MemberRates, MemberTraining
 from mlp_xp.network import Network, seeds_of
 from mlp_xp.objective import Objective
-from mlp_xp.optimizers import NO_FACTORS, OPTIMIZERS, Optimizer, RateFactors, Rule
-from mlp_xp.own import find
-from mlp_xp.regularizers import REGULARIZERS, Regularizer
+from mlp_xp.optimizers import NO_FACTORS, Optimizer, RateFactors
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.gather import CHECKED_ROWS, check_rows
 from mlp_xp.rows.loader import Loader
@@ -33,11 +28,10 @@ from mlp_xp.run.monitor import LossMonitor
 from mlp_xp.run.rates import Rates
 from mlp_xp.run.state import Method, Observer, Training, TrainingState
 from mlp_xp.run.validation import mean_losses
-from mlp_xp.schedules import SCHEDULES, Schedule
-from mlp_xp.settings import checks, fields
 from mlp_xp.settings.precision import warn_if_coarse
 from mlp_xp.stopping import Stopping
 from mlp_xp.training_loop import Descent, run
+from mlp_xp.training_settings import Settings
 
 
 def train(
@@ -252,7 +246,7 @@ def train(
     return Epochs(run(training, monitor, keep=keep, stopped=stopped, threads=threads))
 
 
-def _monitor(training: Training, validation: Any, each: Sequence["Settings"]) -> LossMonitor:
+def _monitor(training: Training, validation: Any, each: Sequence[Settings]) -> LossMonitor:
     """What judges a run."""
     given, objective = each[0], training.objective
     stopping = Stopping(
@@ -273,7 +267,7 @@ def _monitor(training: Training, validation: Any, each: Sequence["Settings"]) ->
 def _training(
     network: Network,
     loader: Loader,
-    each: Sequence["Settings"],
+    each: Sequence[Settings],
     history: History,
     factors: RateFactors | None,
     checkpoints: Observer | None,
@@ -304,86 +298,6 @@ def _training(
         return MemberTraining(objective, loader, rules, own_rates, method, checkpoints, given.average)
     optimizer = Optimizer(given.optimizer, network.parameters, factors)
     return Training(objective, loader, optimizer, rates, method, checkpoints, given.average)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What `train` is told beside its data, checked; all that is wrong is said at once.
-
-    `train` says what each of them means, and has the defaults. `problems` are those of names.
-
-    Raises
-    ------
-    ValueError, TypeError
-        A name, an instance or a number is refused.
-    """
-
-    loss: Loss
-    watched_loss: Loss | None
-    optimizer: Rule
-    schedule: Schedule
-    decay_schedule: Schedule
-    dropout_schedule: Schedule
-    regularizer: Regularizer | None
-    learning_rate: float = fields.number(above=0)
-    reduction: str = fields.one_of(("mean", "sum"))
-    keep: str = fields.one_of(("last", "best"))
-    on_divergence: str = fields.one_of(("stop", "rollback"))
-    way: str = fields.one_of(WAYS)
-    max_epochs: int = fields.whole(unit="epochs")
-    tolerance: float = fields.number(least=0, unit="units of the loss")
-    average: float = fields.number(least=0, below=1)
-    seed: int = fields.whole(least=0)
-    clip_norm: float | None = fields.number(None, above=0)
-    patience: int | None = fields.whole(None, unit="epochs")
-    threads: int | None = fields.whole(None)
-    loss_below: float | None = fields.number(None)
-    time_budget: float | None = fields.number(None, above=0, unit="seconds")
-
-    masks: Dropout | None = None
-    problems: dataclasses.InitVar[Sequence[str | None]] = ()
-
-    def __post_init__(self, problems: Sequence[str | None]) -> None:
-        """Refuse what is wrong."""
-        checks.refuse([*problems, *fields.problems(self)])
-
-    @classmethod
-    def of(
-        cls, given: Mapping[str, Any], seed: Any, n_hidden: int, n: int = 0, members: int | None = None
-    ) -> "Settings":
-        """What `train` is given by name, for a network with so many hidden layers, or for its member n."""
-        problems: list[str | None] = []
-        rest = {name: value for name, value in given.items() if name not in (*CATALOGUES, "dropout")}
-        found = _found(problems, **{name: given[name] for name in CATALOGUES})
-        pieces = {name: with_own_numbers(name, piece, n, members) for name, piece in found.items()}
-        made = cls(**pieces, **rest, seed=seed, problems=problems)
-        return dataclasses.replace(made, masks=resolve_dropout(given["dropout"], n_hidden, seed))
-
-
-CATALOGUES: dict[str, Mapping[str, type]] = {
-    "loss": LOSSES,
-    "watched_loss": LOSSES,
-    "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
-    "decay_schedule": SCHEDULES,
-    "dropout_schedule": SCHEDULES,
-    "regularizer": REGULARIZERS,
-}
-"""Settings that are named."""
-
-
-def _found(problems: list[str | None], **given: object) -> dict[str, Any]:
-    """What names stand for; with None for those that stand for nothing, and a note of why."""
-    as_it_is: dict[str, tuple[type, ...]] = {
-        "regularizer": (type(None),),
-        "watched_loss": (type(None), Loss),
-    }
-    return {
-        name: value
-        if isinstance(value, as_it_is.get(name, ()))
-        else find(problems, name, CATALOGUES[name], value)
-        for name, value in given.items()
-    }
 
 
 def _method(given: Settings, loader: Loader) -> Method:

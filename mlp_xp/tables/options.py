@@ -59,7 +59,7 @@ def _of_train(field: str) -> Callable[[], Bound]:
     """What an argument of `train` must be, as it says itself."""
 
     def bound() -> Bound:
-        from mlp_xp.training import Settings
+        from mlp_xp.training_settings import Settings
 
         return fields.of(Settings)[field].bound
 

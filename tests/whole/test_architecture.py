@@ -50,6 +50,7 @@ FLOORS = (
     ("fast",),
     ("training_loop",),
     ("members",),
+    ("training_settings",),
     ("training",),
     ("tables",),
     ("estimators", "report"),
