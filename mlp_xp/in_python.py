@@ -76,23 +76,31 @@ class TableModel(plain.TableModel):
         """What `mlp-xp train` says in the end; empty unless the model was trained in this process."""
         return [] if self._kept is None else list(self._kept.report.result["advice"])
 
-    def evaluate(self, data: ArrayLike) -> dict[str, float]:
+    def evaluate(self, data: ArrayLike, *, weight_column: str | None = None) -> dict[str, float]:
         """Metrics on the rows of a table, as `mlp-xp evaluate` has them.
 
         Parameters
         ----------
         data : path, table, mapping or sequence of mappings
             With the columns and targets of the training table; as for `fit_table`, or rows by name.
+        weight_column : str, optional
+            Of sample weights; every row counts 1 if not given.
 
         Returns
         -------
         dict of str to float
             nan where a metric has no meaning.
         """
-        with self._opened(data) as table:
+        with self._opened(data, weight_column) as table:
             return dict(assess(self, table.source).metrics)
 
-    def report(self, path: str | os.PathLike[str], data: ArrayLike | None = None) -> None:
+    def report(
+        self,
+        path: str | os.PathLike[str],
+        data: ArrayLike | None = None,
+        *,
+        weight_column: str | None = None,
+    ) -> None:
         """Write a page about the model and its training, as `mlp-xp train --report` writes one.
 
         Parameters
@@ -102,6 +110,8 @@ class TableModel(plain.TableModel):
         data : path, table, mapping or sequence of mappings, optional
             Rows to measure the model on, as for `evaluate`; those that it was judged on after its training,
             if not given.
+        weight_column : str, optional
+            Of sample weights in `data`.
 
         Raises
         ------
@@ -117,7 +127,7 @@ class TableModel(plain.TableModel):
                 )
             self._write(path, kept.report, kept.training, kept.measured)
             return
-        with self._opened(data) as table:
+        with self._opened(data, weight_column) as table:
             found = assess(self, table.source, seed=0)
             backend, history = self.network.backend, self.history or History()
             result = found.description() | {
@@ -154,11 +164,12 @@ class TableModel(plain.TableModel):
         return f"<p><code>{html.escape(repr(self))}</code></p>{''.join(map(_table, tables))}{advice}"
 
     @contextlib.contextmanager
-    def _opened(self, data: ArrayLike) -> Iterator[Table]:
+    def _opened(self, data: ArrayLike, weight_column: str | None) -> Iterator[Table]:
         """A table with the columns and targets of the model, for as long as it is looked at."""
         columns = None if isinstance(data, str | os.PathLike) else columns_of(data)
         with at_a_path(data if columns is None else columns) as path:
-            options = TargetOptions(data=path, target=written(self.targets.names))
+            target = written(self.targets.names)
+            options = TargetOptions(data=path, target=target, weight_column=weight_column)
             yield for_model(open_for(options, self), self)
 
 

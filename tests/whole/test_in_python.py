@@ -43,6 +43,18 @@ def test_metrics_of_a_table_and_of_rows(model, houses, tmp_path):
     assert found == pytest.approx(model.evaluate(path))
 
 
+def test_metrics_are_weighted_where_one_says_by_what(houses, tmp_path):
+    model = fit_table(houses, "price", exclude=["cheap"], epochs=5)
+    weight = np.arange(300) % 3
+    weighted = {**houses, "w": weight}
+    found = model.evaluate(weighted, weight_column="w")
+    errors = model.predict(houses)[:, 0] - houses["price"]
+    assert found["mae"] == pytest.approx(np.average(abs(errors), weights=weight), rel=1e-5)
+    assert model.evaluate(weighted)["mae"] == pytest.approx(abs(errors).mean(), rel=1e-5)
+    model.report(tmp_path / "page.html", weighted, weight_column="w")
+    assert f"{found['mae']:.4g}" in (tmp_path / "page.html").read_text()
+
+
 def test_one_row_and_rows_are_predicted(model, houses):
     rows = rows_of(houses)
     assert model.predict(rows[0]).shape[0] == 1
