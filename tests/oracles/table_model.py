@@ -6,6 +6,7 @@ Nothing of mlp_xp is used, no array is computed with: the definitions in plain P
 import datetime as dt
 import json
 import math
+import re
 
 import safetensors.numpy
 
@@ -18,6 +19,12 @@ ACTIVATIONS = {
     "relu": lambda z: max(z, 0.0),
     "gelu": lambda z: z / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3))),
 }
+
+
+def _is_same_number(text, other):
+    """Whether two texts are one number, such as 1 and 1.0; 01 is none."""
+    plain = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
+    return bool(plain.fullmatch(text) and plain.fullmatch(other)) and float(text) == float(other)
 
 
 class TableModel:
@@ -56,6 +63,9 @@ class TableModel:
 
     def _category(self, column, value):
         text = str(value).lower() if isinstance(value, bool) else str(value)
+        alike = [level for level in column["levels"] if _is_same_number(text, level)]
+        if text not in column["levels"] and len(alike) == 1:
+            text = alike[0]
         is_known = value is not None and text in column["levels"]
         found = [float(is_known and text == level) for level in column["levels"]]
         found += [float(value is not None and not is_known)] if column["other"] else []
