@@ -83,6 +83,12 @@ def test_what_is_refused(path):
         fit_table({"x": [2**63, 1], "y": [1.0, 2.0]}, "y")
 
 
+@pytest.mark.parametrize("task", ["auto", "classification"])
+def test_a_target_of_nothing_is_refused(task):
+    with pytest.raises(ValueError, match="row 1, column 'y' holds nothing, where a value is needed"):
+        fit_table({"a": [1.0, 2.0], "y": [None, None]}, "y", task=task)
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
 def test_a_model_can_be_copied(path, copied):
     model = fit_table(path, "price", epochs=2)

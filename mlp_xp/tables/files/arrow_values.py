@@ -16,8 +16,8 @@ Array = npt.NDArray[Any]
 
 def is_gap(values: Arrow) -> Array:
     """Where an Arrow array has no value."""
-    if not values.null_count:
-        return np.zeros(len(values), bool)
+    if values.null_count in (0, len(values)):  # of a column of nothing there are no bits
+        return np.full(len(values), values.null_count > 0)
     end = values.offset + len(values)
     bits = np.frombuffer(values.buffers()[0], np.uint8)
     return np.unpackbits(bits, count=end, bitorder="little")[values.offset :] == 0

@@ -27,6 +27,14 @@ def test_numbers_and_gaps_of_any_part_of_an_array_are_as_pyarrow_lists_them(valu
     assert is_gap(part).tolist() == [value is None for value in part.to_pylist()]
 
 
+def test_a_column_of_nothing_has_gaps_alone():
+    import pyarrow as pa
+
+    for values in (pa.nulls(3), pa.nulls(3, pa.float64()), pa.nulls(5).slice(1, 3)):
+        assert is_gap(values).tolist() == [True] * 3
+    assert is_gap(pa.nulls(0)).tolist() == []
+
+
 @settings(deadline=None)
 @given(st.lists(st.text()))
 def test_texts_are_as_they_were_given(texts):
