@@ -269,8 +269,9 @@ class Halving:
                 self._keep()
             if is_last:
                 return stopped
-            share = len(kept) / len(alive) * (self.rungs[self.rung] - until) / n_epochs
-            if not is_best_alone and is_over(share * elapsed(began)):
+            # Of the next comparison, and of the best one alone after it: so many epochs of a try.
+            n_more = len(kept) * (self.rungs[self.rung] - until) + self.most_epochs - self.rungs[self.rung]
+            if not is_best_alone and is_over(n_more * elapsed(began) / (n_epochs * len(alive))):
                 is_best_alone = True
                 stopped = f"time budget used after {until} of {self.most_epochs} epochs, then the best alone"
                 for group in self.groups:

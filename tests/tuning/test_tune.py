@@ -1,5 +1,6 @@
 """The search for settings: what is tried, what is dropped, and that it is the same again."""
 
+import importlib
 import json
 import math
 import subprocess
@@ -86,6 +87,13 @@ def test_a_search_goes_on_where_it_was(tmp_path):
     np.testing.assert_array_equal(weights(rest), weights(whole))
     with pytest.raises(ValueError, match="another one"):
         found(options(seed=1), folder=tmp_path / "a")
+
+
+def test_a_comparison_leaves_time_for_the_best_alone(monkeypatch):
+    """Three tries for one epoch and the best for two more take 5/6 of what six have taken for one."""
+    monkeypatch.setattr(importlib.import_module("mlp_xp.tuning.tune"), "elapsed", lambda _: 1.0)
+    assert found(time_budget=1.8).stopped == "time budget used after 1 of 4 epochs, then the best alone"
+    assert found(time_budget=1.9).stopped.startswith("time budget used after 2")
 
 
 def test_a_search_of_other_data_is_not_gone_on_with(tmp_path):
