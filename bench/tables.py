@@ -151,7 +151,8 @@ def ours(
     seconds = sum(after[2:4]) - sum(before[2:4])  # of processes that have ended
     if classes is None:
         return np.array([float(line["prediction"]) for line in lines_]), seconds
-    return np.array([[float(line.get(f"probability_{c}", 0)) for c in classes] for line in lines_]), seconds
+    names = [f"probability_{c.removesuffix('.0')}" for c in classes]  # a class 1.0 is called 1
+    return np.array([[float(line.get(name, 0)) for name in names] for line in lines_]), seconds
 
 
 def _command(arguments: Sequence[Any]) -> None:

