@@ -131,6 +131,17 @@ def test_dates(tmp_path, content, form, expected):
     np.testing.assert_array_equal(values(source)[:, 0], [days, np.nan])
 
 
+@pytest.mark.parametrize("between", "-/.")
+def test_months_and_days_of_one_digit_and_two(tmp_path, between):
+    days = [(1, 5), (1, 15), (11, 5), (11, 15)]
+    for order in ("{2}{1}{0}{1}{3}", "{3}{1}{0}{1}{2}", "{0}{1}{3}{1}{2}"):
+        texts = [order.format(month, between, 2023, day) for month, day in days]
+        source = read(tmp_path, "a,b\n" + "".join(f"{text},1\n" for text in texts))
+        expected = [np.datetime64(f"2023-{month:02}-{day:02}").astype(int) for month, day in days]
+        assert source.columns[0].kind == "date", texts
+        np.testing.assert_array_equal(values(source)[:, 0], expected, err_msg=str(texts))
+
+
 @pytest.mark.parametrize("bad", ["2024-02-30", "soon"])
 def test_one_bad_date_among_many_is_refused_with_its_row(tmp_path, bad):
     days = np.datetime64("2023-01-01") + np.arange(400)
