@@ -23,6 +23,10 @@ def block_rows(n_columns: int) -> int:
     return max(FEWEST_ROWS, min(BLOCK_ROWS, BLOCK_VALUES // max(1, n_columns)))
 
 
+DIGITS = {32: 9, 64: 18, 128: 38, 256: 76}
+"""What decimals of so many bits have at most, and so on which side of the point they may end."""
+
+
 def kind_of(arrow_type: Arrow) -> str | None:
     """The kind of column that an Arrow type is; "gap" if it holds nothing, None if it is no column.
 
@@ -42,6 +46,8 @@ def kind_of(arrow_type: Arrow) -> str | None:
         return "text"
     if types.is_string_view(arrow_type):
         return "text"
+    if types.is_decimal(arrow_type) and abs(arrow_type.scale) > DIGITS[arrow_type.bit_width]:
+        return None  # of a damaged file: Arrow has no text for such numbers
     numeric = (types.is_integer, types.is_floating, types.is_decimal, types.is_time)
     if any(is_one(arrow_type) for is_one in numeric) or types.is_duration(arrow_type):
         return "number"

@@ -143,6 +143,15 @@ def test_typed(tmp_path, form, values, message):
         open_source(path, target="b")
 
 
+@pytest.mark.parametrize("scale", [1000, -1000])
+def test_decimals_that_end_nowhere_are_refused(tmp_path, scale):
+    values = pa.Array.from_buffers(pa.decimal128(22, scale), 2, [None, pa.py_buffer(bytes(32))])
+    feather.write_feather(pa.table({"a": values, "b": [1.0, 2.0]}), tmp_path / "t.arrow")
+    for options in ({"target": "b"}, {"target": "a"}, {"target": "b", "text": "code"}):
+        with pytest.raises(ValueError, match=rf"t\.arrow, column 'a' is of type decimal128\(22, {scale}\)"):
+            open_source(tmp_path / "t.arrow", **options)
+
+
 def damaged(path, how):
     content = path.read_bytes()
     path.write_bytes(
