@@ -60,7 +60,7 @@ NOON = 19_783.5  # days from 1970 to 2024-03-01 12:00
         (Category("a", "text", ("1.5", "2")), [np.timedelta64(1500, "ms"), np.timedelta64(2, "s")], [0, 1]),
         (
             Category("a", "text", ("2020-01-05",)),
-            [np.datetime64("2020-01-05"), np.datetime64("NaT")],
+            [np.datetime64("2020-01-05"), np.datetime64("NaT", "D")],
             [0, -1],
         ),
         (Category("a", "text", ("10:30:00",)), [dt.time(10, 30, tzinfo=dt.UTC)], [0]),
