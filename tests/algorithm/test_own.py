@@ -197,7 +197,9 @@ def test_the_catalogues_things_are_not_checked_again():
 
 
 @pytest.mark.needs("sklearn")
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings(
+    "ignore:Stochastic Optimizer"
+)  # a class of scikit-learn's stops pytest without it
 @pytest.mark.parametrize(
     ("own", "known"),
     [
