@@ -30,7 +30,7 @@ from bench.steps import US, Workers
 from mlp_xp import Loader, Network, fit_table, train
 
 TRAININGS = (
-    Training((4, 3, 2, 1), "tanh", False, 1, "sgd", steps=2000, members=8),
+    Training((4, 3, 2, 1), "tanh", False, 1, "sgd", steps=10_000, members=8),
     Training((4, 3, 2, 1), "tanh", False, 1, "sgd", steps=2000, members=128),
     Training((4, 3, 2, 1), "tanh", False, 1, "sgd", steps=1000, members=1024),
     Training((4, 3, 2, 1), "tanh", False, 32, "adam", steps=500, members=128),
