@@ -101,7 +101,7 @@ def test_options_that_need_each_other(tmp_path, capsys):
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_with_checkpoint_and_model_and_the_run_goes_on(number, status, tmp_path):
-    command = [sys.executable, "-m", "mlp_xp", "train", "--epochs", "4000", "--patience", "0"]
+    command = [sys.executable, "-m", "mlp_xp", "train", "--epochs", "1000000", "--patience", "0"]
     command += [
         "--plain-steps",
         "--hidden",
