@@ -13,6 +13,7 @@ import. Where the library is missing they are skipped, and the end of the run sa
 
 import collections
 import doctest
+import gc
 import os
 import re
 
@@ -182,6 +183,12 @@ def pytest_collection_modifyitems(config, items):
         others = [item for item in items if where.isdisjoint(getattr(item, "fixturenames", ()))]
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if item not in set(others)]
+
+
+def pytest_collection_finish(session):
+    """What is imported and collected stays to the end: the collector of garbage need not look at it."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item):
