@@ -29,6 +29,9 @@ ROUNDS = 5
 SECONDS = 0.2
 """About how long an epoch takes with one thread; one that spins on busy cores takes far longer."""
 
+PAUSE = 0.1
+"""For so long the threads that a BLAS used before may spin: in its own time, and not in another choice's."""
+
 ONE, ALL, OURS = CHOICES = "1 thread", "all cores", "mlp_xp"
 
 STEPS = (
@@ -68,6 +71,7 @@ class Training:
 
     def seconds_a_step(self) -> float:
         """Those of one more epoch, divided by its steps."""
+        time.sleep(PAUSE)
         with contextlib.ExitStack() as stack:
             if self.choice == ALL and self.way == "plain":
                 stack.enter_context(mock.patch.object(blas, "computing", contextlib.nullcontext))
