@@ -219,7 +219,9 @@ class TableClassifier(ClassifierMixin, TableEstimator):
     random_state : int, RandomState or None
         Of held-out part, starting weights, order and dropout; None draws one.
     class_weight : dict, "balanced" or "none"
-        Weight of each class, a factor on the weights of its rows.
+        A dict names the weight of each class, a factor on the weights of its rows: training and metrics
+        heed it, as they do `sample_weight`. With "balanced" the recipe learns from the rows as they are, and
+        says in the end what holds for classes of one frequency: for a rare class that is the better way.
     **parameters
         Options of `mlp-xp train`, with underscores in their names; `mlp-xp train --help` explains them.
         None leaves a choice to the recipe.

@@ -15,7 +15,7 @@ from mlp_xp.tables.measured import Measured
 from mlp_xp.tables.metrics import METRICS, deciding
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.preparation import Category, Constant
-from mlp_xp.tables.recipe import PLAIN, epochs, uses_tables
+from mlp_xp.tables.recipe import PLAIN, TABLES, epochs, learning_rate, uses_tables
 from mlp_xp.tables.sample import Sample
 
 MOST = 2
@@ -39,7 +39,7 @@ FAR_WORSE = 1.5
 """The loss over that of a constant or a linear model, from which on it is not the columns' fault."""
 
 TOO_LARGE = 5.0
-"""Times the rate that suits most tables, from which on steps may be too large."""
+"""Times the rate that suits most tables, from which on steps may be too large; the other way, too small."""
 
 RISE = 1.1
 """Of the held-out loss over its least, from which on the last weights are worse than the best ones."""
@@ -165,6 +165,10 @@ def _no_better_than_a_baseline(run: Run) -> Iterator[str]:
         if _epochs_wanted(run):
             return
         compared = f"({METRICS[metric].words} {own:.4g}, and {other:.4g})"
+        if _steps_are_small(run):
+            than = "a linear one" if name == "linear" else f"the {name} alone"
+            yield f"The model is no better than {than} {compared}: the steps are too small. {_own_rate(run)}."
+            return
         if name != "linear":
             yield (
                 f"The model is no better than the {name} alone {compared}: the columns say nothing of "
@@ -194,8 +198,8 @@ def _smaller_steps(run: Run, found: str) -> Iterator[str]:
             "out are unlike the others. Give other columns, or more rows."
         )
         return
-    leave_out = f"Leave {spelled('learning_rate')} out, or try" if uses_tables(run.data.options) else "Try"
-    yield f"{found}: the steps are too large. {leave_out} {given('learning_rate', f'{wanted:g}')}."
+    instead = _own_rate(run) if _has_own_factors(run) else f"Try {given('learning_rate', f'{wanted:g}')}"
+    yield f"{found}: the steps are too large. {instead}."
 
 
 def _rate_wanted(run: Run) -> float | None:
@@ -205,12 +209,33 @@ def _rate_wanted(run: Run) -> float | None:
     none that suits most.
     """
     options = run.data.options
-    rate, usual = options.read("learning_rate"), PLAIN["learning_rate"]
-    if options.rate_factors != PLAIN["rate_factors"]:
-        return None  # the recipe's own rate goes with its factors
+    rate, usual = options.read("learning_rate"), _usual_rate(run)
+    if options.rate_factors != PLAIN["rate_factors"] and not _has_own_factors(run):
+        return None
     if not hasattr(options.read("optimizer"), "eps"):
         return float(rate / 10)
-    return float(usual) if rate >= TOO_LARGE * usual else None
+    return usual if rate >= TOO_LARGE * usual else None
+
+
+def _steps_are_small(run: Run) -> bool:
+    """Whether a rate that is usual elsewhere was given, where factors make it much smaller."""
+    return _has_own_factors(run) and TOO_LARGE * run.data.options.read("learning_rate") <= _usual_rate(run)
+
+
+def _own_rate(run: Run) -> str:
+    return f"Leave {spelled('learning_rate')} out, which is then {_usual_rate(run):g}"
+
+
+def _usual_rate(run: Run) -> float:
+    if _has_own_factors(run):
+        return learning_rate(has_classes=run.model.levels is not None)
+    return float(PLAIN["learning_rate"])
+
+
+def _has_own_factors(run: Run) -> bool:
+    """Whether the rate has the factors of the recipe, whose own rate goes with them."""
+    options = run.data.options
+    return uses_tables(options) and options.rate_factors == TABLES["rate_factors"]
 
 
 def _names_of_rows(run: Run) -> Iterator[str]:

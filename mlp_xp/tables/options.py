@@ -474,7 +474,7 @@ class TrainingOptions(TargetOptions, DeviceOptions):
     )
     learning_rate: float | None = panels.training(
         None,
-        "Step size: what an update's direction is multiplied with.",
+        "Step size: what an update's direction is multiplied with, and with --rate-factors.",
         bound=_of_train("learning_rate"),
         noted=True,
     )

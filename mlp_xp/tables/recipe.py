@@ -88,6 +88,11 @@ LEAST_BATCH, MOST_BATCH, LARGE_BATCH = 32, 128, 256
 MANY_ROWS, EPOCHS, FEWEST_EPOCHS, MOST_EPOCHS, LEAST_STEPS = 50_000, 40, 6, 256, 1000
 
 
+def learning_rate(*, has_classes: bool) -> float:
+    """The rate that goes with the recipe's factors."""
+    return float(RATE_FOR_CLASSES if has_classes else TABLES["learning_rate"])
+
+
 def validation_part(n_rows: int) -> float:
     """The part of the rows to hold out."""
     return min(MOST_HELD_OUT, max(LEAST_HELD_OUT, FEW_ROWS / n_rows))
@@ -129,7 +134,7 @@ def _missing(options: "TrainingOptions", n_rows: int, has_classes: bool) -> dict
         part = asked["validation"]
         wanted["validation"] = part = validation_part(n_rows) if part is None else part
         n_training = _n_training(n_rows, part, options)
-        wanted["learning_rate"] = RATE_FOR_CLASSES if has_classes else TABLES["learning_rate"]
+        wanted["learning_rate"] = learning_rate(has_classes=has_classes)
         size = batch_size(n_training)
         wanted["batch_size"] = str(size)
         given = asked["batch_size"]
@@ -138,8 +143,6 @@ def _missing(options: "TrainingOptions", n_rows: int, has_classes: bool) -> dict
             wanted |= {name: PLAIN[name] for name in (*STEPS, "learning_rate", "average", "patience")}
         if asked["hidden"] is not None and not asked["hidden"].strip():
             wanted["dropout"] = PLAIN["dropout"]  # there is no hidden layer
-        if asked["optimizer"] is None and asked["learning_rate"] is not None:
-            wanted["rate_factors"] = PLAIN["rate_factors"]
     return {name: value for name, value in wanted.items() if asked[name] is None}
 
 

@@ -122,10 +122,17 @@ def test_no_better_than_a_line(run, table, rng):
 @pytest.mark.parametrize("recipe", ["tables", "plain"])
 def test_steps_that_are_too_large(run, table, recipe):
     options = ("--recipe", recipe, "--hidden", "64,64", "--learning-rate")
+    instead = {"plain": "Try --learning-rate 0.001.", "tables": "--learning-rate out, which is then 0.035."}
     (said,) = [each for each in advice(run, table, *options, "5") if "the steps are too large" in each]
-    assert said.endswith("--learning-rate 0.001.")
-    assert ("Leave --learning-rate out, or try" in said) == (recipe == "tables")
+    assert said.endswith(instead[recipe])
     assert not any("too large" in each for each in advice(run, table, *options, "0.001"))
+
+
+def test_steps_that_are_too_small_for_the_factors_of_the_recipe(run, table):
+    options = ("--recipe", "tables", "--hidden", "64,64", "--learning-rate")
+    (said,) = [each for each in advice(run, table, *options, "1e-5") if "the steps are" in each]
+    assert re.match(r"The model is no better than .*: the steps are too small\. Leave --learning-rate", said)
+    assert not any("the steps are" in each for each in advice(run, table, *options, "0.01"))
 
 
 def test_a_first_epoch_that_was_the_best(run, rng):
