@@ -75,7 +75,7 @@ class Descent:
     Parameters
     ----------
     way : str
-        Of `fast.WAYS`.
+        Of `training_settings.WAYS`.
     clip_norm : float, optional
         The largest Euclidean norm of a step's gradient.
     loss_of : callable

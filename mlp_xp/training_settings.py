@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlp_xp.dropout import Dropout, resolve_dropout
-from mlp_xp.fast import WAYS
 from mlp_xp.losses import LOSSES, Loss
 from mlp_xp.members.given import with_own_numbers
 from mlp_xp.optimizers import OPTIMIZERS, Rule
@@ -13,6 +12,10 @@ from mlp_xp.own import find
 from mlp_xp.regularizers import REGULARIZERS, Regularizer
 from mlp_xp.schedules import SCHEDULES, Schedule
 from mlp_xp.settings import checks, fields
+
+WAYS = ("fast", "fused", "plain")
+"""How updates are made: "fast" is all that the device has, "fused" the same without recording a step and
+launching it as one (a CUDA graph; on a CPU they are the same), "plain" the rules as they are written."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,6 @@ from mlp_xp.objective import Objective
 from mlp_xp.optimizers import Optimizer
 from mlp_xp.step import Step
 
-WAYS = ("fast", "fused", "plain")
-"""How updates are made: "fast" is all that the device has, "fused" the same without recording a step and
-launching it as one (a CUDA graph; on a CPU they are the same), "plain" the rules as they are written."""
-
 
 def ways(
     backend_name: str, way: str = "fast", *, schedules_more: bool = False
@@ -28,7 +24,7 @@ def ways(
     backend_name : str
         `Backend.name`: "cpu", "cuda:0", a library's.
     way : str
-        One of `WAYS`.
+        One of `training_settings.WAYS`.
     schedules_more : bool
         Whether more than the rate changes from step to step, dropout or decay: no step is recorded then.
 

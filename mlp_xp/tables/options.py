@@ -655,7 +655,7 @@ class TrainingOptions(TargetOptions, DeviceOptions):
 
     @property
     def way(self) -> str:
-        """How updates are made, of `fast.WAYS`."""
+        """How updates are made, of `training_settings.WAYS`."""
         if self.plain_steps:
             return "plain"
         return "fast" if self.cuda_graph else "fused"

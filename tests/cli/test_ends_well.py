@@ -382,7 +382,7 @@ def test_help_and_completion_import_nothing_that_computes(folder):
         (["--version"], {}, parser + computing),
         (["--help"], {}, parser + computing),
         ([], asked, parser + computing),
-        (["train", "--help"], {}, [*parser, "pyarrow", "safetensors"]),
+        (["train", "--help"], {}, [*parser, "pyarrow", "safetensors", "mlp_xp.network"]),
     ):
         done = subprocess.run(
             [sys.executable, "-c", code.format(arguments=arguments, unneeded=unneeded)],

@@ -12,7 +12,7 @@ from stand_ins.stand_in_engine import StandInEngine
 
 from mlp_xp import epoch_losses, training_loop
 from mlp_xp.activations import ACTIVATIONS, Identity
-from mlp_xp.fast import WAYS, ways
+from mlp_xp.fast import ways
 from mlp_xp.fast.on_cpu import CpuStep
 from mlp_xp.fast.on_cuda import EAGER_STEPS, CudaStep, FusedLoss
 from mlp_xp.fast.programs import of_rule
@@ -23,6 +23,7 @@ from mlp_xp.regularizers import ElasticNet
 from mlp_xp.rows.loader import Loader
 from mlp_xp.step import Step
 from mlp_xp.training import train
+from mlp_xp.training_settings import WAYS
 
 N_ROWS, BATCH, EPOCHS = 46, 10, 3  # four whole steps an epoch, and a ragged one
 RULES = [name for name, rule in OPTIMIZERS.items() if rule is not LBFGS]
