@@ -2,14 +2,16 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from mlp_xp.initializers import Given
 from mlp_xp.machine.array_api import ArrayLike
 from mlp_xp.members.compiled import CompiledMemberStep
-from mlp_xp.members.step import MemberObjective, MemberOptimizer, MemberStep
+from mlp_xp.members.step import MemberObjective, MemberOptimizer, Members, MemberStep
 from mlp_xp.parameters import Parameters
+from mlp_xp.run.rates import Rates
 from mlp_xp.run.state import Training
 from mlp_xp.step import Step
 from mlp_xp.training_loop import Descent
@@ -23,17 +25,23 @@ class Together(Descent):
         objective, optimizer, rates = training.objective, training.optimizer, training.rates
         if not (isinstance(objective, MemberObjective) and isinstance(optimizer, MemberOptimizer)):
             raise TypeError("members have an objective and an optimizer of their own.")
-        clip_norms = [self.clip_norm] * objective.n
+        members = Members(objective, optimizer, [self.clip_norm] * objective.n, OneRate(rates, objective.n))
+        return (CompiledMemberStep if objective.network.backend.name == "cpu" else MemberStep)(members)
 
-        def now() -> list[float]:
-            return [rates.last] * objective.n
 
-        def ahead(n_steps: int) -> np.ndarray:
-            return np.repeat(np.array(rates.ahead(n_steps))[:, None], objective.n, axis=1)
+class OneRate(NamedTuple):
+    """The rates of all members: the same."""
 
-        if objective.network.backend.name != "cpu":
-            return MemberStep(objective, optimizer, clip_norms, now)
-        return CompiledMemberStep(objective, optimizer, clip_norms, now, ahead)
+    rates: Rates
+    n_members: int
+
+    def of_each(self) -> list[float]:
+        """At the step under way."""
+        return [self.rates.last] * self.n_members
+
+    def ahead_of_each(self, n_steps: int) -> np.ndarray:
+        """At the coming steps, (n_steps, 1)."""
+        return np.array(self.rates.ahead(n_steps))[:, np.newaxis]
 
 
 def set_weights(

@@ -1,7 +1,7 @@
 """Steps of members on a CUDA GPU: each kernel and product computes those of all, and a step is one launch."""
 
 import copy
-from collections.abc import Callable, Sequence
+import sys
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from mlp_xp.fast.cuda.engine import Engine
 from mlp_xp.fast.cuda.kernels import MOST_MEMBERS
 from mlp_xp.fast.on_cuda import CudaStep
 from mlp_xp.machine.array_api import to_host
-from mlp_xp.members.step import MemberObjective, MemberOptimizer, MemberStep
+from mlp_xp.members.step import Members, MemberStep
 from mlp_xp.rows.batch import Block, Chunk
 from mlp_xp.run.rates import Rates
 
@@ -20,32 +20,18 @@ class CapturedMemberStep(MemberStep):
 
     Parameters
     ----------
-    objective, optimizer, clip_norms, rates
-        As of `MemberStep`.
-    rates_ahead : callable (int) -> array (n_steps, 1 or members)
-        Gives η at each of the coming steps: of all members, or of each.
-    at_most : int
-        Steps that are handed over together.
+    of : Members
+        What they are made with.
     captures : bool
         Whether to capture steps.
     engine : object, optional
         What computes.
     """
 
-    def __init__(
-        self,
-        objective: MemberObjective,
-        optimizer: MemberOptimizer,
-        clip_norms: Sequence[float | None],
-        rates: Callable[[], Sequence[float]],
-        rates_ahead: Callable[[int], np.ndarray],
-        *,
-        at_most: int,
-        captures: bool = True,
-        engine: Engine | None = None,
-    ) -> None:
-        super().__init__(objective, optimizer, clip_norms, rates)
-        self.rates_ahead, self.at_most = rates_ahead, at_most
+    def __init__(self, of: Members, *, captures: bool = True, engine: Engine | None = None) -> None:
+        super().__init__(of)
+        objective, optimizer = of.objective, of.optimizer
+        self.at_most = sys.maxsize if of.average is None else 1
         known = {programs.steps_of(each.rule) for each in optimizer.each}
         is_possible = len(known) == 1 and None not in known and objective.ranks is None
         self.together: CudaStep | None = None
@@ -66,7 +52,7 @@ class CapturedMemberStep(MemberStep):
             return 0
         rates.ahead(len(divisors))
         rows = Chunk(*(None if part is None else part[..., first * size :, :] for part in block.rows))
-        numbers = self._numbers(self.rates_ahead(len(divisors)), divisors, self.together.engine)
+        numbers = self._numbers(self.rates.ahead_of_each(len(divisors)), divisors, self.together.engine)
         return self.together.make(rows, min(size, n_left), numbers, list(divisors), rates.history.step)
 
     def _numbers(self, rates: np.ndarray, divisors: np.ndarray, engine: Engine) -> np.ndarray:

@@ -12,13 +12,12 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from mlp_xp.averaging import Average
 from mlp_xp.fast import compiled, on_cpu, programs
 from mlp_xp.machine import blas
 from mlp_xp.machine.threads import together
 from mlp_xp.members.pieces import EachLoss, EachPenalty, alone
 from mlp_xp.members.side_by_side import SideBySide, pays
-from mlp_xp.members.step import MemberObjective, MemberOptimizer, MemberStep, Steps
+from mlp_xp.members.step import Members, MemberStep, Steps
 from mlp_xp.objective import Objective
 from mlp_xp.regularizers import ElasticNet, Regularizer
 from mlp_xp.rows.batch import Block, Chunk
@@ -44,32 +43,16 @@ class OneByOne:
         Of each.
     rules : sequence of CompiledRule
         The same one, for members that share it.
-    optimizer : MemberOptimizer
-        Of all.
-    clip_norms : sequence of (float or None)
-        The largest Euclidean norm of each member's gradient.
-    reduction : "mean" or "sum"
-        As of `Objective`.
-    average : Average, optional
-        Takes note of the weights after each step.
-    has_labels : bool
-        Whether targets are class numbers.
+    of : Members
+        What all steps are made with.
     """
 
     def __init__(
-        self,
-        plans: Sequence[on_cpu.Plan],
-        rules: Sequence[on_cpu.CompiledRule],
-        optimizer: MemberOptimizer,
-        clip_norms: Sequence[float | None],
-        reduction: str,
-        average: Average | None,
-        *,
-        has_labels: bool,
+        self, plans: Sequence[on_cpu.Plan], rules: Sequence[on_cpu.CompiledRule], of: Members
     ) -> None:
-        self.plans, self.rules, self.optimizer, self.average = plans, rules, optimizer, average
-        self.reduction, self.has_labels = reduction, has_labels
-        self.clip_norms = [np.array([norm or 0.0]) for norm in clip_norms]
+        self.plans, self.rules, self.optimizer, self.average = plans, rules, of.optimizer, of.average
+        self.reduction, self.has_labels = of.objective.reduction, of.objective.loss.labels
+        self.clip_norms = [np.array([norm or 0.0]) for norm in of.clip_norms]
 
     def groups(self, members: Sequence[int], batch: int, n_threads: int) -> list[list[int]]:
         """One for each thread, and each member that is left over."""
@@ -114,32 +97,14 @@ class OneByOne:
 
 
 class CompiledMemberStep(MemberStep):
-    """Steps of members that are compiled from a certain one on, where all of them can be.
+    """Steps of members that are compiled from a certain one on, where all of them can be."""
 
-    Parameters
-    ----------
-    objective, optimizer, clip_norms, rates
-        As of `MemberStep`.
-    rates_ahead : callable (int) -> array (n_steps, 1 or members)
-        Gives η at each of the coming steps: of all members, or of each.
-    average : Average, optional
-        Takes note of the weights after each step.
-    """
-
-    def __init__(
-        self,
-        objective: MemberObjective,
-        optimizer: MemberOptimizer,
-        clip_norms: Sequence[float | None],
-        rates: Callable[[], Sequence[float]],
-        rates_ahead: Callable[[int], np.ndarray],
-        average: Average | None = None,
-    ) -> None:
-        super().__init__(objective, optimizer, clip_norms, rates)
-        self.clip_norms, self.rates_ahead, self.average = clip_norms, rates_ahead, average
+    def __init__(self, of: Members) -> None:
+        super().__init__(of)
+        objective, self.average = of.objective, of.average
         self.first_compiled = on_cpu.first_compiled_of(objective) // objective.n
         self.is_possible = objective.ranks is None
-        self.may_be_together = average is None and optimizer.groups is None
+        self.may_be_together = of.average is None and of.optimizer.groups is None
         self.maker: Maker | None = None
         self.n_threads = min(objective.n, on_cpu.n_threads())
 
@@ -173,30 +138,21 @@ class CompiledMemberStep(MemberStep):
         plan = None
         if len(known) == 1 and None not in known and not isinstance(self.members.loss, EachLoss):
             plan = on_cpu.plan_of(self._alone(0), penalties)
-        if plan is None:
-            return None
-        members = self.members
-        return SideBySide(
-            plan, self.rules, self.clip_norms, members.reduction, has_labels=members.loss.labels
-        )
+        return None if plan is None else SideBySide(plan, self.of)
 
     def _one_by_one(self) -> OneByOne | None:
         """A step of each member alone, by one thread."""
-        members, all_rules = self.members, self.rules
-        if all_rules.frozen:
+        if self.rules.frozen:
             return None
         plans, rules = [], list[on_cpu.CompiledRule]()
-        for n, optimizer in enumerate(all_rules.each):
+        for n, optimizer in enumerate(self.rules.each):
             plan = on_cpu.plan_of(self._alone(n))
-            rule = rules[0] if rules and all_rules.is_one_rule else on_cpu.compiled_rule(optimizer)
+            rule = rules[0] if rules and self.rules.is_one_rule else on_cpu.compiled_rule(optimizer)
             if plan is None or rule is None:
                 return None
             plans.append(plan)
             rules.append(rule)
-        labels = members.loss.labels
-        return OneByOne(
-            plans, rules, all_rules, self.clip_norms, members.reduction, self.average, has_labels=labels
-        )
+        return OneByOne(plans, rules, self.of)
 
     def at_once(self, block: Block, first: int, most: int, rates: Rates) -> int:
         """Make the updates of some of a block's batches; return how many were made."""
@@ -216,7 +172,7 @@ class CompiledMemberStep(MemberStep):
         values = np.zeros((len(divisors), 1 + losses.has_penalty, self.members.n))
         chunk = Chunk(*(None if part is None else part[..., rows, :] for part in block.rows))
         more = rates.more_ahead(len(divisors))
-        number, own_rates = rates.history.step, self.rates_ahead(len(divisors))
+        number, own_rates = rates.history.step, self.rates.ahead_of_each(len(divisors))
         steps = Steps(number, 0, chunk, batch, own_rates, divisors, more, values)
         self._deal_out(maker.make, maker.groups(running, batch, self.n_threads), steps)
         losses.extend(values.reshape(-1, self.members.n), divisors)

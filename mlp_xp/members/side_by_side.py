@@ -12,7 +12,7 @@ import numpy as np
 from mlp_xp.fast import on_cpu
 from mlp_xp.machine.array_api import Array
 from mlp_xp.members.pieces import alone
-from mlp_xp.members.step import MemberOptimizer, Steps
+from mlp_xp.members.step import Members, Steps
 
 FEWEST = 6
 """Members that pay: fewer are as fast one by one, on a core each."""
@@ -51,28 +51,15 @@ class SideBySide:
     ----------
     plan : Plan
         Of all members.
-    optimizer : MemberOptimizer
-        Whose rules have one program.
-    clip_norms : sequence of (float or None)
-        The largest Euclidean norm of each member's gradient.
-    reduction : "mean" or "sum"
-        As of `Objective`.
-    has_labels : bool
-        Whether targets are class numbers.
+    of : Members
+        What their steps are made with; their rules have one program.
     """
 
-    def __init__(
-        self,
-        plan: on_cpu.Plan,
-        optimizer: MemberOptimizer,
-        clip_norms: Sequence[float | None],
-        reduction: str,
-        *,
-        has_labels: bool,
-    ) -> None:
-        self.plan, self.optimizer, self.reduction = plan, optimizer, reduction
-        self.has_labels = has_labels
-        self.clip_norms = np.array([norm or 0.0 for norm in clip_norms])
+    def __init__(self, plan: on_cpu.Plan, of: Members) -> None:
+        optimizer = of.optimizer
+        self.plan, self.optimizer = plan, optimizer
+        self.reduction, self.has_labels = of.objective.reduction, of.objective.loss.labels
+        self.clip_norms = np.array([norm or 0.0 for norm in of.clip_norms])
         decaying = max(optimizer.programs, key=lambda rule: rule.weight_decay)
         dtype = optimizer.parameters.backend.dtype_name
         self.shared, self.of_each = (

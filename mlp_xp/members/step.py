@@ -5,11 +5,12 @@ import dataclasses
 import functools
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from mlp_xp.averaging import Average
 from mlp_xp.fast import programs
 from mlp_xp.machine.array_api import Array
 from mlp_xp.machine.threads import together
@@ -263,33 +264,49 @@ class Steps(NamedTuple):
         return self._replace(rows=rows, rates=rates, divisors=divisors)
 
 
-class MemberStep(Step):
-    """Differentiate the objectives, clip each gradient, apply each rule.
+class RatesOfEach(Protocol):
+    """η of each member."""
 
-    Parameters
+    def of_each(self) -> Sequence[float]:
+        """At the step under way."""
+
+    def ahead_of_each(self, n_steps: int) -> np.ndarray:
+        """At the coming steps, all of one epoch: (n_steps, members), or 1 where they share them."""
+
+
+class Members(NamedTuple):
+    """What steps of members are made with.
+
+    Attributes
     ----------
     objective, optimizer
         Of members.
     clip_norms : sequence of (float or None)
         The largest Euclidean norm of each member's gradient.
-    rates : callable
-        Gives η of each member at the step under way.
+    rates : RatesOfEach
+        η.
+    average : Average or None
+        Takes note of the weights after each of the steps that are made at once.
     """
 
-    def __init__(
-        self,
-        objective: MemberObjective,
-        optimizer: MemberOptimizer,
-        clip_norms: Sequence[float | None],
-        rates: Callable[[], Sequence[float]],
-    ) -> None:
-        super().__init__(objective, optimizer)
-        self.members, self.rules, self.rates = objective, optimizer, rates
+    objective: MemberObjective
+    optimizer: MemberOptimizer
+    clip_norms: Sequence[float | None]
+    rates: RatesOfEach
+    average: Average | None = None
+
+
+class MemberStep(Step):
+    """Differentiate the objectives, clip each gradient, apply each rule."""
+
+    def __init__(self, of: Members) -> None:
+        super().__init__(of.objective, of.optimizer)
+        self.of, self.members, self.rules, self.rates = of, of.objective, of.optimizer, of.rates
         self._limits: Array | None = None
-        if any(norm is not None for norm in clip_norms):
-            backend = objective.network.backend
+        if any(norm is not None for norm in of.clip_norms):
+            backend = of.objective.network.backend
             most = float(backend.xp.finfo(backend.dtype).max)
-            self._limits = backend.asarray([[most if norm is None else norm] for norm in clip_norms])
+            self._limits = backend.asarray([[most if norm is None else norm] for norm in of.clip_norms])
 
     def __call__(self, batch: Batch, number: int, rate: float) -> None:
         """Make one; a member without rows, or that has stopped, is left as it is."""
@@ -297,7 +314,7 @@ class MemberStep(Step):
         self.rules.moving = self.members.has_rows & self.members.losses.running
         if not self.members.losses.broken and self.rules.moving.any():
             self.clip()
-            self.rules.step_each(self.members.gradient, self.rates())
+            self.rules.step_each(self.members.gradient, self.rates.of_each())
 
     def divisors_ahead(self, block: Block, first: int, most: int) -> np.ndarray:
         """Σ s of some of a block's batches, (n_steps, 1 or members), up to one in which a member has none."""

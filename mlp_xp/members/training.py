@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import math
 import operator
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, cast
@@ -16,7 +15,7 @@ from mlp_xp.machine.array_api import Array, to_host
 from mlp_xp.members.captured import CapturedMemberStep
 from mlp_xp.members.compiled import CompiledMemberStep
 from mlp_xp.members.losses import mean_of
-from mlp_xp.members.step import MemberObjective, MemberOptimizer, MemberStep
+from mlp_xp.members.step import MemberObjective, MemberOptimizer, Members, MemberStep
 from mlp_xp.own import OwnSchedule
 from mlp_xp.run.monitor import LossMonitor
 from mlp_xp.run.rates import Rates
@@ -250,14 +249,12 @@ class MemberDescent(Descent):
         rates = of.rates
         looks_at_losses = isinstance(rates.schedule, OwnSchedule)
         name = "plain" if self.way == "plain" or looks_at_losses else of.parameters.backend.name
-        given = (of.objective, of.optimizer, self.clip_norms, rates.of_each)
+        members = Members(of.objective, of.optimizer, self.clip_norms, rates, of.average)
         if name == "cpu":
-            return CompiledMemberStep(*given, rates.ahead_of_each, of.average)
+            return CompiledMemberStep(members)
         if name.startswith("cuda:") and not rates.schedules_more:
-            at_most = sys.maxsize if of.average is None else 1
-            captures = self.way == "fast"
-            return CapturedMemberStep(*given, rates.ahead_of_each, at_most=at_most, captures=captures)
-        return MemberStep(*given)
+            return CapturedMemberStep(members, captures=self.way == "fast")
+        return MemberStep(members)
 
 
 class MemberMonitor(LossMonitor):
