@@ -24,10 +24,7 @@ class Settings:
 
     `train` says what each of them means, and has the defaults. `problems` are those of names.
 
-    Raises
-    ------
-    ValueError, TypeError
-        A name, an instance or a number is refused.
+    Raises ValueError, TypeError: a name, an instance or a number is refused.
     """
 
     loss: Loss

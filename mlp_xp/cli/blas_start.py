@@ -22,12 +22,8 @@ REMEDY = "Raise the limits (ulimit -v, ulimit -u), or set OPENBLAS_NUM_THREADS=1
 def load_numpy() -> None:
     """Import NumPy.
 
-    Raises
-    ------
-    MemoryError
-        There is too little memory for it, or its threads cannot be started.
-    KeyboardInterrupt
-        Somebody interrupted it.
+    Raises MemoryError: there is too little memory for it, or its threads cannot be started;
+    KeyboardInterrupt: somebody interrupted it.
     """
     _require_room()
     with _own_interrupts():

@@ -49,12 +49,8 @@ def keys(kind: type[Options]) -> dict[str, tuple[str, Option]]:
 def read(path: Path, kind: type[Options]) -> dict[str, Any]:
     """What a file says, by field.
 
-    Raises
-    ------
-    ValueError
-        It is no TOML, or has a key that is no option, or a value that no option can have.
-    OSError
-        It cannot be read.
+    Raises ValueError: it is no TOML, or has a key that is no option, or a value that no option can have;
+    OSError: it cannot be read.
     """
     known, defaults = keys(kind), kind.defaults()
     try:

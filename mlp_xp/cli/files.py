@@ -110,10 +110,7 @@ def suffix_problem(name: str, out: Path | None, known: tuple[str, str]) -> str |
 def write_somewhere(path: Path, write: Callable[[Path], None]) -> Path:
     """Write what took long to make: where it was to go, or else where there is room; where it is now.
 
-    Raises
-    ------
-    OSError
-        There is no place at all.
+    Raises OSError: there is no place at all.
     """
     try:
         write(path)

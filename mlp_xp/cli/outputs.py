@@ -21,12 +21,7 @@ from mlp_xp.tables.advice import Run
 
 @dataclasses.dataclass
 class Outputs:
-    """The files that were asked for; those that were not are None.
-
-    Attributes
-    ----------
-    report, plot, log, tensorboard : path or None
-    """
+    """The files that were asked for; those that were not are None."""
 
     report: Path | None = None
     plot: Path | None = None
@@ -67,7 +62,6 @@ class Outputs:
 
         Parameters
         ----------
-        run : Run
         result : mapping
             What ``--json`` prints.
         command : str

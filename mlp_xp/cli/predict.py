@@ -134,10 +134,8 @@ def known_names(model: Model, options: TableOptions) -> list[str]:
 def with_names(model: Model, table: Table) -> TableModel:
     """A network or an estimator with the names of a table's columns.
 
-    Raises
-    ------
-    ValueError
-        Their number is not that of its inputs, or an estimator has several targets with classes.
+    Raises ValueError: their number is not that of its inputs, or an estimator has several targets with
+    classes.
     """
     network = model if isinstance(model, Network) else model.network
     n_inputs, n_columns = network.layer_sizes[0], len(table.feature_names)
@@ -160,8 +158,6 @@ class Predictions:
 
     Parameters
     ----------
-    model : TableModel
-    table : Table
     proba : bool
         Whether the probability of each class is written too.
     kept : sequence of str

@@ -65,7 +65,6 @@ class Counted(Wrapped):
 
     Parameters
     ----------
-    source : source
     passed : callable (int)
         Called with the number of rows after each reading.
     """

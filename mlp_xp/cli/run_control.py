@@ -59,6 +59,8 @@ def controlled(
 ) -> Iterator[tuple[Interruption, TrainingState | None]]:
     """Handle signals, and give the run's checkpoints and the state that it goes on from.
 
+    Raises ValueError: the folder has checkpoints of another run, or of one that was not to be resumed.
+
     Parameters
     ----------
     named : Train
@@ -67,12 +69,6 @@ def controlled(
         Where and how often checkpoints are written (only rank 0 does), and whether the run goes on.
     source : source
         The data, for its fingerprint.
-    ranks : Ranks or None
-
-    Raises
-    ------
-    ValueError
-        The folder has checkpoints of another run, or of one that was not to be resumed.
     """
     with contextlib.ExitStack() as stack:
         run: Interruption = Interruption()

@@ -58,7 +58,6 @@ class Outcome:
 
     Attributes
     ----------
-    history : History
     stopped : str or None
         Why.
     batch_size : int
@@ -87,22 +86,16 @@ def carry_out(
 ) -> Outcome:
     """Train a model, which then has the weights that are to be kept.
 
+    Raises FloatingPointError: it diverged; the last good weights are saved.
+
     Parameters
     ----------
-    options : Train
-    data, model : Data, TableModel
     outputs : Outputs
         What is written while the run lasts.
-    ranks : Ranks or None
     control : Interruption
         Which lets signals wait until a step is done, and may write checkpoints.
     state : TrainingState or None
         Where the run goes on.
-
-    Raises
-    ------
-    FloatingPointError
-        It diverged; the last good weights are saved.
     """
     network = model.network
     n_rows, where = data.parts.raw_training.n_rows, network.backend.name

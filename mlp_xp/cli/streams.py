@@ -9,12 +9,7 @@ from typing import Any, TextIO
 
 
 class Wrapped:
-    """A stream that is another one but for what a subclass does in its own way.
-
-    Parameters
-    ----------
-    stream : text stream
-    """
+    """A stream that is another one but for what a subclass does in its own way."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -61,12 +56,8 @@ class Output(Wrapped):
 def written_out() -> Iterator[None]:
     """Name standard output in an error of the system; nothing more is written to it then.
 
-    Raises
-    ------
-    BrokenPipeError
-        Its reader has gone, as it was: nobody is left to tell.
-    OSError
-        It could not be written for another reason.
+    Raises BrokenPipeError: its reader has gone, as it was: nobody is left to tell; OSError: it could not be
+    written for another reason.
     """
     try:
         yield

@@ -65,10 +65,7 @@ def finish(
 ) -> None:
     """Measure the model, and write and print what was asked for.
 
-    Raises
-    ------
-    OSError
-        Something could not be written; all the rest was.
+    Raises OSError: something could not be written; all the rest was.
     """
     found = measured(model, rows.parts, options.seed)
     run = Run(rows, model, outcome.history, found, outcome.stopped)

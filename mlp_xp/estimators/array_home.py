@@ -61,10 +61,7 @@ def seen_by_host(x: ArrayLike) -> np.ndarray:
 def device_for(x: ArrayLike, wanted: str | None) -> str:
     """The device to compute on: the one asked for, else the one where x is.
 
-    Raises
-    ------
-    ValueError
-        x is on another GPU than the one asked for, or on one while the CPU is asked for.
+    Raises ValueError: x is on another GPU than the one asked for, or on one while the CPU is asked for.
     """
     near = None
     if home_of(x) != HOST:

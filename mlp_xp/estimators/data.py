@@ -175,18 +175,14 @@ def label_dtype(source: Source) -> np.dtype[Any]:
 def source_given(X: ArrayLike, y: ArrayLike, dtype: str | None, *, labels: bool = False) -> Source | None:
     """The source that X names, is or has; None where X is data.
 
+    Raises ValueError: y is given beside a source that has its own targets, or is missing beside a path.
+
     Parameters
     ----------
-    X, y : path and name of a column, or data
     dtype : str or None
         Of the rows.
     labels : bool
         Whether the targets are names of classes, which are kept as they are.
-
-    Raises
-    ------
-    ValueError
-        y is given beside a source that has its own targets, or is missing beside a path.
     """
     if isinstance(X, str | os.PathLike):
         kinds = dict.fromkeys(as_names(y), LABEL) if labels and is_table(X) else None
@@ -250,10 +246,8 @@ class SourceTargets:
 def weight_of_each(classes: np.ndarray, class_weight: Mapping[Any, float]) -> np.ndarray:
     """The weight of each class, 1 where a dict names none.
 
-    Raises
-    ------
-    ValueError
-        The dict names what is no class, and not all of the classes; else it may be that of more rows.
+    Raises ValueError: the dict names what is no class, and not all of the classes; else it may be that of
+    more rows.
     """
     known = list(classes)
     others = [name for name in class_weight if name not in known]
@@ -266,10 +260,7 @@ def weight_of_each(classes: np.ndarray, class_weight: Mapping[Any, float]) -> np
 def targets_of(source: Source) -> SourceTargets:
     """The classes in the targets of a source, by one pass over it.
 
-    Raises
-    ------
-    ValueError
-        There are no targets, or they are no classes.
+    Raises ValueError: there are no targets, or they are no classes.
     """
     if not source.n_targets:
         raise ValueError("the source has no targets: name the target column as y.")

@@ -34,10 +34,7 @@ def draw_validation(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The numbers of the training rows and of the validation rows.
 
-    Raises
-    ------
-    ValueError
-        There are too few rows to split.
+    Raises ValueError: there are too few rows to split.
     """
     training, validation = train_test_split(
         np.arange(n_rows), random_state=random_state, test_size=fraction, stratify=stratify

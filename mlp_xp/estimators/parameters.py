@@ -220,10 +220,7 @@ def _penalty(given: object) -> Regularizer:
 def hidden_activations(given: object, n_hidden: int | None = None) -> list[Activation]:
     """The activation of each hidden layer from one for all or a list with one for each.
 
-    Raises
-    ------
-    ValueError, TypeError
-        One is not known, or the list is of another length than n_hidden.
+    Raises ValueError, TypeError: one is not known, or the list is of another length than n_hidden.
     """
     pair = isinstance(given, tuple) and len(given) == 2 and any(map(callable, given))
     if isinstance(given, list | tuple) and not pair:

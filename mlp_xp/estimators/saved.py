@@ -52,10 +52,7 @@ def description_of(estimator: Parameters) -> dict[str, Any]:
     Random states, callbacks and scorers that are no names are left out, as are given weights: what a
     file holds is never run.
 
-    Raises
-    ------
-    ValueError
-        Its loss, update rule, schedule or penalty is a user's own.
+    Raises ValueError: its loss, update rule, schedule or penalty is a user's own.
     """
     known = {kind for each in (LOSSES, OPTIMIZERS, SCHEDULES, REGULARIZERS) for kind in each.values()}
     own = [

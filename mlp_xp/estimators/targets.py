@@ -136,10 +136,7 @@ class Labels:
     def encode(self, y: ArrayLike, dtype: str) -> np.ndarray:
         """int32 class numbers for a softmax, else probabilities of `dtype`.
 
-        Raises
-        ------
-        ValueError
-            y is of another kind than these labels, or has a label that is none of them.
+        Raises ValueError: y is of another kind than these labels, or has a label that is none of them.
         """
         kind = kind_of(y)
         by_column = kind in ("multilabel", "multioutput")
@@ -219,10 +216,7 @@ Targets = Numbers | Labels
 def numbers_of(y: ArrayLike, classes: np.ndarray) -> np.ndarray:
     """int32 positions in `classes`.
 
-    Raises
-    ------
-    ValueError
-        y has a label that is none of them.
+    Raises ValueError: y has a label that is none of them.
     """
     y = np.asarray(y)
     numbers = np.minimum(np.searchsorted(classes, y), len(classes) - 1)
@@ -245,10 +239,7 @@ KINDS = {
 def kind_of(y: ArrayLike) -> str:
     """What class labels are, of `KINDS`.
 
-    Raises
-    ------
-    ValueError
-        y holds no class labels.
+    Raises ValueError: y holds no class labels.
     """
     found = type_of_target(y, input_name="y")
     if found not in KINDS:

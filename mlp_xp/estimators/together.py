@@ -49,10 +49,7 @@ def set_weights(
 ) -> None:
     """Give a network weights that somebody has already; its members' have an axis of members first.
 
-    Raises
-    ------
-    ValueError
-        Their shapes are not those of the parameters.
+    Raises ValueError: their shapes are not those of the parameters.
     """
     members, unused = parameters.members, np.random.default_rng()
     for n, own in enumerate(parameters.each()):

@@ -53,10 +53,8 @@ class FusedActivation(Activation):
 
     Parameters
     ----------
-    plain : Activation
     both : programs.Both
         Its own.
-    engine : Engine
     no_biases : array (1,)
         A zero.
     sums : array (n_units,) or None
@@ -108,8 +106,6 @@ class FusedLoss:
 
     Parameters
     ----------
-    plain : Loss
-    engine : Engine
     fill : callable (z, biases, y, weight) -> array
         z becomes δ times the engine's `inverse`; Σ s L.
     last : Activation
@@ -157,8 +153,6 @@ class FusedDropout:
 
     Parameters
     ----------
-    plain : Dropout
-    engine : Engine
     network : Network
         With all layers' activations: fused ones see to the way back.
     """

@@ -187,19 +187,15 @@ def on_host(given: ArrayLike) -> np.ndarray:
 def backend(device: "str | Backend" = "cpu", dtype: str | None = None) -> Backend:
     """What a device string means.
 
+    Raises ValueError: the device or the dtype is not known; RuntimeError: this machine cannot compute on that
+    device; the message says why and what to do.
+
     Parameters
     ----------
     device : str or Backend
         "cpu", "cuda", "cuda:N", or a Backend for any other Array API library.
     dtype : str, optional
         "float32" or "float64"; a Backend's own, else "float32", if not given.
-
-    Raises
-    ------
-    ValueError
-        The device or the dtype is not known.
-    RuntimeError
-        This machine cannot compute on that device; the message says why and what to do.
     """
     if dtype is None:
         dtype = device.dtype_name if isinstance(device, Backend) else "float32"

@@ -43,7 +43,6 @@ def require(n_bytes: int, what: str) -> None:
 
     Parameters
     ----------
-    n_bytes : int
     what : str
         For the message: what takes so much.
 

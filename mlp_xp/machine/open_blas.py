@@ -15,17 +15,12 @@ _NAMES = ["".join(parts) for parts in itertools.product(("scipy_", ""), ("openbl
 class OpenBlas:
     """A library that is loaded.
 
+    Raises AttributeError: it is no OpenBLAS; OSError: it cannot be opened.
+
     Parameters
     ----------
     filepath : str
         Of the library.
-
-    Raises
-    ------
-    AttributeError
-        It is no OpenBLAS.
-    OSError
-        It cannot be opened.
     """
 
     def __init__(self, filepath: str) -> None:

@@ -15,10 +15,7 @@ PART = ".mlp-xp-*.part"
 def write_whole(path: str | os.PathLike[str], content: bytes, *, follow: bool = True) -> None:
     """Write a file under a temporary name beside it, flush it to disk, and rename it; see `whole_file`.
 
-    Raises
-    ------
-    OSError
-        Nothing is left of the attempt, and what was at `path` is untouched.
+    Raises OSError: nothing is left of the attempt, and what was at `path` is untouched.
     """
     with whole_file(path, follow=follow) as file:
         file.write(content)
@@ -28,19 +25,16 @@ def write_whole(path: str | os.PathLike[str], content: bytes, *, follow: bool = 
 def whole_file(path: str | os.PathLike[str], *, mode: int = 0o666, follow: bool = True) -> Iterator[BinaryIO]:
     """A new file to write to, which takes the place of the one at `path` when the block ends without error.
 
+    Raises OSError: with the name of the file. Nothing is left of the attempt, and what was at `path` is
+    untouched.
+
     Parameters
     ----------
-    path : path
     mode : int
         Who may read and write it, less what the process's mask takes away.
     follow : bool
         The file that a link names is replaced, and a device or a pipe is refused: what a user names is meant.
         Otherwise they are replaced themselves: where only our own names are, nothing else is wanted.
-
-    Raises
-    ------
-    OSError
-        With the name of the file. Nothing is left of the attempt, and what was at `path` is untouched.
     """
     path = Path(os.path.realpath(path)) if follow else Path(path).absolute()
     if path.is_dir() or (follow and path.exists() and not path.is_file()):
@@ -78,16 +72,12 @@ def flush_folder(folder: Path) -> None:
 def open_plain(path: str | os.PathLike[str], *, follow: bool = True) -> BinaryIO:
     """A file to read, once it is known to be one: a pipe would be waited for, a device never ends.
 
+    Raises OSError: it is a folder, a pipe, a device or a link that is not followed, or cannot be read.
+
     Parameters
     ----------
-    path : path
     follow : bool
         Whether a link is followed.
-
-    Raises
-    ------
-    OSError
-        It is a folder, a pipe, a device or a link that is not followed, or cannot be read.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     if not follow:
@@ -105,12 +95,7 @@ def open_plain(path: str | os.PathLike[str], *, follow: bool = True) -> BinaryIO
 def read_plain(path: str | os.PathLike[str], most: int, *, follow: bool = True) -> bytes:
     """The content of a file that is one and has at most so many bytes.
 
-    Raises
-    ------
-    ValueError
-        It has more.
-    OSError
-        It is no file, or cannot be read.
+    Raises ValueError: it has more; OSError: it is no file, or cannot be read.
     """
     with open_plain(path, follow=follow) as file:
         size = os.fstat(file.fileno()).st_size

@@ -19,10 +19,7 @@ NUMBERS = ("learning_rate", "clip_norm")
 def given_to(n: int, members: int, given: dict[str, Any]) -> dict[str, Any]:
     """What a member is given, by name.
 
-    Raises
-    ------
-    ValueError
-        There are more or fewer than members.
+    Raises ValueError: there are more or fewer than members.
     """
     found = dict(given)
     for name in (*PIECES, *NUMBERS, "dropout"):
@@ -49,10 +46,7 @@ def _of_layers(rates: Any) -> Any:
 def with_own_numbers(name: str, piece: Any, n: int, members: int | None) -> Any:
     """A piece with a member's numbers, where it holds one for each; n counts the members.
 
-    Raises
-    ------
-    ValueError
-        There are more or fewer than members, of which a network may have none.
+    Raises ValueError: there are more or fewer than members, of which a network may have none.
     """
     each = fields.numbers_of_each(piece)
     checks.refuse(

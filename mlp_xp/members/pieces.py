@@ -40,15 +40,12 @@ def own(array: Array | None, member: int) -> Array | None:
 class EachLoss(Loss):
     """A loss for each member.
 
+    Raises ValueError: they predict different things.
+
     Parameters
     ----------
     losses : sequence of loss
         With the same link and the same kind of targets.
-
-    Raises
-    ------
-    ValueError
-        They predict different things.
     """
 
     losses: Sequence[Loss]

@@ -13,6 +13,8 @@ def with_spread(
 ) -> tuple[Any, ...]:
     """The members' mean, and what is asked for of how far they differ.
 
+    Raises ValueError: a quantile is none.
+
     Parameters
     ----------
     of_each : array (members, …)
@@ -21,11 +23,6 @@ def with_spread(
         Whether their standard deviation is given; it is 0 where there is one.
     quantiles : sequence of float in [0, 1], or None
         Which quantiles over the members are given, (n_quantiles, …).
-
-    Raises
-    ------
-    ValueError
-        A quantile is none.
     """
     wanted = [] if quantiles is None else list(quantiles)
     checks.refuse(checks.number("quantiles", q, least=0, most=1) for q in wanted)

@@ -130,13 +130,10 @@ def chart(
 
     Parameters
     ----------
-    x, y : Axis
-    x_title, y_title : str
     marks : iterable of str
         SVG elements.
     about : str
         What the chart shows, for those who do not see it.
-    width : int
     """
     bottom, right = HEIGHT - BOTTOM, width - RIGHT
     grid = [
@@ -197,7 +194,6 @@ def curves(
         See `chart`.
     best : int
         A place to mark on the first axis; 0 for none.
-    width : int
     """
     words = [f'<span class="{kind}">{escaped(name)}</span>' for kind, name in _legend(named, best)]
     return f'{_curves(named, x_title, y_title, about, best, width)}<p class="legend">{" ".join(words)}</p>'

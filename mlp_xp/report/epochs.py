@@ -50,10 +50,7 @@ class Log:
     def add(self, epoch: dict[str, Any]) -> None:
         """Write the line of an epoch (`numbers_of`).
 
-        Raises
-        ------
-        OSError
-            The file cannot be written.
+        Raises OSError: the file cannot be written.
         """
         if not self._begun:
             write_whole(self.path, b"".join(self._lines_before(epoch["epoch"])))
@@ -93,10 +90,7 @@ class TensorBoardLog:
     def add(self, epoch: dict[str, Any]) -> None:
         """Write the points of an epoch (`numbers_of`).
 
-        Raises
-        ------
-        OSError
-            The folder or the file cannot be written.
+        Raises OSError: the folder or the file cannot be written.
         """
         if self._file is None:
             self._file = EventFile.in_folder(self.path, time.time())

@@ -36,7 +36,6 @@ class Summary:
 
     Attributes
     ----------
-    name, kind : str
     gaps : float
         The share of rows without a value.
     words : str
@@ -57,8 +56,6 @@ def summary_of(name: str, kind: str, values: np.ndarray, levels: Sequence[str] |
 
     Parameters
     ----------
-    name : str
-    kind : {"number", "date", "bool", "text"}
     values : array (n,)
         nan is a gap; of texts and booleans the numbers of their levels, and another for other texts.
     levels : sequence of str, optional
@@ -151,10 +148,8 @@ def importance_of_columns(model: TableModel, rows: Sample, seed: int) -> tuple[s
 
     Parameters
     ----------
-    model : TableModel
     rows : Sample
         Raw rows that the model was not trained on; *read*.
-    seed : int
 
     Returns
     -------

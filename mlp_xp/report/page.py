@@ -64,7 +64,6 @@ class RunReport:
         What to type to do it again.
     result : mapping
         What ``--json`` prints.
-    history : History
     version : str
         Of mlp_xp.
     learning_rates : sequence of float
@@ -97,7 +96,6 @@ def page(run: RunReport, model: TableModel, training: Source, measured: Source) 
 
     Parameters
     ----------
-    run : RunReport
     model : TableModel
         As it was trained.
     training, measured : source

@@ -27,6 +27,9 @@ def plot_problem(path: str | os.PathLike[str]) -> str | None:
 def draw_curves(path: str | os.PathLike[str], history: History, loss: str) -> None:
     """Write a picture of the losses over the epochs.
 
+    Raises OSError: the file cannot be written; ModuleNotFoundError: a .png file needs matplotlib, which is
+    not installed.
+
     Parameters
     ----------
     path : path
@@ -35,13 +38,6 @@ def draw_curves(path: str | os.PathLike[str], history: History, loss: str) -> No
         With at least one epoch; losses that are not finite leave a gap.
     loss : str
         What the vertical axis is called.
-
-    Raises
-    ------
-    OSError
-        The file cannot be written.
-    ModuleNotFoundError
-        A .png file needs matplotlib, which is not installed.
     """
     curves = {"training": history.train_losses, "validation": history.validation_losses}
     curves = {name: values for name, values in curves.items() if values}

@@ -155,6 +155,9 @@ class ArraySource(Source):
     infinity once, here; rows of memory maps when they are gathered, or all when `check_finite` is
     asked to.
 
+    Raises ValueError: shapes that do not fit each other, no rows, NaN or infinity (row and column are named);
+    TypeError: text, objects, dates, complex numbers, sparse matrices.
+
     Parameters
     ----------
     x : array (n_rows, n_features)
@@ -165,13 +168,6 @@ class ArraySource(Source):
         Finite numbers that are not negative.
     check : bool
         Whether to look for NaN and infinity in memory now.
-
-    Raises
-    ------
-    ValueError
-        Shapes that do not fit each other, no rows, NaN or infinity (row and column are named).
-    TypeError
-        Text, objects, dates, complex numbers, sparse matrices.
 
     Examples
     --------

@@ -12,6 +12,8 @@ from mlp_xp.settings import checks
 class ClassWeighted(Wrapped):
     """A source whose sample weights are multiplied by a weight for the row's class.
 
+    Raises ValueError: a class number or a weight is negative, or there is more than one target.
+
     Parameters
     ----------
     source : source
@@ -21,11 +23,6 @@ class ClassWeighted(Wrapped):
         total: n_rows / (n_classes · rows of the class), counted in one pass.
     counted : source, optional
         Whose rows are counted, if not its own: rows held out weigh what those of training do.
-
-    Raises
-    ------
-    ValueError
-        A class number or a weight is negative, or there is more than one target.
     """
 
     def __init__(

@@ -27,6 +27,8 @@ class ResidentSource(Source):
     A network on the same device gets them from there; for any other one they are brought to the host block
     by block. Targets and sample weights are read once, to be checked.
 
+    Raises ValueError, TypeError: as for `ArraySource`.
+
     Parameters
     ----------
     x : array (n_rows, n_features)
@@ -35,11 +37,6 @@ class ResidentSource(Source):
         On the same device, or on the host.
     sample_weight : array (n_rows,), optional
         On the same device, or on the host.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As for `ArraySource`.
     """
 
     def __init__(self, x: Array, y: ArrayLike = None, sample_weight: ArrayLike = None) -> None:

@@ -22,16 +22,12 @@ POISSON = np.cumsum([math.exp(-1.0) / math.factorial(k) for k in range(18)])
 class MemberWeighted(Wrapped):
     """A source whose rows have a weight for each member, times the source's own.
 
+    Raises ValueError: shape or values are no weights.
+
     Parameters
     ----------
-    source : source
     weights : array_like (n_rows, members)
         >= 0, and not all 0 for any member.
-
-    Raises
-    ------
-    ValueError
-        Shape or values are no weights.
     """
 
     def __init__(self, source: Source, weights: ArrayLike) -> None:
@@ -113,12 +109,6 @@ class StreamBootstrap(Wrapped):
     As often comes a row in a sample of very many. The draw is a function of the seed, the member and the
     row's values x and y, as nothing else names a row of a stream: it is the same in each epoch, and equal
     rows come equally often.
-
-    Parameters
-    ----------
-    source : source
-    members : int
-    seed : int
 
     References
     ----------

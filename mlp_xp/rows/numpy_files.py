@@ -104,10 +104,7 @@ def read_header(stream: IO[bytes], name: str) -> Header:
 def map_npy(path: str | os.PathLike[str]) -> Array:
     """The array in an `.npy` file as a read-only memory map.
 
-    Raises
-    ------
-    ValueError
-        It is not an `.npy` file, is shorter than its header says, or holds objects.
+    Raises ValueError: it is not an `.npy` file, is shorter than its header says, or holds objects.
     """
     file = local_file(path)
     with Path(file.path).open("rb") as stream:

@@ -30,7 +30,6 @@ class OwnRows(Wrapped):
         Whose rows have numbers.
     parts : array of int (n_rows,)
         The part that each row is in, from 0.
-    n_parts : int
     copies : int
         Sets of members side by side, with one for each part.
     left_out : bool

@@ -121,10 +121,6 @@ class Wrapped(Source):
 
     It is there to change rows, so that two things are not passed on unless it says so: targets at hand (`y`)
     and rows on a device (`on_device`), which would be the other's.
-
-    Parameters
-    ----------
-    source : source
     """
 
     def __init__(self, source: Source) -> None:
@@ -188,7 +184,6 @@ class Subset(Wrapped):
 
     Parameters
     ----------
-    source : source
     index : int64 array (n_rows,), or an Index (`tables.strata`)
         Which rows.
     """
@@ -290,7 +285,6 @@ def passes(
 
     Parameters
     ----------
-    source : source
     n_rows : int
         Rows at a time, at most; `PASS_ROWS` if not given.
     dtype : str
@@ -349,7 +343,6 @@ def check_weights(source: Source, which: str) -> None:
 
     Parameters
     ----------
-    source : source
     which : str
         Which rows these are, for the message: " to train on".
     """

@@ -32,10 +32,7 @@ class Divergence:
     def handle(self) -> None:
         """Put the best epoch back, and go on from there with half the learning rate.
 
-        Raises
-        ------
-        FloatingPointError
-            The run does not go on; its network has the weights of the last good epoch.
+        Raises FloatingPointError: the run does not go on; its network has the weights of the last good epoch.
         """
         training, history = self.training, self.training.history
         message, rollbacks = describe(training), history.rollbacks + 1

@@ -52,10 +52,7 @@ def value_and_gradient(objective: Objective, loader: Loader, vector: np.ndarray)
 def scipy_minimize() -> Any:
     """SciPy's `minimize`.
 
-    Raises
-    ------
-    ModuleNotFoundError
-        SciPy is not installed.
+    Raises ModuleNotFoundError: sciPy is not installed.
     """
     try:
         from scipy.optimize import minimize
@@ -75,6 +72,8 @@ def minimise(
 ) -> str:
     """Run SciPy's L-BFGS-B without bounds; return why it ended.
 
+    Raises ModuleNotFoundError: sciPy is not installed.
+
     Parameters
     ----------
     evaluate : callable (vector) -> float, float64 array (n,)
@@ -87,11 +86,6 @@ def minimise(
         Iterations, at most.
     after_iteration : callable (vector, value)
         Told of every iterate; StopIteration ends the search there.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        SciPy is not installed.
     """
     search = scipy_minimize()
 
@@ -119,15 +113,12 @@ def minimise(
 class Search:
     """The method that searches over the objective of all rows: each iteration counts as an epoch of one step.
 
+    Raises ModuleNotFoundError: sciPy is not installed.
+
     Parameters
     ----------
     rule : LBFGS
         Its limits and tolerances.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        SciPy is not installed.
     """
 
     forgets: str | None = "L-BFGS goes on from its weights with an empty memory of gradients."

@@ -19,6 +19,8 @@ Result = TypeVar("Result")
 def halve_chunks(loader: Loader, network: Network, error: MemoryError, n_vectors: int = 2) -> None:
     """Make the loader's chunks half as long; the first time, say so.
 
+    Raises MemoryError: not even one row fits; the message says how much is needed and how much there is.
+
     Parameters
     ----------
     loader : Loader
@@ -29,11 +31,6 @@ def halve_chunks(loader: Loader, network: Network, error: MemoryError, n_vectors
         What was raised.
     n_vectors : int
         Vectors of the parameters' size that the work needs: parameters, gradient, optimizer.
-
-    Raises
-    ------
-    MemoryError
-        Not even one row fits; the message says how much is needed and how much there is.
     """
     rows = min(loader.chunk_rows, loader.batch_size)
     if rows == 1:
@@ -59,6 +56,8 @@ def within_memory(
 ) -> Result:
     """Do work that takes a loader's chunks, from the start again with smaller ones where memory runs out.
 
+    Raises MemoryError: not even one row fits, or an update was under way.
+
     Parameters
     ----------
     work : callable
@@ -67,11 +66,6 @@ def within_memory(
         Lets go of the work's own buffers before it goes on.
     optimizer : Optimizer, optional
         Whose updates are part of the work: one that has begun to move the weights is not made again.
-
-    Raises
-    ------
-    MemoryError
-        Not even one row fits, or an update was under way.
     """
     while True:
         try:

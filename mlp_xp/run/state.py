@@ -255,10 +255,7 @@ class Training:
     def restore(self, state: TrainingState) -> None:
         """Go on from a state; the network's parameters become those of the state.
 
-        Raises
-        ------
-        ValueError
-            The state is that of another network or optimizer.
+        Raises ValueError: the state is that of another network or optimizer.
         """
         own = {name: array.shape for name, array in self.state().arrays.items() if array.ndim}
         vectors = {

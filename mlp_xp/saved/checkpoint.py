@@ -76,10 +76,7 @@ class Interruption:
     def after_step(self, training: Training) -> None:
         """End the run where `interrupt` asked for it.
 
-        Raises
-        ------
-        KeyboardInterrupt
-            The run was interrupted.
+        Raises KeyboardInterrupt: the run was interrupted.
         """
         if self.is_asked(training):
             raise KeyboardInterrupt
@@ -336,14 +333,8 @@ def configuration_in(folder: Path) -> dict[str, Any]:
 def _content(path: Path) -> bytes:
     """What is in a checkpoint file, if it begins like one and fits into memory.
 
-    Raises
-    ------
-    ValueError
-        It does not begin like one.
-    OSError
-        It is no file of its own, or cannot be read.
-    MemoryError
-        It does not fit.
+    Raises ValueError: it does not begin like one; OSError: it is no file of its own, or cannot be read;
+    MemoryError: it does not fit.
     """
     with open_plain(path, follow=False) as file:
         size = os.fstat(file.fileno()).st_size
@@ -377,10 +368,7 @@ def encode(state: TrainingState, configuration: Mapping[str, Any], data: str | N
 def decode(content: bytes) -> tuple[TrainingState, dict[str, Any], str | None]:
     """The state, configuration and fingerprint in a checkpoint file's content.
 
-    Raises
-    ------
-    ValueError
-        It is damaged, or of a newer version.
+    Raises ValueError: it is damaged, or of a newer version.
     """
     try:
         arrays = safetensors.numpy.load(content)
@@ -519,10 +507,7 @@ FINITE = ("parameters", "last_good", "best", "epoch.values", "epoch.divisors")
 def _lock(path: Path) -> Any:
     """An open file that locks the folder until it is closed or the process ends.
 
-    Raises
-    ------
-    RuntimeError
-        Another process holds it.
+    Raises RuntimeError: another process holds it.
     """
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     file = os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0)

@@ -153,12 +153,8 @@ class Contents:
 
     Attributes
     ----------
-    layer_sizes : tuple of int
     activations : tuple of activation or OwnActivation
         One a layer.
-    bias : bool
-    dtype : str
-    output : link
     members : int or None
         How many networks; None where there is one, without an axis of its own.
     weights, biases : list of arrays
@@ -242,12 +238,8 @@ def _damaged(path: Path, error: BaseException) -> ValueError:
 def read(path: str | os.PathLike[str]) -> Contents:
     """Read a model file and check all that a network is made of.
 
-    Raises
-    ------
-    ValueError
-        The file is not a model file, is damaged, or is of a newer version.
-    OSError
-        It cannot be read.
+    Raises ValueError: the file is not a model file, is damaged, or is of a newer version; OSError: it cannot
+    be read.
     """
     path = Path(path)
     if path.is_dir():

@@ -19,6 +19,9 @@ Thing = TypeVar("Thing")
 def resolve(kind: str, catalogue: Mapping[str, type[Thing]], given: object) -> Thing:
     """Return the instance that `given` names.
 
+    Raises ValueError: the name, a parameter or its value is not known; the message names the nearest;
+    TypeError: `given` is none of these.
+
     Parameters
     ----------
     kind : str
@@ -28,13 +31,6 @@ def resolve(kind: str, catalogue: Mapping[str, type[Thing]], given: object) -> T
     given : str, mapping, type or instance
         A name, a name with parameters (``"step:every=10,factor=0.5"``; a list is written with slashes,
         ``"pinball:quantiles=0.1/0.5/0.9"``), the mapping that `describe` writes, a class, or an instance.
-
-    Raises
-    ------
-    ValueError
-        The name, a parameter or its value is not known; the message names the nearest.
-    TypeError
-        `given` is none of these.
     """
     if isinstance(given, str):
         name, _, written = given.partition(":")

@@ -47,10 +47,7 @@ class Interval:
     def parse(cls, text: str, name: str = "checkpoint_every") -> "Interval":
         """Read "5min", "30s", "1h", "1epoch", "2epochs" or "500steps".
 
-        Raises
-        ------
-        ValueError
-            It is none of these; the message names the field.
+        Raises ValueError: it is none of these; the message names the field.
         """
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|sec|min|h|epochs?|steps?)", text.strip())
         if match is None or float(match[1]) <= 0:

@@ -141,10 +141,7 @@ class Options:
     def of(cls, named: Mapping[str, Any]) -> Self:
         """The settings that a call in Python names; a sequence stands for what has commas when written.
 
-        Raises
-        ------
-        ValueError
-            One is not known.
+        Raises ValueError: one is not known.
         """
         known = cls.described()
         checks.refuse(
@@ -166,10 +163,7 @@ class Options:
     def read(self, name: str) -> Any:
         """What a setting means; None where nothing is set.
 
-        Raises
-        ------
-        ValueError
-            It means nothing, and the message says what is needed.
+        Raises ValueError: it means nothing, and the message says what is needed.
         """
         value, known = getattr(self, name), self.described()[name]
         if value is not None and known.bound is not None:

@@ -54,8 +54,6 @@ class Run:
 
     Attributes
     ----------
-    data, model, history : Data, TableModel, History
-    found : Measured
     stopped : str or None
         Why it ended.
     """

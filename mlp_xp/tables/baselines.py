@@ -41,7 +41,6 @@ def baselines(model: TableModel, parts: Sequence[tuple[Sample, Source]]) -> dict
 
     Parameters
     ----------
-    model : TableModel
     parts : sequence of (Sample, Source)
         Raw rows that a baseline is fitted to, and those that it is measured on: one pair, or one a fold.
 

@@ -104,7 +104,6 @@ def temperature(z: np.ndarray, labels: np.ndarray, weight: np.ndarray, smoothing
     ----------
     z : array (n_rows, n_classes), or (members, n_rows, n_classes)
         The last z; of members the mean probabilities count.
-    labels, weight : array (n_rows,)
     smoothing : float
         The ε that the labels were smoothed by.
     """

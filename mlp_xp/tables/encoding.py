@@ -42,6 +42,8 @@ training part goes as far: a value beyond it, such as one with the wrong unit, c
 class Encoding:
     """How a column of numbers is encoded, all in the column's own units.
 
+    Raises ValueError, TypeError: they are not as said.
+
     Attributes
     ----------
     limits : (float, float)
@@ -52,11 +54,6 @@ class Encoding:
         r at each knot, ascending.
     edges : tuple of float
         b_0 … b_T, ascending; none for a column without ramps.
-
-    Raises
-    ------
-    ValueError, TypeError
-        They are not as said.
     """
 
     limits: tuple[float, float]
@@ -107,7 +104,6 @@ def encoding_of(values: np.ndarray, n_ramps: int) -> Encoding | None:
 
     Parameters
     ----------
-    values : array (m,)
     n_ramps : int
         T; equal quantiles make fewer.
     """

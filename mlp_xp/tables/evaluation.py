@@ -33,7 +33,6 @@ class Evaluation:
     metrics : mapping of str to float
         In the order of `METRICS`; of several targets the means over them, and then those of each, with its
         name. nan where a metric has no meaning.
-    n_rows : int
     intervals : mapping of str to (float, float)
         Where each metric may be on rows without end: the middle 95% of 200 resamples. None if not asked for.
     classes : mapping of str to mapping, or None
@@ -64,10 +63,7 @@ def _finite(value: float) -> float | None:
 def kind_of(model: TableModel, near: np.ndarray) -> Kind:
     """What is measured of a model's predictions; `near` is a target (n_targets,) like the others.
 
-    Raises
-    ------
-    ValueError
-        The model predicts quantiles and does not say which (a network alone).
+    Raises ValueError: the model predicts quantiles and does not say which (a network alone).
     """
     if model.levels is not None:
         return Classes()
@@ -97,9 +93,10 @@ def assess(
 ) -> Evaluation:
     """Measure a model on the raw rows of a source.
 
+    Raises ValueError: the model predicts quantiles and does not say which (a network alone).
+
     Parameters
     ----------
-    model : TableModel
     source : source
         Raw inputs, and targets in the user's units (class numbers for a classifier).
     seed : int, optional
@@ -113,11 +110,6 @@ def assess(
     Quantiles: pinball loss, coverage. Counts also the Poisson deviance. Classes: accuracy, balanced accuracy,
     ROC AUC, log loss in nats. All weighted where the source has weights. Medians and AUCs of very many rows
     are those of 4 million targets and predictions.
-
-    Raises
-    ------
-    ValueError
-        The model predicts quantiles and does not say which (a network alone).
 
     References
     ----------

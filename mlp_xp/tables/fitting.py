@@ -52,7 +52,6 @@ class Data:
         What its task is, for people.
     options : TrainingOptions
         All of them, also those that the recipe decides.
-    loss : loss
     parts : Split
         The rows in two parts, and what is done with the columns.
     """
@@ -67,10 +66,7 @@ class Data:
 def check_start(options: TrainingOptions, model: object) -> TableModel:
     """The model to go on from, once it is one that a training can go on from.
 
-    Raises
-    ------
-    ValueError
-        It knows nothing of columns, or predicts something else than what is named.
+    Raises ValueError: it knows nothing of columns, or predicts something else than what is named.
     """
     if not isinstance(model, TableModel):
         raise ValueError(
@@ -95,20 +91,16 @@ def read_data(
 ) -> Data:
     """Open the table, settle task and loss, hold rows out and measure the others.
 
+    Raises ValueError, TypeError, OSError: the data cannot be used; the message says where and why.
+
     Parameters
     ----------
-    options : TrainingOptions
     start : TableModel, optional
         The model to go on from, which has measured its columns already.
     progress : callable (str, float), optional
         As for `open_table`.
     split_seed : int, optional
         What rows are held out by, if not by the seed of the options.
-
-    Raises
-    ------
-    ValueError, TypeError, OSError
-        The data cannot be used; the message says where and why.
     """
     more: dict[str, Any] = {
         "split_column": options.split_column,
@@ -307,7 +299,6 @@ def training_notes(
 
     Parameters
     ----------
-    data : Data
     batch_size : int
         Rows a step.
     found : mapping

@@ -109,8 +109,6 @@ class Folded(Wrapped):
 
     Parameters
     ----------
-    source : source
-    folds : Folds
     copies : int
         Sets of members side by side.
     left_out : bool
@@ -189,7 +187,6 @@ def of_groups(values: np.ndarray, n: int, seed: int, name: str) -> Folds:
     ----------
     values : array (n_rows,)
         The group of each row.
-    n, seed : int
     name : str
         Of their column, for messages.
     """

@@ -12,10 +12,7 @@ from mlp_xp.tables.strata import parted
 def n_held_out(n_rows: int, part: float) -> int:
     """How many rows a part is: at least one, unless it is 0.
 
-    Raises
-    ------
-    ValueError
-        No row would be left to train on.
+    Raises ValueError: no row would be left to train on.
     """
     n_held = round(part * n_rows) or (1 if part else 0)
     if n_held >= n_rows:
@@ -32,10 +29,7 @@ def at_random(n_rows: int, part: float, seed: int) -> tuple[Index, Index]:
 
     They are arrays, or beyond 3,000,000 rows what is indexed like one and takes no memory.
 
-    Raises
-    ------
-    ValueError
-        One of the two would be empty.
+    Raises ValueError: one of the two would be empty.
     """
     n_held = n_held_out(n_rows, part)
     if n_rows > STORED_ROWS:
@@ -55,7 +49,6 @@ def stratified(labels: np.ndarray, part: float, seed: int) -> tuple[Index, Index
         The class of each row.
     part : float in [0, 1)
         Of the rows; what that is of each class is rounded so that it adds up.
-    seed : int
     """
     n_held = n_held_out(len(labels), part)
     if not n_held:
@@ -82,7 +75,6 @@ def whole_groups(values: np.ndarray, part: float, seed: int, name: str) -> tuple
         The group of each row.
     part : float in (0, 1)
         Of the rows.
-    seed : int
     name : str
         Of the column, for messages.
     """
@@ -127,10 +119,7 @@ def latest(values: np.ndarray, part: float, name: str) -> tuple[np.ndarray, np.n
 def values_of(source: Source, column: int, named: str, *, is_text: bool) -> np.ndarray:
     """The values of one column of a source (n_rows,), 8 bytes a row.
 
-    Raises
-    ------
-    ValueError
-        One is missing, with its row.
+    Raises ValueError: one is missing, with its row.
     """
     found = []
     for index, x, _, _ in passes(source):

@@ -67,8 +67,6 @@ def measured(model: TableModel, parts: Split, seed: int) -> Measured:
 
     Parameters
     ----------
-    model : TableModel
-    parts : Split
     seed : int
         Of the rows that are drawn.
     """

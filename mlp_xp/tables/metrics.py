@@ -29,7 +29,6 @@ class Metric:
 
     Attributes
     ----------
-    words : str
     higher : bool
         Whether more is better.
     """
@@ -93,7 +92,6 @@ class Numbers:
     ----------
     names : sequence of str
         Of the targets.
-    loss : loss
     centres : array (n_targets,)
         A number near each target, from which squares are taken.
     scales : sequence of float

@@ -288,10 +288,7 @@ class TableOptions(Options):
     def csv_form(self) -> "CsvForm":
         """How CSV files are written, as far as that is said.
 
-        Raises
-        ------
-        ValueError
-            What is no delimiter, decimal mark, encoding or order of dates.
+        Raises ValueError: what is no delimiter, decimal mark, encoding or order of dates.
         """
         from mlp_xp.tables.files.csv_files import CsvForm
 

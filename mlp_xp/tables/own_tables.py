@@ -9,18 +9,14 @@ import numpy as np
 def columns_of(x: Any) -> dict[str, Any] | None:
     """The columns of a table by name, each (n_rows,); None for what has no names.
 
+    Raises ImportError: a table of another library needs pyarrow to be read, which is not installed;
+    ValueError: rows by name do not have the same names.
+
     Parameters
     ----------
     x : table, mapping or sequence of mappings
         A table of pandas, polars or Arrow, or one that has `__arrow_c_stream__`; columns by name, each an
         array or a list; one row by name; rows by name.
-
-    Raises
-    ------
-    ImportError
-        A table of another library needs pyarrow to be read, which is not installed.
-    ValueError
-        Rows by name do not have the same names.
     """
     if isinstance(x, Mapping):
         if all(np.ndim(value) == 0 for value in x.values()):

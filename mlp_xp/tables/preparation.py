@@ -326,10 +326,7 @@ class Inputs:
     def of(cls, description: Sequence[Mapping[str, Any]], ranges: Any = None) -> "Inputs":
         """What `description` describes, and between which values its columns were.
 
-        Raises
-        ------
-        ValueError, TypeError, KeyError
-            It describes no columns.
+        Raises ValueError, TypeError, KeyError: it describes no columns.
         """
         if isinstance(description, Mapping):  # format 1: numbers alone, described like targets
             old = Targets.of(description)
@@ -440,6 +437,8 @@ def _filling_encoded(columns: Sequence[Any]) -> Fill:
 class Targets:
     """Means and deviations of the targets: value = mean + scale · standardised.
 
+    Raises ValueError: they do not fit each other, or are not finite; scales must be positive.
+
     Attributes
     ----------
     names : tuple of str
@@ -451,11 +450,6 @@ class Targets:
     limits : tuple of (float, float)
         The least and the largest value of each that counts and that is predicted, in its own units; empty for
         no limits.
-
-    Raises
-    ------
-    ValueError
-        They do not fit each other, or are not finite; scales must be positive.
     """
 
     names: tuple[str, ...]
@@ -498,10 +492,7 @@ class Targets:
     def of(cls, description: Mapping[str, Any]) -> "Targets":
         """What `description` describes.
 
-        Raises
-        ------
-        ValueError, TypeError, KeyError
-            It describes no targets.
+        Raises ValueError, TypeError, KeyError: it describes no targets.
         """
         names, constant = description["names"], description["constant"]
         if not all(isinstance(name, str) for name in names):

@@ -20,6 +20,8 @@ take several times as long (4,096 rows of 64: 0.6 ms so)."""
 class Coded(Wrapped):
     """A source whose single target becomes a class number.
 
+    Raises ValueError: when rows are read: a value that is no class, with its row.
+
     Parameters
     ----------
     source : source
@@ -28,11 +30,6 @@ class Coded(Wrapped):
         Which value of the target is which class.
     name : str
         The target's, for messages.
-
-    Raises
-    ------
-    ValueError
-        When rows are read: a value that is no class, with its row.
     """
 
     def __init__(self, source: Source, numbers: Mapping[float, int], name: str) -> None:
@@ -63,7 +60,6 @@ class Selected(Wrapped):
 
     Parameters
     ----------
-    source : source
     columns : sequence of int
         Which, in the order that is wanted.
     """
@@ -85,7 +81,6 @@ class Recoded(Wrapped):
 
     Parameters
     ----------
-    source : source
     codes : mapping of int to array
         For the number of a column of text, the code of each of the source's own codes. A gap stays -1.
     """
@@ -112,7 +107,6 @@ class Prepared(Wrapped):
     ----------
     source : source
         Of raw rows, with a model's codes.
-    inputs : Inputs
     targets : Targets
         Class numbers stay as they are (`Targets.unscaled`).
     """

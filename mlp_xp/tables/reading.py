@@ -61,7 +61,6 @@ class Table:
         Raw inputs and targets; class numbers where there are levels.
     columns : tuple of RawColumn
         Name, kind and levels of each column of x; numbered names (x0, x1, ...) for arrays in files.
-    target_names : tuple of str
     levels : tuple of str or None
         Names of the classes.
     notes : tuple of str
@@ -114,9 +113,10 @@ def open_table(
 ) -> Table:
     """Open what options name.
 
+    Raises ValueError, TypeError, OSError: the data cannot be used; the message says where and why.
+
     Parameters
     ----------
-    options : TableOptions
     columns : sequence of str
         Names of the inputs, in the order that is needed; none for all others.
     kinds : mapping of str to str, optional
@@ -133,11 +133,6 @@ def open_table(
         How values are written; what the options say of that if not given.
     progress : callable (str, float), optional
         Told what is being done and the share of it that is done.
-
-    Raises
-    ------
-    ValueError, TypeError, OSError
-        The data cannot be used; the message says where and why.
     """
     checks.refuse([options.contradiction()])
     if options.data is None:
@@ -200,10 +195,7 @@ def open_table(
 def _with_targets(source: Source) -> Source:
     """The rows of a source that have all targets.
 
-    Raises
-    ------
-    ValueError
-        None has.
+    Raises ValueError: none has.
     """
     is_text = np.array([column.kind == "text" for column in source.targets])
 
@@ -242,10 +234,7 @@ def _split_by(table: Table, name: str, is_input: bool) -> Table:
 def open_inputs(options: TableOptions, model: Interpretation, *, progress: Progress | None = None) -> Table:
     """Open the columns that a model predicts from, in its order and with its codes.
 
-    Raises
-    ------
-    ValueError, TypeError, OSError
-        A column is missing, or the data cannot be used.
+    Raises ValueError, TypeError, OSError: a column is missing, or the data cannot be used.
     """
     return open_for(options, model, targets_needed=False, progress=progress)
 
@@ -253,17 +242,13 @@ def open_inputs(options: TableOptions, model: Interpretation, *, progress: Progr
 def open_for(options: TableOptions, model: Interpretation, **more: Any) -> Table:
     """Open the columns that a model was trained on, with its codes; and targets, where they are named.
 
+    Raises ValueError, TypeError, OSError: a column is missing or is of another kind, or the data cannot be
+    used.
+
     Parameters
     ----------
-    options : TableOptions
-    model : Interpretation
     **more
         As for `open_table`.
-
-    Raises
-    ------
-    ValueError, TypeError, OSError
-        A column is missing or is of another kind, or the data cannot be used.
     """
     known = model.inputs.columns
     of_any_kind = [each.name for each in known if isinstance(each, Constant) and each.kind != "text"]
@@ -414,19 +399,15 @@ def _levels(table: Table) -> tuple[str, ...] | None:
 def for_task(table: Table, task: str, loss: Loss | None) -> tuple[Table, str]:
     """The table with class numbers for targets if its task is classification, and a sentence about it.
 
+    Raises ValueError: the target cannot be what it is asked to be.
+
     Parameters
     ----------
-    table : Table
     task : str
         One of `TASKS`. "auto": classes where the target is text or the loss wants them, or where it is one
         column of whole numbers with at most 20 different values and at least 20 rows for each.
     loss : loss or None
         What the user named, if anything.
-
-    Raises
-    ------
-    ValueError
-        The target cannot be what it is asked to be.
     """
     checks.refuse([checks.one_of("task", task, TASKS)])
     name = table.target_names[0]
@@ -553,10 +534,7 @@ def _different_values(source: Source, most: int) -> np.ndarray | None:
 def check_targets(table: Table, loss: Loss | None) -> None:
     """Refuse targets for which a loss has no meaning, in one pass.
 
-    Raises
-    ------
-    ValueError
-        Row, column and value of the first.
+    Raises ValueError: row, column and value of the first.
     """
     if table.levels is not None or loss is None or not loss.needs:
         return
@@ -573,10 +551,7 @@ def check_targets(table: Table, loss: Loss | None) -> None:
 def for_model(table: Table, model: Interpretation) -> Table:
     """A table whose classes have the numbers that a model knows them by, for its evaluation.
 
-    Raises
-    ------
-    ValueError
-        There are other targets or other classes than the model was trained for.
+    Raises ValueError: there are other targets or other classes than the model was trained for.
     """
     n_needed = len(model.targets.names)
     if table.source.n_targets != n_needed:

@@ -118,7 +118,6 @@ def settled(options: Settings, *, n_rows: int, has_classes: bool) -> Settings:
 
     Parameters
     ----------
-    options : TrainingOptions
     n_rows : int
         Of the whole table.
     has_classes : bool

@@ -16,8 +16,6 @@ class Sample(Source):
 
     Parameters
     ----------
-    x, y : arrays (n_rows, n_columns), (n_rows, n_targets)
-    weight : array (n_rows,) or None
     numbers : int64 array (n_rows,), optional
         Those that they have in the file, from 0; None where rows have no number.
     n_all : int, optional

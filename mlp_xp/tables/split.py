@@ -118,10 +118,10 @@ def split(
 ) -> Split:
     """Hold rows out and measure the columns of the others.
 
+    Raises ValueError: a part has no rows, a target has a single value, there are no classes to weigh.
+
     Parameters
     ----------
-    table : Table
-    hold_out : HoldOut
     scaling, max_levels : str, int
         As in `statistics.measure`.
     standardise_targets : bool
@@ -129,12 +129,6 @@ def split(
     bound_targets : bool
         Whether predictions of standardised targets go no further out than the training rows' targets, of
         which a lone one far outside of all others counts as one nearer to them.
-    class_weight : {"none", "balanced"}
-
-    Raises
-    ------
-    ValueError
-        A part has no rows, a target has a single value, there are no classes to weigh.
     """
     training, held_out, test, folds = _parts(table, hold_out)
     inputs, targets = measure(
@@ -168,10 +162,7 @@ def split(
 def split_for(table: Table, model: TableModel, hold_out: HoldOut, *, class_weight: str = "none") -> Split:
     """Hold rows out of a table that was opened for a model, whose statistics stay as they are.
 
-    Raises
-    ------
-    ValueError
-        A part has no rows, there are no classes to weigh.
+    Raises ValueError: a part has no rows, there are no classes to weigh.
     """
     _check_class_weight(table, class_weight)
     training, held_out, test, folds = _parts(table, hold_out)

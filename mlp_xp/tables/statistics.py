@@ -45,10 +45,6 @@ class Moments:
 
     A gap is nan.
 
-    Parameters
-    ----------
-    n_columns : int
-
     References
     ----------
     Chan, Golub and LeVeque, Updating formulae and a pairwise algorithm for computing sample variances, 1979.
@@ -101,12 +97,7 @@ class Moments:
 
 
 class Outermost:
-    """The two least and the two largest values of each of some columns, from their rows part by part.
-
-    Parameters
-    ----------
-    n_columns : int
-    """
+    """The two least and the two largest values of each of some columns, from their rows part by part."""
 
     def __init__(self, n_columns: int) -> None:
         self._least, self._most = (np.full((2, n_columns), end) for end in (np.inf, -np.inf))
@@ -152,13 +143,14 @@ def measure(
 ) -> tuple[Inputs, Targets]:
     """What to do with each column, from the rows of a source.
 
+    Raises ValueError: values are so large that their squares overflow, or all columns are constant.
+
     Parameters
     ----------
     source : source
         The training part, and nothing else.
     columns : sequence of Column
         Name, kind and levels of each column of x.
-    target_names : sequence of str
     scaling : {"standard", "robust", "none", "encoded"}
         Numbers have mean 0 and deviation 1; or median 0 and a distance of 1 between the quartiles, and are
         clipped smoothly; or are left as they are; or have mean 0 and deviation 1, are bounded, and have a
@@ -170,11 +162,6 @@ def measure(
         Whether a lone target far outside of all others counts as one nearer to them.
     seed : int
         Of the sample.
-
-    Raises
-    ------
-    ValueError
-        Values are so large that their squares overflow, or all columns are constant.
 
     References
     ----------
@@ -198,13 +185,7 @@ def measure(
 
 
 class ColumnStatistics:
-    """What one pass over some rows shows of each column.
-
-    Parameters
-    ----------
-    columns : sequence of Column
-    n_targets : int
-    """
+    """What one pass over some rows shows of each column."""
 
     def __init__(self, columns: Sequence[RawColumn], n_targets: int) -> None:
         self.columns = columns

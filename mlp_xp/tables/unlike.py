@@ -21,7 +21,6 @@ class Watched(Wrapped):
     ----------
     source : source
         With the codes of the model.
-    model : Interpretation
     """
 
     def __init__(self, source: Source, model: Interpretation) -> None:
@@ -79,10 +78,7 @@ class Watched(Wrapped):
 def refuse_unlike(source: Source, model: Interpretation) -> None:
     """Refuse rows that are unlike those that a model was trained on, in a pass over all of them.
 
-    Raises
-    ------
-    ValueError
-        Some are; every column is named.
+    Raises ValueError: some are; every column is named.
     """
     watched = Watched(source, model)
     for _ in passes(watched):

@@ -41,9 +41,10 @@ _DAY = 86_400e6
 def raw_values(column: Column, given: ArrayLike, reading: str = "", gaps: Gaps | None = None) -> np.ndarray:
     """A column's values as its `fill` takes them: float64; codes for texts, days for dates, nan for gaps.
 
+    Raises ValueError: a value is of another kind, or infinite; with its row.
+
     Parameters
     ----------
-    column : Number, Date, Category or Constant
     given : array_like (n_rows,)
         Of NumPy, pandas, polars, Arrow, or a list. Dates as datetime64, datetime, date or text, in UTC
         unless they say otherwise.
@@ -51,11 +52,6 @@ def raw_values(column: Column, given: ArrayLike, reading: str = "", gaps: Gaps |
         How its texts are read and what its numbers count, if that is known.
     gaps : Gaps, optional
         Which texts and numbers are gaps.
-
-    Raises
-    ------
-    ValueError
-        A value is of another kind, or infinite; with its row.
     """
     gaps = gaps or Gaps()
     values = as_array(given)

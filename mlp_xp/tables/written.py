@@ -22,7 +22,6 @@ class Written:
     readings : mapping of str to str
         By column, features and targets: one of `MEANINGS` or `TEXT`. A column that is not in it is of a model
         from before readings were kept, or of arrays: it is read as its kind allows.
-    gaps : Gaps
     """
 
     readings: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -46,10 +45,7 @@ class Written:
     def of(cls, description: Mapping[str, Any] | None) -> "Written":
         """What `description` describes; nothing is known of a model from before it was kept.
 
-        Raises
-        ------
-        ValueError, TypeError, KeyError
-            It describes nothing of the kind.
+        Raises ValueError, TypeError, KeyError: it describes nothing of the kind.
         """
         if description is None:
             return cls()

@@ -41,7 +41,6 @@ def draw(base: TrainingOptions, n_tries: int, fixed: Sequence[str]) -> list[Trai
     ----------
     base : TrainingOptions
         With all that the recipe decides.
-    n_tries : int
     fixed : sequence of str
         Settings that are not drawn.
     """

@@ -189,10 +189,8 @@ class Halving:
     ----------
     data : Data
         As the recipe reads it.
-    tries : sequence of (int, TrainingOptions)
     folder : path or None
         Where it is kept.
-    say : callable (str)
 
     Attributes
     ----------
@@ -314,10 +312,7 @@ class Halving:
     def _go_on(self) -> None:
         """Go on from what is in the folder.
 
-        Raises
-        ------
-        ValueError
-            It is that of another search, or damaged.
+        Raises ValueError: it is that of another search, or damaged.
         """
         if self.folder is None or not (self.folder / "search.json").exists():
             return

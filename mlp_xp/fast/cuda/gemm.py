@@ -59,15 +59,12 @@ def arguments(out: Array, a: Array, b: Array) -> tuple[int, int, int, int, int, 
 class Gemm:
     """out ← a b for float32 and float64 matrices, vectors and members' matrices on one stream.
 
+    Raises RuntimeError: cuBLAS reports a failure; the message has its number.
+
     Parameters
     ----------
     stream : cupy.cuda.Stream
         On which every product runs; its device must be current.
-
-    Raises
-    ------
-    RuntimeError
-        cuBLAS reports a failure; the message has its number.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -142,10 +139,7 @@ class Gemm:
 def load() -> Any:
     """The cuBLAS library that CuPy uses, with the signatures of what is called.
 
-    Raises
-    ------
-    RuntimeError
-        It is not found (cuda-pathfinder says where it looked).
+    Raises RuntimeError: it is not found (cuda-pathfinder says where it looked).
     """
     from cuda.pathfinder import load_nvidia_dynamic_lib
 

@@ -38,6 +38,8 @@ class NotCapturedError(RuntimeError):
 class Captured:
     """A recorded sequence of launches.
 
+    Raises NotCapturedError: `run` did what a capture does not allow.
+
     Parameters
     ----------
     stream : cupy.cuda.Stream
@@ -45,11 +47,6 @@ class Captured:
     run : callable
         Launches what is to be recorded on that stream; it computes nothing now. It must have run before, so
         that kernels are compiled.
-
-    Raises
-    ------
-    NotCapturedError
-        `run` did what a capture does not allow.
     """
 
     def __init__(self, stream: Any, run: Callable[[], Any]) -> None:

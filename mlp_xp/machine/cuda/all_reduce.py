@@ -28,17 +28,14 @@ log = logging.getLogger(__name__)
 def choose(ranks: "Ranks", index: int) -> AllReduce:
     """The way that all processes can go; they must ask together.
 
+    Raises RuntimeError: "nccl" is wanted, and cannot be used; the message says why.
+
     Parameters
     ----------
     ranks : data_parallel.Ranks
         Says with `all_reduce` which way is wanted.
     index : int
         N of this process's ``cuda:N``.
-
-    Raises
-    ------
-    RuntimeError
-        "nccl" is wanted, and cannot be used; the message says why.
     """
     if ranks.all_reduce == "mpi":
         return ByMpi(ranks)

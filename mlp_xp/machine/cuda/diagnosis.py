@@ -88,6 +88,8 @@ def problem(index: int = 0) -> Problem | None:
 def namespace(index: int = 0) -> tuple[Any, Any]:
     """Select ``cuda:index`` for the calling thread.
 
+    Raises RuntimeError: the device cannot be used; the message is the reason and the remedy.
+
     Parameters
     ----------
     index : int
@@ -100,11 +102,6 @@ def namespace(index: int = 0) -> tuple[Any, Any]:
     device : cupy.cuda.Device
         What ``device=`` takes. Its arrays are made on whichever device is current in the calling
         thread (array-api-compat issue 337), so that every thread selects for itself.
-
-    Raises
-    ------
-    RuntimeError
-        The device cannot be used; the message is the reason and the remedy.
     """
     if (os.getpid(), index) not in _working:
         found = problem(index)

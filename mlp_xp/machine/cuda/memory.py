@@ -9,15 +9,12 @@ _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**
 def parse_limit(text: str) -> int | float:
     """Bytes (an int) or a part of the device's memory (a float in (0, 1]) from what a user wrote.
 
+    Raises ValueError: it is neither an amount nor a percentage.
+
     Examples
     --------
     >>> parse_limit("4GiB"), parse_limit("50%")
     (4294967296, 0.5)
-
-    Raises
-    ------
-    ValueError
-        It is neither an amount nor a percentage.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%|[KMG]I?B|)", text.strip().upper())
     if match is not None and match[2] == "%" and 0 < float(match[1]) <= 100:

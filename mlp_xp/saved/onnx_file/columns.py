@@ -64,8 +64,6 @@ def features(graph: Graph, inputs: Inputs, *, matrix: str | None, gaps: Gaps | N
 
     Parameters
     ----------
-    graph : Graph
-    inputs : Inputs
     matrix : str or None
         The name of one input [N, n_columns] for all columns; None: an input [N, 1] for each, under its name.
     gaps : Gaps, optional

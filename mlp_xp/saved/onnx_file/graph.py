@@ -25,15 +25,12 @@ ROWS = "N"
 class Graph:
     """Inputs, operators and outputs, each value under a name of its own.
 
+    Raises ModuleNotFoundError: onnx is not installed.
+
     Parameters
     ----------
     taken : sequence of str
         Names of the inputs and outputs that will be asked for; no other value gets one of them.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        onnx is not installed.
     """
 
     def __init__(self, taken: Sequence[str]) -> None:
@@ -105,15 +102,12 @@ class Graph:
     def to_bytes(self, about: Mapping[str, str]) -> bytes:
         """The file.
 
+        Raises ValueError: it would be larger than an ONNX file may be.
+
         Parameters
         ----------
         about : mapping of str to str
             Its metadata.
-
-        Raises
-        ------
-        ValueError
-            It would be larger than an ONNX file may be.
         """
         helper = self._onnx.helper
         graph = helper.make_graph(

@@ -110,8 +110,6 @@ class Parts:
 
     Attributes
     ----------
-    network : Network
-    inputs : Inputs
     has_names : bool
         Whether the columns have names of the user's.
     targets : Targets or None

@@ -51,7 +51,6 @@ class Layers:
 
     Attributes
     ----------
-    graph : Graph
     dtype : str
         "float32" or "float64".
     """
@@ -163,10 +162,7 @@ def inputs_of(pattern: Program, program: Program, place: int) -> set[int] | None
 def functions_of(network: Network) -> list[Program]:
     """What each layer's activation computes.
 
-    Raises
-    ------
-    ValueError
-        Some are the user's own, or more than a function of each element; with their names.
+    Raises ValueError: some are the user's own, or more than a function of each element; with their names.
     """
     checks.refuse(
         f"the activation {f.name!r} is its user's own Python code, which an ONNX file cannot hold: train "

@@ -25,6 +25,9 @@ class Pipeline(Protocol):
 def with_steps_before(pipeline: Pipeline, last: bytes, example: ArrayLike | None) -> bytes:
     """The file of a pipeline's last step with the other steps before it.
 
+    Raises ModuleNotFoundError: skl2onnx is not installed; ValueError: columns have names, and no example says
+    of which type they are.
+
     Parameters
     ----------
     pipeline : sklearn.pipeline.Pipeline
@@ -33,13 +36,6 @@ def with_steps_before(pipeline: Pipeline, last: bytes, example: ArrayLike | None
         A file with one input, the matrix that the last step is given.
     example : array or DataFrame, or None
         A few rows, whose columns and types become the file's inputs; for None, float32 numbers.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        skl2onnx is not installed.
-    ValueError
-        Columns have names, and no example says of which type they are.
     """
     try:
         import skl2onnx

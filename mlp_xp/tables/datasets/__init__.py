@@ -24,10 +24,8 @@ class Dataset:
 
     Attributes
     ----------
-    x : array (n_rows, n_features)
     y : array (n_rows, n_targets)
         Class numbers where there are levels.
-    feature_names, target_names : list of str
     levels : list of str or None
         The classes' names, for classification.
     """
@@ -45,12 +43,8 @@ def load_dataset(name: str) -> Dataset:
     Diabetes is the raw table of Efron, Hastie, Johnstone and Tibshirani, Least angle regression, Annals of
     Statistics 32, 2004: age, sex, body mass index, blood pressure, six serum values, progression.
 
-    Raises
-    ------
-    ValueError
-        The name is not known.
-    ModuleNotFoundError
-        The set comes with scikit-learn, which is not installed.
+    Raises ValueError: the name is not known; ModuleNotFoundError: the set comes with scikit-learn, which is
+    not installed.
     """
     checks.refuse([checks.one_of("dataset", name, DATASETS)])
     if name == "diabetes":

@@ -28,7 +28,6 @@ def numbers_of(values: Arrow, kind: npt.DTypeLike, gap: float) -> Array:
 
     Parameters
     ----------
-    values : pyarrow.Array
     kind : dtype
         What it holds.
     gap : int or float

@@ -117,10 +117,8 @@ def settle(
     What is `known` to have a reading, or to be text, is so; text that is known to be of a kind is read as
     that if it can be.
 
-    Raises
-    ------
-    ValueError
-        A column is of a type that cannot be what it is known to be, or can be read in two ways.
+    Raises ValueError: a column is of a type that cannot be what it is known to be, or can be read in two
+    ways.
     """
     known = {name: kind for name in names if (kind := (known or {}).get(name)) is not None}
     fixed = frozenset(name for name, kind in known.items() if kind in READINGS)

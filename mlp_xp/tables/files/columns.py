@@ -74,11 +74,8 @@ def select(
     Features are `columns` in that order, or else all columns in the order of the file; without the
     targets, the weight and those in `exclude`.
 
-    Raises
-    ------
-    ValueError
-        A column that does not exist or has two roles, a name that the file has twice, no feature
-        left; all that is wrong in one message.
+    Raises ValueError: a column that does not exist or has two roles, a name that the file has twice, no
+    feature left; all that is wrong in one message.
     """
     asked = [as_names(given) for given in (target, columns, exclude, weight_column)]
     found = meant(itertools.chain(*asked), known)

@@ -15,17 +15,12 @@ def written_rows(
 ) -> Iterator[list[str]]:
     """The values of some columns, row by row in the order of the files; a gap is an empty text.
 
+    Raises ValueError, OSError: a column does not exist, or the files cannot be read.
+
     Parameters
     ----------
     path : path
         Of a table, as for `open_source`.
-    columns : sequence of str
-    csv : CsvForm, optional
-
-    Raises
-    ------
-    ValueError, OSError
-        A column does not exist, or the files cannot be read.
     """
     pyarrow()
     _, table = table_of(find_files(path, TABLE_SUFFIXES), csv or CsvForm())

@@ -93,10 +93,7 @@ _DAY = 86_400e6
 def number(text: str) -> float:
     """A number with a decimal point, and nothing between thousands.
 
-    Raises
-    ------
-    ValueError
-        It is none.
+    Raises ValueError: it is none.
     """
     if _PLAIN.fullmatch(text.strip()) is None:
         raise ValueError(f"{text!r} is no number")
@@ -239,10 +236,7 @@ def meaning(reading: str, text: str) -> float:
     Beside the texts of the reading itself: true and false among numbers, 0 and 1 among booleans, plain
     seconds among times and durations.
 
-    Raises
-    ------
-    ValueError
-        It means nothing there.
+    Raises ValueError: it means nothing there.
     """
     try:
         return MEANINGS[reading](text)
@@ -333,10 +327,6 @@ def looks_like(text: str) -> str | None:
 
 class Names:
     """Texts that are known, found by what they mean: 1.0 is 1 where 1 is known and 1.0 is not.
-
-    Parameters
-    ----------
-    known : sequence of str
 
     Attributes
     ----------

@@ -25,15 +25,12 @@ def partition_of(parts: Sequence[str]) -> dict[str, str | None]:
 class PartitionedTable:
     """A table with columns from the names of its folders beside those in its files.
 
+    Raises ValueError: files lie in folders of different columns.
+
     Parameters
     ----------
     table : TableFile
         The files.
-
-    Raises
-    ------
-    ValueError
-        Files lie in folders of different columns.
     """
 
     def __init__(self, table: TableFile) -> None:

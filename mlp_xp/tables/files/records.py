@@ -127,10 +127,7 @@ class Converter:
     def records(self, block: TableBlock) -> Array:
         """The block's rows.
 
-        Raises
-        ------
-        ValueError
-            A value that can not be used; file, row and column are named.
+        Raises ValueError: a value that can not be used; file, row and column are named.
         """
         records = np.zeros(block.batch.num_rows, self.schema.record)
         for numbers in self._alike(block):

@@ -83,10 +83,7 @@ class Sandbox:
     def read(self, form: str, file: File, names: Sequence[str]) -> None:
         """Read the columns `names` of a local file.
 
-        Raises
-        ------
-        ValueError
-            It cannot be read, or not in the memory that there is for a file of its size.
+        Raises ValueError: it cannot be read, or not in the memory that there is for a file of its size.
         """
         answer = self._ask(json.dumps({"form": form, "path": file.path, "names": list(names)}))
         if answer is not None:
@@ -129,10 +126,7 @@ class Sandbox:
 def read_in_sandbox(table: TypedTable, names: Sequence[str]) -> None:
     """Read all local files of a table on trial.
 
-    Raises
-    ------
-    ValueError
-        One of them cannot be read.
+    Raises ValueError: one of them cannot be read.
     """
     form = next(name for name, form in FORMATS.items() if form is table.form)
     with Sandbox() as sandbox:

@@ -111,6 +111,8 @@ def cache_path(folder: Path, files: Iterable[File], options: dict[str, Any]) -> 
 def write_records(path: Path, schema: Schema, n_rows: int, made_from: str, records: Iterable[Array]) -> None:
     """Write a cache file: all of it, or nothing.
 
+    Raises RuntimeError: the folder can not be written, the disk is full, or there are not n_rows records.
+
     Parameters
     ----------
     path : Path
@@ -123,11 +125,6 @@ def write_records(path: Path, schema: Schema, n_rows: int, made_from: str, recor
         The path that the user gave.
     records : iterable of arrays of `schema.record`
         Consumed once, in order.
-
-    Raises
-    ------
-    RuntimeError
-        The folder can not be written, the disk is full, or there are not n_rows records.
     """
     needed = n_rows * schema.record.itemsize
     with _writing(path.parent, needed):
@@ -255,12 +252,7 @@ def _columns(listed: Any) -> tuple[RawColumn, ...]:
 def open_records(path: Path) -> tuple[Schema, Array, File]:
     """Schema, records and file of a cache file, the records mapped into memory.
 
-    Raises
-    ------
-    FileNotFoundError
-        There is none.
-    ValueError
-        It is damaged or of another version, and says how.
+    Raises FileNotFoundError: there is none; ValueError: it is damaged or of another version, and says how.
     """
     with open_plain(path, follow=False) as stream:
         if _others_may_write(os.fstat(stream.fileno())) or _others_may_write(path.parent.stat()):

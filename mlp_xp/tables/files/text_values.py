@@ -188,10 +188,7 @@ def kind_of_reading(known: str) -> str:
 def read(name: str, strings: Strings) -> Any:
     """The values that `strings` stand for in the reading called `name`.
 
-    Raises
-    ------
-    pyarrow.ArrowInvalid
-        At least one of them is something else.
+    Raises pyarrow.ArrowInvalid: at least one of them is something else.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -236,10 +233,7 @@ def has_meaning(reading: str, text: str) -> bool:
 def read_as_known(name: str, strings: Strings) -> Any:
     """`read`, or else what each text means by itself in a column that is known to be read so.
 
-    Raises
-    ------
-    pyarrow.ArrowInvalid
-        At least one of them means nothing there.
+    Raises pyarrow.ArrowInvalid: at least one of them means nothing there.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
