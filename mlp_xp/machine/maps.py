@@ -15,7 +15,6 @@ import sys
 import threading
 import weakref
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, Self
 
 SA_SIGINFO = 4
@@ -47,9 +46,7 @@ class Guard:
         self._readers.add(threading.get_ident())
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Refuse what was read if some of it was lost."""
         self._readers.discard(threading.get_ident())
         if self._lost is not None:

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -115,17 +116,8 @@ def summaries(model: TableModel, rows: Sample) -> list[Summary]:
     return found
 
 
-@dataclasses.dataclass(frozen=True)
-class Importance:
-    """What shuffling a column costs.
-
-    Attributes
-    ----------
-    name : str
-        Of the column.
-    loss, spread : float
-        How much worse the metric gets: the mean over some shufflings, and their standard deviation.
-    """
+class Importance(NamedTuple):
+    """How much worse the metric gets when a column is shuffled some times: the mean, and the deviation."""
 
     name: str
     loss: float
@@ -177,17 +169,8 @@ def importance_of_columns(model: TableModel, rows: Sample, seed: int) -> tuple[s
     return metric, sorted(found, key=lambda each: -each.loss)
 
 
-@dataclasses.dataclass(frozen=True)
-class Calibration:
-    """Whether things happen as often as they were said to: a value of each for every bin that has rows.
-
-    Attributes
-    ----------
-    said, found : list of float
-        The mean probability, and how often it was so.
-    counts : list of int
-        Predictions in the bin.
-    """
+class Calibration(NamedTuple):
+    """Of each bin that has rows: the mean probability, how often it was so, and predictions."""
 
     said: list[float]
     found: list[float]

@@ -18,18 +18,17 @@ def metric_tables(result: Mapping[str, Any]) -> list[list[Sequence[str]]]:
     ----------
     result : mapping
         "metrics", and as far as they are known "rows_measured", "metrics_on", "intervals", "baselines",
-        "cross_validation",
-        metrics of other rows as "training_metrics", and "classes".
+        "cross_validation", metrics of other rows as "training_metrics", and "classes".
     """
     metrics, intervals = in_order(result["metrics"]), result.get("intervals", {})
-    columns = {"model": {name: shown(value) for name, value in metrics.items()}}
+    columns = {"model": {name: number(value) for name, value in metrics.items()}}
     if intervals:
         columns["95% interval"] = {
-            name: f"{shown(low)} to {shown(high)}" for name, (low, high) in intervals.items()
+            name: f"{number(low)} to {number(high)}" for name, (low, high) in intervals.items()
         }
     if folds := result.get("cross_validation"):
         columns["left-out folds"] = {
-            name: f"{shown(found['mean'])} ± {shown(found['deviation'])}" for name, found in folds.items()
+            name: f"{number(found['mean'])} ± {number(found['deviation'])}" for name, found in folds.items()
         }
     others = dict(sorted(result.get("baselines", {}).items(), key=lambda item: item[0] == "linear"))
     others |= {
@@ -37,7 +36,7 @@ def metric_tables(result: Mapping[str, Any]) -> list[list[Sequence[str]]]:
         for rows, name in ROWS.items()
         if f"{name}_metrics" in result
     }
-    columns |= {of: {name: shown(value) for name, value in found.items()} for of, found in others.items()}
+    columns |= {of: {name: number(value) for name, value in found.items()} for of, found in others.items()}
     n_rows = f"{result['rows_measured']:,} " if "rows_measured" in result else ""
     head = (f"{n_rows}{result['metrics_on']} rows" if "metrics_on" in result else f"{n_rows}rows", *columns)
     lines: list[Sequence[str]] = [
@@ -54,11 +53,6 @@ def _of_classes(classes: Mapping[str, Mapping[str, float]]) -> list[Sequence[str
     lines: list[Sequence[str]] = [("class", "rows", "precision", "recall", "f1")]
     for level in (level for level in there if level in worst):
         of = classes[level]
-        lines.append((level, f"{of['rows']:,g}", *(shown(of[name]) for name in lines[0][2:])))
+        lines.append((level, f"{of['rows']:,g}", *(number(of[name]) for name in lines[0][2:])))
     n_more = len(there) - MOST_CLASSES
     return [*lines, (f"... and {n_more:,} that are recognised better",)] if n_more > 0 else lines
-
-
-def shown(value: float | None) -> str:
-    """A number of a metric."""
-    return number(value)

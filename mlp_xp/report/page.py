@@ -343,7 +343,7 @@ def _calibration_of_labels(model: TableModel, y: np.ndarray, p: np.ndarray) -> s
 
 def _reliability(found: findings.Calibration, what: str, found_title: str) -> str:
     about = f"How often things happened against {what}"
-    chart = charts.calibration(found.said, found.found, found.counts, what, found_title, about)
+    chart = charts.calibration(*found, what, found_title, about)
     return _figures([("On the dashed line, what was said is what happened", chart)])
 
 

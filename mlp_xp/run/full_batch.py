@@ -52,7 +52,7 @@ def value_and_gradient(objective: Objective, loader: Loader, vector: np.ndarray)
 def scipy_minimize() -> Any:
     """SciPy's `minimize`.
 
-    Raises ModuleNotFoundError: sciPy is not installed.
+    Raises ModuleNotFoundError: SciPy is not installed.
     """
     try:
         from scipy.optimize import minimize
@@ -72,7 +72,7 @@ def minimise(
 ) -> str:
     """Run SciPy's L-BFGS-B without bounds; return why it ended.
 
-    Raises ModuleNotFoundError: sciPy is not installed.
+    Raises ModuleNotFoundError: SciPy is not installed.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def minimise(
 class Search:
     """The method that searches over the objective of all rows: each iteration counts as an epoch of one step.
 
-    Raises ModuleNotFoundError: sciPy is not installed.
+    Raises ModuleNotFoundError: SciPy is not installed.
 
     Parameters
     ----------

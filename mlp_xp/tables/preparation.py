@@ -92,21 +92,15 @@ class Number:
 
     def fill(self, values: np.ndarray, x: np.ndarray) -> None:
         """Fill x (m, n_features) from values (m,), float64; a gap is nan."""
-        if self.encoding is not None:
-            self._fill_encoded(values[:, None], x)
-            return
-        is_gap = np.isnan(values)
-        x[:, 0] = scaled(np.where(is_gap, self.median, values), self.centre, self.scale, self.clipped)
-        if self.gaps:
-            x[:, 1] = is_gap
+        self._fill(values[:, None], x)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy is made of: the fields, from which all else follows."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @functools.cached_property
-    def _fill_encoded(self) -> "Fill":
-        return _filling_encoded([self])
+    def _fill(self) -> "Fill":
+        return _filling([self])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -351,16 +345,11 @@ class Inputs:
         column, feature = 0, 0
         for are_alike, group in itertools.groupby(self.columns, _likeness):
             together = list(group)
-            for run in [together] if are_alike and len(together) > 1 else [[each] for each in together]:
-                n_features = sum(each.n_features for each in run)
-                features = slice(feature, feature + n_features)
-                if are_alike == ENCODED:
-                    fills.append((_filling_encoded(together), slice(column, column + len(run)), features))
-                elif len(run) == 1:
-                    fills.append((run[0].fill, column, features))
-                else:
-                    fills.append((_filling_together(run), slice(column, column + len(run)), features))
-                column, feature = column + len(run), feature + n_features
+            for run in [together] if are_alike else [[each] for each in together]:
+                stop, last = column + len(run), feature + sum(each.n_features for each in run)
+                fill = _filling(run) if are_alike else run[0].fill
+                fills.append((fill, slice(column, stop) if are_alike else column, slice(feature, last)))
+                column, feature = stop, last
         return fills
 
 
@@ -382,24 +371,22 @@ def _column_of(treatment: str, **fields: Any) -> Column:
     return TREATMENTS[treatment](**given)
 
 
-ENCODED = "encoded"
-"""What numbers with an encoding have in common: they are filled together, also one alone."""
-
-
 def _likeness(column: Column) -> str:
     """A text that numbers share which can be filled together; empty for other columns."""
     if not isinstance(column, Number) or isinstance(column, Date):
         return ""
     if column.encoding is not None:
-        return ENCODED
+        return "encoded"
     return ("clipped" if column.clipped else "linear") + ", gaps" * column.gaps
 
 
-def _filling_together(columns: Sequence[Any]) -> Fill:
-    """What does for numbers side by side what their `fill` does one by one, in the time of two or three."""
+def _filling(columns: Sequence[Any]) -> Fill:
+    """What fills numbers that are alike, side by side, in the time that two or three take alone."""
     medians, centres, scales = (
         np.array([getattr(column, field) for column in columns]) for field in ("median", "centre", "scale")
     )
+    if columns[0].encoding is not None:
+        return _filling_encoded(columns, medians, centres, scales)
     stride = columns[0].n_features
 
     def fill(values: np.ndarray, x: np.ndarray) -> None:
@@ -414,11 +401,9 @@ def _filling_together(columns: Sequence[Any]) -> Fill:
     return fill
 
 
-def _filling_encoded(columns: Sequence[Any]) -> Fill:
-    """What fills encoded numbers side by side."""
-    medians, centres, scales = (
-        np.array([getattr(column, field) for column in columns]) for field in ("median", "centre", "scale")
-    )
+def _filling_encoded(
+    columns: Sequence[Any], medians: np.ndarray, centres: np.ndarray, scales: np.ndarray
+) -> Fill:
     starts = np.cumsum([0, *(column.n_features for column in columns)])[:-1]
     has_gaps = np.array([column.gaps for column in columns])
     together = Together([column.encoding for column in columns], starts + 1 + has_gaps)

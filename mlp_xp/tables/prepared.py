@@ -20,7 +20,7 @@ take several times as long (4,096 rows of 64: 0.6 ms so)."""
 class Coded(Wrapped):
     """A source whose single target becomes a class number.
 
-    Raises ValueError: when rows are read: a value that is no class, with its row.
+    Raises ValueError, when rows are read: a value is no class; its row is named.
 
     Parameters
     ----------
