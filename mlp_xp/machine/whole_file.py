@@ -92,12 +92,12 @@ def open_plain(path: str | os.PathLike[str], *, follow: bool = True) -> BinaryIO
     return os.fdopen(descriptor, "rb")
 
 
-def read_plain(path: str | os.PathLike[str], most: int, *, follow: bool = True) -> bytes:
+def read_plain(path: str | os.PathLike[str], most: int) -> bytes:
     """The content of a file that is one and has at most so many bytes.
 
     Raises ValueError: it has more; OSError: it is no file, or cannot be read.
     """
-    with open_plain(path, follow=follow) as file:
+    with open_plain(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > most:
             raise ValueError(f"{path} has {size:,} bytes, where at most {most:,} make sense.")

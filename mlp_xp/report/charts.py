@@ -282,26 +282,15 @@ def _dots(places: Iterable[tuple[float, float]], kind: str) -> str:
     return f'<path class="{kind}" d="{"".join(f"M{x:.1f} {y:.1f}h0" for x, y in places)}"/>'
 
 
-def points(x: np.ndarray, y: np.ndarray, x_title: str, y_title: str, about: str, line: str = "same") -> str:
-    """A cloud of points, with the line on which they should be.
-
-    Parameters
-    ----------
-    x, y : arrays (n,)
-        A point with a place that is not finite is left out.
-    x_title, y_title, about : str
-        See `chart`.
-    line : str
-        "same": y = x. "zero": y = 0.
-    """
+def points(x: np.ndarray, y: np.ndarray, x_title: str, y_title: str, about: str) -> str:
+    """A cloud of points (n,), those with a place that is not finite left out, with the line y = x."""
     is_finite = np.isfinite(x) & np.isfinite(y)
     x, y = x[is_finite], y[is_finite]
-    low, high = (x.min(), x.max()) if len(x) else (0.0, 1.0)
-    reference = (low, high) if line == "same" else (0.0, 0.0)
-    across, up = horizontal(x), vertical([*y, *reference])
+    ends = (x.min(), x.max()) if len(x) else (0.0, 1.0)
+    across, up = horizontal(x), vertical([*y, *ends])
     dots = _dots(((across.place(a), up.place(b)) for a, b in zip(x, y, strict=True)), "first dots")
-    ends = [(across.place(a), up.place(b)) for a, b in zip((low, high), reference, strict=True)]
-    return chart(across, up, x_title, y_title, [dots, path(ends, "ideal")], about)
+    ideal = path([(across.place(end), up.place(end)) for end in ends], "ideal")
+    return chart(across, up, x_title, y_title, [dots, ideal], about)
 
 
 def histogram(values: np.ndarray, x_title: str, about: str, n_bars: int = 25) -> str:

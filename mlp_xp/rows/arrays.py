@@ -90,29 +90,15 @@ def as_real(name: str, given: ArrayLike) -> Array:
     array = np.asarray(given)
     if array.dtype.kind in "biuf":
         return array
-    held = {
-        "U": "text",
-        "S": "text",
-        "T": "text",
-        "O": "Python objects",
-        "M": "dates",
-        "m": "time spans",
-        "c": "complex numbers",
-        "V": "structured records",
-    }
-    remedy = {
-        "U": "code each text as a number",
-        "S": "code each text as a number",
-        "T": "code each text as a number",
-        "O": f"convert it with {name}.astype('float64'), or code its text columns as numbers",
-        "M": f"count seconds with {name}.astype('datetime64[s]').astype('int64')",
-        "m": f"count seconds with {name}.astype('timedelta64[s]').astype('int64')",
-        "V": "put its fields side by side as columns of numbers",
-    }.get(array.dtype.kind, "pass real numbers")
-    raise TypeError(
-        f"{name} holds {held.get(array.dtype.kind, 'values')} (dtype {array.dtype}); numbers are "
-        f"needed: {remedy}."
-    )
+    held, remedy = {
+        **dict.fromkeys("UST", ("text", "code each text as a number")),
+        "O": ("Python objects", f"convert it with {name}.astype('float64'), or code its texts as numbers"),
+        "M": ("dates", f"count seconds with {name}.astype('datetime64[s]').astype('int64')"),
+        "m": ("time spans", f"count seconds with {name}.astype('timedelta64[s]').astype('int64')"),
+        "c": ("complex numbers", "pass real numbers"),
+        "V": ("structured records", "put its fields side by side as columns of numbers"),
+    }.get(array.dtype.kind, ("values", "pass real numbers"))
+    raise TypeError(f"{name} holds {held} (dtype {array.dtype}); numbers are needed: {remedy}.")
 
 
 def _memory_map(array: Array) -> Any:

@@ -28,13 +28,10 @@ class ClassWeighted(Wrapped):
     def __init__(
         self, source: Source, class_weight: Mapping[int, float] | str, counted: Source | None = None
     ) -> None:
-        checks.refuse(
-            [
+        if source.n_targets != 1:
+            raise ValueError(
                 f"class weights need one target of class numbers; this source has {source.n_targets} targets."
-                if source.n_targets != 1
-                else None
-            ]
-        )
+            )
         super().__init__(source)
         self.y, self.has_weights = source.y, True
         given = (

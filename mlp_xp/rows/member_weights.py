@@ -19,7 +19,29 @@ POISSON = np.cumsum([math.exp(-1.0) / math.factorial(k) for k in range(18)])
 """Probabilities that a number of Poisson's distribution of mean 1 is at most 0, 1, …, to the last digit."""
 
 
-class MemberWeighted(Wrapped):
+class EachWeighted(Wrapped):
+    """A source whose rows have a weight for each member: factors on the source's own."""
+
+    def __init__(self, source: Source, members: int) -> None:
+        super().__init__(source)
+        self.has_weights, self.n_weights = True, members
+
+    def factors(self, index: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """What the weights of some rows are multiplied with, (m, members)."""
+        raise NotImplementedError
+
+    def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray | None, weight: np.ndarray | None) -> None:
+        """Fill the arrays; weight (m, members) with the source's own weight times each factor."""
+        if weight is None:
+            self.source.rows(index, x, y, None)
+            return
+        y = np.empty((len(index), self.n_targets)) if y is None else y
+        own = np.empty(len(index), dtype=weight.dtype)
+        self.source.rows(index, x, y, own)
+        np.multiply(self.factors(index, x, y), own[:, None], out=weight)
+
+
+class MemberWeighted(EachWeighted):
     """A source whose rows have a weight for each member, times the source's own.
 
     Raises ValueError: shape or values are no weights.
@@ -31,7 +53,6 @@ class MemberWeighted(Wrapped):
     """
 
     def __init__(self, source: Source, weights: ArrayLike) -> None:
-        super().__init__(source)
         self.weights = on_host(weights)
         shape = self.weights.shape
         if len(shape) != 2 or shape[0] != source.n_rows or self.weights.dtype.kind not in "fiub":
@@ -45,16 +66,13 @@ class MemberWeighted(Wrapped):
                 weight_problem(f"member_weight of member {n}", shape[0], float(least), float(total))
                 for n, (least, total) in enumerate(each)
             )
-        self.y, self.has_weights, self.n_weights = source.y, True, shape[1]
+        super().__init__(source, shape[1])
+        self.y = source.y
 
-    def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray | None, weight: np.ndarray | None) -> None:
-        """Fill the arrays; weight (m, members) with the source's own weight times that of each."""
-        if weight is None:
-            self.source.rows(index, x, y, None)
-            return
-        own = np.empty(len(index), dtype=weight.dtype)
-        self.source.rows(index, x, y, own)
-        np.multiply(self.weights[index], own[:, None], out=weight)
+    def factors(self, index: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """These weights."""
+        found: np.ndarray = self.weights[index]
+        return found
 
     def on_device(self, backend: Backend, *, labels: bool) -> Callable[[np.ndarray], Taken] | None:
         """The source's rows, with these weights."""
@@ -103,7 +121,7 @@ def bootstrap(n_rows: int, members: int, seed: int = 0) -> np.ndarray:
     return np.stack(counts, axis=1)
 
 
-class StreamBootstrap(Wrapped):
+class StreamBootstrap(EachWeighted):
     """A stream whose rows have for each member a weight that is drawn by itself: from Poisson(1).
 
     As often comes a row in a sample of very many. The draw is a function of the seed, the member and the
@@ -116,19 +134,11 @@ class StreamBootstrap(Wrapped):
     """
 
     def __init__(self, source: Source, members: int, seed: int = 0) -> None:
-        super().__init__(source)
-        self.has_weights, self.n_weights = True, members
+        super().__init__(source, members)
         self._key, self._keys = key_of(seed), [key_of(seed, member) for member in range(members)]
 
-    def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray | None, weight: np.ndarray | None) -> None:
-        """Fill the arrays; weight (m, members) with the source's own weight times that of each."""
-        if weight is None:
-            self.source.rows(index, x, y, None)
-            return
-        y = np.empty((len(index), self.n_targets)) if y is None else y
-        own = np.empty(len(index), dtype=weight.dtype)
-        self.source.rows(index, x, y, own)
+    def factors(self, index: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """How often each row comes."""
         of_row = hashes([*x.T, *y.T], self._key)
-        for of_member, key in zip(weight.T, self._keys, strict=True):
-            drawn = np.searchsorted(POISSON, hashes([of_row], key), side="right")
-            np.multiply(drawn, own, out=of_member)
+        drawn = (np.searchsorted(POISSON, hashes([of_row], key), side="right") for key in self._keys)
+        return np.stack(list(drawn), axis=1)

@@ -1,8 +1,8 @@
-"""Fields of a dataclass that know their bounds, unit and meaning: each is declared once, where it is written.
+"""Fields of a dataclass that know their bounds: each is declared once, where it is written.
 
     @dataclass(frozen=True)
     class Momentum(fields.Checked):
-        momentum: float = fields.number(0.9, least=0, most=1, about="the part of the velocity that survives")
+        momentum: float = fields.number(0.9, least=0, most=1)
 
 A field whose default is None may be None; one that is `of_each` may hold a sequence of numbers, one for each
 member of a network. Whoever offers these fields elsewhere (options of a command, TOML,
@@ -83,24 +83,10 @@ class OneOf:
 
 
 class Declared(NamedTuple):
-    """What a field was declared with.
-
-    Attributes
-    ----------
-    bound : Bound
-        What its value must be.
-    optional : bool
-        Whether it may be None.
-    unit : str
-        Of a number: "seconds", "rows", "units of the loss"; empty where it has none.
-    about : str
-        What it does, in a few words.
-    """
+    """What a field must be, and whether it may be None."""
 
     bound: Bound
     optional: bool
-    unit: str
-    about: str
 
 
 def number(
@@ -110,36 +96,26 @@ def number(
     least: float | None = None,
     below: float | None = None,
     most: float | None = None,
-    unit: str = "",
-    about: str = "",
     kw_only: bool = False,
     of_each: bool = False,
 ) -> Any:
     """Declare a field that is a finite number within bounds (`above` and `below` are exclusive)."""
-    bound = Number(above, least, below, most, of_each)
-    return declare(bound, default, unit=unit, about=about, kw_only=kw_only)
+    return declare(Number(above, least, below, most, of_each), default, kw_only=kw_only)
 
 
-def whole(default: Any = dataclasses.MISSING, *, least: int = 1, unit: str = "", about: str = "") -> Any:
+def whole(default: Any = dataclasses.MISSING, *, least: int = 1) -> Any:
     """Declare a field that is a whole number of at least `least`."""
-    return declare(Whole(least), default, unit=unit, about=about)
+    return declare(Whole(least), default)
 
 
-def one_of(words: Sequence[str], default: Any = dataclasses.MISSING, *, about: str = "") -> Any:
+def one_of(words: Sequence[str], default: Any = dataclasses.MISSING) -> Any:
     """Declare a field that is one of a few words."""
-    return declare(OneOf(tuple(words)), default, about=about)
+    return declare(OneOf(tuple(words)), default)
 
 
-def declare(
-    bound: Bound,
-    default: Any = dataclasses.MISSING,
-    *,
-    unit: str = "",
-    about: str = "",
-    kw_only: bool = False,
-) -> Any:
+def declare(bound: Bound, default: Any = dataclasses.MISSING, *, kw_only: bool = False) -> Any:
     """Declare a field with a bound of its own."""
-    declared = Declared(bound, default is None, unit, about)
+    declared = Declared(bound, default is None)
     return dataclasses.field(default=default, metadata={Declared: declared}, kw_only=kw_only)
 
 
@@ -170,11 +146,6 @@ def problems(instance: Dataclass) -> list[str | None]:
     ]
 
 
-def check(instance: Dataclass) -> None:
-    """Raise one ValueError that lists every problem."""
-    checks.refuse(problems(instance))
-
-
 class Checked:
     """A dataclass whose declared fields are checked when an instance is made."""
 
@@ -188,4 +159,4 @@ class Checked:
             value = getattr(self, name)
             if getattr(declared.bound, "of_each", False) and isinstance(value, (list, tuple, np.ndarray)):
                 object.__setattr__(self, name, tuple(np.asarray(value).tolist()))
-        check(self)
+        checks.refuse(problems(self))

@@ -44,16 +44,15 @@ class Interval:
     unit: str = "seconds"
 
     @classmethod
-    def parse(cls, text: str, name: str = "checkpoint_every") -> "Interval":
+    def parse(cls, text: str) -> "Interval":
         """Read "5min", "30s", "1h", "1epoch", "2epochs" or "500steps".
 
         Raises ValueError: it is none of these; the message names the field.
         """
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|sec|min|h|epochs?|steps?)", text.strip())
         if match is None or float(match[1]) <= 0:
-            raise ValueError(
-                f"{spelled(name)}={text!r} must be a time, epochs or steps: 5min, 1epoch, 500steps."
-            )
+            name = spelled("checkpoint_every")
+            raise ValueError(f"{name}={text!r} must be a time, epochs or steps: 5min, 1epoch, 500steps.")
         if match[2] in SECONDS:
             return cls(float(match[1]) * SECONDS[match[2]], "seconds")
         return cls(float(match[1]), "epochs" if match[2].startswith("epoch") else "steps")

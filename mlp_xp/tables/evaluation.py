@@ -84,13 +84,7 @@ def evaluate(model: TableModel, source: Source) -> dict[str, float]:
     return dict(assess(model, source).metrics)
 
 
-def assess(
-    model: TableModel,
-    source: Source,
-    *,
-    seed: int | None = None,
-    predict: Callable[[np.ndarray], np.ndarray] | None = None,
-) -> Evaluation:
+def assess(model: TableModel, source: Source, *, seed: int | None = None) -> Evaluation:
     """Measure a model on the raw rows of a source.
 
     Raises ValueError: the model predicts quantiles and does not say which (a network alone).
@@ -101,8 +95,6 @@ def assess(
         Raw inputs, and targets in the user's units (class numbers for a classifier).
     seed : int, optional
         Of the rows that are drawn for intervals; without it there are none.
-    predict : callable (x) -> array, optional
-        What is measured, if that is not the model's own `predict_raw`.
 
     Notes
     -----
@@ -117,7 +109,7 @@ def assess(
     Jordan, A scalable bootstrap for massive data, 2014 (as many draws as rows, from fewer rows).
     """
     found = Running(model, source.n_rows)
-    found.add_all(source, predict or model.predict_raw)
+    found.add_all(source, model.predict_raw)
     return found.evaluation(seed)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlp_xp.rows.member_weights import fold_numbers
+from mlp_xp.rows.member_weights import EachWeighted, fold_numbers
 from mlp_xp.rows.order import STORED_ROWS
 from mlp_xp.rows.own_rows import OwnRows
 from mlp_xp.rows.source import PASS_ROWS, Source, Subset, Wrapped, passes
@@ -104,7 +104,7 @@ class StreamFolds(Folds):
         return beneath(source, only)
 
 
-class Folded(Wrapped):
+class Folded(EachWeighted):
     """A source whose rows have a weight for each member: 0, or the source's own.
 
     Parameters
@@ -116,21 +116,13 @@ class Folded(Wrapped):
     """
 
     def __init__(self, source: Source, folds: Folds, copies: int, *, left_out: bool) -> None:
-        super().__init__(source)
-        self.folds, self.copies, self.left_out = folds, copies, left_out
-        self.y, self.has_weights, self.n_weights = source.y, True, folds.n * copies
+        super().__init__(source, folds.n * copies)
+        self.folds, self.copies, self.left_out, self.y = folds, copies, left_out, source.y
 
-    def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray | None, weight: np.ndarray | None) -> None:
-        """Fill the arrays; weight (m, n_weights) with the source's own weight, or 0."""
-        if weight is None:
-            self.source.rows(index, x, y, None)
-            return
-        own = np.empty(len(index), dtype=weight.dtype)
-        targets = np.empty((len(index), self.n_targets)) if y is None else y
-        self.source.rows(index, x, targets, own)
-        is_out = self.folds.of(index, x, targets)[:, None] == np.arange(self.folds.n)
-        has = is_out if self.left_out else ~is_out
-        np.multiply(np.tile(has, self.copies), own[:, None], out=weight)
+    def factors(self, index: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """1 where a member has a row, or 0."""
+        is_out = self.folds.of(index, x, y)[:, None] == np.arange(self.folds.n)
+        return np.tile(is_out if self.left_out else ~is_out, self.copies)
 
 
 def beneath(source: Source, make: Callable[[Source], Source]) -> Source:

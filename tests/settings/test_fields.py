@@ -9,9 +9,9 @@ from mlp_xp.settings import fields
 
 @dataclasses.dataclass(frozen=True)
 class Descent(fields.Checked):
-    rate: float = fields.number(0.1, above=0, most=1, unit="per step", about="the step size")
-    epochs: int = fields.whole(10, unit="epochs")
-    budget: float | None = fields.number(None, above=0, unit="seconds")
+    rate: float = fields.number(0.1, above=0, most=1)
+    epochs: int = fields.whole(10)
+    budget: float | None = fields.number(None, above=0)
     keep: str = fields.one_of(("last", "best"), "last")
     label: str = "not declared"
 
@@ -40,7 +40,7 @@ def test_none_is_refused_where_it_is_not_the_default():
 def test_what_was_declared_can_be_read():
     declared = fields.of(Descent)
     assert list(declared) == ["rate", "epochs", "budget", "keep"]
-    assert declared["rate"] == (fields.Number(above=0, most=1), False, "per step", "the step size")
+    assert declared["rate"] == (fields.Number(above=0, most=1), False)
     assert declared["budget"].optional
     assert declared["keep"].bound.words == ("last", "best")
 
