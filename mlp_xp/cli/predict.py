@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import dataclasses
 import io
 import itertools
 import json
@@ -12,30 +11,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlp_xp.cli.commands import Evaluate, Predict
+from mlp_xp.cli.applied import no_data, opened, say_unlike
+from mlp_xp.cli.commands import Predict
 from mlp_xp.cli.files import given_data, output_problems, suffix_problem
 from mlp_xp.cli.printing import StandardOutput, say, show
-from mlp_xp.cli.progress import reading
 from mlp_xp.machine.whole_file import whole_file
-from mlp_xp.network import Network
-from mlp_xp.saved.model_file import Model, load
+from mlp_xp.rows.source import Source
 from mlp_xp.settings.options import Problems
 from mlp_xp.settings.spelling import given, spelled
-from mlp_xp.tables.files.column_kinds import Progress
 from mlp_xp.tables.files.copying import written_rows
-from mlp_xp.tables.files.opening import TABLE_SUFFIXES
 from mlp_xp.tables.model import TableModel
-from mlp_xp.tables.options import TableOptions
-from mlp_xp.tables.reading import Table, open_inputs, open_table
-from mlp_xp.tables.unlike import Watched, refuse_unlike
 
 FORMULA = frozenset("=+-@\t\r\n＝＋－＠")
 """How a text begins that a spreadsheet takes for a formula, unless it is a number."""
 
 NUMBER = re.compile(r"[+-]?\d[\d., ]*(e[+-]?\d+)?%?", re.IGNORECASE | re.ASCII)
-
-MOST_UNLIKE = 5
-"""Columns that are unlike those of training, of which it is said."""
 
 
 def predict(options: Predict) -> None:
@@ -52,23 +42,10 @@ def predict(options: Predict) -> None:
         wrong.add(f"{given('keep', options.keep)}: only a table has columns with names of its own.")
     wrong.refuse()
     with given_data(options.data) as path:
-        here = dataclasses.replace(options, data=path)
-        loaded = load(options.model, options.device)
         rows = written_rows(path, kept, options.csv_form) if kept and path is not None else None
-        with reading(options.data, quiet=options.quiet) as progress:
-            fitted, table = with_inputs(loaded, here, progress)
-        for line in table.unseen:
-            say(line)
-        if options.strict:
-            refuse_unlike(table.source, fitted)
-        watched = Watched(table.source, fitted)
+        fitted, watched = opened(options, path)
         written = Predictions(
-            fitted,
-            dataclasses.replace(table, source=watched),
-            proba=options.proba,
-            kept=kept,
-            kept_rows=rows,
-            safe=options.safe_csv,
+            fitted, watched, proba=options.proba, kept=kept, kept_rows=rows, safe=options.safe_csv
         )
         to_output = options.as_json and options.out == "-"
         n_rows = written.write_json() if to_output else written.write_csv(options.out)
@@ -89,68 +66,6 @@ def predict(options: Predict) -> None:
             f"{written.n_formulas:,} text{'s' * (written.n_formulas > 1)} would be computed by a spreadsheet "
             f"(=1+1): {spelled('safe_csv')} writes a ' before each"
         )
-
-
-def say_unlike(watched: Watched) -> None:
-    """Say what of the rows is unlike those that the model was trained on."""
-    said = watched.sentences()
-    for line in said[:MOST_UNLIKE]:
-        say(line)
-    if len(said) > MOST_UNLIKE:
-        say(f"... and {len(said) - MOST_UNLIKE} columns more")
-
-
-def no_data(options: Predict | Evaluate) -> str | None:
-    """What is a problem where no data is named, or where it is named in the model's place."""
-    model, data = spelled("model"), spelled("data")
-    if str(options.model).lower().endswith(TABLE_SUFFIXES):
-        return f"{model} {options.model} is a table: the model comes first, then the table ({model} {data})."
-    if options.data is None and options.dataset is None:
-        return f"{data} is missing: name a file, or a {spelled('dataset')}."
-    return None
-
-
-def with_inputs(model: Model, options: TableOptions, progress: Progress) -> tuple[TableModel, Table]:
-    """A model and the table that it predicts from; a network alone takes the columns as they come."""
-    if isinstance(model, TableModel):
-        return model, open_inputs(options, model, progress=progress)
-    table = open_table(
-        options,
-        columns=known_names(model, options),
-        targets_needed=False,
-        numbers_alone=True,
-        progress=progress,
-    )
-    # Targets that the data has too are not needed, and are not named.
-    return with_names(model, dataclasses.replace(table, target_names=())), table
-
-
-def known_names(model: Model, options: TableOptions) -> list[str]:
-    """The columns that an estimator was fitted with by name, where the data has names too."""
-    names = getattr(model, "feature_names_in_", ())
-    return [str(name) for name in names] if options.has_names else []
-
-
-def with_names(model: Model, table: Table) -> TableModel:
-    """A network or an estimator with the names of a table's columns.
-
-    Raises ValueError: their number is not that of its inputs, or an estimator has several targets with
-    classes.
-    """
-    network = model if isinstance(model, Network) else model.network
-    n_inputs, n_columns = network.layer_sizes[0], len(table.feature_names)
-    if n_columns != n_inputs:
-        raise ValueError(
-            f"{table.name} has {n_columns} columns ({', '.join(table.feature_names[:20])}"
-            f"{' ...' * (n_columns > 20)}), but this network was built for {n_inputs} "
-            f"(layer_sizes={network.layer_sizes}): leave some out with {spelled('exclude')}."
-        )
-    if network.output.probabilities == "grouped":
-        raise ValueError("this model has several targets with classes: use it in Python, mlp_xp.load(path).")
-    classes = getattr(model, "classes_", None)
-    several_labels = network.output.probabilities == "each" and network.layer_sizes[-1] > 1
-    levels = None if classes is None or several_labels else [str(level) for level in classes]
-    return TableModel.of_network(network, table.feature_names, table.target_names or None, levels)
 
 
 class Predictions:
@@ -176,14 +91,14 @@ class Predictions:
     def __init__(
         self,
         model: TableModel,
-        table: Table,
+        source: Source,
         *,
         proba: bool = True,
         kept: Sequence[str] = (),
         kept_rows: Iterator[list[str]] | None = None,
         safe: bool = False,
     ) -> None:
-        self.model, self.table = model, table
+        self.model, self.source = model, source
         self._safe, self.n_formulas = safe, 0
         self._proba, self._kept, self._kept_rows = proba, kept, kept_rows
 
@@ -200,7 +115,7 @@ class Predictions:
     def _rows(self) -> Iterator[tuple[list[str], list[Any]]]:
         """For each row what is kept, and its predictions."""
         kept_rows = itertools.repeat([]) if self._kept_rows is None else self._kept_rows
-        for predicted in self.model.predict_parts(self.table.source):
+        for predicted in self.model.predict_parts(self.source):
             rows = predicted.tolist()
             if self.model.levels is not None:
                 chosen = self.model.choose(predicted)

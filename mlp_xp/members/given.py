@@ -25,13 +25,10 @@ def given_to(n: int, members: int, given: dict[str, Any]) -> dict[str, Any]:
     for name in (*PIECES, *NUMBERS, "dropout"):
         value = given[name]
         if _is_one_each(name, value):
-            checks.refuse(
-                [
+            if len(value) != members:
+                raise ValueError(
                     f"{name} has {len(value)} entries for {members} members: give one for all, or {members}."
-                    if len(value) != members
-                    else None
-                ]
-            )
+                )
             found[name] = _of_layers(value[n]) if name == "dropout" else value[n]
     return found
 
