@@ -53,13 +53,7 @@ def carry_out(name: str, options: Options) -> Any:
 
 
 def application(wanted: Callable[[str], bool] = lambda name: True) -> typer.Typer:
-    """All commands, as typer has them; their help is in `help_page`.
-
-    Parameters
-    ----------
-    wanted : callable (str) -> bool
-        Whether a command is to have its options.
-    """
+    """All commands, as typer has them, with the options of those wanted; `help_page` has their help."""
     app = typer.Typer(
         name="mlp-xp",
         pretty_exceptions_enable=False,

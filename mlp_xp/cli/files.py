@@ -34,14 +34,9 @@ FIRST_BYTES = {form.mark: form.suffixes[0] for form in FORMATS.values()}
 
 
 def output_problems(outputs: Mapping[str, Path | None], inputs: Iterable[str | Path | None]) -> list[str]:
-    """Why files cannot be written, found out before any work.
+    """Why files, by the field that names each, cannot be written, found out before any work.
 
-    Parameters
-    ----------
-    outputs : mapping of str to path or None
-        By the field that names each.
-    inputs : iterable of paths, folders and globs
-        What is read, and must not be overwritten.
+    What is read (files, folders, globs) must not be overwritten.
     """
     given_outputs = {name: path for name, path in outputs.items() if path is not None}
     read = [file for each in inputs if each is not None for file in _files_of(each)]

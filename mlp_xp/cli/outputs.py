@@ -58,15 +58,7 @@ class Outputs:
         result: Mapping[str, Any],
         command: str,
     ) -> None:
-        """Write the picture and the page.
-
-        Parameters
-        ----------
-        result : mapping
-            What ``--json`` prints.
-        command : str
-            What to type to do it again (`command_line`).
-        """
+        """Write the picture and the page, which tells the result and the command (`command_line`)."""
         if self.plot is not None and run.history.train_losses:
             draw_curves(self.plot, run.history, "loss")
         if self.report is not None:

@@ -8,15 +8,7 @@ from collections.abc import Iterable, Sequence
 
 
 def say(text: str, *, broken: bool = True) -> None:
-    """Print a line on standard error.
-
-    Parameters
-    ----------
-    text : str
-        Line breaks in it are written out.
-    broken : bool
-        Whether it is broken between words in a terminal.
-    """
+    """Print a line on standard error, broken between words in a terminal; its line breaks are written out."""
     text = printable(text)
     if broken and sys.stderr.isatty():
         text = textwrap.fill(text, shutil.get_terminal_size().columns, break_on_hyphens=False)
@@ -29,15 +21,7 @@ def show(text: str, end: str = "\n") -> None:
 
 
 def say_over(text: str, n_before: int) -> None:
-    """Write over the last characters of a line on standard error, without ending it.
-
-    Parameters
-    ----------
-    text : str
-        What is to be seen now.
-    n_before : int
-        Characters that were to be seen.
-    """
+    """Write over the characters that were seen on a line of standard error, without ending it."""
     print(f"\r{printable(text).ljust(n_before)}", end="" if text else "\r", file=sys.stderr, flush=True)
 
 

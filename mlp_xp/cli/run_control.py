@@ -22,15 +22,7 @@ from mlp_xp.settings.spelling import given, spelled
 
 
 def find_ranks(*, alone: bool, all_reduce: str = "auto") -> Ranks | None:
-    """The processes that a launcher of MPI started together.
-
-    Parameters
-    ----------
-    alone : bool
-        Train as one process, whatever started it.
-    all_reduce : str
-        How gradients on GPUs are summed, of `cuda.ALL_REDUCES`.
-    """
+    """The processes that a launcher of MPI started together; none for a training that is to be alone."""
     ranks = None if alone else world()
     if ranks is not None:
         ranks.all_reduce = all_reduce
@@ -59,16 +51,9 @@ def controlled(
 ) -> Iterator[tuple[Interruption, TrainingState | None]]:
     """Handle signals, and give the run's checkpoints and the state that it goes on from.
 
-    Raises ValueError: the folder has checkpoints of another run, or of one that was not to be resumed.
+    Checkpoints, which only rank 0 writes, tell what the user `named` and the data's fingerprint.
 
-    Parameters
-    ----------
-    named : Train
-        What the user named, which the checkpoints tell.
-    options : Train
-        Where and how often checkpoints are written (only rank 0 does), and whether the run goes on.
-    source : source
-        The data, for its fingerprint.
+    Raises ValueError: the folder has checkpoints of another run, or of one that was not to be resumed.
     """
     with contextlib.ExitStack() as stack:
         run: Interruption = Interruption()

@@ -84,18 +84,9 @@ def carry_out(
     control: Interruption,
     state: TrainingState | None,
 ) -> Outcome:
-    """Train a model, which then has the weights that are to be kept.
+    """Train a model, which then has the weights that are to be kept, from a state if there is one.
 
     Raises FloatingPointError: it diverged; the last good weights are saved.
-
-    Parameters
-    ----------
-    outputs : Outputs
-        What is written while the run lasts.
-    control : Interruption
-        Which lets signals wait until a step is done, and may write checkpoints.
-    state : TrainingState or None
-        Where the run goes on.
     """
     network = model.network
     n_rows, where = data.parts.raw_training.n_rows, network.backend.name

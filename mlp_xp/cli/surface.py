@@ -59,15 +59,7 @@ def real(text: str) -> float:
 
 
 def function_of(kind: type[Options], run: Callable[[Any], Any]) -> Callable[..., Any]:
-    """The function that typer makes a command of.
-
-    Parameters
-    ----------
-    kind : type
-        What the command may be given.
-    run : callable (options)
-        What it does.
-    """
+    """The function that typer makes a command of: it runs with what the command was given."""
 
     def call(context: typer.Context, **named: Any) -> Any:
         source = context.get_parameter_source

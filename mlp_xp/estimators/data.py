@@ -173,16 +173,11 @@ def label_dtype(source: Source) -> np.dtype[Any]:
 
 
 def source_given(X: ArrayLike, y: ArrayLike, dtype: str | None, *, labels: bool = False) -> Source | None:
-    """The source that X names, is or has; None where X is data.
+    """The source of a dtype that X names, is or has; None where X is data.
+
+    Targets that are `labels` are kept as they are.
 
     Raises ValueError: y is given beside a source that has its own targets, or is missing beside a path.
-
-    Parameters
-    ----------
-    dtype : str or None
-        Of the rows.
-    labels : bool
-        Whether the targets are names of classes, which are kept as they are.
     """
     if isinstance(X, str | os.PathLike):
         kinds = dict.fromkeys(as_names(y), LABEL) if labels and is_table(X) else None

@@ -90,17 +90,7 @@ def description_of(estimator: Parameters) -> dict[str, Any]:
 def estimator_of(
     kinds: Mapping[str, type[Parameters]], document: Mapping[str, Any], network: Network
 ) -> Parameters:
-    """The estimator of a document and its network.
-
-    Parameters
-    ----------
-    kinds : mapping of str to type
-        The classes by name.
-    document : mapping
-        From `description_of`.
-    network : Network
-        With the weights; its device is the estimator's.
-    """
+    """The estimator of a document and its network, on whose device it is; `kinds` are the classes by name."""
     kind = kinds[document["class"]]
     estimator = kind()
     known = estimator.get_params(deep=False)

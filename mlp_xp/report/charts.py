@@ -126,15 +126,7 @@ def _tick(value: float) -> str:
 def chart(
     x: Axis, y: Axis, x_title: str, y_title: str, marks: Iterable[str], about: str, width: int = WIDTH
 ) -> str:
-    """Axes with their titles, and what is drawn between them.
-
-    Parameters
-    ----------
-    marks : iterable of str
-        SVG elements.
-    about : str
-        What the chart shows, for those who do not see it.
-    """
+    """Axes with their titles and SVG elements between them; `about` is for those who do not see it."""
     bottom, right = HEIGHT - BOTTOM, width - RIGHT
     grid = [
         *(f'<line x1="{LEFT}" x2="{right}" y1="{y.place(t):.1f}" y2="{y.place(t):.1f}"/>' for t in y.ticks()),
@@ -184,17 +176,7 @@ def curves(
     best: int = 0,
     width: int = WIDTH,
 ) -> str:
-    """Curves over 1, 2, 3, ...; the first is in the page's first colour, the second in its second.
-
-    Parameters
-    ----------
-    named : mapping of str to sequence of float
-        At most two curves; the legend is their names.
-    x_title, y_title, about : str
-        See `chart`.
-    best : int
-        A place to mark on the first axis; 0 for none.
-    """
+    """At most two curves over 1, 2, 3, ... in the page's colours, their names below; `best` marks a place."""
     words = [f'<span class="{kind}">{escaped(name)}</span>' for kind, name in _legend(named, best)]
     return f'{_curves(named, x_title, y_title, about, best, width)}<p class="legend">{" ".join(words)}</p>'
 

@@ -92,15 +92,10 @@ class RunReport:
 
 
 def page(run: RunReport, model: TableModel, training: Source, measured: Source) -> str:
-    """The page as HTML.
+    """The page as HTML, of a model as it was trained.
 
-    Parameters
-    ----------
-    model : TableModel
-        As it was trained.
-    training, measured : source
-        Raw rows: those that were trained on, and those that the model is judged on, as ``metrics_on`` of the
-        result says; with folds both are the same.
+    It tells of raw rows: those that were trained on, and those that the model is judged on, as ``metrics_on``
+    of the result says; with folds both are the same.
     """
     seen, judged = (some_rows(model, rows, run.seed) for rows in (training, measured))
     on = run.result["metrics_on"]

@@ -25,19 +25,12 @@ def plot_problem(path: str | os.PathLike[str]) -> str | None:
 
 
 def draw_curves(path: str | os.PathLike[str], history: History, loss: str) -> None:
-    """Write a picture of the losses over the epochs.
+    """Write a picture (.png or .svg, replaced when the new one is complete) of the losses over the epochs.
+
+    Losses that are not finite leave a gap; `loss` is what the vertical axis is called.
 
     Raises OSError: the file cannot be written; ModuleNotFoundError: a .png file needs matplotlib, which is
     not installed.
-
-    Parameters
-    ----------
-    path : path
-        A .png or .svg file, replaced when the new one is complete.
-    history : History
-        With at least one epoch; losses that are not finite leave a gap.
-    loss : str
-        What the vertical axis is called.
     """
     curves = {"training": history.train_losses, "validation": history.validation_losses}
     curves = {name: values for name, values in curves.items() if values}

@@ -98,14 +98,9 @@ def _seen_by(network: Network, source: Source, most: int) -> Unseen:
 
 
 def temperature(z: np.ndarray, labels: np.ndarray, weight: np.ndarray, smoothing: float = 0.0) -> float:
-    """The T of some rows.
+    """The T of some rows from their last z (n_rows, n_classes), labels and weights (n_rows,).
 
-    Parameters
-    ----------
-    z : array (n_rows, n_classes), or (members, n_rows, n_classes)
-        The last z; of members the mean probabilities count.
-    smoothing : float
-        The ε that the labels were smoothed by.
+    Of members, (members, n_rows, n_classes), the mean probabilities count. The labels were smoothed by ε.
     """
     s = weight * (weight.sum() / np.square(weight).sum()) if weight.any() else weight
     shifted = z - z.max(axis=-1, keepdims=True)

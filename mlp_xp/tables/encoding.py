@@ -100,12 +100,9 @@ def limits_of(values: np.ndarray) -> tuple[float, float]:
 
 
 def encoding_of(values: np.ndarray, n_ramps: int) -> Encoding | None:
-    """The encoding of a column, from values without gaps; None where there are not two different ones.
+    """The encoding of a column, from values (m,) without gaps; None where there are not two different ones.
 
-    Parameters
-    ----------
-    n_ramps : int
-        T; equal quantiles make fewer.
+    T ramps, or fewer where quantiles are equal.
     """
     ordered = np.sort(values)
     n_distinct = 1 + np.count_nonzero(ordered[1:] > ordered[:-1])

@@ -27,13 +27,7 @@ def fit_table(
     levels: Sequence[str] | None = None,
     **options: Any,
 ) -> tuple[Run, list[float]]:
-    """Train a model on the table at a path: what `mlp_xp.fit_table` does, which explains it.
-
-    Returns
-    -------
-    Run, list of float
-        And the learning rate of each epoch.
-    """
+    """Train on the table at a path, as `mlp_xp.fit_table` explains; the run, and the rate of each epoch."""
     settings = TrainingOptions.of({"data": data, "target": target, **options})
     checks.refuse(settings.problems())
     with blas.at_most(settings.threads):

@@ -295,17 +295,7 @@ MOST_CLASSES = 100
 def training_notes(
     data: Data, batch_size: int, found: Mapping[str, Any], epochs: int, stopped: str | None
 ) -> Mapping[str, Any]:
-    """What a model file says of its training; nothing that differs between two equal ones.
-
-    Parameters
-    ----------
-    batch_size : int
-        Rows a step.
-    found : mapping
-        With what was measured.
-    epochs, stopped : int, str or None
-        How it ended.
-    """
+    """What a model file says of a training that ended so; nothing that differs between two equal ones."""
     held_out, test, options = data.parts.raw_held_out, data.parts.raw_test, data.options
     noted = {name: getattr(options, name) for name, known in options.described().items() if known.noted}
     if uses_tables(options):

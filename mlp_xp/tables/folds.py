@@ -46,16 +46,9 @@ class Folds:
         return found
 
     def for_members(self, source: Source, copies: int = 1, *, left_out: bool = False) -> Source:
-        """The rows of a source for each member: those that it sees, or that it leaves out.
+        """The rows of a source that has these folds for each member: those that it sees, or leaves out.
 
-        Parameters
-        ----------
-        source : source
-            Of the rows that have these folds.
-        copies : int
-            Sets of members side by side.
-        left_out : bool
-            Which of the two.
+        There may be several copies of the members, side by side.
         """
         if source.n_rows > STORED_ROWS:
             return Folded(source, self, copies, left_out=left_out)
@@ -173,15 +166,7 @@ def stratified(labels: np.ndarray, n: int, seed: int) -> Integers:
 
 
 def of_groups(values: np.ndarray, n: int, seed: int, name: str) -> Folds:
-    """Folds of whole groups.
-
-    Parameters
-    ----------
-    values : array (n_rows,)
-        The group of each row.
-    name : str
-        Of their column, for messages.
-    """
+    """Folds of whole groups, from the group of each row (n_rows,); `name` is that of their column."""
     _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
     return Folds(n, _dealt(sizes, n, seed, name)[group])
 

@@ -41,14 +41,8 @@ def at_random(n_rows: int, part: float, seed: int) -> tuple[Index, Index]:
 def stratified(labels: np.ndarray, part: float, seed: int) -> tuple[Index, Index]:
     """Row numbers of the training part and of the held-out part, each class with its share in both.
 
-    Rows are drawn at random within a class. A class of a single row is trained on.
-
-    Parameters
-    ----------
-    labels : array (n_rows,)
-        The class of each row.
-    part : float in [0, 1)
-        Of the rows; what that is of each class is rounded so that it adds up.
+    Rows are drawn at random within a class; what the part is of each class is rounded so that it adds up. A
+    class of a single row is trained on.
     """
     n_held = n_held_out(len(labels), part)
     if not n_held:
@@ -65,18 +59,9 @@ def stratified(labels: np.ndarray, part: float, seed: int) -> tuple[Index, Index
 
 
 def whole_groups(values: np.ndarray, part: float, seed: int, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers of two parts, such that rows with the same value are in the same.
+    """Row numbers of two parts, such that rows with the same value, of a column so named, are in the same.
 
     Groups are drawn at random; as many as come nearest to the part, and at least one.
-
-    Parameters
-    ----------
-    values : array (n_rows,)
-        The group of each row.
-    part : float in (0, 1)
-        Of the rows.
-    name : str
-        Of the column, for messages.
     """
     n_held = n_held_out(len(values), part)
     _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
@@ -94,14 +79,7 @@ def whole_groups(values: np.ndarray, part: float, seed: int, name: str) -> tuple
 def latest(values: np.ndarray, part: float, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers of two parts, such that the second comes after the first; rows of one time stay together.
 
-    Parameters
-    ----------
-    values : array (n_rows,)
-        The time of each row.
-    part : float in (0, 1)
-        Of the rows; at most this part is held out, unless the latest time alone has more.
-    name : str
-        Of the column, for messages.
+    At most that part of the rows is held out, unless the latest time alone has more.
     """
     n_held = n_held_out(len(values), part)
     last = len(values) - 1 - n_held

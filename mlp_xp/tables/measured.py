@@ -63,13 +63,7 @@ def some_rows(model: TableModel, source: Source, seed: int) -> Sample:
 
 
 def measured(model: TableModel, parts: Split, seed: int) -> Measured:
-    """Measure a model that was trained on a part of a table.
-
-    Parameters
-    ----------
-    seed : int
-        Of the rows that are drawn.
-    """
+    """Measure a model that was trained on a part of a table; `seed` is that of the rows that are drawn."""
     training = some_rows(model, parts.raw_training, seed)
     on, rows = parts.measured
     fitted = [(training, rows)]

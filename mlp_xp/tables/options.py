@@ -658,13 +658,7 @@ class TrainingOptions(TargetOptions, DeviceOptions):
         return "fast" if self.cuda_graph else "fused"
 
     def determining(self, *, ahead: bool) -> dict[str, Any]:
-        """What the result of a run depends on, as JSON values.
-
-        Parameters
-        ----------
-        ahead : bool
-            Also what only changes steps that are still to be made.
-        """
+        """What the result of a run depends on, as JSON values; `ahead` also what only coming steps do."""
         values = self.values()
         if not uses_tables(self):  # as it was before there were recipes
             for name in ("recipe", *NEW_IN_RECIPES):

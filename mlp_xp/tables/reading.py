@@ -232,23 +232,17 @@ def _split_by(table: Table, name: str, is_input: bool) -> Table:
 
 
 def open_inputs(options: TableOptions, model: Interpretation, *, progress: Progress | None = None) -> Table:
-    """Open the columns that a model predicts from, in its order and with its codes.
-
-    Raises ValueError, TypeError, OSError: a column is missing, or the data cannot be used.
-    """
+    """Open the columns that a model predicts from, in its order and with its codes."""
     return open_for(options, model, targets_needed=False, progress=progress)
 
 
 def open_for(options: TableOptions, model: Interpretation, **more: Any) -> Table:
     """Open the columns that a model was trained on, with its codes; and targets, where they are named.
 
+    Further arguments are those of `open_table`.
+
     Raises ValueError, TypeError, OSError: a column is missing or is of another kind, or the data cannot be
     used.
-
-    Parameters
-    ----------
-    **more
-        As for `open_table`.
     """
     known = model.inputs.columns
     of_any_kind = [each.name for each in known if isinstance(each, Constant) and each.kind != "text"]

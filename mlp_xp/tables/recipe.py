@@ -114,15 +114,7 @@ def epochs(n_rows: int, batch: int) -> int:
 
 
 def settled(options: Settings, *, n_rows: int, has_classes: bool) -> Settings:
-    """Options with every setting that the recipe decides and that nobody gave.
-
-    Parameters
-    ----------
-    n_rows : int
-        Of the whole table.
-    has_classes : bool
-        Whether classes are predicted.
-    """
+    """Options with every setting that the recipe decides for so many rows and that nobody gave."""
     return dataclasses.replace(options, **_missing(options, n_rows, has_classes))
 
 
@@ -180,16 +172,7 @@ def weighs_in_the_end(options: "TrainingOptions", loss: "Loss") -> bool:
 
 
 def smoothed(rarer_share: float) -> "Loss":
-    """The loss of classes, with labels smoothed; hardly where most rows are of one class.
-
-    A label smoothed by 0.1 says of each of two classes that 5 of 100 rows are of it. Where one of 100 is, a
-    network that learns so ranks rows worse than a linear model.
-
-    Parameters
-    ----------
-    rarer_share : float
-        The part of the rows outside of the largest class.
-    """
+    """The loss of classes, with labels smoothed; hardly where most rows are of one class."""
     from mlp_xp.losses import SoftmaxCrossEntropy
 
     return SoftmaxCrossEntropy(label_smoothing=min(LABEL_SMOOTHING, rarer_share**2 / LABEL_SMOOTHING))

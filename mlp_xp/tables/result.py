@@ -6,13 +6,7 @@ from mlp_xp.tables.advice import Run, advice
 
 
 def result_of(run: Run) -> dict[str, Any]:
-    """Metrics beside baselines, advice, and how the training ended.
-
-    Parameters
-    ----------
-    run : Run
-        With epochs.
-    """
+    """Metrics beside baselines, advice, and how a training of at least one epoch ended."""
     history, backend = run.history, run.model.network.backend
     return {
         **run.found.description(),

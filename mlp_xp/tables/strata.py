@@ -84,15 +84,6 @@ class Computed:
 def parted(n_rows: int, n_held: int, seed: int) -> tuple[Computed, Computed]:
     """Row numbers to train on and row numbers held out, both in file order and in no memory.
 
-    Parameters
-    ----------
-    n_rows : int
-        At most 4,294,967,295.
-    n_held : int
-        Less than n_rows.
-    seed : int
-        Of the choice.
-
     Examples
     --------
     >>> training, held_out = parted(10, 2, seed=0)

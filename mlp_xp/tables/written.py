@@ -58,15 +58,7 @@ class Written:
         return cls(dict(readings), Gaps(tuple(null), words))
 
     def known(self, kinds: Mapping[str, str], form: CsvForm | None) -> dict[str, str]:
-        """What `open_source` is told of columns of these kinds; a form that is given goes before.
-
-        Parameters
-        ----------
-        kinds : mapping of str to str
-            By name.
-        form : CsvForm or None
-            What the user says of the file.
-        """
+        """What `open_source` is told of columns of these kinds, by name; a form that is given goes before."""
         form = form or CsvForm()
         overruled = {"number": form.decimal is not None, "date": form.date_format is not None}
         return {

@@ -37,12 +37,7 @@ SEARCHED = ("learning_rate", "optimizer", "dropout", "l2", *SHAPE)
 def draw(base: TrainingOptions, n_tries: int, fixed: Sequence[str]) -> list[TrainingOptions]:
     """Options of each try; the first are the base's own, the next ones have its shape.
 
-    Parameters
-    ----------
-    base : TrainingOptions
-        With all that the recipe decides.
-    fixed : sequence of str
-        Settings that are not drawn.
+    The base has all that the recipe decides; settings that are fixed are not drawn.
     """
     tries = []
     for number in range(n_tries):

@@ -229,13 +229,7 @@ class Halving:
         return [math.ceil(self.most_epochs / 2 ** (n_rungs - 1 - rung)) for rung in range(n_rungs)]
 
     def to_the_end(self, is_over: Callable[[float], bool]) -> str:
-        """Compare until one comparison is the last; say why it was.
-
-        Parameters
-        ----------
-        is_over : callable (float) -> bool
-            Whether so many more seconds are too many.
-        """
+        """Compare until one is the last, or so many seconds more would be too many; say why it was."""
         self._go_on()
         stopped, is_best_alone = f"reached {self.most_epochs} epochs", False
         while self.rung < len(self.rungs):

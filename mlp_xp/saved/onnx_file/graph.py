@@ -100,14 +100,9 @@ class Graph:
         return values[0] if len(values) == 1 else self.op("Concat", *values, axis=-1)
 
     def to_bytes(self, about: Mapping[str, str]) -> bytes:
-        """The file.
+        """The file, with metadata.
 
         Raises ValueError: it would be larger than an ONNX file may be.
-
-        Parameters
-        ----------
-        about : mapping of str to str
-            Its metadata.
         """
         helper = self._onnx.helper
         graph = helper.make_graph(

@@ -24,14 +24,9 @@ def is_gap(values: Arrow) -> Array:
 
 
 def numbers_of(values: Arrow, kind: npt.DTypeLike, gap: float) -> Array:
-    """An Arrow array of integers or floats as NumPy's, which may be its own memory.
+    """An Arrow array of integers or floats, which it holds as `kind`, as NumPy's; it may be its own memory.
 
-    Parameters
-    ----------
-    kind : dtype
-        What it holds.
-    gap : int or float
-        What stands where it has no value.
+    `gap` stands where it has no value.
     """
     if values.null_count == len(values):
         return np.full(len(values), gap, kind)

@@ -16,11 +16,6 @@ def written_rows(
     """The values of some columns, row by row in the order of the files; a gap is an empty text.
 
     Raises ValueError, OSError: a column does not exist, or the files cannot be read.
-
-    Parameters
-    ----------
-    path : path
-        Of a table, as for `open_source`.
     """
     pyarrow()
     _, table = table_of(find_files(path, TABLE_SUFFIXES), csv or CsvForm())
