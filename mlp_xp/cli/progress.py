@@ -60,13 +60,7 @@ def memory_taken() -> int | None:
 
 
 class Counted(Wrapped):
-    """A source that tells how many rows were read from it.
-
-    Parameters
-    ----------
-    passed : callable (int)
-        Called with the number of rows after each reading.
-    """
+    """A source that tells how many rows were read from it, after each reading."""
 
     def __init__(self, source: Source, passed: Callable[[int], None]) -> None:
         super().__init__(source)
@@ -83,16 +77,7 @@ class Counted(Wrapped):
 class Tally:
     """Keeps count of a training, and says nothing: what the other two are built on.
 
-    Parameters
-    ----------
-    max_epochs : int
-        Epochs at most.
-    n_rows : int
-        Rows an epoch.
-    time_budget : float, optional
-        Seconds at most.
-    device : str
-        Where the network is; "cuda:N" has memory of its own.
+    A training has so many epochs and seconds at most, and rows an epoch; "cuda:N" has memory of its own.
     """
 
     def __init__(
@@ -287,15 +272,7 @@ def progress(
 
 
 class ReadingProgress:
-    """Says how far the reading of a large file is, once it takes a while; `open_source`'s progress.
-
-    Parameters
-    ----------
-    name : str
-        What is read.
-    quiet : bool
-        Not at all.
-    """
+    """Says how far the reading of a large file is, once it takes a while; `open_source`'s progress."""
 
     def __init__(self, name: str, *, quiet: bool) -> None:
         self.name, self._quiet = printable(name), quiet

@@ -15,13 +15,7 @@ from types import FrameType
 
 
 class Signals:
-    """What came so far.
-
-    Attributes
-    ----------
-    number : int or None
-        The first signal that asked this process to end.
-    """
+    """What came so far: `number` is that of the first signal that asked this process to end."""
 
     def __init__(self) -> None:
         self.number: int | None = None

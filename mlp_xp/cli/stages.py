@@ -54,19 +54,7 @@ def _about_batches(loader: Loader) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a training ended.
-
-    Attributes
-    ----------
-    stopped : str or None
-        Why.
-    batch_size : int
-        Rows a step.
-    rows_gathered : list of int
-        Of each rank.
-    resumed_from : mapping or None
-        Where it went on.
-    """
+    """How and why a training ended, where it went on; rows a step, and rows that each rank gathered."""
 
     history: History
     stopped: str | None

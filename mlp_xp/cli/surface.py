@@ -14,13 +14,7 @@ from mlp_xp.settings.options import Option, Options
 
 
 class Spelling:
-    """Fields as options: `target` is ``--target``, `data` is ``DATA``.
-
-    Parameters
-    ----------
-    kind : type
-        The options of the command that runs; other fields keep their names.
-    """
+    """Fields as options of the command that runs: `target` is ``--target``, `data` is ``DATA``."""
 
     def __init__(self, kind: type[Options]) -> None:
         self._known = kind.described()

@@ -9,17 +9,7 @@ from mlp_xp.network import Network
 
 
 class Listeners:
-    """Tells the callbacks of a fit of its epochs.
-
-    Parameters
-    ----------
-    estimator : Perceptron
-        Being fitted.
-    network : Network
-        Being trained.
-    X, y, metadata : object
-        What callbacks may ask for: the training data as given.
-    """
+    """Tells the callbacks of a fit of its epochs; they may ask for the training data as given."""
 
     def __init__(
         self, estimator: Perceptron, network: Network, X: ArrayLike, y: ArrayLike, metadata: object

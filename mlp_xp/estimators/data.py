@@ -112,20 +112,16 @@ Rows = InMemory | Streamed
 
 
 class Encoded(Wrapped):
-    """A source whose targets are what the core's losses read.
+    """A source whose targets are what the core's losses read: class numbers (`labels`) or numbers.
 
     Parameters
     ----------
     source : source
         With targets as the file or the user has them, read as float64.
-    labels : bool
-        Whether the encoded targets are class numbers.
     encode : callable
         Targets (m, n_targets) to encoded ones.
-    class_weight : array, optional
-        By class number: multiplies the sample weights.
-    classes : array, optional
-        The values that have these numbers.
+    class_weight, classes : array, optional
+        By class number, what multiplies the sample weights; the values that have these numbers.
     """
 
     def __init__(
@@ -202,12 +198,8 @@ class SourceTargets:
     ----------
     labels : Labels
         As the user knows them: texts where the column is text.
-    values : list of arrays
-        Of each target, what the source gives for its classes, ascending.
-    named : list of arrays
-        The classes that these are.
-    counts : list of arrays
-        Rows of each.
+    values, named, counts : list of arrays
+        Of each target, what the source gives for its classes, ascending; which classes these are; their rows.
     """
 
     labels: Labels

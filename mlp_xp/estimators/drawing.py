@@ -47,18 +47,9 @@ def draw_validation(
 
 
 class DrawnOrder:
-    """An order whose every epoch shuffles the order of the one before it.
+    """An order whose every epoch shuffles the order of the one before it; or rows as they come.
 
     It is not a function of seed and epoch, as the core's orders are: each call draws the next epoch.
-
-    Parameters
-    ----------
-    random_state : RandomState
-        What it draws from.
-    n_rows : int
-        Rows an epoch.
-    shuffle : bool
-        False for the rows as they come.
     """
 
     def __init__(self, random_state: np.random.RandomState, n_rows: int, shuffle: bool) -> None:

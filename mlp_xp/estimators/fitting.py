@@ -78,21 +78,8 @@ class Start(NamedTuple):
 class Fit:
     """One call of fit or partial_fit: it sets attributes of the estimator, and changes none of their objects.
 
-    Parameters
-    ----------
-    estimator : Perceptron
-        To fit.
-    X : array-like, path, source or Loader
-        As the user gave it.
-    incremental : bool
-        Whether this is one epoch of partial_fit.
-
-    Attributes
-    ----------
-    first, going_on : bool
-        Whether it starts from nothing; whether from all that the last one knew, rather than its weights.
-    ranks : Ranks or None
-        The processes that fit together.
+    `first` is whether it starts from nothing; `going_on` whether from all that the last one knew, rather than
+    its weights. `ranks` are the processes that fit together.
     """
 
     def __init__(self, estimator: Perceptron, X: ArrayLike, *, incremental: bool) -> None:

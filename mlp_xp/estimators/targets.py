@@ -14,15 +14,9 @@ from mlp_xp.machine.array_api import Array, ArrayLike
 
 @dataclasses.dataclass(frozen=True)
 class Numbers:
-    """Targets of a regression.
+    """Targets of a regression, with a loss of the core.
 
-    Parameters
-    ----------
-    of_core : Loss
-        The loss.
-    takes_mean : bool
-        Whether the mean over targets is reported, as scikit-learn does it for squared error, rather than the
-        sum.
+    Of squared error scikit-learn reports the mean over targets rather than the sum (`takes_mean`).
     """
 
     of_core: Loss

@@ -84,15 +84,7 @@ class Continuation:
 
 @dataclasses.dataclass(frozen=True)
 class Validation:
-    """Rows held out.
-
-    Attributes
-    ----------
-    loader : Loader
-        For the loss.
-    score : callable
-        The score with the network's parameters of now.
-    """
+    """Rows held out, for the loss; and what gives their score with the network's parameters of now."""
 
     loader: Loader
     score: Callable[[], float]
@@ -152,24 +144,16 @@ BEST = {
 class FitMonitor:
     """Looks at losses and scores, counts epochs without improvement, and divides an adaptive rate.
 
-    Parameters
-    ----------
-    estimator : Perceptron
-        Gets `n_iter_`, `t_`, `loss_`, `loss_curve_` and their like; its parameters say when to stop. The best
-        epoch and patience are of solvers that make steps: "lbfgs" ends by itself.
-    training : Training
-        The run; its `best` becomes the weights that are the best on the rows held out, with early stopping.
-    validation : Validation, optional
-        Of the rows held out.
+    The estimator gets `n_iter_`, `t_`, `loss_`, `loss_curve_` and their like; its parameters say when to
+    stop. The best epoch and patience are of solvers that make steps: "lbfgs" ends by itself. With early
+    stopping the run's `best` becomes the weights that are the best on the rows held out.
 
     Attributes
     ----------
-    is_early : bool
-        Whether rows held out decide.
+    is_early, found_best : bool
+        Whether rows held out decide, and whether they had a best epoch.
     now : float
         What is watched, after the last epoch.
-    found_best : bool
-        Whether they had a best epoch.
     """
 
     def __init__(self, estimator: Perceptron, training: Training, validation: Validation | None) -> None:

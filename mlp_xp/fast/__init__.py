@@ -17,20 +17,9 @@ from mlp_xp.step import Step
 def ways(
     backend_name: str, way: str = "fast", *, schedules_more: bool = False
 ) -> Callable[[Objective, Optimizer, float | None], Step]:
-    """What makes the updates of a training on a device.
+    """What makes the updates of a training on a device (`Backend.name`), by one of `training_settings.WAYS`.
 
-    Parameters
-    ----------
-    backend_name : str
-        `Backend.name`: "cpu", "cuda:0", a library's.
-    way : str
-        One of `training_settings.WAYS`.
-    schedules_more : bool
-        Whether more than the rate changes from step to step, dropout or decay: no step is recorded then.
-
-    Returns
-    -------
-    callable (objective, optimizer, clip_norm) -> Step
+    No step is recorded where more than the rate changes from step to step: dropout or decay.
     """
     if way != "plain" and backend_name.startswith("cuda:"):
         from mlp_xp.fast.on_cuda import CudaStep

@@ -186,20 +186,10 @@ MOST_STATE = 2
 
 
 class CompiledRule:
-    """A rule as one pass over memory.
+    """A rule that remembers `MOST_STATE` vectors at most, as one pass over memory.
 
-    Parameters
-    ----------
-    rule : Rule
-        One that remembers `MOST_STATE` vectors at most.
-    program : Program
-        Its own.
-    dtype : str
-        Of the vectors.
-    factors : sequence of float
-        On the rate, of each group of parameters.
-    of_each : bool
-        Whether members that are side by side have numbers of their own.
+    There is a factor on the rate of each group of parameters. Members that are side by side may have numbers
+    of their own (`of_each`).
     """
 
     def __init__(
@@ -322,13 +312,7 @@ def by_one_thread(
 
 
 class CpuStep(Step):
-    """Steps that are compiled from a certain one on; before, and where Numba is not there, plain ones.
-
-    Parameters
-    ----------
-    objective, optimizer, clip_norm
-        As in `Step`.
-    """
+    """Steps that are compiled from a certain one on; before, and where Numba is not there, plain ones."""
 
     def __init__(self, objective: Objective, optimizer: Optimizer, clip_norm: float | None = None) -> None:
         super().__init__(objective, optimizer, clip_norm)

@@ -51,14 +51,7 @@ def plain_of(part: object) -> Any:
 class FusedActivation(Activation):
     """An activation whose bias, value and derivative are one kernel; δ is summed and dropped with the latter.
 
-    Parameters
-    ----------
-    both : programs.Both
-        Its own.
-    no_biases : array (1,)
-        A zero.
-    sums : array (n_units,) or None
-        Where Σ_i δ_i goes: the gradient of the layer's biases.
+    The sums, Σ_i δ_i, are the gradient of the layer's biases.
     """
 
     def __init__(
@@ -102,14 +95,9 @@ class BiasesForLoss(Identity):
 
 
 class FusedLoss:
-    """A loss whose δ, biases before it, factor and sum are one kernel.
+    """A loss whose δ, biases before it, factor and sum are one kernel: `fill` (z, biases, y, weight).
 
-    Parameters
-    ----------
-    fill : callable (z, biases, y, weight) -> array
-        z becomes δ times the engine's `inverse`; Σ s L.
-    last : Activation
-        Of the last layer.
+    z becomes δ times the engine's `inverse`, and what is given is Σ s L.
     """
 
     def __init__(self, plain: Loss, engine: Engine, fill: Callable[..., Array], last: Activation) -> None:
@@ -151,10 +139,7 @@ class FusedPenalty:
 class FusedDropout:
     """Dropout by one kernel each way, which reads the step's number from device memory.
 
-    Parameters
-    ----------
-    network : Network
-        With all layers' activations: fused ones see to the way back.
+    Activations that are fused see to the way back.
     """
 
     def __init__(self, plain: Dropout, engine: Engine, network: Network) -> None:

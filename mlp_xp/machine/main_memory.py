@@ -39,17 +39,7 @@ def total() -> int | None:
 
 
 def require(n_bytes: int, what: str) -> None:
-    """Refuse, before anything is taken, what asks for more memory than there is.
-
-    Parameters
-    ----------
-    what : str
-        For the message: what takes so much.
-
-    Raises
-    ------
-    MemoryError
-    """
+    """Refuse, before anything is taken, what asks for more memory than there is; `what` is what takes it."""
     import numpy as np
 
     most = total()

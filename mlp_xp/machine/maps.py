@@ -26,12 +26,9 @@ ADDRESS_AT = 16
 class Guard:
     """Reads of mapped files inside its block fail with an error of ours.
 
-    Raises RuntimeError: on leaving the block: a page was lost, now or before.
+    It knows the address and the bytes of each by its path.
 
-    Parameters
-    ----------
-    maps : mapping of str to (int, int)
-        By the path of each file, the address and the number of bytes of what is mapped.
+    Raises RuntimeError: on leaving the block: a page was lost, now or before.
     """
 
     def __init__(self, maps: Mapping[str, tuple[int, int]]) -> None:

@@ -110,13 +110,7 @@ IN_STEP = Runtime()
 
 
 class Resident(Staging):
-    """Rows that are on the device already need no buffers.
-
-    Parameters
-    ----------
-    n_rows : int
-        Rows gathered at a time, at most.
-    """
+    """Rows that are on the device already need no buffers."""
 
     def __init__(self, n_rows: int) -> None:
         self.n_rows = n_rows

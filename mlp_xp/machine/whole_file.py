@@ -73,11 +73,6 @@ def open_plain(path: str | os.PathLike[str], *, follow: bool = True) -> BinaryIO
     """A file to read, once it is known to be one: a pipe would be waited for, a device never ends.
 
     Raises OSError: it is a folder, a pipe, a device or a link that is not followed, or cannot be read.
-
-    Parameters
-    ----------
-    follow : bool
-        Whether a link is followed.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     if not follow:

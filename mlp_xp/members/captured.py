@@ -16,17 +16,7 @@ from mlp_xp.run.rates import Rates
 
 
 class CapturedMemberStep(MemberStep):
-    """Steps of all members together, where their rules differ in numbers alone; the others are plain.
-
-    Parameters
-    ----------
-    of : Members
-        What they are made with.
-    captures : bool
-        Whether to capture steps.
-    engine : object, optional
-        What computes.
-    """
+    """Steps of all members together, where their rules differ in numbers alone; the others are plain."""
 
     def __init__(self, of: Members, *, captures: bool = True, engine: Engine | None = None) -> None:
         super().__init__(of)

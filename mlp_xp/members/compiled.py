@@ -35,17 +35,7 @@ class Maker(Protocol):
 
 
 class OneByOne:
-    """What makes the steps of one member after the other.
-
-    Parameters
-    ----------
-    plans : sequence of Plan
-        Of each.
-    rules : sequence of CompiledRule
-        The same one, for members that share it.
-    of : Members
-        What all steps are made with.
-    """
+    """What makes the steps of one member after the other; members may share a rule."""
 
     def __init__(
         self, plans: Sequence[on_cpu.Plan], rules: Sequence[on_cpu.CompiledRule], of: Members

@@ -14,19 +14,7 @@ from mlp_xp.machine.array_api import Backend
 class MemberLosses(EpochLosses):
     """Σ s_i L_i, λ R(w) and Σ s_i of each step and member, and J of each over all of them.
 
-    Parameters
-    ----------
-    backend : Backend
-        Where they wait.
-    members : int
-        How many.
-    takes_mean, has_penalty : bool
-        As in `EpochLosses`.
-
-    Attributes
-    ----------
-    running : list of bool
-        Which members count: the others have stopped.
+    Members that are not `running` have stopped, and do not count.
     """
 
     def __init__(self, backend: Backend, members: int, *, takes_mean: bool, has_penalty: bool) -> None:

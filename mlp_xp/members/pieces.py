@@ -41,11 +41,6 @@ class EachLoss(Loss):
     """A loss for each member.
 
     Raises ValueError: they predict different things.
-
-    Parameters
-    ----------
-    losses : sequence of loss
-        With the same link and the same kind of targets.
     """
 
     losses: Sequence[Loss]

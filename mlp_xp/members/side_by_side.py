@@ -45,15 +45,7 @@ def grouped(members: Sequence[int], n_rows: int) -> list[list[int]]:
 
 
 class SideBySide:
-    """What makes the steps of some members by one call.
-
-    Parameters
-    ----------
-    plan : Plan
-        Of all members.
-    of : Members
-        What their steps are made with; their rules have one program.
-    """
+    """What makes the steps of some members, whose rules have one program, by one call."""
 
     def __init__(self, plan: on_cpu.Plan, of: Members) -> None:
         optimizer = of.optimizer

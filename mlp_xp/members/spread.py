@@ -11,18 +11,11 @@ from mlp_xp.settings import checks
 def with_spread(
     of_each: np.ndarray, *, return_std: bool, quantiles: Sequence[float] | None
 ) -> tuple[Any, ...]:
-    """The members' mean, and what is asked for of how far they differ.
+    """The members' mean of what each predicts (members, …), and what is asked for of how far they differ.
+
+    That is their standard deviation, 0 where there is one, and quantiles over them (n_quantiles, …).
 
     Raises ValueError: a quantile is none.
-
-    Parameters
-    ----------
-    of_each : array (members, …)
-        What each predicts.
-    return_std : bool
-        Whether their standard deviation is given; it is 0 where there is one.
-    quantiles : sequence of float in [0, 1], or None
-        Which quantiles over the members are given, (n_quantiles, …).
     """
     wanted = [] if quantiles is None else list(quantiles)
     checks.refuse(checks.number("quantiles", q, least=0, most=1) for q in wanted)

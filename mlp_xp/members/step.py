@@ -27,10 +27,7 @@ from mlp_xp.step import Step
 class MemberObjective(Objective):
     """J and its gradient of each member; a batch's rows, or their weights, are shared or each one's own.
 
-    Attributes
-    ----------
-    has_rows : array of bool (members,)
-        Which members had rows in the batch last differentiated.
+    `has_rows` says which members had rows in the batch last differentiated.
     """
 
     losses: MemberLosses
@@ -109,15 +106,6 @@ def _of_some(given: Any, first: int, stop: int) -> Any:
 
 class MemberOptimizer(Optimizer):
     """The rules of all members: one where they are alike, else each on its own vectors.
-
-    Parameters
-    ----------
-    rules : sequence of rule
-        One a member.
-    parameters : Parameters
-        Of all.
-    factors : RateFactors, optional
-        On the rates, by group of parameters.
 
     Attributes
     ----------
@@ -275,18 +263,9 @@ class RatesOfEach(Protocol):
 
 
 class Members(NamedTuple):
-    """What steps of members are made with.
+    """What steps of members are made with: each one's largest norm of a gradient, and rates.
 
-    Attributes
-    ----------
-    objective, optimizer
-        Of members.
-    clip_norms : sequence of (float or None)
-        The largest Euclidean norm of each member's gradient.
-    rates : RatesOfEach
-        η.
-    average : Average or None
-        Takes note of the weights after each of the steps that are made at once.
+    The average takes note of the weights after each of the steps that are made at once.
     """
 
     objective: MemberObjective

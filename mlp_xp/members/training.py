@@ -29,19 +29,9 @@ DIVERGED = "diverged in epoch"
 
 
 class MemberRates(Rates):
-    """The learning rate of each step and member; `last` is that of the first.
+    """The learning rate of each step and member, with what they have in common.
 
-    Parameters
-    ----------
-    bases : sequence of float
-        η of each member.
-    common : Rates
-        What they have in common.
-
-    Attributes
-    ----------
-    latest : list of float
-        η of each at the last step.
+    `last` is that of the first at the last step, `latest` that of each.
     """
 
     def __init__(self, bases: Sequence[float], common: Rates) -> None:
@@ -90,13 +80,7 @@ def _shared(numbers: Sequence[float]) -> Sequence[float]:
 
 @dataclasses.dataclass(eq=False, repr=False)
 class MemberTraining(Training):
-    """One run of several members.
-
-    Attributes
-    ----------
-    stopped : list of (str or None)
-        Why each member no longer changes.
-    """
+    """One run of several members; `stopped` says of each why it no longer changes."""
 
     objective: MemberObjective
     optimizer: MemberOptimizer
@@ -231,13 +215,7 @@ class MemberTraining(Training):
 
 
 class MemberDescent(Descent):
-    """The method that makes steps of all members.
-
-    Parameters
-    ----------
-    clip_norms : sequence of (float or None)
-        The largest Euclidean norm of each member's gradient.
-    """
+    """The method that makes steps of all members, each with a limit on its gradient's Euclidean norm."""
 
     def __init__(self, clip_norms: Sequence[float | None], way: str = "plain") -> None:
         super().__init__(way, loss_of=operator.methodcaller("objective"))
@@ -258,17 +236,7 @@ class MemberDescent(Descent):
 
 
 class MemberMonitor(LossMonitor):
-    """Watches the losses of each member, and ends it by its own.
-
-    Parameters
-    ----------
-    training : MemberTraining
-        The run.
-    stopping : Stopping
-        When a member, or all, are over.
-    validate : callable, optional
-        Gives the losses of all on the rows held out.
-    """
+    """Watches the losses of each member, also on rows held out, and ends it by its own."""
 
     def __init__(
         self,

@@ -33,14 +33,10 @@ def _finite(value: object) -> object:
 
 
 class Log:
-    """A file with one JSON object a line, an epoch each, written as the epoch ends.
+    """A file (*.jsonl) with one JSON object a line, an epoch each, written as the epoch ends.
 
-    A run that goes on from a checkpoint keeps the lines of the epochs before it, and replaces those after.
-
-    Parameters
-    ----------
-    path : path
-        Usually ``*.jsonl``. Replaced when the first epoch ends.
+    It is replaced when the first epoch ends. A run that goes on from a checkpoint keeps the lines of the
+    epochs before it, and replaces those after.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -77,10 +73,7 @@ def _number_in(line: bytes) -> float:
 class TensorBoardLog:
     """A folder with an event file, which TensorBoard shows while it grows: a point an epoch in each curve.
 
-    Parameters
-    ----------
-    folder : path
-        Made if needed, when the first epoch ends. A run that goes on from a checkpoint adds a file.
+    It is made if needed, when the first epoch ends. A run that goes on from a checkpoint adds a file.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:

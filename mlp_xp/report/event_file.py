@@ -25,15 +25,7 @@ DOUBLE, BYTES, FLOAT = 1, 2, 5
 
 
 class EventFile:
-    """One event file, which is complete after each event.
-
-    Parameters
-    ----------
-    path : path
-        A new file; its name must contain "tfevents" for TensorBoard to find it.
-    wall_time : float
-        Seconds since 1970, of the event that states the version.
-    """
+    """A new event file, complete after each event; TensorBoard finds it by "tfevents" in its name."""
 
     def __init__(self, path: Path, wall_time: float) -> None:
         self.path = path

@@ -33,16 +33,10 @@ BINS = 10
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """A column in a few words.
+    """A column in a few words: its gaps are a share of the rows, `counts` a histogram.
 
-    Attributes
-    ----------
-    gaps : float
-        The share of rows without a value.
-    words : str
-        Numbers and dates: "mean 5, median 4, 0 to 12"; texts: the most frequent with their shares.
-    counts : list of int
-        A histogram; or how often each of the most frequent is.
+    Numbers and dates: "mean 5, median 4, 0 to 12"; texts: the most frequent with their shares, and how often
+    each of these is.
     """
 
     name: str

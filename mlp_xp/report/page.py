@@ -54,22 +54,9 @@ LIBRARIES = ("numpy", "scipy", "sklearn", "pyarrow", "numba", "cupy", "mpi4py")
 class RunReport:
     """What a report tells of a run beside what it finds out itself.
 
-    Attributes
-    ----------
-    source : str
-        What the rows were read from.
-    introduction : sequence of str
-        What the run said when it began.
-    command : str
-        What to type to do it again.
-    result : mapping
-        What ``--json`` prints.
-    version : str
-        Of mlp_xp.
-    learning_rates : sequence of float
-        Of each epoch; nan for those before this process began.
-    seed : int
-        Of the rows that are drawn and shuffled for the report.
+    It has what the rows were read from, what the run said when it began, what to type to do it again, what
+    ``--json`` prints, the rate of each epoch (nan for those before this process began), and the seed of the
+    rows that are drawn for it.
     """
 
     source: str

@@ -74,17 +74,7 @@ class Batch:
 
 
 class Gathered(NamedTuple):
-    """Rows on the device as they were gathered, and their weights on the host.
-
-    Attributes
-    ----------
-    rows : Chunk
-        One after the other.
-    host_weight : array (n_rows,), or (n_rows, members), or None
-        The weights on the host.
-    slot : int
-        The buffers that they are in.
-    """
+    """Rows on the device, one after the other, their weights on the host, if any, and their slot."""
 
     rows: Chunk
     host_weight: np.ndarray | None
@@ -104,13 +94,7 @@ class Gathered(NamedTuple):
 
 
 class Share(NamedTuple):
-    """Which part of every global batch belongs to this process.
-
-    Attributes
-    ----------
-    rank, n_ranks : int
-        The part, from 0, and the number of parts.
-    """
+    """Which part of every global batch, from 0, belongs to this process, and of how many parts."""
 
     rank: int
     n_ranks: int
@@ -192,13 +176,7 @@ class Block:
 
 
 class LargeBatch(Block):
-    """A block of one batch, whose chunks are gathered one by one.
-
-    Parameters
-    ----------
-    batch : Batch
-        Can be taken once.
-    """
+    """A block of one batch, which can be taken once: its chunks are gathered one by one."""
 
     def __init__(self, batch: Batch) -> None:
         self._batch, self.batch_size, self.n_batches, self.rows = batch, batch.n_rows, 1, None

@@ -22,21 +22,12 @@ def is_elsewhere(x: object) -> bool:
 
 
 class ResidentSource(Source):
-    """Rows of arrays on a device, which are *read* only.
+    """Rows of arrays of any Array API library on a device, which are *read* only.
 
-    A network on the same device gets them from there; for any other one they are brought to the host block
-    by block. Targets and sample weights are read once, to be checked.
+    A network on the same device gets them from there; for any other one they are brought to the host block by
+    block. Targets and sample weights, there or on the host, are read once, to be checked.
 
     Raises ValueError, TypeError: as for `ArraySource`.
-
-    Parameters
-    ----------
-    x : array (n_rows, n_features)
-        Of any Array API library.
-    y : array (n_rows,) or (n_rows, n_targets), optional
-        On the same device, or on the host.
-    sample_weight : array (n_rows,), optional
-        On the same device, or on the host.
     """
 
     def __init__(self, x: Array, y: ArrayLike = None, sample_weight: ArrayLike = None) -> None:

@@ -180,13 +180,7 @@ class Index(Protocol):
 
 
 class Subset(Wrapped):
-    """Some rows of a source.
-
-    Parameters
-    ----------
-    index : int64 array (n_rows,), or an Index (`tables.strata`)
-        Which rows.
-    """
+    """Some rows of a source, by their numbers in an array or an Index (`tables.strata`)."""
 
     def __init__(self, source: Source, index: Index) -> None:
         super().__init__(source)
@@ -213,11 +207,8 @@ def numbers_in_file(source: Source, rows: np.ndarray) -> np.ndarray | None:
 class Adapted(Source):
     """A user's own object as a source: the one place where it is asked for what it may have.
 
-    Parameters
-    ----------
-    given : object
-        With `n_rows`, `n_features`, `n_targets` and ``rows(index, x, y, weight)``; what else it has of
-        `Source` is used.
+    It has `n_rows`, `n_features`, `n_targets` and ``rows(index, x, y, weight)``; what else it has of `Source`
+    is used.
     """
 
     def __init__(self, given: Any) -> None:
@@ -339,13 +330,7 @@ def refuse_weights(weights: np.ndarray, *, zeros: bool = True) -> None:
 
 
 def check_weights(source: Source, which: str) -> None:
-    """Refuse weights that are negative, too large, or all 0, in one pass.
-
-    Parameters
-    ----------
-    which : str
-        Which rows these are, for the message: " to train on".
-    """
+    """Refuse weights of some rows ("to train on") that are negative, too large, or all 0, in one pass."""
     if not source.has_weights:
         return
     least, total = np.inf, 0.0

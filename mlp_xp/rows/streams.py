@@ -335,12 +335,7 @@ def _as_batch(given: Any, check: bool) -> StreamBatch | None:
 class StreamOrder:
     """Positions of one epoch of a stream: `order[start:stop]` counts them.
 
-    Parameters
-    ----------
-    n_rows : int
-        Positions in the epoch.
-    epoch : (int, int) or None
-        Seed and number of the epoch whose rows are meant; None for the stream as it is.
+    The epoch is a seed and a number; None means the stream as it is.
     """
 
     def __init__(self, n_rows: int, epoch: tuple[int, int] | None) -> None:

@@ -9,15 +9,7 @@ MOST_ROLLBACKS = 10
 
 
 class Divergence:
-    """Knows where a diverging run goes on.
-
-    Parameters
-    ----------
-    training : Training
-        The run.
-    rolls_back : bool
-        Whether it goes on at all.
-    """
+    """Knows where a diverging run goes on, if it does."""
 
     def __init__(self, training: Training, *, rolls_back: bool) -> None:
         self.training, self.rolls_back = training, rolls_back

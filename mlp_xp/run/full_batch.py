@@ -20,21 +20,7 @@ from mlp_xp.run.state import Pass, Training
 
 
 def value_and_gradient(objective: Objective, loader: Loader, vector: np.ndarray) -> tuple[float, np.ndarray]:
-    """J and ∂J/∂w over all rows of a loader, at a host vector of parameters.
-
-    Parameters
-    ----------
-    objective : Objective
-        Its network's parameters become `vector`.
-    loader : Loader
-        With a full batch.
-    vector : array (n_parameters,)
-        On the host; read.
-
-    Returns
-    -------
-    float, float64 array (n_parameters,)
-    """
+    """J and ∂J/∂w, float64, over all rows of a loader, at a host vector that becomes the parameters."""
     network = objective.network
     network.parameters.flat[...] = network.backend.asarray(vector)
 
@@ -50,10 +36,7 @@ def value_and_gradient(objective: Objective, loader: Loader, vector: np.ndarray)
 
 
 def scipy_minimize() -> Any:
-    """SciPy's `minimize`.
-
-    Raises ModuleNotFoundError: SciPy is not installed.
-    """
+    """SciPy's `minimize`."""
     try:
         from scipy.optimize import minimize
     except ModuleNotFoundError as error:
@@ -72,20 +55,8 @@ def minimise(
 ) -> str:
     """Run SciPy's L-BFGS-B without bounds; return why it ended.
 
-    Raises ModuleNotFoundError: SciPy is not installed.
-
-    Parameters
-    ----------
-    evaluate : callable (vector) -> float, float64 array (n,)
-        Value and gradient; SciPy writes on the vector later.
-    start : float64 array (n,)
-        Where to begin.
-    rule : LBFGS
-        Its limits and tolerances.
-    max_iterations : int
-        Iterations, at most.
-    after_iteration : callable (vector, value)
-        Told of every iterate; StopIteration ends the search there.
+    Value and gradient come from `evaluate`, whose vector SciPy writes on later. `after_iteration` is told of
+    every iterate and its value; StopIteration ends the search there.
     """
     search = scipy_minimize()
 
@@ -114,11 +85,6 @@ class Search:
     """The method that searches over the objective of all rows: each iteration counts as an epoch of one step.
 
     Raises ModuleNotFoundError: SciPy is not installed.
-
-    Parameters
-    ----------
-    rule : LBFGS
-        Its limits and tolerances.
     """
 
     forgets: str | None = "L-BFGS goes on from its weights with an empty memory of gradients."

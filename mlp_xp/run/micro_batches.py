@@ -17,20 +17,10 @@ Result = TypeVar("Result")
 
 
 def halve_chunks(loader: Loader, network: Network, error: MemoryError, n_vectors: int = 2) -> None:
-    """Make the loader's chunks half as long; the first time, say so.
+    """Make the loader's chunks half as long, and give its buffers back; the first time, say so.
 
-    Raises MemoryError: not even one row fits; the message says how much is needed and how much there is.
-
-    Parameters
-    ----------
-    loader : Loader
-        Its `chunk_rows` becomes half of what a chunk has now; its buffers are given back.
-    network : Network
-        Whose chunks do not fit.
-    error : MemoryError
-        What was raised.
-    n_vectors : int
-        Vectors of the parameters' size that the work needs: parameters, gradient, optimizer.
+    Raises MemoryError: not even one row fits beside `n_vectors` of the parameters' size; the message says how
+    much is needed and how much there is.
     """
     rows = min(loader.chunk_rows, loader.batch_size)
     if rows == 1:

@@ -27,16 +27,7 @@ class Monitor(Protocol):
 class LossMonitor:
     """Watches losses: those of the rows held out where there are any, else those of the training.
 
-    Parameters
-    ----------
-    training : Training
-        The run.
-    stopping : Stopping
-        When it is over.
-    validate : callable, optional
-        Gives the loss on the rows held out.
-    rolls_back : bool
-        Whether a run that diverged goes on from its best epoch.
+    A run that diverged may go on from its best epoch (`rolls_back`).
     """
 
     def __init__(

@@ -45,10 +45,7 @@ NAME = re.compile(r"checkpoint-(\d{9})-(\d{12})\.safetensors")
 class Interruption:
     """Lets a run be left between two steps, where weights, optimizer and history agree.
 
-    Attributes
-    ----------
-    interrupted_by : int or None
-        The signal that asked for it.
+    `interrupted_by` is the signal that asked for it.
     """
 
     def __init__(self) -> None:

@@ -151,20 +151,9 @@ class OwnActivation:
 class Contents:
     """What a model file says, checked, before a network is made of it.
 
-    Attributes
-    ----------
-    activations : tuple of activation or OwnActivation
-        One a layer.
-    members : int or None
-        How many networks; None where there is one, without an axis of its own.
-    weights, biases : list of arrays
-        One a layer; biases are none without them.
-    input_scale : array (n_inputs,) or None
-        Of each input, where it has one.
-    document : mapping
-        The whole JSON document; what it says of a table is not checked yet.
-    path : Path
-        For messages.
+    Activations, weights and biases are one a layer; biases are none without them. Networks that are several
+    have an axis of members; the scale of the inputs is (n_inputs,). What the whole JSON document says of a
+    table is not checked yet.
     """
 
     layer_sizes: tuple[int, ...]

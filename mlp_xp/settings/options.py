@@ -96,17 +96,7 @@ class Option:
 
 
 def option(default: Any, text: str, *, panel: str, **more: Any) -> Any:
-    """A field of an `Options` class.
-
-    Parameters
-    ----------
-    default : value
-        As it is written.
-    text, panel : str
-        Help and heading.
-    **more
-        As in `Option`.
-    """
+    """A field of an `Options` class: its default as it is written, help and heading, and more of `Option`."""
     known = Option(help=text, panel=panel, **more)
     return dataclasses.field(default=default, metadata={_METADATA: known})
 

@@ -30,14 +30,7 @@ def is_coarse(size: float, deviation: float) -> bool:
 def warn_if_coarse(what: str, values: np.ndarray, names: Sequence[str] | None = None) -> None:
     """Warn where float32 rounds away what tells the values of a column apart, such as Unix seconds.
 
-    Parameters
-    ----------
-    what : str
-        What the values are called.
-    values : array (n_rows, n_columns)
-        Of which the first `LOOKED_AT` rows are looked at.
-    names : sequence of str, optional
-        Of the columns.
+    The first `LOOKED_AT` rows are looked at.
     """
     part = np.asarray(values[:LOOKED_AT], dtype=float)
     if len(part) < 2:

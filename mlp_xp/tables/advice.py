@@ -50,13 +50,7 @@ BY_HEART = 0.65
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A training that is over.
-
-    Attributes
-    ----------
-    stopped : str or None
-        Why it ended.
-    """
+    """A training that is over, and why it ended."""
 
     data: Data
     model: TableModel

@@ -13,14 +13,7 @@ class Bounded(Loss):
     """Another loss, at z that is clipped: what a held-out row costs when predictions are.
 
     One row far outside, whose prediction would be anything, then decides nothing. Its value alone is used;
-    there is no derivative.
-
-    Parameters
-    ----------
-    loss : Loss
-        Of numbers.
-    lower, upper : sequence of float
-        Of each target, standardised.
+    there is no derivative. The bounds are those of each target, standardised.
     """
 
     loss: Loss

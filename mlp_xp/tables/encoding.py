@@ -145,15 +145,7 @@ def quantiles(ordered: np.ndarray, parts: Sequence[float]) -> list[float]:
 
 
 class Together:
-    """Fills what some columns' encodings say, all at once.
-
-    Parameters
-    ----------
-    encodings : sequence of Encoding
-        Of columns side by side.
-    starts : sequence of int
-        The first of the columns of x that each fills.
-    """
+    """Fills what encodings of columns side by side say, all at once, from their first columns of x."""
 
     def __init__(self, encodings: Sequence[Encoding], starts: Sequence[int]) -> None:
         limits = np.array([each.limits for each in encodings])

@@ -114,15 +114,7 @@ def assess(model: TableModel, source: Source, *, seed: int | None = None) -> Eva
 
 
 class Running:
-    """An evaluation under way.
-
-    Parameters
-    ----------
-    model : TableModel
-        Whose predictions are measured.
-    n_rows : int
-        How many there will be.
-    """
+    """An evaluation under way, of a model's predictions for so many rows in all."""
 
     def __init__(self, model: TableModel, n_rows: int) -> None:
         self.model, self.n_rows = model, n_rows

@@ -42,19 +42,7 @@ from mlp_xp.version import VERSION
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """What a network is trained on.
-
-    Attributes
-    ----------
-    table : Table
-        All rows.
-    about_task : str
-        What its task is, for people.
-    options : TrainingOptions
-        All of them, also those that the recipe decides.
-    parts : Split
-        The rows in two parts, and what is done with the columns.
-    """
+    """What a network is trained on: rows in parts, its task, for people, and all options and the loss."""
 
     table: Table
     about_task: str

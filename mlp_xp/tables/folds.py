@@ -27,15 +27,7 @@ Integers = npt.NDArray[Any]
 
 
 class Folds:
-    """Folds of rows that have numbers.
-
-    Parameters
-    ----------
-    n : int
-        How many.
-    numbers : array of int (n_rows,)
-        The fold of each row, from 0.
-    """
+    """n folds of rows that have numbers, by the fold of each row (n_rows,), from 0."""
 
     def __init__(self, n: int, numbers: Integers) -> None:
         self.n, self.numbers = n, numbers.astype(np.min_scalar_type(n))
@@ -60,15 +52,7 @@ class Folds:
 
 
 class StreamFolds(Folds):
-    """Folds of rows that come as a stream.
-
-    Parameters
-    ----------
-    n : int
-        How many.
-    of_batch : callable (x, y) -> folds
-        From the values of rows as the stream has them.
-    """
+    """n folds of rows that come as a stream, from the values of rows as the stream has them."""
 
     def __init__(self, n: int, of_batch: Callable[[np.ndarray, np.ndarray], Integers]) -> None:
         super().__init__(n, np.empty(0, int))
@@ -98,14 +82,9 @@ class StreamFolds(Folds):
 
 
 class Folded(EachWeighted):
-    """A source whose rows have a weight for each member: 0, or the source's own.
+    """A source whose rows have a weight for each member, of so many copies: 0, or the source's own.
 
-    Parameters
-    ----------
-    copies : int
-        Sets of members side by side.
-    left_out : bool
-        Whether a member has the rows of its fold, rather than all others.
+    A member has the rows of its fold (`left_out`), or all others.
     """
 
     def __init__(self, source: Source, folds: Folds, copies: int, *, left_out: bool) -> None:

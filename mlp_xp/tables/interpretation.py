@@ -11,18 +11,8 @@ from mlp_xp.tables.written import Written
 class Interpretation:
     """What raw rows mean, and what predictions do.
 
-    Attributes
-    ----------
-    inputs : Inputs
-        What is done with each column.
-    targets : Targets
-        How targets were standardised.
-    levels : tuple of str or None
-        Names of the classes; None for regression.
-    loss : loss or None
-        What predictions are for, where that is known.
-    written : Written
-        How the columns of the training table were written.
+    `levels` are names of classes, None for regression; `loss` is what predictions are for, where that is
+    known; `written` how the columns of the training table were written.
     """
 
     inputs: Inputs

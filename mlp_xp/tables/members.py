@@ -25,15 +25,7 @@ def bootstrapped(options: TrainingOptions, source: Source) -> Source:
 
 @dataclasses.dataclass(frozen=True)
 class CrossValidation:
-    """What was measured of members on the rows that each has left out.
-
-    Attributes
-    ----------
-    of_all : Evaluation
-        Of all rows, each predicted by the member that left it out.
-    of_folds : sequence of Evaluation
-        Of each fold.
-    """
+    """What was measured of rows by the members that have left them out: of all together, and of each fold."""
 
     of_all: Evaluation
     of_folds: Sequence[Evaluation]

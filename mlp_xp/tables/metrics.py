@@ -25,13 +25,7 @@ OfWeight = Callable[[np.ndarray], dict[str, float]]
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """What people call a metric, and which way is better.
-
-    Attributes
-    ----------
-    higher : bool
-        Whether more is better.
-    """
+    """What people call a metric, and whether more is better."""
 
     words: str
     higher: bool = False
@@ -88,14 +82,8 @@ class Kind(Protocol):
 class Numbers:
     """R², RMSE, MAE, median absolute error, and the loss's own metric: means over targets, then of each.
 
-    Parameters
-    ----------
-    names : sequence of str
-        Of the targets.
-    centres : array (n_targets,)
-        A number near each target, from which squares are taken.
-    scales : sequence of float
-        In which units errors of several targets are alike.
+    Squares are taken from a number near each target (n_targets,); `scales` are the units in which errors of
+    several targets are alike.
     """
 
     def __init__(

@@ -18,18 +18,9 @@ take several times as long (4,096 rows of 64: 0.6 ms so)."""
 
 
 class Coded(Wrapped):
-    """A source whose single target becomes a class number.
+    """A source whose single target becomes a class number, by which value of the target is which class.
 
     Raises ValueError, when rows are read: a value is no class; its row is named.
-
-    Parameters
-    ----------
-    source : source
-        With one target.
-    numbers : mapping of float to int
-        Which value of the target is which class.
-    name : str
-        The target's, for messages.
     """
 
     def __init__(self, source: Source, numbers: Mapping[float, int], name: str) -> None:
@@ -56,13 +47,7 @@ class Coded(Wrapped):
 
 
 class Selected(Wrapped):
-    """Some columns of a source's inputs, as a source.
-
-    Parameters
-    ----------
-    columns : sequence of int
-        Which, in the order that is wanted.
-    """
+    """Some columns of a source's inputs, in the order that is wanted, as a source."""
 
     def __init__(self, source: Source, columns: Sequence[int]) -> None:
         super().__init__(source)

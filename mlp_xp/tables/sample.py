@@ -12,14 +12,9 @@ MOST_VALUES = 20_000_000
 
 
 class Sample(Source):
-    """Raw rows in memory, gaps and all.
+    """Raw rows in memory, gaps and all: some, or all, of `n_all`.
 
-    Parameters
-    ----------
-    numbers : int64 array (n_rows,), optional
-        Those that they have in the file, from 0; None where rows have no number.
-    n_all : int, optional
-        From how many rows they are; all, if not given.
+    `numbers` are those that they have in the file, from 0; None where rows have no number.
     """
 
     y: np.ndarray

@@ -22,15 +22,7 @@ MOST_ROWS = 2**32 - 1
 
 
 class _Strata:
-    """Row numbers of n_rows rows in n_drawn strata.
-
-    Parameters
-    ----------
-    n_rows, n_drawn : int
-        2 n_drawn <= n_rows <= `MOST_ROWS`.
-    seed : int
-        Of the rows drawn.
-    """
+    """Row numbers of n_rows rows in n_drawn strata; 2 n_drawn <= n_rows <= `MOST_ROWS`."""
 
     def __init__(self, n_rows: int, n_drawn: int, seed: int) -> None:
         self.n_rows, self.n_drawn = n_rows, n_drawn
@@ -59,15 +51,7 @@ class _Strata:
 
 
 class Computed:
-    """Row numbers that are made where they are asked for, by their positions.
-
-    Parameters
-    ----------
-    n_rows : int
-        How many.
-    make : callable (positions) -> row numbers
-        Both int64 arrays.
-    """
+    """Row numbers that are made where they are asked for, by their positions (int64 both)."""
 
     def __init__(self, n_rows: int, make: Callable[[Integers], Integers]) -> None:
         self._n_rows, self._make = n_rows, make

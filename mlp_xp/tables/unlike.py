@@ -15,13 +15,7 @@ KINDS = {
 
 
 class Watched(Wrapped):
-    """A source of raw rows that counts what is unlike the rows that a model was trained on.
-
-    Parameters
-    ----------
-    source : source
-        With the codes of the model.
-    """
+    """A source of raw rows, with a model's codes, that counts what is unlike the rows of its training."""
 
     def __init__(self, source: Source, model: Interpretation) -> None:
         super().__init__(source)

@@ -15,16 +15,9 @@ from mlp_xp.tables.options import TrainingOptions
 
 @dataclasses.dataclass(frozen=True)
 class Standing:
-    """What a try has come to.
+    """What a try has come to: its epochs, the held-out loss after each, and the lowest of them.
 
-    Attributes
-    ----------
-    epochs : int
-        How many it was trained for.
-    losses : list of float
-        That of the held-out rows after each; the mean over folds, where there are some.
-    best : float
-        The lowest of them; infinite if the try diverged.
+    With folds losses are the means over them; the lowest is infinite if the try diverged.
     """
 
     epochs: int
@@ -33,17 +26,7 @@ class Standing:
 
 
 class Group:
-    """Tries of one shape at some epoch.
-
-    Parameters
-    ----------
-    data : Data
-        Read as their options say.
-    tries : sequence of (int, TrainingOptions)
-        Their numbers and options.
-    state : TrainingState, optional
-        Where they are.
-    """
+    """Tries of one shape at some epoch: their numbers and options, data read as these say, their state."""
 
     def __init__(
         self, data: Data, tries: Sequence[tuple[int, TrainingOptions]], state: TrainingState | None = None

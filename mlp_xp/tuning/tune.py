@@ -39,17 +39,7 @@ MOST_RUNGS = 5
 
 @dataclasses.dataclass(frozen=True)
 class Try:
-    """Settings that were tried.
-
-    Attributes
-    ----------
-    number : int
-        From 0, which has the recipe's.
-    options : TrainingOptions
-        All of them.
-    standing : Standing
-        What came out.
-    """
+    """Settings that were tried, and what came out; number 0 has the recipe's."""
 
     number: int
     options: TrainingOptions
@@ -183,20 +173,7 @@ MOST_BYTES = 1 << 40
 
 
 class Halving:
-    """A search at some comparison.
-
-    Parameters
-    ----------
-    data : Data
-        As the recipe reads it.
-    folder : path or None
-        Where it is kept.
-
-    Attributes
-    ----------
-    standings : dict of int to Standing
-        The latest of each try.
-    """
+    """A search at some comparison, kept in a folder if there is one; `standings`: the latest of each try."""
 
     def __init__(
         self,

@@ -26,15 +26,7 @@ SECONDS_A_DAY = 86_400
 
 @dataclasses.dataclass
 class Group:
-    """Features that were computed together.
-
-    Attributes
-    ----------
-    value : str
-        [N, n], float64.
-    places : list of int
-        Where its columns belong among the network's inputs.
-    """
+    """Features that were computed together, float64 [N, n], and where they belong among the inputs."""
 
     value: str
     places: list[int]

@@ -47,13 +47,7 @@ SHORTER: dict[str, Activation] = {"Relu": Relu(), "Sigmoid": Logistic()}
 
 @dataclasses.dataclass(frozen=True)
 class Layers:
-    """A graph, and the dtype of the arithmetic that is added to it.
-
-    Attributes
-    ----------
-    dtype : str
-        "float32" or "float64".
-    """
+    """A graph, and the dtype of the arithmetic that is added to it: "float32" or "float64"."""
 
     graph: Graph
     dtype: str

@@ -20,15 +20,7 @@ DATASETS = ("diabetes", "linnerud", "iris", "wine", "breast_cancer", "digits")
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A table in memory.
-
-    Attributes
-    ----------
-    y : array (n_rows, n_targets)
-        Class numbers where there are levels.
-    levels : list of str or None
-        The classes' names, for classification.
-    """
+    """A table in memory; with levels, the names of classes, y (n_rows, n_targets) holds their numbers."""
 
     x: np.ndarray
     y: np.ndarray

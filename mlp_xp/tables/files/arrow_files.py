@@ -224,17 +224,7 @@ FORMATS = {"Parquet": PARQUET, "Arrow": ARROW}
 
 
 class TypedTable:
-    """Files that say the type of each column, as one table.
-
-    Parameters
-    ----------
-    files : list of File
-        Read one after the other; columns are found by name.
-    form : Format
-        One of `FORMATS`.
-    gaps : Gaps
-        What stands for a gap among strings.
-    """
+    """Files that say the type of each column, as one table: read one after the other, columns by name."""
 
     marks_are_open = False
 

@@ -10,18 +10,9 @@ from mlp_xp.rows.files import Arrow, File
 class Part:
     """What a reader can start at: a file, some lines of a CSV file, a row group of a Parquet file.
 
-    Parameters
-    ----------
-    file : File
-        Where it is.
-    first_row : int
-        The number of its first row in the file, counted from 1 and without the line of names.
-    n_rows : int, optional
-        Its rows, where the file says so.
-    group : int
-        Number of the row group.
-    start, stop : int
-        The first byte and that after the last; all of the file if stop is None.
+    The first row's number in the file counts from 1, without the line of names; rows are counted where the
+    file says so. `start` and `stop` are the first byte and that after the last; all of the file if stop is
+    None.
     """
 
     file: File
@@ -36,18 +27,9 @@ class Part:
 class TableBlock:
     """Some thousands of consecutive rows of one file.
 
-    Parameters
-    ----------
-    file : File
-        Where they are from.
-    first_row : int
-        The number of the first one in its file, counted from 1 and without the line of names.
-    batch : pyarrow.RecordBatch
-        The columns that were asked for, in that order.
-    share : float in [0, 1]
-        How much of what was asked for has been read after this block, about.
-    line_of : callable (row) -> int or None, optional
-        The line of a text file on which a row starts, counted from 1.
+    The first row's number in it counts from 1, without the line of names. The batch has the columns that were
+    asked for, in that order; `share` is how much of what was asked for has been read after it, about.
+    `line_of` gives the line of a text file, from 1, on which a row starts.
     """
 
     file: File

@@ -8,13 +8,7 @@ from mlp_xp.tables.files.columns import RawColumn
 
 
 class ClassNames:
-    """Makes numbers of classes that are named, and knows the names.
-
-    Attributes
-    ----------
-    columns : tuple of RawColumn
-        The target; nothing where it holds numbers.
-    """
+    """Makes numbers of classes that are named; knows the names, as a column of text: none of numbers."""
 
     def __init__(self) -> None:
         self.columns: tuple[RawColumn, ...] = ()

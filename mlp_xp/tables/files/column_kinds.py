@@ -83,20 +83,10 @@ class TableFile(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class ColumnKinds:
-    """What was found.
+    """What was found: rows, columns by name, and which had readings that were known before.
 
-    Parameters
-    ----------
-    n_rows : int
-        Rows of the table.
-    columns : dict of str to Column
-        Name to what the column holds.
-    known : frozenset of str
-        Names of columns whose readings were known before.
-    first_text : dict of str to str
-        For text columns of a CSV file, the place of the first value that is no number.
-    notes : list of str
-        What may surprise, for people.
+    `first_text` has, for text columns of a CSV file, the place of the first value that is no number; `notes`
+    what may surprise, for people.
     """
 
     n_rows: int
@@ -218,13 +208,10 @@ def _readings(table: TableFile, kind: str | None) -> list[str]:
 class OpenColumn:
     """A column of text that can still be several things.
 
-    Parameters
+    Attributes
     ----------
     fits : list of str
         Readings that all values so far fit.
-
-    Attributes
-    ----------
     again : bool
         Whether values before were not looked at as numbers with something between their thousands.
     has, as_groups : dict of str to bool

@@ -185,14 +185,9 @@ def _cuts_evenly(lines: Sequence[str], delimiter: str) -> bool:
 
 
 class CsvTable:
-    """CSV files with the same columns as one table of text.
+    """CSV files with the same columns as one table of text: read one after the other, columns by name.
 
-    Parameters
-    ----------
-    files : list of File
-        Read one after the other; columns are found by name.
-    form : CsvForm
-        How values are written; what is left open is recognised from the first file.
+    What the form leaves open is recognised from the first file.
     """
 
     def __init__(self, files: Sequence[File], form: CsvForm) -> None:

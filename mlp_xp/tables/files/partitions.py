@@ -23,15 +23,7 @@ def partition_of(parts: Sequence[str]) -> dict[str, str | None]:
 
 
 class PartitionedTable:
-    """A table with columns from the names of its folders beside those in its files.
-
-    Raises ValueError: files lie in folders of different columns.
-
-    Parameters
-    ----------
-    table : TableFile
-        The files.
-    """
+    """A table with columns from the names of its folders beside those in its files."""
 
     def __init__(self, table: TableFile) -> None:
         self.table, self.files = table, table.files

@@ -105,18 +105,10 @@ class Schema:
 
 @dataclasses.dataclass(frozen=True)
 class Converter:
-    """Turns blocks of a table into records.
+    """Turns blocks of a table into records of a schema.
 
-    Parameters
-    ----------
-    schema : Schema
-        What the records hold, and how columns of text are read.
-    table : TableFile
-        Where the blocks come from.
-    known : frozenset of str
-        Columns whose reading was known before they were looked at.
-    gaps : {"refuse", "keep", "keep all"}
-        Whether features may be missing, or targets too. Weights never may.
+    Columns that are `known` have a reading from before they were looked at. `gaps` says whether features may
+    be missing ("keep"), or targets too ("keep all"); weights never may.
     """
 
     schema: Schema

@@ -17,24 +17,10 @@ _DAY = 86_400e6
 
 
 class TableSource(Source):
-    """Records of a table, one per row.
+    """Records of a table, one per row, in memory or mapped from a file; *read* only.
 
-    Made by `open_source`. As a source of numbers, `rows` gives dates in days since 1970 and texts
-    as their codes; `take` gives the record itself, for who makes more of them.
-
-    Parameters
-    ----------
-    records : array (n_rows,) of `schema.record`
-        In memory, or mapped from a file; *read* only.
-    schema : Schema
-        The columns.
-    files : sequence of File
-        The data files, and the cache if there is one.
-    notes : sequence of str
-        What was recognised and where the rows are kept, for people.
-    cache : File, optional
-        The file that the records are mapped from.
-
+    `files` are the data files, and the cache if there is one, which records are mapped from; `notes` say what
+    was recognised and where the rows are kept, for people.
     """
 
     threads_may_share = True

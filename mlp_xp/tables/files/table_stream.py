@@ -14,17 +14,7 @@ from mlp_xp.tables.files.table_source import TableSource
 
 
 class TableStream:
-    """A table as a stream of batches that starts anew each time it is asked for.
-
-    Parameters
-    ----------
-    table : TableFile
-        The files.
-    converter : Converter
-        How their blocks become records.
-    notes : sequence of str
-        What is to be said about it, for people.
-    """
+    """A table as a stream of batches that starts anew each time it is asked for."""
 
     def __init__(self, table: TableFile, converter: Converter, notes: Sequence[str] = ()) -> None:
         self.table, self.converter, self.notes = table, converter, tuple(notes)
