@@ -12,7 +12,8 @@ from mlp_xp.forward import Memo
 from mlp_xp.history import History
 from mlp_xp.losses import Loss
 from mlp_xp.machine.data_parallel import Ranks
-from mlp_xp.members.given import dropout_of, given_to, loss_of, penalty_of
+from mlp_xp.members.given import dropout_of, given_to
+from mlp_xp.members.pieces import EachLoss, EachPenalty, as_one
 from mlp_xp.members.step import MemberObjective, MemberOptimizer
 from mlp_xp.members.training import MemberDescent, MemberMonitor, MemberRates, MemberTraining
 from mlp_xp.network import Network, seeds_of
@@ -252,7 +253,7 @@ def _monitor(training: Training, validation: Any, each: Sequence[Settings]) -> L
     stopping = Stopping(
         given.max_epochs, given.patience, given.tolerance, given.loss_below, given.time_budget
     )
-    judge = loss_of([one.watched_loss or one.loss.judge for one in each])
+    judge = as_one([one.watched_loss or one.loss.judge for one in each], EachLoss)
 
     def losses() -> list[float]:
         # The objective's network, which may compute with kernels of its own.
@@ -280,7 +281,8 @@ def _training(
     else:
         masks = dropout_of([one.masks for one in each], network.n_layers - 1, [one.seed for one in each])
         method = _method_of_members(each)
-    loss, penalty = loss_of([one.loss for one in each]), penalty_of([one.regularizer for one in each])
+    loss = as_one([one.loss for one in each], EachLoss)
+    penalty = as_one([one.regularizer for one in each], EachPenalty)
     kind = Objective if is_one else MemberObjective
     objective = kind(network, loss, penalty, masks, given.reduction, ranks)
     objective.frozen = () if factors is None else factors.frozen

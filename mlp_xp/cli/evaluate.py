@@ -7,15 +7,13 @@ from mlp_xp.cli.commands import Evaluate
 from mlp_xp.cli.files import given_data
 from mlp_xp.cli.printing import aligned, show
 from mlp_xp.report.metric_tables import metric_tables
-from mlp_xp.settings.options import Problems
+from mlp_xp.settings import checks
 from mlp_xp.tables.evaluation import assess
 
 
 def evaluate(options: Evaluate) -> None:
     """Print a model's metrics on the rows of a table."""
-    wrong = Problems()
-    wrong.add(*options.problems(), no_data(options))
-    wrong.refuse()
+    checks.refuse([*options.problems(), no_data(options)])
     with given_data(options.data) as path:
         fitted, watched = opened(options, path)
         result = assess(fitted, watched, seed=0).description()

@@ -13,23 +13,20 @@ from mlp_xp.cli.streams import written_out
 from mlp_xp.machine.whole_file import write_whole
 from mlp_xp.saved.model_file import load
 from mlp_xp.saved.onnx_file import onnx_bytes, signature
-from mlp_xp.settings.options import Problems
+from mlp_xp.settings import checks
 from mlp_xp.settings.spelling import given, spelled
 
 
 def export(options: Export) -> None:
     """Write a model as an ONNX file."""
     path = options.model.with_suffix(".onnx") if options.out is None else Path(options.out)
-    wrong = Problems()
-    if options.out == "-":
-        clash = f"{given('out', '-')} and {spelled('as_json')} both write to standard output: name a file."
-        wrong.add(clash if options.as_json else None)
-    else:
-        wrong.add(
-            *output_problems({"out": path}, [options.model]),
-            suffix_problem("out", path, (".onnx", "a model is exported as ONNX")),
+    if options.out != "-":
+        kind = suffix_problem("out", path, (".onnx", "a model is exported as ONNX"))
+        checks.refuse([*output_problems({"out": path}, [options.model]), kind])
+    elif options.as_json:
+        raise ValueError(
+            f"{given('out', '-')} and {spelled('as_json')} both write to standard output: name a file."
         )
-    wrong.refuse()
     content = onnx_bytes(load(options.model), matrix_input=options.matrix_input)
     if options.out == "-":
         with written_out():

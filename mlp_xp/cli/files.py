@@ -92,6 +92,14 @@ ALIKE = {".html": (".htm",), ".jsonl": (".json", ".txt", ".log"), ".csv": (".txt
 """Ends of names that are as good."""
 
 
+SUFFIXES = {
+    "out": (".safetensors", "a model is written as .safetensors"),
+    "report": (".html", "the page is written as .html"),
+    "log": (".jsonl", "the log is written as .jsonl"),
+}
+"""What each file of a training is; another suffix that is known to mean something else is refused."""
+
+
 def suffix_problem(name: str, out: Path | None, known: tuple[str, str]) -> str | None:
     """What is wrong with a name that promises another kind of file."""
     suffix, says = known

@@ -17,7 +17,7 @@ from mlp_xp.cli.files import given_data, output_problems, suffix_problem
 from mlp_xp.cli.printing import StandardOutput, say, show
 from mlp_xp.machine.whole_file import whole_file
 from mlp_xp.rows.source import Source
-from mlp_xp.settings.options import Problems
+from mlp_xp.settings import checks
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.files.copying import written_rows
 from mlp_xp.tables.model import TableModel
@@ -31,16 +31,13 @@ NUMBER = re.compile(r"[+-]?\d[\d., ]*(e[+-]?\d+)?%?", re.IGNORECASE | re.ASCII)
 def predict(options: Predict) -> None:
     """Write a model's predictions for the rows of a table."""
     kept = options.read("keep")
-    wrong = Problems()
-    wrong.add(*options.problems(), no_data(options))
+    wrong = [*options.problems(), no_data(options)]
     if options.out != "-":
-        wrong.add(
-            *output_problems({"out": Path(options.out)}, [options.data, options.model]),
-            suffix_problem("out", Path(options.out), (".csv", "predictions are written as CSV")),
-        )
+        wrong += output_problems({"out": Path(options.out)}, [options.data, options.model])
+        wrong.append(suffix_problem("out", Path(options.out), (".csv", "predictions are written as CSV")))
     if kept and (options.data is None or not options.has_names):
-        wrong.add(f"{given('keep', options.keep)}: only a table has columns with names of its own.")
-    wrong.refuse()
+        wrong.append(f"{given('keep', options.keep)}: only a table has columns with names of its own.")
+    checks.refuse(wrong)
     with given_data(options.data) as path:
         rows = written_rows(path, kept, options.csv_form) if kept and path is not None else None
         fitted, watched = opened(options, path)

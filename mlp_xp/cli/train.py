@@ -8,7 +8,7 @@ from typing import Any
 
 from mlp_xp.cli import configuration, stages
 from mlp_xp.cli.commands import Train
-from mlp_xp.cli.files import collected, given_data, output_problems, suffix_problem
+from mlp_xp.cli.files import SUFFIXES, collected, given_data, output_problems, suffix_problem
 from mlp_xp.cli.outputs import Outputs, command_line
 from mlp_xp.cli.printing import explained, show
 from mlp_xp.cli.progress import reading
@@ -17,7 +17,7 @@ from mlp_xp.machine import cuda
 from mlp_xp.machine.data_parallel import Ranks
 from mlp_xp.report.plot import plot_problem
 from mlp_xp.saved.model_file import load
-from mlp_xp.settings.options import Problems
+from mlp_xp.settings import checks
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.advice import Run
 from mlp_xp.tables.fitting import Data, check_start, new_model, read_data
@@ -101,35 +101,24 @@ def check(options: Train, ranks: Ranks | None) -> None:
     if not options.has_names:
         read += options.read("target")
     written = {name: getattr(options, name) for name in ("out", "report", "plot", "log")}
-    wrong = Problems()
-    wrong.add(
+    toml = None if options.out is None else configuration.beside(options.out)
+    wrong = [
         *options.problems(),
         *output_problems(written, read),
         *(suffix_problem(name, written[name], known) for name, known in SUFFIXES.items()),
         None if options.plot is None else plot_problem(options.plot),
         configuration.lost(options.config, options.out),
-    )
-    toml = None if options.out is None else configuration.beside(options.out)
-    wrong.add(
         *(
             f"{given(name, path)} is where {spelled('out')} writes its options: name another."
             for name, path in written.items()
             if path is not None and path == toml
-        )
-    )
+        ),
+    ]
     if options.tensorboard is not None and options.tensorboard.exists() and not options.tensorboard.is_dir():
-        wrong.add(f"{given('tensorboard', options.tensorboard)} is a file: name a folder.")
+        wrong.append(f"{given('tensorboard', options.tensorboard)} is a file: name a folder.")
     if ranks is not None and options.data == "-":
-        wrong.add(
+        wrong.append(
             f"{given('data', '-')}: standard input is that of one process, and {ranks.size} train together. "
             "Name a file."
         )
-    wrong.refuse()
-
-
-SUFFIXES = {
-    "out": (".safetensors", "a model is written as .safetensors"),
-    "report": (".html", "the page is written as .html"),
-    "log": (".jsonl", "the log is written as .jsonl"),
-}
-"""What each file is; another suffix that is known to mean something else is refused."""
+    checks.refuse(wrong)

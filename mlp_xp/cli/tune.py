@@ -8,12 +8,12 @@ from typing import Any
 
 from mlp_xp.cli import configuration
 from mlp_xp.cli.commands import Train, Tune
-from mlp_xp.cli.files import given_data, output_problems, suffix_problem
+from mlp_xp.cli.files import SUFFIXES, given_data, output_problems, suffix_problem
 from mlp_xp.cli.printing import aligned, say, show
 from mlp_xp.report.metric_tables import metric_tables
 from mlp_xp.report.plot import draw_lines, plot_problem
 from mlp_xp.saved.model_file import save
-from mlp_xp.settings.options import Problems
+from mlp_xp.settings import checks
 from mlp_xp.tuning.tune import Tuning, search
 
 SHOWN = 10
@@ -25,14 +25,14 @@ DRAWN = 6
 
 def tune(options: Tune) -> int:
     """Search as options ask for; the exit status."""
-    wrong = Problems()
-    wrong.add(
-        *options.problems(),
-        *output_problems({"out": options.out, "plot": options.plot}, [options.data]),
-        suffix_problem("out", options.out, (".safetensors", "a model is written as .safetensors")),
-        None if options.plot is None else plot_problem(options.plot),
+    checks.refuse(
+        [
+            *options.problems(),
+            *output_problems({"out": options.out, "plot": options.plot}, [options.data]),
+            suffix_problem("out", options.out, SUFFIXES["out"]),
+            None if options.plot is None else plot_problem(options.plot),
+        ]
     )
-    wrong.refuse()
     began = time.monotonic()
     with given_data(options.data) as data:
         found = search(

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlp_xp.dropout import Dropout
-from mlp_xp.members.pieces import EachDropout, EachLoss, EachPenalty, as_one
-from mlp_xp.regularizers import Regularizer
+from mlp_xp.members.pieces import EachDropout
 from mlp_xp.settings import checks, fields
 
 PIECES = ("loss", "watched_loss", "optimizer", "regularizer")
@@ -73,16 +72,6 @@ def _is_one_each(name: str, value: Any) -> bool:
     if name == "dropout":  # a sequence has one rate a layer
         return is_many and any(hasattr(each, "__len__") for each in value)
     return is_many
-
-
-def loss_of(losses: Sequence[Any]) -> Any:
-    """The loss of all members, or each one's."""
-    return as_one(losses, EachLoss)
-
-
-def penalty_of(penalties: Sequence[Regularizer | None]) -> Any:
-    """The penalty of all members, or each one's; None where none has one."""
-    return as_one(penalties, EachPenalty)
 
 
 def dropout_of(each: Sequence[Dropout | None], n_hidden: int, seeds: Sequence[int]) -> Dropout | None:

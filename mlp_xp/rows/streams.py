@@ -231,7 +231,9 @@ class BatchSource(Source):
                         f"batch {number} of the stream: {name} is {_what(one)}, and was "
                         f"{_what(first)} in the first batch."
                     )
-                if one is not None and first is not None and not _fits(one, first):
+                if one is None or first is None:
+                    continue
+                if not np.can_cast(one.dtype, first.dtype, "same_kind"):
                     raise TypeError(
                         f"batch {number} of the stream: {name} is {one.dtype}, and was "
                         f"{first.dtype} in the first batch; give all batches in one dtype."
@@ -280,10 +282,6 @@ def _chosen(batch: StreamBatch, part: float, key: int) -> Array:
     columns = [column for array in batch[:2] if array is not None for column in array.T]
     chosen: Array = hashes(columns, key) < part
     return chosen
-
-
-def _fits(array: Array, first: Array) -> bool:
-    return bool(np.can_cast(array.dtype, first.dtype, "same_kind"))
 
 
 def _what(array: Array | None) -> str:

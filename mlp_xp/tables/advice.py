@@ -250,11 +250,7 @@ def _counts(rows: Sample, at: int) -> bool:
     if len(values) < FEWEST_ROWS or np.isnan(values).any() or (values != np.floor(values)).any():
         return False
     different = np.unique(values)
-    return len(different) == len(values) and _middle_step(different) <= 2 * rows.n_rows
-
-
-def _middle_step(values: np.ndarray) -> float:
-    return float(np.median(np.diff(values)))
+    return len(different) == len(values) and bool(np.median(np.diff(different)) <= 2 * rows.n_rows)
 
 
 def _many_classes(run: Run) -> Iterator[str]:

@@ -313,14 +313,10 @@ def _kinds_of_targets(model: Interpretation, options: TableOptions) -> dict[str,
         return dict.fromkeys(targets, "number") if readings else {}
     are_texts = model.levels != ("false", "true") and not all(map(is_number, model.levels))
     return {
-        name: _kind_of(readings[own]) if own in readings else "text"
+        name: READINGS[reading].kind if (reading := readings.get(own, "text")) not in TEXT else "text"
         for name, own in known.items()
         if own in readings or are_texts
     }
-
-
-def _kind_of(reading: str) -> str:
-    return "text" if reading in TEXT else READINGS[reading].kind
 
 
 def _shipped(name: str, columns: Sequence[str]) -> Table:

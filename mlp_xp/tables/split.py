@@ -225,7 +225,8 @@ def _divide(table: Table, hold_out: HoldOut, which: str = " held out") -> tuple[
     source, part = table.source, hold_out.part
     if source.order is not None:  # a stream: no row has a number
         return _checked(*_divide_stream(source, hold_out), which)
-    if hold_out.stratified and hold_out.by == "random" and part and _has_few_classes(table):
+    has_few_classes = table.levels is not None and source.n_rows <= STORED_ROWS
+    if hold_out.stratified and hold_out.by == "random" and part and has_few_classes:
         labels = np.concatenate([y[:, 0] for _, _, y, _ in passes(source)])
         training, held_out = stratified(labels, part, hold_out.seed)
     elif hold_out.by == "random" or not part:
@@ -242,10 +243,6 @@ def _checked(training: Source, held_out: Source | None, which: str) -> tuple[Sou
     if held_out is not None:
         check_weights(held_out, which)
     return training, held_out
-
-
-def _has_few_classes(table: Table) -> bool:
-    return table.levels is not None and table.source.n_rows <= STORED_ROWS
 
 
 def _split_column(table: Table, hold_out: HoldOut) -> tuple[Source, int, str]:

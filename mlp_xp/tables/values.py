@@ -167,9 +167,9 @@ def _numbers(column: Column, values: np.ndarray, reading: str, gaps: Gaps) -> np
     if kind == "m" and reading in ("", DURATION) and column.kind == "number":
         return _seconds(values)
     if kind in "biuf":
-        if kind in "iu" and values.dtype.itemsize == 8 and len(values) and _is_large(values):
-            return _each(column, values, number)
-        return values.astype(float)
+        is_wide = kind in "iu" and values.dtype.itemsize == 8 and len(values) > 0
+        if not (is_wide and max(int(values.max()), -int(values.min())) >= _EXACT):
+            return values.astype(float)
     return _each(column, values, number)
 
 
@@ -177,10 +177,6 @@ def _is_number(value: object) -> bool:
     """Whether it is a number or boolean of Python or NumPy, whose durations count as integers, too."""
     known = isinstance(value, numbers.Number | decimal.Decimal | np.bool_)
     return known and not isinstance(value, np.timedelta64)
-
-
-def _is_large(values: np.ndarray) -> bool:
-    return int(values.max()) >= _EXACT or int(values.min()) <= -_EXACT
 
 
 def _exact(value: Any) -> float:

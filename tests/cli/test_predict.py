@@ -12,8 +12,9 @@ from command_line import ROOT, runner
 
 from mlp_xp import Network, load, save
 from mlp_xp.losses import BinaryCrossEntropy, Pinball, SoftmaxLink, SortedLink
-from mlp_xp.tables import TableModel, evaluation
+from mlp_xp.tables import evaluation
 from mlp_xp.tables.datasets import load_dataset
+from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.preparation import Inputs, Number, Targets
 
 run = pytest.fixture(runner)

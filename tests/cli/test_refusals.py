@@ -8,7 +8,7 @@ import pytest
 from command_line import runner, snapshot
 
 from mlp_xp import Network, save
-from mlp_xp.tables import TableModel
+from mlp_xp.tables.model import TableModel
 
 run = pytest.fixture(runner)
 

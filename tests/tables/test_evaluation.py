@@ -17,9 +17,10 @@ from mlp_xp.losses import (
     SquaredError,
 )
 from mlp_xp.rows.arrays import ArraySource
-from mlp_xp.tables import TableModel, evaluation
+from mlp_xp.tables import evaluation
 from mlp_xp.tables.evaluation import assess, evaluate
 from mlp_xp.tables.metrics import roc_auc
+from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.preparation import Inputs, Targets
 
 N_ROWS = 53

@@ -26,11 +26,12 @@ from mlp_xp.losses import (
 )
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.source import Subset, as_source
-from mlp_xp.tables import TableModel, prepared
+from mlp_xp.tables import prepared
 from mlp_xp.tables.datasets import load_dataset
 from mlp_xp.tables.files.columns import RawColumn
 from mlp_xp.tables.fitting import read_data
 from mlp_xp.tables.holding_out import at_random, latest, whole_groups
+from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import HoldOut, TableOptions, TrainingOptions
 from mlp_xp.tables.preparation import Category, Inputs, Number, Targets
 from mlp_xp.tables.prepared import Coded, Prepared

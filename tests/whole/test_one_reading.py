@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from mlp_xp import Network
-from mlp_xp.tables import TableModel
 from mlp_xp.tables.evaluation import evaluate
 from mlp_xp.tables.fitting import read_data
+from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TableOptions, TrainingOptions
 from mlp_xp.tables.preparation import Category, Constant, Date
 from mlp_xp.tables.reading import for_model, open_for
