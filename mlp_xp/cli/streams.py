@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 
-class Wrapped:
+class Stream:
     """A stream that is another one but for what a subclass does in its own way."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -19,7 +19,7 @@ class Wrapped:
         return getattr(self._stream, name)
 
 
-class Patient(Wrapped):
+class Patient(Stream):
     """A stream whose reader may be gone or whose disk may be full: what cannot be said is left unsaid."""
 
     def write(self, text: str) -> int:
@@ -38,7 +38,7 @@ class Patient(Wrapped):
             to_nowhere(self._stream)
 
 
-class Output(Wrapped):
+class Output(Stream):
     """Standard output: what cannot be written to it is said in our words."""
 
     def write(self, text: str) -> int:

@@ -144,7 +144,7 @@ def quantiles(ordered: np.ndarray, parts: Sequence[float]) -> list[float]:
     return found
 
 
-class Together:
+class Encodings:
     """Fills what encodings of columns side by side say, all at once, from their first columns of x."""
 
     def __init__(self, encodings: Sequence[Encoding], starts: Sequence[int]) -> None:

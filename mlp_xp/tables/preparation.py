@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mlp_xp.settings import checks
-from mlp_xp.tables.encoding import Encoding, Together
+from mlp_xp.tables.encoding import Encoding, Encodings
 from mlp_xp.tables.files.columns import KINDS
 from mlp_xp.tables.files.one_value import Names
 
@@ -406,7 +406,7 @@ def _filling_encoded(
 ) -> Fill:
     starts = np.cumsum([0, *(column.n_features for column in columns)])[:-1]
     has_gaps = np.array([column.gaps for column in columns])
-    together = Together([column.encoding for column in columns], starts + 1 + has_gaps)
+    together = Encodings([column.encoding for column in columns], starts + 1 + has_gaps)
 
     def fill(values: np.ndarray, x: np.ndarray) -> None:
         is_gap = np.isnan(values)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlp_xp.rows.source import Source
-from mlp_xp.tables.encoding import Encoding, Together, encoding_of, limits_of, n_ramps
+from mlp_xp.tables.encoding import Encoding, Encodings, encoding_of, limits_of, n_ramps
 from mlp_xp.tables.files.columns import RawColumn
 from mlp_xp.tables.preparation import Date, Inputs, Number
 from mlp_xp.tables.statistics import measure
@@ -17,7 +17,7 @@ NAN = np.nan
 def filled(encoding, values):
     """The features of one column."""
     x = np.full((len(values), encoding.n_features), 77.0)
-    together = Together([encoding], [0])
+    together = Encodings([encoding], [0])
     together.fill(together.bounded(np.array(values, dtype=float)[:, None]), x)
     return x
 

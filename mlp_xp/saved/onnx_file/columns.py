@@ -25,7 +25,7 @@ SECONDS_A_DAY = 86_400
 
 
 @dataclasses.dataclass
-class Group:
+class Features:
     """Features that were computed together, float64 [N, n], and where they belong among the inputs."""
 
     value: str
@@ -82,7 +82,7 @@ def features(graph: Graph, inputs: Inputs, *, matrix: str | None, gaps: Gaps | N
     for at, column in enumerate(inputs.columns):
         if isinstance(column, Category):
             places = list(range(starts[at], starts[at + 1]))
-            blocks.append(Group(_of_category(graph, pick([at]), column, gaps), places))
+            blocks.append(Features(_of_category(graph, pick([at]), column, gaps), places))
     return _in_order(graph, blocks)
 
 
@@ -123,7 +123,9 @@ def _days(graph: Graph, seconds: str) -> str:
     return graph.op("Where", is_gap, graph.constant(np.nan, "float64"), days)
 
 
-def _of_numbers(graph: Graph, values: str, columns: Sequence[Number], starts: Sequence[int]) -> list[Group]:
+def _of_numbers(
+    graph: Graph, values: str, columns: Sequence[Number], starts: Sequence[int]
+) -> list[Features]:
     """What `Number.fill` and `Date.fill` do, for all columns at once: values is [N, n_columns], float64."""
 
     def row(field: str) -> str:
@@ -146,15 +148,15 @@ def _of_numbers(graph: Graph, values: str, columns: Sequence[Number], starts: Se
         root = graph.op("Sqrt", graph.op("Add", number(1.0), graph.op("Mul", share, share)))
         is_clipped = graph.constant([[column.clipped for column in columns]], "bool")
         z = graph.op("Where", is_clipped, graph.op("Div", z, root), z)
-    blocks = [Group(z, list(starts))]
+    blocks = [Features(z, list(starts))]
     with_gaps = [at for at, column in enumerate(columns) if column.gaps]
     if with_gaps:
         places = [starts[at] + 1 for at in with_gaps]
-        blocks.append(Group(graph.cast(graph.columns(is_gap, with_gaps), "float64"), places))
+        blocks.append(Features(graph.cast(graph.columns(is_gap, with_gaps), "float64"), places))
     first = {at: starts[at] + 1 + columns[at].gaps for at in encoded}
     ranked = {at: each for at, each in encoded.items() if each.knots}
     if ranked:
-        blocks.append(Group(_ranks(graph, filled, ranked), [first[at] for at in ranked]))
+        blocks.append(Features(_ranks(graph, filled, ranked), [first[at] for at in ranked]))
     with_ramps = {at: each.edges for at, each in encoded.items() if each.edges}
     if with_ramps:
         places = [
@@ -162,7 +164,7 @@ def _of_numbers(graph: Graph, values: str, columns: Sequence[Number], starts: Se
             for at, edges in with_ramps.items()
             for t in range(len(edges) - 1)
         ]
-        blocks.append(Group(_ramps(graph, filled, with_ramps), places))
+        blocks.append(Features(_ramps(graph, filled, with_ramps), places))
     for cycle, period in PERIODS.items():
         dates = {
             at: starts[at] + column.n_features - 2 * (len(column.cycles) - column.cycles.index(cycle))
@@ -173,8 +175,8 @@ def _of_numbers(graph: Graph, values: str, columns: Sequence[Number], starts: Se
             turns = graph.op("Div", graph.columns(unbounded, list(dates)), number(period))
             part = graph.op("Sub", turns, graph.op("Floor", turns))
             angle = graph.op("Mul", part, number(2 * np.pi))
-            blocks.append(Group(graph.op("Sin", angle), list(dates.values())))
-            blocks.append(Group(graph.op("Cos", angle), [place + 1 for place in dates.values()]))
+            blocks.append(Features(graph.op("Sin", angle), list(dates.values())))
+            blocks.append(Features(graph.op("Cos", angle), [place + 1 for place in dates.values()]))
     return blocks
 
 
@@ -248,7 +250,7 @@ def _gap_of_category(graph: Graph, value: str, column: Category, gaps: Gaps) -> 
     return graph.op("ReduceSum", is_word, graph.constant([1], "int64"))
 
 
-def _in_order(graph: Graph, blocks: Sequence[Group]) -> str:
+def _in_order(graph: Graph, blocks: Sequence[Features]) -> str:
     """All features, where the network expects them."""
     places = [place for block in blocks for place in block.places]
     return _some(
