@@ -8,7 +8,7 @@ from typing import Any
 from mlp_xp.rows.files import Arrow, File, reading
 from mlp_xp.settings import checks
 from mlp_xp.settings.spelling import spelled
-from mlp_xp.tables.files.blocks import Part, TableBlock
+from mlp_xp.tables.files.blocks import Part, TableBlock, TableFile
 from mlp_xp.tables.files.one_value import SECONDS, Gaps
 
 # Bytes of each column that are read ahead.
@@ -223,17 +223,13 @@ ARROW = Format(
 FORMATS = {"Parquet": PARQUET, "Arrow": ARROW}
 
 
-class TypedTable:
+class TypedTable(TableFile):
     """Files that say the type of each column, as one table: read one after the other, columns by name."""
-
-    marks_are_open = False
 
     def __init__(self, files: Sequence[File], form: Format, gaps: Gaps | None = None) -> None:
         self.files, self.form, self.gaps = list(files), form, gaps or Gaps()
         self._columns = [form.columns(file) for file in self.files]
         self.names = [name for name, _ in self._columns[0]]
-        self.readings: list[str] = []
-        self.note = ""
 
     def kind(self, name: str) -> str | None:
         """The kind of a column, the same in all files."""

@@ -17,9 +17,8 @@ import numpy as np
 from mlp_xp.machine.maps import Guard
 from mlp_xp.rows.arrays import Array, find_in_batch
 from mlp_xp.rows.files import Arrow, File, reading
-from mlp_xp.rows.source import Source
-from mlp_xp.tables.files.columns import RawColumn
 from mlp_xp.tables.files.records import Schema
+from mlp_xp.tables.files.table_source import SchemaSource
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +37,7 @@ class _MappedFile:
     starts: dict[str, Array]
 
 
-class ArrowSource(Source):
+class ArrowSource(SchemaSource):
     """Numbers in Arrow (IPC, Feather) files as a source, mapped into memory.
 
     Made by `open_source` for files above the memory limit whose selected columns are all integers
@@ -62,14 +61,9 @@ class ArrowSource(Source):
     def __init__(
         self, files: Sequence[File], schema: Schema, notes: Sequence[str] = (), gaps: str = "refuse"
     ) -> None:
-        self.files, self.schema, self.notes = tuple(files), schema, tuple(notes)
+        super().__init__(files, schema, notes)
         self._gaps, n_targets = gaps != "refuse", len(schema.targets)
         self._n_gappy = len(schema.features) + n_targets * (gaps == "keep all")
-        self.columns, self.targets = schema.features, schema.targets
-        self.weight: RawColumn | None = schema.weight
-        self.n_features, self.n_targets = len(schema.features), len(schema.targets)
-        self.has_weights = schema.weight is not None
-        self.weight_name = schema.weight.name if schema.weight else ""
         names = [column.name for column in schema.columns]
         self._mapped = [_map(file, names) for file in files]
         self._guard = Guard({each.file.path: each.place for each in self._mapped})
@@ -134,11 +128,6 @@ class ArrowSource(Source):
                     with self._guard:
                         _gather(mapped, index, slice(None), outs)
                     self._check(before + index, values, number, gaps=gaps)
-
-    def check_unchanged(self) -> None:
-        """Raise RuntimeError if a file was changed, truncated or deleted since it was opened."""
-        for file in self.files:
-            file.check_unchanged()
 
 
 def _gather(mapped: _MappedFile, index: Array, where: slice | Array, outs: Sequence[Array | None]) -> None:

@@ -1,9 +1,10 @@
-"""Parts of a table that can be read on their own, and blocks of rows that were read together."""
+"""Files as a table: parts that can be read on their own, and blocks of rows that were read together."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 from mlp_xp.rows.files import Arrow, File
+from mlp_xp.tables.files.one_value import Gaps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,3 +53,51 @@ class TableBlock:
             shown = shown[:57] + "..."
         name = self.batch.schema.names[column]
         return f"{self.file.path}, {where}, column {name!r} holds {shown}"
+
+
+class TableFile:
+    """Files of one format as one table.
+
+    Attributes
+    ----------
+    files : list of File
+    names : list of str
+        Of the columns.
+    gaps : Gaps
+        What stands for a gap among texts.
+    note : str
+        What was recognised, for people.
+    readings : list of str
+        What the text of a column can be read as; none where files say the type of each column.
+    marks_are_open : bool
+        Whether 1.234 may be 1234: whether both decimal marks are possible.
+    """
+
+    files: list[File]
+    names: list[str]
+    gaps: Gaps
+    note: str = ""
+    readings: Sequence[str] = ()
+    marks_are_open: bool = False
+
+    @property
+    def n_rows(self) -> int | None:
+        """Rows, where the files say so."""
+        return None
+
+    def kind(self, name: str) -> str | None:
+        """What a column is, where the files say so; "gap" if it holds nothing."""
+        return None
+
+    def reading(self, name: str) -> str:
+        """The reading of a column that has a type; nothing if text."""
+        return ""
+
+    @property
+    def parts(self) -> list[Part]:
+        """What can be read on its own, in order."""
+        raise NotImplementedError
+
+    def blocks(self, names: Sequence[str], parts: Sequence[Part] | None = None) -> Iterator[TableBlock]:
+        """The rows of the columns `names`, of all parts or of some."""
+        raise NotImplementedError

@@ -7,15 +7,15 @@ knows a column to be is not looked for: its values are read so, or refused.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from mlp_xp.rows.files import Arrow, File
+from mlp_xp.rows.files import Arrow
 from mlp_xp.settings import checks
 from mlp_xp.settings.spelling import given, spelled
-from mlp_xp.tables.files.blocks import Part, TableBlock
+from mlp_xp.tables.files.blocks import TableBlock, TableFile
 from mlp_xp.tables.files.columns import PLURAL, RawColumn
-from mlp_xp.tables.files.one_value import SECONDS, Gaps, name_of_number, seconds_of
+from mlp_xp.tables.files.one_value import SECONDS, name_of_number, seconds_of
 from mlp_xp.tables.files.text_values import (
     GROUPED,
     READINGS,
@@ -39,46 +39,6 @@ POINTS, COMMAS = (
     "number with points between thousands and a decimal comma",
     "number with commas between thousands and a decimal point",
 )
-
-
-class TableFile(Protocol):
-    """Files of one format as one table: `CsvTable` or `TypedTable`."""
-
-    files: list[File]
-    names: list[str]
-
-    @property
-    def gaps(self) -> Gaps:
-        """What stands for a gap among texts."""
-
-    @property
-    def note(self) -> str:
-        """What was recognised, for people."""
-
-    @property
-    def n_rows(self) -> int | None:
-        """Rows, where the files say so."""
-
-    @property
-    def readings(self) -> list[str]:
-        """What the text of a column can be read as."""
-
-    @property
-    def marks_are_open(self) -> bool:
-        """Whether 1.234 may be 1234: whether both decimal marks are possible."""
-
-    def kind(self, name: str) -> str | None:
-        """What a column is, where the files say so; "gap" if it holds nothing."""
-
-    def reading(self, name: str) -> str:
-        """The reading of a column that has a type; nothing if text."""
-
-    @property
-    def parts(self) -> list[Part]:
-        """What can be read on its own, in order."""
-
-    def blocks(self, names: Sequence[str], parts: Sequence[Part] | None = None) -> Iterator[TableBlock]:
-        """The rows of the columns `names`, of all parts or of some."""
 
 
 @dataclasses.dataclass(frozen=True)

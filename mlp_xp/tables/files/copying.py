@@ -4,7 +4,8 @@ import os
 from collections.abc import Iterator, Sequence
 
 from mlp_xp.rows.files import find_files, pyarrow
-from mlp_xp.tables.files.column_kinds import TableFile, as_text
+from mlp_xp.tables.files.blocks import TableFile
+from mlp_xp.tables.files.column_kinds import as_text
 from mlp_xp.tables.files.columns import select
 from mlp_xp.tables.files.csv_files import CsvForm
 from mlp_xp.tables.files.opening import TABLE_SUFFIXES, table_of

@@ -20,7 +20,7 @@ from mlp_xp.rows.files import Arrow, File, reading
 from mlp_xp.rows.signatures import seems_to_be
 from mlp_xp.settings import checks
 from mlp_xp.settings.spelling import given
-from mlp_xp.tables.files.blocks import Part, TableBlock
+from mlp_xp.tables.files.blocks import Part, TableBlock, TableFile
 from mlp_xp.tables.files.csv_parts import PartOfFile, parts_of
 from mlp_xp.tables.files.one_value import Gaps
 from mlp_xp.tables.files.text_values import READINGS, without_gaps
@@ -184,7 +184,7 @@ def _cuts_evenly(lines: Sequence[str], delimiter: str) -> bool:
         return False
 
 
-class CsvTable:
+class CsvTable(TableFile):
     """CSV files with the same columns as one table of text: read one after the other, columns by name.
 
     What the form leaves open is recognised from the first file.
@@ -198,15 +198,12 @@ class CsvTable:
         self._names_are_long = names_bytes > _LONG_NAMES
         self._block_bytes = max(BLOCK_BYTES, min(_LINES * names_bytes, _LARGEST_BLOCK))
         self.names = self._names(self.files[0])
-        self.n_rows: int | None = None
+        self.readings = self._readings()
+        self.marks_are_open = self.form.decimal is None and self.form.delimiter != ","
+        self.note = f"delimiter {self.form.delimiter!r}, encoding {self.form.encoding}"
 
-    def kind(self, name: str) -> str | None:
-        """None: a column of text can be anything, until all of it was read."""
-        return None
-
-    @functools.cached_property
-    def readings(self) -> list[str]:
-        """Names of what a column can be read as, in order of preference."""
+    def _readings(self) -> list[str]:
+        """What a column can be read as, in order of preference."""
         form, left_out = self.form, set()
         if form.decimal == ",":
             left_out |= {name for name in READINGS if name.endswith("decimal point")}
@@ -215,20 +212,6 @@ class CsvTable:
         if form.date_format is not None:
             left_out |= {"date, day first", "date, month first"} - {f"date, {form.date_format}"}
         return [name for name in READINGS if name not in left_out]
-
-    def reading(self, name: str) -> str:
-        """Nothing: see `kind`."""
-        return ""
-
-    @property
-    def marks_are_open(self) -> bool:
-        """Whether 1.234 may be 1234: not where commas cut values."""
-        return self.form.decimal is None and self.form.delimiter != ","
-
-    @property
-    def note(self) -> str:
-        """What was recognised, for people."""
-        return f"delimiter {self.form.delimiter!r}, encoding {self.form.encoding}"
 
     def _open(self, stream: Arrow, names: Sequence[str] | None, known: Sequence[str] | None = None) -> Any:
         """A reader of the columns `names`; those of the stream are `known`, or are its first line."""

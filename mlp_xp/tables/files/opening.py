@@ -18,8 +18,9 @@ from mlp_xp.settings import checks
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.files.arrow_files import ARROW, FORMATS, TypedTable
 from mlp_xp.tables.files.arrow_map import ArrowSource, is_mappable
+from mlp_xp.tables.files.blocks import TableFile
 from mlp_xp.tables.files.class_names import ClassNames
-from mlp_xp.tables.files.column_kinds import LABEL, ColumnKinds, Progress, TableFile, settle
+from mlp_xp.tables.files.column_kinds import LABEL, ColumnKinds, Progress, settle
 from mlp_xp.tables.files.columns import PLURAL, as_names, select
 from mlp_xp.tables.files.csv_files import SUFFIXES as CSV_SUFFIXES
 from mlp_xp.tables.files.csv_files import CsvForm, CsvTable

@@ -9,9 +9,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from urllib.parse import unquote
 
-from mlp_xp.tables.files.blocks import Part, TableBlock
-from mlp_xp.tables.files.column_kinds import TableFile
-from mlp_xp.tables.files.one_value import Gaps
+from mlp_xp.tables.files.blocks import Part, TableBlock, TableFile
 
 _NOTHING = "__HIVE_DEFAULT_PARTITION__"
 
@@ -22,7 +20,7 @@ def partition_of(parts: Sequence[str]) -> dict[str, str | None]:
     return {unquote(name): None if value == _NOTHING else unquote(value) for name, _, value in pairs}
 
 
-class PartitionedTable:
+class PartitionedTable(TableFile):
     """A table with columns from the names of its folders beside those in its files."""
 
     def __init__(self, table: TableFile) -> None:
@@ -44,22 +42,14 @@ class PartitionedTable:
             for name in first
         }
         self.names = [*table.names, *first]
-
-    @property
-    def note(self) -> str:
-        """What was recognised, for people."""
-        said = f"{', '.join(map(repr, self._values))} from the names of folders"
-        return f"{self.table.note}, {said}" if self.table.note else said
+        self.gaps, self.readings, self.marks_are_open = table.gaps, table.readings, table.marks_are_open
+        said = f"{', '.join(map(repr, first))} from the names of folders"
+        self.note = f"{table.note}, {said}" if table.note else said
 
     @property
     def n_rows(self) -> int | None:
         """Rows, where the files say so."""
         return self.table.n_rows
-
-    @property
-    def readings(self) -> list[str]:
-        """What the text of a column can be read as."""
-        return self.table.readings
 
     def kind(self, name: str) -> str | None:
         """What a column is, where that is known before it is read."""
@@ -68,16 +58,6 @@ class PartitionedTable:
     def reading(self, name: str) -> str:
         """The reading of a column that has a type."""
         return "" if name in self._values else self.table.reading(name)
-
-    @property
-    def gaps(self) -> Gaps:
-        """What stands for a gap among texts."""
-        return self.table.gaps
-
-    @property
-    def marks_are_open(self) -> bool:
-        """Whether both decimal marks are possible."""
-        return self.table.marks_are_open
 
     @property
     def parts(self) -> list[Part]:

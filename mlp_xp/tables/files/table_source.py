@@ -16,7 +16,24 @@ _DAY = 86_400e6
 """Microseconds in a day."""
 
 
-class TableSource(Source):
+class SchemaSource(Source):
+    """Rows whose columns a schema describes, from files that must stay as they are."""
+
+    def __init__(self, files: Sequence[File], schema: Schema, notes: Sequence[str]) -> None:
+        self.files, self.schema, self.notes = tuple(files), schema, tuple(notes)
+        self.columns, self.targets = schema.features, schema.targets
+        self.weight: RawColumn | None = schema.weight
+        self.n_features, self.n_targets = len(schema.features), len(schema.targets)
+        self.has_weights = schema.weight is not None
+        self.weight_name = schema.weight.name if schema.weight else ""
+
+    def check_unchanged(self) -> None:
+        """Raise RuntimeError if a file was changed, truncated or deleted since it was opened."""
+        for file in self.files:
+            file.check_unchanged()
+
+
+class TableSource(SchemaSource):
     """Records of a table, one per row, in memory or mapped from a file; *read* only.
 
     `files` are the data files, and the cache if there is one, which records are mapped from; `notes` say what
@@ -33,29 +50,13 @@ class TableSource(Source):
         notes: Sequence[str] = (),
         cache: File | None = None,
     ) -> None:
-        self.records, self.schema = records, schema
-        self.files, self.notes, self.cache = tuple(files), tuple(notes), cache
-        self.columns, self.targets = schema.features, schema.targets
-        self.weight: RawColumn | None = schema.weight
+        super().__init__(files, schema, notes)
+        self.records, self.cache, self.n_rows = records, cache, len(records)
         self._guard = Guard({} if cache is None else {cache.path: (records.ctypes.data, records.nbytes)})
-        self.n_rows = len(records)
-        self.n_features, self.n_targets = len(schema.features), len(schema.targets)
-        self.has_weights = schema.weight is not None
-        self.weight_name = schema.weight.name if schema.weight else ""
         places = schema.places
         self._x = _runs(places[: self.n_features])
         self._y = _runs(places[self.n_features : self.n_features + self.n_targets])
         self._weight = places[-1][1]
-
-    def take(self, index: Array) -> Array:
-        """The records of the rows `index`: this thread's own memory, valid until its next call.
-
-        ``take(index)["number"]`` is (m, n) of the run's dtype, ``["date"]`` int64, ``["text"]``
-        int32; `schema.places` says which column is where.
-        """
-        self._check_cache()
-        with self._guard:
-            return take(self.records, index)
 
     def rows(self, index: Array, x: Array, y: Array | None, weight: Array | None) -> None:
         """Fill x (m, n_features), y (m, n_targets) and weight (m,) with the rows of `index` (m,).
@@ -97,8 +98,8 @@ class TableSource(Source):
 
     def check_unchanged(self) -> None:
         """Raise RuntimeError if the cache, or a file that it was made from, changed; rows in memory stay."""
-        for file in self.files if self.cache is not None else ():
-            file.check_unchanged()
+        if self.cache is not None:
+            super().check_unchanged()
         self._check_cache()
 
 

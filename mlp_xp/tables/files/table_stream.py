@@ -6,8 +6,8 @@ import numpy as np
 
 from mlp_xp.rows.arrays import Array
 from mlp_xp.rows.streams import StreamBatch
-from mlp_xp.tables.files.blocks import Part
-from mlp_xp.tables.files.column_kinds import Progress, TableFile
+from mlp_xp.tables.files.blocks import Part, TableFile
+from mlp_xp.tables.files.column_kinds import Progress
 from mlp_xp.tables.files.columns import RawColumn
 from mlp_xp.tables.files.records import Converter
 from mlp_xp.tables.files.table_source import TableSource

@@ -120,7 +120,7 @@ def test_records_hold_every_column_by_kind(tmp_path):
     path = write(frame(), tmp_path, "parquet")
     source = open_source(path, target="price", text="code")
     assert isinstance(source, TableSource)
-    record = source.take(np.array([5, 3]))
+    record = source.records[[5, 3]]
     assert record["number"].dtype == np.float32
     assert record["date"].dtype == np.int64
     assert record["text"].dtype == np.int32
