@@ -280,12 +280,8 @@ class Fit:
             )
             set_weights(parameters, drawn.layer_weights, drawn.layer_biases)
         network.output = estimator._targets.loss("float64").link
-        estimator.n_iter_, estimator.t_, estimator.n_layers_, estimator.out_activation_ = (
-            0,
-            0,
-            len(layer_sizes),
-            estimator._targets.out_activation,
-        )
+        estimator.n_iter_ = estimator.t_ = 0
+        estimator.n_layers_, estimator.out_activation_ = len(layer_sizes), estimator._targets.out_activation
         for name in ("_training", *HISTORY):
             estimator.__dict__.pop(name, None)
         return network
