@@ -1,7 +1,7 @@
 """What to look at and to try after a training, in plain sentences, the most telling first."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from mlp_xp.settings.options import written
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.evaluation import Evaluation
 from mlp_xp.tables.fitting import Data
-from mlp_xp.tables.measured import Measured
+from mlp_xp.tables.measured import Measured, some_rows
 from mlp_xp.tables.metrics import METRICS, deciding
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.preparation import Category, Constant
@@ -29,6 +29,12 @@ FEWEST_ROWS = 30
 
 SAME = 0.9999
 """The correlation from which on a column says the target."""
+
+FEWEST_OF_CLASS = 5
+"""Rows of a class, or on average of a level, below which a column may divide the classes by chance."""
+
+OFTEN_ALIKE, MANY_COPIES = 0.05, 0.05
+"""How often two rows are alike in a column that tells rows apart; which part of the rows may be copies."""
 
 MANY_CLASSES = 1000
 
@@ -61,38 +67,26 @@ class Run:
 
 def advice(run: Run) -> list[str]:
     """Sentences, each with something to try."""
-    rules: Sequence[Callable[[Run], Iterator[str]]] = (
-        _says_the_target,
-        _one_row,
-        _too_few_epochs,
-        _class_not_found,
-        _no_better_than_a_baseline,
-        _first_epoch,
-        _names_of_rows,
-        _many_classes,
-        _decades,
-        _by_heart,
-    )
-    of_all_rows = (_too_few_epochs, _no_better_than_a_baseline, _first_epoch, _by_heart)
-    one_decides = any(_one_row(run))  # the loss then says nothing of the others
-    return [said for rule in rules if not (one_decides and rule in of_all_rows) for said in rule(run)]
+    said = {rule: list(rule(run)) for rule in RULES}
+    unsaid = {rule for by, rules in INSTEAD_OF.items() if said[by] for rule in rules}
+    return [each for rule in RULES if rule not in unsaid for each in said[rule]]
 
 
 def _says_the_target(run: Run) -> Iterator[str]:
     rows = run.found.sample
     if rows.n_rows < FEWEST_ROWS or rows.n_targets > 1:
         return
-    y = rows.y[:, 0]
+    y, says = rows.y[:, 0], _follows if run.model.levels is None else _divides
     for at, column in enumerate(run.model.inputs.columns):
-        if not isinstance(column, Constant) and _same(rows.x[:, at], y, is_text=isinstance(column, Category)):
+        if not isinstance(column, Constant) and says(rows.x[:, at], y, is_text=isinstance(column, Category)):
             yield (
                 f"Column {column.name!r} says the target almost exactly. If it is known only afterwards, "
                 f"leave it out: {_leave_out(run, column.name)}."
             )
 
 
-def _same(x: np.ndarray, y: np.ndarray, *, is_text: bool) -> bool:
-    """Whether one follows from the other, along a line or level by level."""
+def _follows(x: np.ndarray, y: np.ndarray, *, is_text: bool) -> bool:
+    """Whether one number follows from the other, along a line or up or down alone; or level by level."""
     known = ~np.isnan(x)
     x, y = x[known], y[known]
     if len(x) < FEWEST_ROWS or len(np.unique(y)) < 2 or len(np.unique(x)) < 2:
@@ -101,7 +95,48 @@ def _same(x: np.ndarray, y: np.ndarray, *, is_text: bool) -> bool:
         n_pairs = len(np.unique(np.column_stack([x, y]), axis=0))
         return n_pairs == len(np.unique(x)) == len(np.unique(y)) and n_pairs < len(x) / 2
     x, y = (each / np.abs(each).max() for each in (x, y))  # squares of the least and largest floats are none
-    return bool(abs(np.corrcoef(x, y)[0, 1]) > SAME)
+    ranks = (np.unique(each, return_inverse=True)[1] for each in (x, y))
+    return any(abs(np.corrcoef(*pair)[0, 1]) > SAME for pair in ((x, y), ranks))
+
+
+def _divides(x: np.ndarray, y: np.ndarray, *, is_text: bool) -> bool:
+    """Whether a class follows from a level, or from the part of a line that a number is on; a gap is one."""
+    order = np.lexsort((y, x))
+    x, y = x[order], y[order]
+    goes_on = (x[1:] == x[:-1]) | (np.isnan(x[1:]) & np.isnan(x[:-1]))
+    changes = y[1:] != y[:-1]
+    n_of_each = np.unique(y, return_counts=True)[1]
+    if len(n_of_each) < 2 or n_of_each.min() < FEWEST_OF_CLASS or (changes & goes_on).any():
+        return False
+    if is_text:
+        return bool(1 + np.count_nonzero(~goes_on) <= len(x) / FEWEST_OF_CLASS)
+    return bool(np.count_nonzero(changes) == len(n_of_each) - 1)
+
+
+def _copies(run: Run) -> Iterator[str]:
+    """Rows measured that the network was trained on; not those that are alike as there are few values."""
+    found = run.found
+    if found.on not in ("held-out", "test"):
+        return
+    trained, others = (
+        np.column_stack([rows.x, rows.y]) + 0.0  # without −0
+        for rows in (found.sample, some_rows(run.model, found.rows, run.data.options.seed))
+    )
+    alike = [
+        float(np.square(np.unique(column, return_counts=True)[1] / len(column)).sum()) for column in trained.T
+    ]
+    telling = np.argsort(alike)[:2]
+    if len(others) < FEWEST_ROWS or max(alike[at] for at in telling) > OFTEN_ALIKE:
+        return
+    known = {row.tobytes() for row in trained}
+    n_copies = sum(row.tobytes() in known for row in others)
+    n_alike = np.count_nonzero(np.isin(others[:, telling[0]], trained[:, telling[0]]))
+    if n_copies > max(MANY_COPIES * len(others), n_alike / 2):
+        yield (
+            f"{n_copies:,} of {len(others):,} {found.on} rows are training rows too, value by value, so that "
+            f"what is measured on them is too good. Leave copies out, or keep them together: "
+            f"{given('group', 'COLUMN')}."
+        )
 
 
 def _one_row(run: Run) -> Iterator[str]:
@@ -162,10 +197,11 @@ def _no_better_than_a_baseline(run: Run) -> Iterator[str]:
             yield f"The model is no better than {than} {compared}: the steps are too small. {_own_rate(run)}."
             return
         if name != "linear":
+            unlike = ", or those held out are unlike the others" if run.data.table.split_column else ""
             yield (
                 f"The model is no better than the {name} alone {compared}: the columns say nothing of "
-                f"{', '.join(run.model.targets.names[:3])}, or the rows are too few. Give other columns, or "
-                "more rows."
+                f"{', '.join(run.model.targets.names[:3])}, or the rows are too few{unlike}. Give other "
+                "columns, or more rows."
             )
         elif _rate_wanted(run) is not None and own > FAR_WORSE * other:
             yield from _smaller_steps(run, f"The model is worse than a linear one {compared}")
@@ -320,6 +356,28 @@ def _epochs_wanted(run: Run) -> int | None:
     usual = epochs(n_rows, size) if uses_tables(options) and isinstance(size, int) else 0
     # A schedule that falls to its end makes the last epoch the best one of any number.
     return max(usual, 2 * done) if options.schedule == "constant" or done < usual / 2 else None
+
+
+RULES: Sequence[Callable[[Run], Iterator[str]]] = (
+    _says_the_target,
+    _copies,
+    _one_row,
+    _too_few_epochs,
+    _class_not_found,
+    _no_better_than_a_baseline,
+    _first_epoch,
+    _names_of_rows,
+    _many_classes,
+    _decades,
+    _by_heart,
+)
+
+INSTEAD_OF: Mapping[Callable[[Run], Iterator[str]], Sequence[Callable[[Run], Iterator[str]]]] = {
+    _one_row: (_too_few_epochs, _no_better_than_a_baseline, _first_epoch, _by_heart),
+    _copies: (_by_heart,),
+    _no_better_than_a_baseline: (_first_epoch,),
+}
+"""What is not said beside something else: where one row decides, the loss says nothing of the others."""
 
 
 def _leave_out(run: Run, *names: str) -> str:

@@ -55,6 +55,39 @@ def test_a_column_that_names_the_classes(run, table):
     assert not any("code" in each for each in said)
 
 
+def test_a_column_that_divides_the_classes(run, table, rng):
+    is_back = table["y"] > 1
+    refund = np.where(is_back, rng.gamma(2.0, 50.0, 400), 0.0).round(2)
+    when = np.where(is_back, [f"2024-01-{1 + at % 28:02}" for at in range(400)], "")
+    why = np.where(is_back, np.where(table["a"] > 0, "broken", "late"), "")
+    kind = np.where(is_back, "back", "kept")
+    for name, column in {"refund": refund, "when": when, "why": why}.items():
+        (said, *_) = advice(run, {"a": table["a"], name: column, "kind": kind})
+        assert said.startswith(f"Column {name!r} says the target almost exactly."), said
+        assert said.endswith(f"--exclude {name}.")
+    refund[[3, 5]] = 17.0, 0.0
+    kind[[3, 5]] = "kept", "back"
+    assert not any("says the target" in each for each in advice(run, {"refund": refund, "kind": kind}))
+
+
+def test_a_column_that_rises_with_the_target_alone(run, table):
+    (said, *_) = advice(run, {"a": table["a"], "log": np.exp(table["y"]).round(6), "y": table["y"]})
+    assert said.startswith("Column 'log' says the target almost exactly.")
+
+
+def test_rows_that_are_copies(run, table):
+    thrice = {name: np.tile(column, 3) for name, column in table.items()}
+    (said,) = advice(run, thrice, "--schedule", "cosine", "--patience", "0")
+    assert re.match(r"\d+ of \d+ held-out rows are training rows too, value by value, so that", said)
+    assert not any("value by value" in each for each in advice(run, thrice | {"y": np.arange(1200) / 7.0}))
+
+
+def test_rows_that_are_alike_by_their_few_values(run, rng):
+    colour, size = rng.choice(["red", "blue", "green"], 400), rng.integers(0, 60, 400)
+    said = advice(run, {"colour": colour, "size": size, "kind": np.where(size > 30, "big", "small")})
+    assert not any("value by value" in each for each in said)
+
+
 @pytest.mark.parametrize("row", [37, 200])
 def test_one_row_that_makes_the_loss(run, table, row):
     table["y"][row] = 5000.0
@@ -137,11 +170,14 @@ def test_steps_that_are_too_small_for_the_factors_of_the_recipe(run, table):
 
 def test_a_first_epoch_that_was_the_best(run, rng):
     a, when = rng.normal(size=300), np.arange(300)
-    options = ("--time", "when", "--exclude", "when", "--recipe", "tables", "--learning-rate", "0.001")
-    said = advice(run, {"a": a, "when": when, "y": np.where(when < 240, a, -a)}, *options)
+    options = ("--time", "when", "--exclude", "when", "--recipe", "tables", "--learning-rate", "0.02")
+    said = advice(run, {"a": a, "when": when, "y": np.where(when < 240, a, 0.2 * a)}, *options)
     assert any(
         each.startswith("The first epoch was the best one: the columns say little of y") for each in said
     )
+    said = advice(run, {"a": a, "when": when, "y": np.where(when < 240, a, -a)}, *options)
+    assert any("or those held out are unlike the others. Give" in each for each in said)
+    assert not any("first epoch" in each for each in said)  # it is the same thing
 
 
 def test_amounts_as_classes(run, rng):
