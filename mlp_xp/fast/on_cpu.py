@@ -26,7 +26,7 @@ from mlp_xp.losses import Loss, SoftmaxCrossEntropy
 from mlp_xp.machine import blas
 from mlp_xp.machine.array_api import Array
 from mlp_xp.machine.symbolic import Program
-from mlp_xp.machine.threads import Pool
+from mlp_xp.machine.threads import workers
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import Optimizer, Rule
 from mlp_xp.regularizers import REGULARIZERS, Norms, Regularizer
@@ -323,7 +323,6 @@ class CpuStep(Step):
         self.first_compiled = first_compiled_of(objective)
         self.plan: Plan | None = None
         self.n_threads = 1
-        self._others = Pool(1)
         self._memory = np.empty(0, dtype=objective.network.backend.dtype_name)
 
     def _turn(self, number: int, n_steps: int) -> bool:
@@ -338,7 +337,6 @@ class CpuStep(Step):
             if number >= first:
                 self.rule, self.plan = self._loading.result()
                 self.n_threads = 1 if self.rule is None else n_threads()
-                self._others = Pool(self.n_threads)
                 self.program = self._loading = None
         return self.rule is not None
 
@@ -459,7 +457,7 @@ class CpuStep(Step):
         # products that are too small to be shared out (32-100-1 with 200 rows: 57 instead of 109 µs).
         with _TURNS if n_parts > 1 else contextlib.nullcontext(), blas.computing():
             try:
-                others = [self._others.of_this_process().submit(make, part) for part in range(1, n_parts)]
+                others = workers().start([functools.partial(make, part) for part in range(1, n_parts)])
                 make(0)
             except BaseException:
                 arrived[0] = GIVEN_UP  # also where not all of them could be started

@@ -10,6 +10,7 @@ out to threads of our own, which sleep in between (`threads.matmul`).
 """
 
 import contextlib
+import contextvars
 import functools
 import math
 import os
@@ -170,29 +171,28 @@ if hasattr(os, "register_at_fork"):
 
 
 class _OfThisThread(threading.local):
-    """Whether the calling thread computes, and how many threads it was told to use at most."""
+    """Whether the calling thread computes."""
 
     computes = False
-    most = sys.maxsize
 
 
 _own = _OfThisThread()
+_most = contextvars.ContextVar("most", default=sys.maxsize)
 
 
 @contextlib.contextmanager
 def at_most(n_threads: int | None) -> Iterator[None]:
     """Let no more than so many threads compute what the calling thread asks for inside; None: no limit."""
-    before = _own.most
-    _own.most = before if n_threads is None else n_threads
+    before = _most.set(_most.get() if n_threads is None else n_threads)
     try:
         yield
     finally:
-        _own.most = before
+        _most.reset(before)
 
 
 def n_threads() -> int:
     """Threads that may share out a large piece of work."""
-    return min(cores(), _both()[0].usual(), _own.most)
+    return min(cores(), _both()[0].usual(), _most.get())
 
 
 class Computing:

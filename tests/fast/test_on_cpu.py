@@ -379,14 +379,6 @@ def test_whoever_waits_for_signals_leaves_steps_at_once(every, calls, tmp_path):
     assert calls == ([3, 2, 1, 3, 1, 2, 3] if every == "3steps" else [5] * 3)
 
 
-def test_a_fork_gets_threads_of_its_own(monkeypatch):
-    pool = on_cpu.Pool(2)
-    parents = pool.of_this_process()
-    assert pool.of_this_process() is parents
-    monkeypatch.setattr(os, "getpid", lambda: -1)
-    assert pool.of_this_process() is not parents
-
-
 def test_there_are_as_many_threads_as_the_blas_may_use(monkeypatch):
     assert on_cpu.n_threads() == blas.n_threads() >= 1
     with blas.computing(1):  # who computes beside us changes nothing

@@ -1,7 +1,11 @@
 """Threads that compute side by side."""
 
+import gc
+import os
+import signal
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -41,6 +45,36 @@ def test_overflow_is_as_quiet_as_in_the_callers_thread():
         assert threads.together([overflow, overflow]) == [np.inf, np.inf]
     with np.errstate(over="raise"), pytest.raises(FloatingPointError):
         threads.together([lambda: 0, overflow])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_has_threads_of_its_own():
+    assert threads.together([os.getpid] * 2) == [os.getpid()] * 2
+    child = os.fork()
+    if not child:
+        found = threads.together([os.getpid] * 2)
+        os._exit(found != [os.getpid()] * 2)
+    for _ in range(500):
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+        time.sleep(0.02)
+    else:
+        os.kill(child, signal.SIGKILL)
+    assert ended, "the child waits for threads that only its parent has"
+    assert status == 0
+
+
+def test_a_task_lives_no_longer_than_it_is_asked_for():
+    class Result:
+        pass
+
+    result = threads.workers().start([Result])[0].result()
+    known = weakref.ref(result)
+    del result
+    gc.collect()
+    assert known() is None
 
 
 def test_pieces_are_shared_out_where_each_is_worth_a_thread(monkeypatch):
