@@ -11,14 +11,12 @@ time.
 """
 
 import math
-import statistics
 import sys
 from typing import Any
 
 import numpy as np
 
-from bench.harness import results
-from bench.harness.measure import allocated_bytes
+from bench.harness import measure, results
 from bench.harness.results import Result
 from mlp_xp import Loader, Network, train
 from mlp_xp.forward import Memo
@@ -105,10 +103,10 @@ class Training:
         except FloatingPointError:
             self.losses[-1] = math.inf
 
-    def epoch_seconds(self) -> float:
+    def epoch_seconds(self) -> measure.Median:
         """The median epoch; the first, which makes buffers, does not count where there are others."""
         lengths = np.diff([0.0, *self.ends])
-        return statistics.median(lengths[1:] if len(lengths) > 1 else lengths)
+        return measure.Median(lengths[1:] if len(lengths) > 1 else lengths)
 
     def seconds_to(self, loss: float) -> float | None:
         """When the loss was first measured to be as low as that."""
@@ -130,7 +128,7 @@ def memo_bytes(n_rows: int) -> int:
     """Bytes of the memo for a chunk of so many rows and of the rows themselves, on the host."""
     network = Network(LAYER_SIZES, activation="tanh")
     rows = 4 * n_rows * (N_FEATURES + 1)
-    return rows + allocated_bytes(lambda: Memo(network, n_rows))
+    return rows + measure.allocated_bytes(lambda: Memo(network, n_rows))
 
 
 def answer(quick: bool, device: str) -> Result:
@@ -153,7 +151,7 @@ def answer(quick: bool, device: str) -> Result:
             {
                 "batch": f"all {n_rows:,}" if size == "full" else f"{size:,}",
                 "steps an epoch": training.steps_per_epoch,
-                "step (µs)": 1e6 * epoch / training.steps_per_epoch,
+                "step (µs)": 1e6 / training.steps_per_epoch * epoch,
                 "epoch (s)": epoch,
                 "rows a second": n_rows / epoch,
                 "memory of a step (bytes)": memo_bytes(training.rows_held),

@@ -55,7 +55,11 @@ class Median(float):
 
     def __truediv__(self, divisor: float) -> float:
         """A part; of two medians the ratio alone."""
-        return float(self) / divisor if isinstance(divisor, Median) else self._times(1.0 / divisor)
+        return float(self) / float(divisor) if isinstance(divisor, Median) else self._times(1.0 / divisor)
+
+    def __rtruediv__(self, dividend: float) -> "Median":
+        """So many a second, of seconds."""
+        return Median(dividend / each for each in (self.least, float(self), self.most))
 
 
 def environment() -> dict[str, str]:
