@@ -99,26 +99,32 @@ class Plan(NamedTuple):
     def of_members(self, members: Sequence[int]) -> "Plan":
         """The same for some of the members that are side by side."""
         no_biases = np.zeros((len(self.no_biases), len(members)), dtype=self.no_biases.dtype)
-        return self._replace(no_biases=no_biases, l1=self.l1[members], l2=self.l2[members])
+        of_loss = np.ascontiguousarray(self.loss_constants[:, members])
+        return self._replace(
+            no_biases=no_biases, loss_constants=of_loss, l1=self.l1[members], l2=self.l2[members]
+        )
 
 
-def plan_of(objective: Objective, regularizers: Sequence[Regularizer | None] | None = None) -> Plan | None:
+def plan_of(
+    objective: Objective, members: Sequence[tuple[Loss, Regularizer | None]] | None = None
+) -> Plan | None:
     """How to compute an objective; None where compiled steps do not cover it.
 
-    With a list of penalties, that of as many members side by side.
+    With a list of losses and penalties, that of as many members side by side.
     """
     network, dtype = objective.network, objective.network.backend.dtype_name
-    penalties = [_penalty(one) for one in regularizers or [objective.regularizer]]
+    losses, regularizers = zip(*(members or [(objective.loss, objective.regularizer)]), strict=True)
+    penalties = [_penalty(one) for one in regularizers]
     l1, l2 = (
         np.array([penalty for penalty in penalties if penalty is not None] or (0.0, 0.0)).reshape(-1, 2).T
     )
     parameters = network.parameters
     has_scale, drops = parameters.input_scale is not None, objective.dropout is not None
-    is_alone = regularizers is None
+    is_alone = members is None
     if l1.size < len(penalties) or objective.ranks or (not is_alone and has_scale):
         return None
     functions = [programs.of_activation(f, dtype) for f in network.activations]
-    loss = _loss(objective.loss, dtype, of_members=not is_alone)
+    loss = _loss(losses, dtype, of_members=not is_alone)
     both = [each for each in functions if each is not None]
     if loss is None or len(both) < len(functions):
         return None
@@ -149,21 +155,24 @@ def plan_of(objective: Objective, regularizers: Sequence[Regularizer | None] | N
     )
 
 
-def _loss(loss: Loss, dtype: str, *, of_members: bool) -> tuple[int, np.ndarray] | None:
-    """A loss's address and numbers; None for one without a compiled form."""
-    if type(loss) is SoftmaxCrossEntropy:
+def _loss(losses: Sequence[Loss], dtype: str, *, of_members: bool) -> tuple[int, np.ndarray] | None:
+    """Address and numbers of a loss, or of those of members; None unless they have one compiled form."""
+    of_softmax = [(loss.label_smoothing, loss.eps) for loss in losses if type(loss) is SoftmaxCrossEntropy]
+    if len(of_softmax) == len(losses):
         from mlp_xp.fast.compiled.losses import softmax
 
-        return softmax(dtype, of_members=of_members).address, np.array(
-            [loss.label_smoothing, loss.eps], dtype=float
-        )
-    program = programs.of_loss(loss, dtype)
-    if program is None:
-        return None
-    from mlp_xp.fast.compiled.formulas import differentiate, text_of
+        address = softmax(dtype, of_members=of_members).address
+        numbers = np.array(of_softmax, dtype=np.float64)
+    else:
+        known = [programs.of_loss(loss, dtype) for loss in losses]
+        found = [program for program in known if program is not None]
+        if len(found) < len(known) or len({program[:2] for program in found}) > 1:
+            return None
+        from mlp_xp.fast.compiled.formulas import differentiate, text_of
 
-    address = differentiate(text_of(program), dtype, of_members=of_members).address
-    return address, np.array(program.numbers or (0.0,))
+        address = differentiate(text_of(found[0]), dtype, of_members=of_members).address
+        numbers = np.array([program.numbers or (0.0,) for program in found])
+    return address, numbers.T.copy() if of_members else numbers[0]
 
 
 def _penalty(regularizer: Regularizer | None) -> tuple[float, float] | None:

@@ -15,7 +15,7 @@ import numpy as np
 from mlp_xp.fast import compiled, on_cpu, programs
 from mlp_xp.machine import blas
 from mlp_xp.machine.threads import together
-from mlp_xp.members.pieces import EachLoss, EachPenalty, alone
+from mlp_xp.members.pieces import EachPenalty, alone
 from mlp_xp.members.side_by_side import SideBySide, pays
 from mlp_xp.members.step import Members, MemberStep, Steps
 from mlp_xp.objective import Objective
@@ -124,10 +124,10 @@ class CompiledMemberStep(MemberStep):
         """One call for many members, where they differ in numbers alone."""
         rules = [each.rule for each in self.rules.each]
         known = {programs.steps_of(rule) for rule in rules}
-        penalties = [self._penalty(n) for n in range(self.members.n)]
-        plan = None
-        if len(known) == 1 and None not in known and not isinstance(self.members.loss, EachLoss):
-            plan = on_cpu.plan_of(self._alone(0), penalties)
+        members = self.members
+        own = [(alone(members.loss, n), self._penalty(n)) for n in range(members.n)]
+        is_possible = len(known) == 1 and None not in known
+        plan = on_cpu.plan_of(self._alone(0), own) if is_possible else None
         return None if plan is None else SideBySide(plan, self.of)
 
     def _one_by_one(self) -> OneByOne | None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from arrays import host
 
-from mlp_xp.losses import SoftmaxCrossEntropy
+from mlp_xp.losses import BinaryCrossEntropy, Huber, SoftmaxCrossEntropy
 from mlp_xp.machine import threads
 from mlp_xp.members.compiled import CompiledMemberStep
 from mlp_xp.members.losses import exact_sums
@@ -280,6 +280,7 @@ COMPILED = {
     "average": {"average": 0.3},
     "groups": {"optimizer": "adamw", "rate_factors": RateFactors(), "decay_schedule": "cosine"},
     "own decays": {"optimizer": [AdamW(weight_decay=decay) for decay in (0.0, 0.1, 0.5)]},
+    "own losses": {"loss": [Huber(0.3), Huber(0.7), Huber(1.3)]},
     "own decays by schedule": {
         "optimizer": [AdamW(weight_decay=decay) for decay in (0.0, 0.1, 0.5)],
         "decay_schedule": "cosine",
@@ -328,15 +329,54 @@ def test_compiled_steps_are_the_same_but_for_rounding(which, weighted, compiled_
     np.testing.assert_array_equal(host(again.parameters.flat), host(fast.parameters.flat))
 
 
-@pytest.mark.parametrize("which", ["dropout", "own dropout", "own decays by schedule"])
-def test_dropout_and_schedules_are_made_side_by_side(which, monkeypatch):
+@pytest.fixture
+def side_by_side(monkeypatch):
+    """Calls that make steps of members side by side, as they do from the first step on."""
     pytest.importorskip("numba")
     monkeypatch.setattr("mlp_xp.members.side_by_side.FEWEST", 1)
     monkeypatch.setattr("mlp_xp.fast.on_cpu.PAYS_AFTER", 0.0)
     calls, make = [], SideBySide.make
     monkeypatch.setattr(SideBySide, "make", lambda *given: calls.append(make(*given)))
+    return calls
+
+
+@pytest.mark.parametrize("which", ["dropout", "own dropout", "own decays by schedule", "own losses"])
+def test_what_is_made_side_by_side(which, side_by_side):
     list(train(network(K), loader(), **{**TOGETHER, "way": "fast", **COMPILED[which]}))
-    assert calls
+    assert side_by_side
+
+
+@pytest.mark.parametrize(
+    ("loss", "y", "n_outputs"),
+    [
+        (SoftmaxCrossEntropy([0.0, 0.1, 0.2], eps=1e-3), CLASSES, 3),
+        ([SoftmaxCrossEntropy(0.1, eps) for eps in (0.0, 1e-3, 0.2)], CLASSES, 3),
+        (BinaryCrossEntropy(label_smoothing=[0.05, 0.1, 0.2]), CLASSES > 0, 1),
+    ],
+    ids=["smoothing", "bound", "two classes"],
+)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_losses_that_differ_in_numbers_are_made_side_by_side(loss, y, n_outputs, weighted, side_by_side):
+    mask = np.random.default_rng(4).integers(1, 3, (70, K)) if weighted else None
+    found, sizes = [], (5, 4, n_outputs)
+    for way in ("plain", "fast"):
+        together = network(K, sizes=sizes)
+        epochs = list(
+            train(together, loader(y, member_weight=mask), **{**TOGETHER, "loss": loss, "way": way})
+        )
+        found.append([*host(together.parameters.flat), [m.train_loss for m in epochs[-1].members]])
+    assert side_by_side
+    for plain, fast in zip(*found, strict=True):
+        np.testing.assert_allclose(fast, plain, rtol=1e-9, atol=1e-11)
+
+
+def test_losses_that_differ_in_formulas_are_made_one_by_one(side_by_side):
+    options = {**TOGETHER, "loss": ["huber", "squared_error", "huber"]}
+    plain, fast = network(K), network(K)
+    list(train(plain, loader(), **options))
+    list(train(fast, loader(), **{**options, "way": "fast"}))
+    assert not side_by_side
+    np.testing.assert_allclose(host(fast.parameters.flat), host(plain.parameters.flat), rtol=1e-9, atol=1e-11)
 
 
 def test_a_member_that_diverges_in_compiled_steps_leaves_the_others_alone(compiled_way):

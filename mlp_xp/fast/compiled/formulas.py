@@ -237,7 +237,7 @@ def differentiate(text: str, dtype: str, *, of_members: bool = False) -> Any:
         members: int,
     ) -> float:
         z, y = carray(z_, (n_outputs, n_rows * members)), carray(y_, (n_rows, n_outputs))
-        given, total, one_factor = _numbers_of(text, numbers, 0, 1), 0.0, factor[0]
+        shared, total, one_factor = _numbers_of(text, numbers, 0, 1), 0.0, factor[0]
         n_outer, n_inner = (n_rows, members) if of_members else (1, n_rows)
         for m in range(members):
             totals[m] = 0.0
@@ -246,6 +246,7 @@ def differentiate(text: str, dtype: str, *, of_members: bool = False) -> Any:
                 for inner in range(n_inner):
                     row, i = (outer if of_members else inner), outer * n_inner + inner
                     s = weight_of(weight, n_weights, row, inner if of_members else 0)
+                    given = _numbers_of(text, numbers, inner, members) if of_members else shared
                     slope, value = _computed(text, (1.0 * z[j, i], 1.0 * y[row, j]), given)  # float64
                     if of_members:
                         totals[inner] += s * value

@@ -55,7 +55,7 @@ def softmax(dtype: str, *, of_members: bool = False) -> Any:
         s.
     rest : (n_rows, members)
         To be written on.
-    numbers : (2,)
+    numbers : (2, members)
         Label smoothing, and what the value takes for the least probability (0 for no bound).
     factor : (members,)
         1 / Σ s, or 1.
@@ -84,7 +84,7 @@ def softmax(dtype: str, *, of_members: bool = False) -> Any:
         n_weights: int,
         members: int,
     ) -> float:
-        c, eps, n, total = numbers[0], numbers[1], n_rows * members, 0.0
+        c, eps, n, total = numbers[0], numbers[members], n_rows * members, 0.0
         z = carray(z_, (n_outputs, n))
         n_outer, n_inner = (n_rows, members) if of_members else (1, n_rows)
         for m in range(members):
@@ -111,6 +111,8 @@ def softmax(dtype: str, *, of_members: bool = False) -> Any:
             for inner in range(n_inner):
                 row, i = (outer if of_members else inner), outer * n_inner + inner
                 s = weight_of(weight, n_weights, row, inner if of_members else 0)
+                if of_members:
+                    c, eps = numbers[inner], numbers[members + inner]
                 log_sum = log1p(rest[i])
                 value = (1.0 - c) * _bounded(log_sum - z[labels[row], i], eps)
                 if c:
@@ -128,6 +130,8 @@ def softmax(dtype: str, *, of_members: bool = False) -> Any:
                 row, i = (outer if of_members else inner), outer * n_inner + inner
                 s = weight_of(weight, n_weights, row, inner if of_members else 0)
                 s *= factor[inner if of_members else 0]
+                if of_members:
+                    c = numbers[inner]
                 k = labels[row]
                 others = 0.0
                 for j in range(n_outputs):

@@ -109,7 +109,7 @@ def make_steps(
         Their numbers.
     no_biases : array (n_units,), or (n_units, members)
         Zeros, as many as the widest layer has units.
-    loss, loss_constants : int, array
+    loss, loss_constants : int, array (n_constants,), or (n_constants, members)
         The loss's address and numbers.
     l1, l2, clip_norms : arrays (members,)
         Of penalty and clipping; 0 for none. Here and below a network without members has one.
