@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from mlp_xp.machine.whole_file import is_address
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.files.arrow_files import FORMATS
 
@@ -66,6 +67,8 @@ def _output_problem(name: str, out: Path, read: Iterable[Path]) -> str | None:
     folder, named = out.absolute().parent, given(name, out)
     if str(out) == "-":
         return f"{named}: only predictions and ONNX files can go to standard output. Name a file."
+    if is_address(out) and not folder.is_dir():
+        return f"{named}: files are written to this machine alone. Name one here."
     if not folder.is_dir():
         return f"{named}: there is no folder {out.parent}. Make it first."
     if out.is_dir():

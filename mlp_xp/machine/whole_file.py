@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -10,6 +11,11 @@ from typing import BinaryIO
 
 PART = ".mlp-xp-*.part"
 """Names of files that are being written."""
+
+
+def is_address(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is meant as a place elsewhere, as s3://bucket/x, which is s3:/bucket/x as a path."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(path)) is not None
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes, *, follow: bool = True) -> None:

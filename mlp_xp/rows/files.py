@@ -141,19 +141,25 @@ class File:
 
 @contextlib.contextmanager
 def reading(file: File) -> Iterator[None]:
-    """Errors of pyarrow while a file is read, in our words: they name the file."""
+    """Errors of pyarrow and of other places while a file is read, in our words: they name the file."""
     arrow = pyarrow()
     try:
         yield
     except (FileNotFoundError, PermissionError) as error:
         raise type(error)(f"{file.path} can not be opened: {error.strerror or error}.") from error
-    except (arrow.ArrowException, OSError, MemoryError, UnicodeError) as error:
+    except Exception as error:
+        if not isinstance(error, (arrow.ArrowException, OSError, MemoryError, UnicodeError)) and (
+            file.remote is None or file.path in str(error)
+        ):
+            raise
         if short := main_memory.shortage(error):
             raise MemoryError(
                 f"{file.path} can not be read to the end: there is not enough memory ({short})."
             ) from error
         said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         known = file.seems_to_be
+        if file.remote is not None:  # whose library may go on with an advice to programmers
+            said = f"{said.partition('. ')[0].rstrip('.')}. If that does not end, download it first"
         raise ValueError(
             f"{file.path} can not be read to the end; {known}."
             if known
@@ -241,6 +247,8 @@ def _find_remote(address: str, suffixes: Sequence[str]) -> list[File]:
         base, pattern = _without_marks(place)
         top = filesystem.get_file_info(base)
         if top.type == fs.FileType.NotFound:
+            if (cause := _cause(filesystem, place)) is not None:
+                raise ValueError(str(cause)) from cause
             raise FileNotFoundError(f"there is no file {address!r}.")
         inside = [top]
         if top.type == fs.FileType.Directory:
@@ -265,6 +273,19 @@ def _find_remote(address: str, suffixes: Sequence[str]) -> list[File]:
         where = each.path if "://" in each.path else scheme + each.path
         found.append(File(where, each.size, each.mtime_ns or 0, remote, parts[:-1]))
     return found
+
+
+def _cause(filesystem: Arrow, place: str) -> BaseException | None:
+    """Why fsspec cannot say whether a file is there, which pyarrow takes for a no; None where it is a no."""
+    from pyarrow import fs
+
+    if isinstance(filesystem, fs.PyFileSystem) and isinstance(filesystem.handler, fs.FSSpecHandler):
+        try:
+            filesystem.handler.fs.info(place)
+        except Exception as error:
+            cause = error.__cause__ or error
+            return None if isinstance(cause, FileNotFoundError) else cause
+    return None
 
 
 def _without_marks(place: str) -> tuple[str, PurePosixPath | None]:

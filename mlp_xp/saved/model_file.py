@@ -22,7 +22,7 @@ from mlp_xp.activations import ACTIVATIONS, Activation, Custom, resolve_activati
 from mlp_xp.losses import LINKS, Link
 from mlp_xp.machine.array_api import DTYPES, to_host
 from mlp_xp.machine.main_memory import require
-from mlp_xp.machine.whole_file import open_plain, write_whole
+from mlp_xp.machine.whole_file import is_address, open_plain, write_whole
 from mlp_xp.network import Network, activation_name, resolve_link
 from mlp_xp.settings import checks
 from mlp_xp.settings.catalogue import describe
@@ -234,7 +234,8 @@ def read(path: str | os.PathLike[str]) -> Contents:
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: name a model file.")
     if not path.exists():
-        raise FileNotFoundError(f"there is no model file {path}.")
+        elsewhere = " Models are read from this machine alone: download it first." if is_address(path) else ""
+        raise FileNotFoundError(f"there is no model file {path}.{elsewhere}")
     with open_plain(path):
         pass  # OSError with the path, which safetensors' own errors lack
     try:

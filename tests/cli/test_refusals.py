@@ -201,6 +201,7 @@ OPTIONS = [
     ("--optimizer lbfgs --dropout 0.1", "no dropout"),
     # Where the model cannot be written.
     ("--out nope/m.safetensors", "--out nope/m.safetensors: there is no folder nope. Make it first."),
+    ("--out s3://a/m.safetensors", "m.safetensors: files are written to this machine alone. Name one here."),
     ("--out results", "--out results is a folder: name a file."),
     ("--out /dev/null", "--out /dev/null is a device or a pipe: name a file."),
     ("good.csv --target price --out good.csv", "--out good.csv is a file that is read: name another."),
@@ -275,6 +276,7 @@ OTHERS = [
     ("evaluate", "network.safetensors", "DATA is missing: name a file, or a --dataset."),
     ("predict", "none.safetensors x.npy", "there is no model file none.safetensors"),
     ("show", "none.safetensors", "there is no model file none.safetensors"),
+    ("show", "s3://a/m.safetensors", "Models are read from this machine alone: download it first."),
     ("show", "results", "results is a folder: name a model file."),
     ("show", "broken.safetensors", "broken.safetensors is not a model file of mlp_xp, or is cut short"),
     ("show", "good.csv", "good.csv is not a model file of mlp_xp, or is cut short"),

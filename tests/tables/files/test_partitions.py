@@ -3,6 +3,7 @@
 import functools
 import http.server
 import math
+import socket
 import threading
 from urllib.parse import unquote
 
@@ -200,6 +201,38 @@ def test_files_of_the_web(tmp_path, suffix):
         with pytest.raises((FileNotFoundError, ValueError), match=rf"{address}/none\.{suffix}"):
             open_source(f"{address}/none.{suffix}", "y")
         server.shutdown()
+
+
+@pytest.mark.needs("aiohttp", "fsspec")
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_server_that_gives_no_parts_or_breaks_off_is_named(tmp_path, suffix):
+    write(tmp_path / f"t.{suffix}", x=list(range(30_000)), y=[3, 4] * 15_000)
+
+    class Server(http.server.SimpleHTTPRequestHandler):
+        breaks_off = False
+
+        def copyfile(self, source, outputfile):
+            outputfile.write(source.read()[: 100 if self.breaks_off else None])
+
+    handler = functools.partial(Server, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/t.{suffix}"
+        for Server.breaks_off in (False, True):
+            if suffix == "csv" and not Server.breaks_off:  # it is read from its beginning alone
+                assert open_source(address, "y").n_rows == 30_000
+                continue
+            with pytest.raises(ValueError, match=rf"{address} can not be read .*download it first"):
+                open_source(address, "y")
+        server.shutdown()
+
+
+@pytest.mark.needs("aiohttp", "fsspec")
+def test_a_server_that_is_not_there_is_no_file_that_is_not_there():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}/t.csv"
+    with pytest.raises(ValueError, match=rf"'{address}' can not be reached: Cannot connect"):
+        open_source(address, "y")
 
 
 def test_without_fsspec_the_message_names_it(monkeypatch):
