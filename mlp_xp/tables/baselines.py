@@ -113,9 +113,10 @@ def _of_classes(
 
 
 def _features(model: TableModel, raw: np.ndarray, dtype: npt.DTypeLike = float) -> np.ndarray:
-    """What the network sees of raw rows, after a column of ones."""
+    """What the network sees of raw rows, levels as 1, after a column of ones."""
     x: np.ndarray = np.ones((len(raw), 1 + model.inputs.n_features), dtype)
     model.inputs.fill(raw, x[:, 1:])
+    x[:, 1:] /= model.inputs.scales.astype(dtype)
     return x
 
 

@@ -3,7 +3,7 @@
     Number     z = (value − centre) / scale,  clipped z / √(1 + (z / 3)²) where that is asked for;
                or bounded, with rank and ramps (`tables.encoding`)
     Date       days since 1970 as a Number, and sin and cos of 2π days / period
-    Category   1 for the level of the row, 0 for the others
+    Category   c for the level of the row, 0 for the others
     Constant   nothing: a single value, or a text of its own for each row
 
 A gap is filled with the median of the training part, and has a feature of its own where the training part has
@@ -164,6 +164,8 @@ class Category:
         Whether the training part has texts that are no level (rare ones): a feature for them and the unseen.
     gaps : bool
         Whether the training part has gaps: a feature for them.
+    scale : float
+        c, what a feature is in the rows that it stands for.
     """
 
     name: str
@@ -171,11 +173,17 @@ class Category:
     levels: tuple[str, ...]
     other: bool = False
     gaps: bool = False
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
         """Check all of it."""
         _check_types(self, name=str, other=bool, gaps=bool)
-        checks.refuse([checks.one_of("kind of category", self.kind, ("text", "bool"))])
+        checks.refuse(
+            [
+                checks.one_of("kind of category", self.kind, ("text", "bool")),
+                checks.number(f"the scale of column {self.name!r}", self.scale, above=0),
+            ]
+        )
         if not all(isinstance(level, str) for level in self.levels):
             raise TypeError(f"a level of column {self.name!r} is no text")
         if len(set(self.levels)) != len(self.levels):
@@ -210,7 +218,7 @@ class Category:
         at = np.where(values >= 0, at, nowhere - 1 if self.gaps else others).astype(np.intp)
         rows = np.flatnonzero(at < nowhere)
         x[...] = 0
-        x[rows, at[rows]] = 1
+        x[rows, at[rows]] = self.scale
 
 
 @dataclasses.dataclass(frozen=True)
@@ -329,6 +337,12 @@ class Inputs:
         known = {str(name): (float(low), float(high)) for name, (low, high) in dict(ranges or {}).items()}
         return cls(tuple(_column_of(**described) for described in description), known)
 
+    @functools.cached_property
+    def scales(self) -> np.ndarray:
+        """What each feature (n_features,) of a level is in the rows that it stands for; 1 for the others."""
+        each = [column.scale if isinstance(column, Category) else 1.0 for column in self.columns]
+        return np.repeat(each, [column.n_features for column in self.columns])
+
     def fill(self, values: np.ndarray, x: np.ndarray) -> None:
         """Fill x (m, n_features) from values (m, n_columns), float64; both in the order of the columns."""
         for fill, columns, features in self._fills:
@@ -354,8 +368,13 @@ class Inputs:
 
 
 def _fields(described: Any) -> dict[str, Any]:
-    """A column's fields, or its encoding's, as JSON values; an encoding only where there is one."""
+    """A column's fields, or its encoding's, as JSON values; an encoding only where there is one.
+
+    Nor the scale of levels that is 1, as it was before they had one.
+    """
     fields = {field.name: getattr(described, field.name) for field in dataclasses.fields(described)}
+    if isinstance(described, Category) and described.scale == 1.0:
+        del fields["scale"]
     if fields.get("encoding", ...) is None:
         del fields["encoding"]
     elif "encoding" in fields:

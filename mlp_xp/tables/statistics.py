@@ -9,6 +9,7 @@ Memory does not depend on the number of rows.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -154,7 +155,9 @@ def measure(
     scaling : {"standard", "robust", "none", "encoded"}
         Numbers have mean 0 and deviation 1; or median 0 and a distance of 1 between the quartiles, and are
         clipped smoothly; or are left as they are; or have mean 0 and deviation 1, are bounded, and have a
-        rank and ramps beside them (`tables.encoding`). Dates are never left as they are.
+        rank and ramps beside them (`tables.encoding`), and a text with L features is √(2 / L) in that of its
+        level, rather than 1: steps that do not depend on a gradient's size learn rare levels by heart. Dates
+        are never left as they are.
     max_levels : int
         Texts of a column that have a feature of their own: the most frequent ones, but for those that a
         single row has. The others count as one: what is seen once stands best for what is not seen.
@@ -275,7 +278,7 @@ class ColumnStatistics:
         return (
             self._number(column, at, quartiles, scaling)
             if at in self._place
-            else _category(column, self._counts[at], max_levels)
+            else _category(column, self._counts[at], max_levels, is_scaled=scaling == "encoded")
         )
 
     def _number(self, column: RawColumn, at: int, quartiles: Quartiles | None, scaling: str) -> Column:
@@ -309,7 +312,7 @@ class ColumnStatistics:
         )
 
 
-def _category(column: RawColumn, counts: np.ndarray, max_levels: int) -> Column:
+def _category(column: RawColumn, counts: np.ndarray, max_levels: int, *, is_scaled: bool) -> Column:
     """What to do with texts or booleans, by their rows: of gaps, then of each code."""
     n_gaps, counts = counts[0], counts[1:]
     if column.kind == "bool":
@@ -324,7 +327,9 @@ def _category(column: RawColumn, counts: np.ndarray, max_levels: int) -> Column:
     has_other = bool(counts.sum() > counts[kept].sum())
     if len(kept) + has_other + bool(n_gaps) < 2:
         return Constant(column.name, "text")
-    return Category(column.name, "text", tuple(column.levels[code] for code in kept), has_other, bool(n_gaps))
+    levels = tuple(column.levels[code] for code in kept)
+    found = Category(column.name, "text", levels, has_other, bool(n_gaps))
+    return dataclasses.replace(found, scale=math.sqrt(2 / found.n_features)) if is_scaled else found
 
 
 def _quartiles(

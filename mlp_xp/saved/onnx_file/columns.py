@@ -204,7 +204,7 @@ def _ranks(graph: Graph, values: str, encodings: Mapping[int, Encoding]) -> str:
 
 
 def _of_category(graph: Graph, value: str, column: Category, gaps: Gaps) -> str:
-    """What `Category.fill` does: one of the level, of "other" and of the gap is 1. value is [N, 1]."""
+    """What `Category.fill` does: one of the level, of "other" and of the gap is c. value is [N, 1]."""
     parts = []
     if column.levels:
         texts = graph.constant([list(column.levels)]) if column.kind == "text" else None
@@ -223,7 +223,9 @@ def _of_category(graph: Graph, value: str, column: Category, gaps: Gaps) -> str:
         for each in gap:
             other = graph.op("Sub", other, each)
         parts.append(other)
-    return graph.beside([*parts, *gap])
+    features = graph.beside([*parts, *gap])
+    is_one = column.scale == 1.0
+    return features if is_one else graph.op("Mul", features, graph.constant(column.scale, "float64"))
 
 
 def other_spelling(column: Category, level: str) -> str:
