@@ -44,6 +44,9 @@ DECADES = 2.0
 FAR_WORSE = 1.5
 """The loss over that of a constant or a linear model, from which on it is not the columns' fault."""
 
+HARDLY_BETTER = 0.99
+"""The loss over that of a constant, from which on it may be so by chance."""
+
 TOO_LARGE = 5.0
 """Times the rate that suits most tables, from which on steps may be too large; the other way, too small."""
 
@@ -167,7 +170,7 @@ def _class_not_found(run: Run) -> Iterator[str]:
     missed = [name for name, each in classes.items() if each["rows"] > 0 and not each["recall"]]
     if not missed or len(classes) > MANY_CLASSES or run.data.options.class_weight != "none":
         return
-    level = missed[0]
+    level = max(missed, key=lambda name: classes[name]["rows"])
     more = f", nor of {len(missed) - 1} other classes" if len(missed) > 1 else ""
     area = run.found.model.metrics["roc_auc"]
     yield (
@@ -183,8 +186,11 @@ def _no_better_than_a_baseline(run: Run) -> Iterator[str]:
     metric = deciding(run.found.model.metrics)
     own = run.found.model.metrics[metric]
     for name in ("mean", "majority", "linear"):
-        other = run.found.others[name].metrics[metric] if name in run.found.others else None
-        if other is None or not own >= other:
+        if name not in run.found.others:
+            continue
+        other = run.found.others[name].metrics[metric]
+        is_hardly_better = name != "linear" and own >= HARDLY_BETTER * other and _may_know_nothing(run)
+        if not (own >= other or is_hardly_better):
             continue
         if name != "linear" and own > FAR_WORSE * other:
             yield from _smaller_steps(run, f"The model is worse than the {name} alone")
@@ -211,6 +217,14 @@ def _no_better_than_a_baseline(run: Run) -> Iterator[str]:
                 f"{given('hidden', '')} trains one, which is simpler. More rows or other columns would help."
             )
         return
+
+
+def _may_know_nothing(run: Run) -> bool:
+    """Whether what was measured is what a constant may have by chance."""
+    chance = {"r2": 0.0, "roc_auc": 0.5}
+    return any(
+        run.found.model.intervals.get(name, (np.inf,))[0] < of_none for name, of_none in chance.items()
+    )
 
 
 def _first_epoch(run: Run) -> Iterator[str]:

@@ -118,6 +118,9 @@ def test_a_class_that_is_not_found(run, rng):
     said = advice(run, {"a": rng.normal(size=600), "kind": kind}, "--validation", "0.4")
     assert any("held-out rows of class 'rare' is found" in each for each in said)
     assert any("--class-weight balanced" in each for each in said)
+    kind[:2] = "rarer"
+    (said,) = [each for each in advice(run, {"a": rng.normal(size=600), "kind": kind}) if "is found" in each]
+    assert re.match(r"None of the \d+ held-out rows of class 'rare' is found", said)
 
 
 def test_rows_that_are_weighed_are_not_compared_with_others(run, rng):
@@ -131,6 +134,14 @@ def test_no_better_than_a_constant(run, table, rng):
     table["y"] = rng.normal(size=400)
     said = advice(run, table, "--epochs", "300", "--keep", "last", "--patience", "0")
     assert any(each.startswith("The model is ") and "than the mean alone" in each for each in said)
+
+
+def test_hardly_better_than_a_constant(run, rng):
+    noise = {"a": rng.normal(size=2000), "y": rng.normal(size=2000)}
+    assert any("no better than the mean alone" in each for each in advice(run, noise, "--recipe", "tables"))
+    kind = np.where(rng.random(2000) < 0.3, "x", "y")
+    said = advice(run, {"a": rng.normal(size=2000), "kind": kind}, "--recipe", "tables")
+    assert any("no better than the majority alone" in each for each in said)
 
 
 def test_rows_that_are_learned_by_heart(run, rng):
