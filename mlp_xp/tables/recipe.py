@@ -4,7 +4,8 @@
 held-out loss no longer falls. "tables" is what measured best on tables of many kinds (`python -m bench
 tables`), of parts that can each be set alone:
 
-    inputs      bounded, with rank and ramps (`encoding`); a trained scale on each
+    inputs      bounded, with rank and ramps (`encoding`); levels of a text the smaller the more there are
+                (`statistics`); a trained scale on each
     targets     standardised; a lone one far outside of all others counts as one nearer to them (`statistics`)
     network     three hidden layers of 128, mish; weights N(0, 1/n_in), biases N(0, 1/4); outputs start at 0
     steps       AdamW, β (0.9, 0.95); η half a cosine; factors 1/√n_in on weights, 0.1 on biases, 6 on scales

@@ -8,16 +8,16 @@ from mlp_xp.losses import BinaryCrossEntropy, Pinball, SoftmaxCrossEntropy, Squa
 from mlp_xp.tables import baselines
 from mlp_xp.tables.baselines import constant, linear
 from mlp_xp.tables.model import TableModel
-from mlp_xp.tables.preparation import Inputs, Targets
+from mlp_xp.tables.preparation import Category, Inputs, Targets
 from mlp_xp.tables.sample import Sample
 
 
-def model_of(loss, n_columns, n_targets=1, levels=None):
+def model_of(loss, n_columns, n_targets=1, levels=None, inputs=None):
     names = [f"y{at}" for at in range(n_targets)]
     n_outputs = loss.n_outputs(n_targets, len(levels) if levels and loss.labels else None)
     network = Network((n_columns, n_outputs))
     network.output = loss.link
-    inputs = Inputs.plain([f"x{at}" for at in range(n_columns)])
+    inputs = inputs or Inputs.plain([f"x{at}" for at in range(n_columns)])
     return TableModel(network, inputs, Targets.unscaled(names), levels, loss=loss)
 
 
@@ -36,6 +36,18 @@ def test_numbers(rng, weight):
     found = linear(model_of(SquaredError(), 4, 2), rows)(x)
     expected = Ridge(1.0).fit(x, y, rows.weight).predict(x)
     np.testing.assert_allclose(found, np.clip(expected, y.min(axis=0), y.max(axis=0)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", [SquaredError(), SoftmaxCrossEntropy()])
+def test_levels_are_what_they_are_whatever_the_network_sees(rng, loss):
+    codes = rng.integers(0, 8, size=(400, 1)).astype(float)
+    rows = Sample(codes, (codes + rng.normal(size=(400, 1)) > 4).astype(float), None)
+    found = []
+    for scale in (1.0, 0.5):
+        inputs = Inputs((Category("a", "text", tuple("abcdefgh"), scale=scale),))
+        model = model_of(loss, 8, levels=["no", "yes"] if loss.labels else None, inputs=inputs)
+        found.append(linear(model, rows)(codes))
+    np.testing.assert_array_equal(*found)
 
 
 @pytest.mark.needs("sklearn")

@@ -195,6 +195,18 @@ def test_levels_are_the_frequent_texts():
     assert inputs_of([0, 0, 2, 2, -1], "text", levels) == Category("a", "text", ("a", "c"), gaps=True)
 
 
+@pytest.mark.parametrize("scaling", ["encoded", "standard"])
+def test_each_of_many_levels_weighs_little(scaling):
+    codes, gaps = np.repeat(np.arange(7.0), 3), [-1.0] * 2
+    found = inputs_of([*codes, *gaps], "text", tuple("abcdefg"), scaling=scaling)
+    assert found.n_features == 8
+    assert found.scale == (0.5 if scaling == "encoded" else 1.0)
+    x = np.full((3, 8), np.nan)
+    found.fill(np.array([2.0, NAN, 9.0]), x)
+    np.testing.assert_array_equal(x / found.scale, np.eye(8)[[2, 7, 0]] * [[1], [1], [0]])
+    assert inputs_of([0.0, 1.0] * 3, "text", ("a", "b"), scaling=scaling).scale == 1.0
+
+
 @pytest.mark.parametrize("codes", [[1, 1, 1], [-1, -1, -1], [0, 1, 2]])
 def test_a_text_that_does_not_group_rows_is_not_used(codes):
     assert inputs_of(codes, "text", ("a", "b", "c")) == Constant("a", "text")
