@@ -8,8 +8,8 @@ import numpy as np
 
 from mlp_xp.initializers import Given
 from mlp_xp.machine.array_api import ArrayLike
-from mlp_xp.members.compiled import CompiledMemberStep
-from mlp_xp.members.step import MemberObjective, MemberOptimizer, Members, MemberStep
+from mlp_xp.members.step import MemberObjective, MemberOptimizer, Members
+from mlp_xp.members.ways import member_step
 from mlp_xp.parameters import Parameters
 from mlp_xp.run.rates import Rates
 from mlp_xp.run.state import Training
@@ -26,7 +26,7 @@ class Together(Descent):
         if not (isinstance(objective, MemberObjective) and isinstance(optimizer, MemberOptimizer)):
             raise TypeError("members have an objective and an optimizer of their own.")
         members = Members(objective, optimizer, [self.clip_norm] * objective.n, OneRate(rates, objective.n))
-        return (CompiledMemberStep if objective.network.backend.name == "cpu" else MemberStep)(members)
+        return member_step(self.way, members, schedules_more=rates.schedules_more)
 
 
 class OneRate(NamedTuple):

@@ -7,7 +7,6 @@ import numpy as np
 
 from mlp_xp.fast import programs
 from mlp_xp.fast.cuda.engine import Engine
-from mlp_xp.fast.cuda.kernels import MOST_MEMBERS
 from mlp_xp.fast.on_cuda import CudaStep
 from mlp_xp.machine.array_api import to_host
 from mlp_xp.members.step import Members, MemberStep
@@ -25,7 +24,7 @@ class CapturedMemberStep(MemberStep):
         known = {programs.steps_of(each.rule) for each in optimizer.each}
         is_possible = len(known) == 1 and None not in known and objective.ranks is None
         self.together: CudaStep | None = None
-        if is_possible and objective.n <= MOST_MEMBERS:
+        if is_possible:
             limits = None if self._limits is None else to_host(self._limits)
             fused = copy.copy(objective)  # the plain one stays, for steps that are not made together
             self.together = CudaStep(fused, optimizer, limits, captures=captures, engine=engine)

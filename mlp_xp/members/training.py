@@ -12,10 +12,9 @@ import numpy as np
 
 from mlp_xp.history import History
 from mlp_xp.machine.array_api import Array, to_host
-from mlp_xp.members.captured import CapturedMemberStep
-from mlp_xp.members.compiled import CompiledMemberStep
 from mlp_xp.members.losses import mean_of
-from mlp_xp.members.step import MemberObjective, MemberOptimizer, Members, MemberStep
+from mlp_xp.members.step import MemberObjective, MemberOptimizer, Members
+from mlp_xp.members.ways import member_step
 from mlp_xp.own import OwnSchedule
 from mlp_xp.run.monitor import LossMonitor
 from mlp_xp.run.rates import Rates
@@ -226,13 +225,9 @@ class MemberDescent(Descent):
         of = cast(MemberTraining, training)
         rates = of.rates
         looks_at_losses = isinstance(rates.schedule, OwnSchedule)
-        name = "plain" if self.way == "plain" or looks_at_losses else of.parameters.backend.name
         members = Members(of.objective, of.optimizer, self.clip_norms, rates, of.average)
-        if name == "cpu":
-            return CompiledMemberStep(members)
-        if name.startswith("cuda:") and not rates.schedules_more:
-            return CapturedMemberStep(members, captures=self.way == "fast")
-        return MemberStep(members)
+        way = "plain" if looks_at_losses else self.way
+        return member_step(way, members, schedules_more=rates.schedules_more)
 
 
 class MemberMonitor(LossMonitor):
