@@ -1,13 +1,16 @@
 """What cuBLAS is told, against a product that counts by columns as cuBLAS does."""
 
+import contextlib
 import ctypes
 import itertools
+import threading
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from mlp_xp.fast.cuda import gemm
+from mlp_xp.fast.cuda.graph import CAPTURING
 from mlp_xp.machine.cuda import precision
 
 
@@ -130,8 +133,10 @@ def make(monkeypatch):
         import sys
 
         library = Library(status)
+        device = contextlib.nullcontext()
+        device.compute_capability = capability
         cupy = SimpleNamespace(
-            cuda=SimpleNamespace(Device=lambda: SimpleNamespace(compute_capability=capability)),
+            cuda=SimpleNamespace(Device=lambda: device),
             empty=lambda shape, dtype: OnDevice(np.empty(shape, dtype)),
             uint8=np.uint8,
         )
@@ -153,6 +158,26 @@ def test_the_stream_comes_before_the_workspace(make):
     assert arguments["cublasSetMathMode"][1] == 0
     del product
     assert library.calls[-1][0] == "cublasDestroy_v2"
+
+
+def test_handles_come_and_go_between_captures(make):
+    """cuBLAS may wait for the whole device then, which breaks a capture in another thread."""
+    may_end = []
+
+    def of_another_thread():
+        product, library = make()
+        may_end.append("made")
+        del product
+        assert library.calls[-1][0] == "cublasDestroy_v2"
+        may_end.append("gone")
+
+    thread = threading.Thread(target=of_another_thread)
+    with CAPTURING:
+        thread.start()
+        thread.join(0.05)
+        assert not may_end
+    thread.join()
+    assert may_end == ["made", "gone"]
 
 
 @pytest.mark.parametrize(("capability", "mebibytes"), [("75", 8.125), ("86", 8.125), ("90", 32), ("120", 32)])

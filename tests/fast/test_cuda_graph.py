@@ -45,6 +45,7 @@ def allocators(monkeypatch):
             current.pop()
 
     cuda = SimpleNamespace(
+        Device=contextlib.nullcontext,
         MemoryPool=lambda: SimpleNamespace(
             malloc="a pool of its own", free_all_blocks=lambda: current.append("freed")
         ),

@@ -11,6 +11,7 @@ What no machine without a GPU can confirm: the results, and that cuBLAS captures
 import ctypes
 from typing import Any
 
+from mlp_xp.fast.cuda.graph import CAPTURING
 from mlp_xp.machine.array_api import Array
 from mlp_xp.machine.cuda.precision import tf32_is_allowed
 
@@ -70,11 +71,12 @@ class Gemm:
     def __init__(self, stream: Any) -> None:
         import cupy
 
-        self._library = load()
+        self._library, self._device = load(), cupy.cuda.Device()
         self._handle = ctypes.c_void_p()
-        self._check(self._library.cublasCreate_v2(ctypes.byref(self._handle)), "cublasCreate")
+        with CAPTURING:
+            self._check(self._library.cublasCreate_v2(ctypes.byref(self._handle)), "cublasCreate")
         # PyTorch's sizes: Hopper and later want more.
-        major = int(cupy.cuda.Device().compute_capability[:-1])
+        major = int(self._device.compute_capability[:-1])
         self._workspace = cupy.empty((2**25 if major >= 9 else 2**23 + 2**17,), dtype=cupy.uint8)
         self._stream = stream  # setting it takes the workspace away: stream first, workspace after
         self._check(self._library.cublasSetStream_v2(self._handle, stream.ptr), "cublasSetStream")
@@ -130,10 +132,11 @@ class Gemm:
             raise RuntimeError(f"cuBLAS failed with status {status} in {what}.")
 
     def __del__(self) -> None:
-        """Let go of the handle."""
+        """Let go of the handle, on its device: this waits for all that the device does."""
         handle = getattr(self, "_handle", None)
         if handle:
-            self._library.cublasDestroy_v2(handle)
+            with CAPTURING, self._device:
+                self._library.cublasDestroy_v2(handle)
 
 
 def load() -> Any:

@@ -15,8 +15,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-_CAPTURING = threading.RLock()
-"""Held in a capture, and where its memory is given back: one at a time, also where several threads train."""
+CAPTURING = threading.RLock()
+"""Held in a capture, and where what may wait for the whole device comes and goes, graphs' memory and cuBLAS's
+handles: one at a time, also where several threads train."""
 
 
 @contextlib.contextmanager
@@ -56,8 +57,8 @@ class Captured:
         # to later arrays, which each launch would then overwrite.
         pool = cupy.cuda.MemoryPool()
         self._graph: Any = None
-        self._stream = stream
-        with _CAPTURING, _without_garbage_collection(), cupy.cuda.using_allocator(pool.malloc):
+        self._stream, self._device = stream, cupy.cuda.Device()
+        with CAPTURING, _without_garbage_collection(), cupy.cuda.using_allocator(pool.malloc):
             stream.begin_capture()
             self._pool = pool  # from here on there may be something to give back
             try:
@@ -84,6 +85,6 @@ class Captured:
         """Give the memory back: a pool that is dropped with free blocks keeps them for ever (CuPy 14)."""
         pool = getattr(self, "_pool", None)
         if pool is not None:
-            with _CAPTURING:
+            with CAPTURING, self._device:  # a pool looks at the current device alone
                 self._graph = self._kept = None
                 pool.free_all_blocks()
