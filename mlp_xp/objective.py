@@ -52,6 +52,8 @@ class Objective:
         J's terms, step by step.
     frozen : collection of int
         The layers that are not trained: their gradient is not computed.
+    given : tuple
+        Network, loss, regularizer and dropout as they were given, whatever computes in their places.
     """
 
     def __init__(
@@ -64,7 +66,9 @@ class Objective:
         ranks: Ranks | None = None,
     ) -> None:
         self.network, self.loss, self.regularizer = network, loss, regularizer
-        self.dropout, self.reduction, self.ranks = dropout, reduction, ranks
+        self.dropout = self._dropout = dropout
+        self.reduction, self.ranks = reduction, ranks
+        self.given = network, loss, regularizer, dropout
         self.targets = targets_of(network, loss, ranks)
         self._memo: Memo | None = None
         n_sums = 1 + 2 * (network.members or 1)  # a wish to stop, Σ s_i L_i and Σ s_i
@@ -166,8 +170,14 @@ class Objective:
         self, network: Network, loss: Loss, regularizer: Regularizer | None, dropout: Dropout | None
     ) -> None:
         """Use other objects that compute the same: fused kernels, say. The parameters stay where they are."""
-        self.network, self.loss, self.regularizer, self.dropout = network, loss, regularizer, dropout
+        self.network, self.loss, self.regularizer = network, loss, regularizer
+        self.dropout = self._dropout = dropout
         self.forget_buffers()
+
+    def drop(self, factor: float) -> None:
+        """Drop units with all probabilities times a factor in [0, 1] from now on."""
+        if self._dropout is not None:
+            self.dropout = self._dropout.times(factor)
 
     def forget_buffers(self) -> None:
         """Let go of the memory that depends on the number of rows; the next chunk makes it again."""

@@ -15,7 +15,7 @@ import functools
 import itertools
 import logging
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -41,11 +41,6 @@ EAGER_STEPS = 2
 """Steps of a size that are launched kernel by kernel first: kernels are compiled, cuBLAS chooses its own."""
 
 log = logging.getLogger(__name__)
-
-
-def plain_of(part: object) -> Any:
-    """The plain part that a fused one stands for; any other part itself."""
-    return getattr(part, "plain", part)
 
 
 class FusedActivation(Activation):
@@ -117,6 +112,11 @@ class FusedLoss:
         return value
 
 
+def is_norms(penalty: object) -> TypeGuard[Norms]:
+    """Whether a penalty is one of the catalogue's."""
+    return isinstance(penalty, Norms) and known_name(REGULARIZERS, penalty) is not None
+
+
 class FusedPenalty:
     """A penalty whose gradient is one kernel, also with a scale in device memory."""
 
@@ -143,8 +143,8 @@ class FusedDropout:
     """
 
     def __init__(self, plain: Dropout, engine: Engine, network: Network) -> None:
-        self.plain, self.engine, self.rates = plain, engine, plain.rates
-        self.activations, backend = network.activations, network.backend
+        self.plain, self.engine, self.rates, self.network = plain, engine, plain.rates, network
+        backend = network.backend
         each = getattr(plain, "of_each", [plain] * (network.members or 1))
         self.drops = []
         for layer in range(len(plain.rates)):
@@ -153,11 +153,15 @@ class FusedDropout:
             words = (np.array(seeds, dtype=object) & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
             self.drops.append(Drops(layer, backend.asarray(words, "int32"), backend.asarray(factors)))
 
+    def times(self, factor: float) -> "FusedDropout":
+        """The same with all probabilities times a factor in [0, 1]."""
+        return FusedDropout(self.plain.times(factor), self.engine, self.network)
+
     def drop(
         self, backend: Backend, a: Array, step: int, layer: int, first_row: int
     ) -> tuple[Array, Array | None]:
         """As the plain one."""
-        drops, activation = self.drops[layer], self.activations[layer]
+        drops, activation = self.drops[layer], self.network.activations[layer]
         dropped = backend.empty(a.shape)
         if isinstance(activation, FusedActivation):
             activation.drops = drops
@@ -177,7 +181,8 @@ class CudaStep(Step):
     captures : bool
         Whether to capture steps.
     schedules_more : bool
-        Whether more than the rate changes from step to step: dropout or decay.
+        Whether more than the rate changes from step to step: decay, or dropout, which a captured step would
+        keep as it was.
     engine : object, optional
         What computes (`cuda.engine.Engine`).
     """
@@ -196,8 +201,9 @@ class CudaStep(Step):
         network, backend = objective.network, objective.network.backend
         self.engine = engine or engine_of(backend.runtime, backend.dtype, network.members)
         self._limits = None if clip_norm is None else backend.asarray(np.ravel(clip_norm))
-        self.captures = captures and not schedules_more
-        is_whole_rule = optimizer.groups is None and not schedules_more
+        drops_differently = schedules_more and objective.dropout is not None
+        self.captures = captures and not drops_differently
+        is_whole_rule = optimizer.groups is None and not drops_differently
         self.program = self._program_of_rule() if is_whole_rule else None
         objective.compute_with(*self._equivalents())
         self._n_rows, self._rows = 0, dict[tuple[int, bool], tuple[Any, ...]]()
@@ -207,14 +213,14 @@ class CudaStep(Step):
 
     def _equivalents(self) -> tuple[Network, Any, Any, Any]:
         """Network, loss, penalty and dropout that compute with the engine where it has something."""
-        objective, engine, own = self.objective, self.engine, self.objective.network
+        objective, engine = self.objective, self.engine
+        own, loss, penalty, dropout = objective.given
         network = copy.copy(own)
         for name in ("layers", "output_is_linear"):
             vars(network).pop(name, None)
         plain, biases = own.backend, objective.gradient.biases or [None] * own.n_layers
-        loss, penalty = plain_of(objective.loss), plain_of(objective.regularizer)
         network.activations = [
-            self._fused_activation(plain_of(f), plain.zeros((1,)), sums)
+            self._fused_activation(f, plain.zeros((1,)), sums)
             for f, sums in zip(own.activations, biases, strict=True)
         ]
         fill = self._loss_kernel(loss)
@@ -226,11 +232,10 @@ class CudaStep(Step):
             write=engine.writer(plain, all_fused=all(is_fused) and own.parameters.input_scale is None),
             write_gradient=engine.write_gradient,
         )
-        dropout = plain_of(objective.dropout)
         return (
             network,
             loss if fill is None else FusedLoss(loss, engine, fill, network.activations[-1]),
-            FusedPenalty(penalty, engine) if self._is_norms(penalty) else penalty,
+            FusedPenalty(penalty, engine) if is_norms(penalty) else penalty,
             None if dropout is None else FusedDropout(dropout, engine, network),
         )
 
@@ -258,42 +263,52 @@ class CudaStep(Step):
         fits = program and len(programs.numbers_of_step(rule, program, 1, 1.0)) <= self.engine.INVERSE
         return program if fits else None
 
-    def _is_norms(self, penalty: object) -> bool:
-        return known_name(REGULARIZERS, penalty) is not None and isinstance(penalty, Norms)
-
     def __call__(self, batch: Batch, number: int, rate: float) -> None:
-        """Make one."""
-        chunk, divisor = batch.only_chunk, batch.divisor
-        if chunk is not None and divisor and self.objective.ranks is None and self.program is not None:
-            numbers = self._numbers([rate], self._inverses([divisor]))
-            self.make(chunk, batch.n_rows, numbers, [divisor], number)
-            return
-        self.objective.differentiate(batch, number, self._add_chunk)
+        """Make one of several chunks or ranks, or by a rule without a kernel."""
+        self.objective.differentiate(batch, number, self.add_chunk)
         if not self.objective.losses.broken and batch.divisor:
             self.apply(rate)
 
     def at_once(self, block: Block, first: int, most: int, rates: Rates) -> int:
         """Make the updates of some of a block's batches, handed over together; return how many."""
-        if block.rows is None or self.program is None:
-            return 0
-        size = block.batch_size
-        most = min(most, self.engine.AT_ONCE, block.rows.x.shape[0] // size - first)
-        divisors = list(itertools.takewhile(bool, block.divisors(first, most)))
+        most = self.n_ahead(block, first, most)
+        divisors = list(itertools.takewhile(bool, block.divisors(first, most))) if most else []
         if not divisors:
             return 0
-        rows = Chunk(*(None if part is None else part[first * size :, ...] for part in block.rows))
-        numbers = self._numbers(rates.ahead(len(divisors)), self._inverses(divisors))
-        return self.make(rows, size, numbers, divisors, rates.history.step)
+        decays = rates.more_ahead(len(divisors)).decays
+        numbers = self._numbers(rates.ahead(len(divisors)), self._inverses(divisors), decays)
+        return self.make(block, first, numbers, divisors, rates.history.step)
+
+    def n_ahead(self, block: Block, first: int, most: int) -> int:
+        """How many of a block's batches can be handed over together: of as many rows, on this process."""
+        self._take_own_engine()
+        if block.rows is None or self.program is None or self.objective.ranks is not None:
+            return 0
+        n_whole = block.rows.x.shape[-2] // block.batch_size - first
+        return min(most, self.engine.at_once, max(1, n_whole))
+
+    def _take_own_engine(self) -> None:
+        """An engine is its thread's: where another one goes on with the training, it takes its own."""
+        if self.engine.is_current():
+            return
+        network = self.objective.network
+        own = engine_of(network.backend.runtime, network.backend.dtype, network.members)
+        if own is not self.engine:
+            self.engine = own
+            self._forget_graphs()
+            self.objective.compute_with(*self._equivalents())
 
     def make(
-        self, rows: Chunk, n_rows: int, numbers: np.ndarray, divisors: Sequence[Any], number: int
+        self, block: Block, first: int, numbers: np.ndarray, divisors: Sequence[Any], number: int
     ) -> int:
-        """Make steps of `n_rows` rows each with numbers (n_steps, 1 or members, …); return how many."""
+        """Make steps of a block with numbers (n_steps, 1 or members, …); return how many were made."""
         objective, optimizer, engine, program = self.objective, self.optimizer, self.engine, self.program
         room, n_made = objective.losses.room(len(divisors)), 0
-        if objective.losses.broken or program is None:
+        if objective.losses.broken or program is None or block.rows is None:
             return 0
-        n_steps = room.n // (1 if objective.regularizer is None else 2)
+        n_steps, start = room.n // (1 if objective.regularizer is None else 2), first * block.batch_size
+        rows = Chunk(*(None if part is None else part[..., start:, :] for part in block.rows))
+        n_rows = min(block.batch_size, rows.x.shape[-2])
         divisors, targets = divisors[:n_steps], self._rows_of(rows, n_rows)
         engine.begin(tuple(rows), numbers[:n_steps], number, room.start, 0)
         run, which = (
@@ -315,16 +330,23 @@ class CudaStep(Step):
         """What δ is multiplied with, from Σ s of each step."""
         return 1.0 if self.objective.reduction == "sum" else 1.0 / np.array(divisors)
 
-    def _numbers(self, rates: Sequence[float], inverses: Any) -> np.ndarray:
+    def _numbers(self, rates: Sequence[float], inverses: Any, decays: Any) -> np.ndarray:
         """What changes from step to step, (n_steps, 1, …)."""
         rule, t, program = self.optimizer.rule, self.optimizer.t + 1, self.program
-        numbers = np.zeros(
-            (len(rates), 1, self.engine.N_SCALARS), dtype=self.objective.network.backend.dtype_name
-        )
+        numbers = self.numbers_without_a_rule(len(rates), inverses)
         if program is not None:
             own = [programs.numbers_of_step(rule, program, *each) for each in enumerate(rates, t)]
             numbers[:, 0, : len(own[0])] = own
-        numbers[:, 0, self.engine.INVERSE] = inverses
+            if rule.weight_decay:
+                numbers[:, 0, len(own[0]) - 1] = 1.0 - np.multiply(rates, decays) * rule.weight_decay
+        return numbers
+
+    def numbers_without_a_rule(self, n_steps: int, inverses: Any) -> np.ndarray:
+        """What δ is multiplied with alone: a number, of each step, or of each step and member."""
+        inverses = np.asarray(inverses)
+        shape = n_steps, inverses.shape[1] if inverses.ndim > 1 else 1, self.engine.N_SCALARS
+        numbers = np.zeros(shape, dtype=self.objective.network.backend.dtype_name)
+        numbers[..., self.engine.INVERSE] = inverses.reshape(-1, shape[1])
         return numbers
 
     def _rows_of(self, chunk: Chunk, n_rows: int) -> tuple[Any, ...]:
@@ -353,13 +375,15 @@ class CudaStep(Step):
             engine.end_step(value, self._as_recorded(penalty), waiting)
         self._update(program)
 
-    def _add_chunk(
+    def add_chunk(
         self, x: Array, y: Array, weight: Array, factor: Any, number: int, first_row: int, *, add: bool
     ) -> Array:
-        """As the objective's, captured; a factor is a number here."""
-        chunk, n_rows = Chunk(x, y, weight), x.shape[0]
-        rows, numbers = self._rows_of(chunk, n_rows), self._numbers([0.0], 1.0 if factor is None else factor)
-        self.engine.begin(chunk, numbers, number, 0, first_row)
+        """As the objective's, captured; a factor is a number here, or an array on the host."""
+        if weight is not None and x.ndim < weight.ndim:
+            weight = weight[..., 0].mT  # as it lies in memory
+        chunk, n_rows = Chunk(x, y, weight), x.shape[-2]
+        rows, inverse = self._rows_of(chunk, n_rows), 1.0 if factor is None else np.ravel(factor)[np.newaxis]
+        self.engine.begin(chunk, self.numbers_without_a_rule(1, inverse), number, 0, first_row)
 
         def run() -> Array:
             value = self._differentiate(rows, number, first_row, add=add)
@@ -375,7 +399,12 @@ class CudaStep(Step):
         weight = None if weight is None else of_each(weight)
         engine.adds = add
         factor = None if isinstance(objective.loss, FusedLoss) else engine.inverse
-        return self._as_recorded(objective.add_chunk(x, y, weight, factor, number, first_row, add=add))
+        try:
+            value = objective.add_chunk(x, y, weight, factor, number, first_row, add=add)
+        except BaseException:
+            engine.break_off()
+            raise
+        return self._as_recorded(value)
 
     def _as_recorded(self, value: Any) -> Array:
         """A value as the kernel reads it: a user's loss or penalty may return a number, or another dtype."""
@@ -419,11 +448,14 @@ class CudaStep(Step):
 
     def apply(self, rate: float) -> None:
         """Move the weights along the gradient of a batch of several chunks or ranks."""
-        program = self.program
-        if program is None:
+        if self.program is None:
             super().apply(rate)
-            return
-        self.engine.begin((None,) * 3, self._numbers([rate], 1.0), -1, 0, 0)
+        else:
+            self.move(self.program, self._numbers([rate], 1.0, self.optimizer.decay_factor))
+
+    def move(self, program: Program, numbers: np.ndarray) -> None:
+        """Move the weights along the gradient, by a step's numbers."""
+        self.engine.begin((None,) * 3, numbers, -1, 0, 0)
         self.optimizer.t += 1
 
         def run() -> None:

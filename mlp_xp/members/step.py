@@ -45,7 +45,7 @@ class MemberObjective(Objective):
         self.add_chunks(batch, number, None if known is None else self._inverse(known, 2), add_chunk)
         divisor = 0.0 if batch.divisor is None else batch.divisor
         self.has_rows = np.broadcast_to(divisor, self.n) > 0
-        scale = 1.0 if self.reduction == "sum" else self._inverse(divisor, 1)
+        scale = 1.0 if self.reduction == "sum" else self._on_device(self._inverse(divisor, 1))
         if known is None and self.reduction == "mean":
             self.gradient.flat *= scale
         if self.has_rows.any() and (penalty := self.add_penalty(scale)) is not None:
@@ -63,8 +63,11 @@ class MemberObjective(Objective):
         *,
         add: bool,
     ) -> Array:
-        """As of one network, or in parts: each thread computes some members, with the same bits."""
-        backend = self.network.backend
+        """As of one network, or in parts: each thread computes some members, with the same bits.
+
+        A factor of each is an array (members, 1, 1) on the host, or on the device.
+        """
+        backend, factor = self.network.backend, self._on_device(factor)
         n_parts = backend.runtime.n_parts(self.n, x.shape[-2] * self.network.parameters.most_weights)
         if n_parts == 1:
             return super().add_chunk(x, y, weight, factor, number, first_row, add=add)
@@ -91,12 +94,16 @@ class MemberObjective(Objective):
         super().forget_buffers()
         self._parts = []
 
-    def _inverse(self, divisor: float | np.ndarray, n_axes: int) -> float | Array:
+    def _on_device(self, factor: Any) -> Any:
+        """A number, or an array that was on the host."""
+        return self.network.backend.asarray(factor) if isinstance(factor, np.ndarray) else factor
+
+    def _inverse(self, divisor: float | np.ndarray, n_axes: int) -> float | np.ndarray:
         """1 / Σ s_i, or 0 without rows; where each has its own, with so many axes behind the members'."""
         if isinstance(divisor, float):
             return 1.0 / divisor if divisor else 0.0
         inverse = np.divide(1.0, divisor, out=np.zeros(self.n), where=divisor > 0)
-        return self.network.backend.asarray(inverse.reshape(-1, *[1] * n_axes))
+        return inverse.reshape(-1, *[1] * n_axes)
 
 
 def _of_some(given: Any, first: int, stop: int) -> Any:
@@ -281,6 +288,7 @@ class MemberStep(Step):
     def __init__(self, of: Members) -> None:
         super().__init__(of.objective, of.optimizer)
         self.of, self.members, self.rules, self.rates = of, of.objective, of.optimizer, of.rates
+        self.add_chunk: AddChunk | None = None  # the objective's own
         self._limits: Array | None = None
         if any(norm is not None for norm in of.clip_norms):
             backend = of.objective.network.backend
@@ -289,11 +297,15 @@ class MemberStep(Step):
 
     def __call__(self, batch: Batch, number: int, rate: float) -> None:
         """Make one; a member without rows, or that has stopped, is left as it is."""
-        self.members.differentiate(batch, number)
+        self.members.differentiate(batch, number, self.add_chunk)
         self.rules.moving = self.members.has_rows & self.members.losses.running
         if not self.members.losses.broken and self.rules.moving.any():
-            self.clip()
-            self.rules.step_each(self.members.gradient, self.rates.of_each())
+            self.apply(rate)
+
+    def apply(self, rate: float) -> None:
+        """Move the weights of those that move, each at its own rate."""
+        self.clip()
+        self.rules.step_each(self.members.gradient, self.rates.of_each())
 
     def divisors_ahead(self, block: Block, first: int, most: int) -> np.ndarray:
         """Σ s of some of a block's batches, (n_steps, 1 or members), up to one in which a member has none."""

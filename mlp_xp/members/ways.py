@@ -11,6 +11,6 @@ def member_step(way: str, of: Members, *, schedules_more: bool) -> MemberStep:
     name = "plain" if way == "plain" else of.objective.network.backend.name
     if name == "cpu":
         return CompiledMemberStep(of)
-    if name.startswith("cuda:") and of.objective.n <= MOST_MEMBERS and not schedules_more:
-        return CapturedMemberStep(of, captures=way == "fast")
+    if name.startswith("cuda:") and of.objective.n <= MOST_MEMBERS:
+        return CapturedMemberStep(of, captures=way == "fast", schedules_more=schedules_more)
     return MemberStep(of)

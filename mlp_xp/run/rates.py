@@ -60,8 +60,7 @@ class Rates:
         """Set dropout and decay for the coming step, where they have schedules."""
         if self.schedules_more:
             optimizer.decay_factor, dropping = self._more_at(self.history)
-            if self.dropout is not None:
-                objective.dropout = self.dropout.times(dropping)
+            objective.drop(dropping)
 
     def more_ahead(self, n_steps: int) -> More:
         """What is the coming steps' own."""

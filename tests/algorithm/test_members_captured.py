@@ -8,7 +8,7 @@ from stand_ins.stand_in_engine import StandInEngine
 from mlp_xp.fast import on_cuda
 from mlp_xp.machine.array_api import Backend
 from mlp_xp.network import Network
-from mlp_xp.optimizers import AdamW
+from mlp_xp.optimizers import AdamW, RateFactors
 from mlp_xp.regularizers import L1, L2, ElasticNet
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.loader import Loader
@@ -66,6 +66,7 @@ TOGETHER = {
     "own decays": {"optimizer": [AdamW(weight_decay=decay) for decay in (0.0, 0.1, 0.5)]},
     "own losses": {"loss": ["squared_error", "huber", "squared_error"]},
     "a loss": {"loss": "poisson"},
+    "decay's schedule": {"optimizer": "adamw", "decay_schedule": "cosine"},
 }
 
 
@@ -101,12 +102,13 @@ def test_one_that_diverges_leaves_the_others_alone(engine):
     assert epochs[-1].members[1].stopped == "diverged in epoch 1"
 
 
-def test_steps_in_which_a_member_has_no_rows_are_plain(engine):
+def test_where_a_member_has_no_rows_it_does_not_move(engine):
     """And the rule counts a step less for it from then on."""
     weight = WEIGHT.copy()
     weight[:20, 1] = 0
     check_equal(loader(order="sequential", member_weight=weight), optimizer="adam")
-    assert engine.calls.count("update") == 4 * 4
+    assert engine.calls.count("update") == 4 * 5
+    assert engine.graphs == 3  # a whole step; forward and backward, and the update, of such a step
 
 
 def test_members_whose_rows_end_before_others_do(engine):
@@ -115,19 +117,24 @@ def test_members_whose_rows_end_before_others_do(engine):
         return Loader(own, batch_size=16, seed=3, chunk_rows=16)
 
     check_equal(rows, optimizer="adam")
-    assert engine.calls.count("update") == 4 * 3  # of five steps an epoch
+    assert engine.calls.count("update") == 4 * 5
 
 
-NOT_TOGETHER = {
-    "frozen": {"frozen": [0]},
-    "decay_schedule": {"optimizer": "adamw", "decay_schedule": "cosine"},
-    "a schedule of one's own": {"schedule": lambda history: 1.0 / (1 + history.step)},
-    "chunks": {},
+IN_PARTS = {
+    "chunks": ({}, 3, 4 * 5),  # the first chunk, further ones, the update
+    "frozen": ({"frozen": [0]}, 1, 0),  # forward and backward
+    "factors": ({"rate_factors": RateFactors()}, 1, 0),
+    "several rules": ({"optimizer": ["momentum", "nesterov", "rmsprop"]}, 1, 0),
+    "dropout's schedule": ({"dropout": 0.3, "dropout_schedule": "cosine"}, 0, 0),
+    "a schedule of one's own": ({"schedule": lambda history: 1.0 / (1 + history.step)}, 0, 0),
 }
+"""How many graphs there are, and updates by a kernel."""
 
 
-@pytest.mark.parametrize("which", NOT_TOGETHER)
-def test_what_is_not_made_together_is_plain(which, engine):
-    chunk_rows = 5 if which == "chunks" else 4096
-    check_equal(loader(chunk_rows=chunk_rows), **NOT_TOGETHER[which])
-    assert engine.calls == []
+@pytest.mark.parametrize("which", IN_PARTS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_what_is_captured_in_parts(which, weighted, engine):
+    options, n_graphs, n_updates = IN_PARTS[which]
+    chunk_rows, weight = 5 if which == "chunks" else 4096, WEIGHT if weighted else None
+    check_equal(loader(chunk_rows=chunk_rows, member_weight=weight), **options)
+    assert (engine.graphs, engine.calls.count("update")) == (n_graphs, n_updates)

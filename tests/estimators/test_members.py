@@ -11,8 +11,12 @@ from sklearn.base import clone
 from sklearn.datasets import load_iris, make_multilabel_classification
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
+from stand_ins.stand_in_engine import StandInEngine
 
 from mlp_xp import Loader, MLPClassifier, MLPRegressor, load, save
+from mlp_xp.estimators import fitting
+from mlp_xp.fast import on_cuda
+from mlp_xp.machine.array_api import Backend
 from mlp_xp.optimizers import AdamW
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -169,6 +173,19 @@ def test_long_fits_are_compiled_for_members_too(monkeypatch):
     monkeypatch.setattr("mlp_xp.fast.on_cpu.PAYS_AFTER", 0.0)
     fast = regressor(max_iter=30).fit(X, Y)
     np.testing.assert_allclose(fast.coefs_[0], slow.coefs_[0], rtol=1e-6, atol=1e-9)
+
+
+def test_on_a_gpu_their_steps_are_captured(monkeypatch):
+    """NumPy and a stand-in for the GPU's kernels are in its place."""
+    options = {"clip_norm": 0.5, "alpha": 0.1, "dropout": 0.2, "learning_rate": "cosine"}
+    expected, engine = regressor(**options).fit(X, Y), StandInEngine(members=K)
+    monkeypatch.setattr(on_cuda, "engine_of", lambda *_: engine)
+    monkeypatch.setattr(fitting, "device_for", lambda *_: Backend(np, "cpu", "float64", "cuda:0"))
+    model = regressor(**options).fit(X, Y)
+    assert (engine.graphs, engine.calls.count("launch")) == (1, 3 * 8 - on_cuda.EAGER_STEPS)
+    for found, layer in zip(model.coefs_, expected.coefs_, strict=True):
+        np.testing.assert_allclose(found, layer, rtol=1e-9)
+    np.testing.assert_allclose(model.loss_curve_, expected.loss_curve_)
 
 
 @pytest.mark.parametrize(

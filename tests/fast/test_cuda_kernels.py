@@ -295,7 +295,7 @@ def test_steps_that_are_begun_together_take_their_rows_and_numbers_in_turn(weigh
     y = rng.integers(0, 9, (len(x), 1)).astype("int32" if labels else dtype)
     sources = (x, y, rng.normal(size=(len(x), 1)).astype(dtype) if weighted else None)
     targets = tuple(None if each is None else np.zeros_like(each[:n_rows]) for each in sources)
-    table = np.zeros(kernels.AT_ONCE * kernels.N_SCALARS, dtype)
+    table = np.zeros(kernels.ROOM // np.dtype(dtype).itemsize, dtype)
     scalars = np.zeros((1, kernels.N_SCALARS), dtype)
     addresses, counters = np.zeros(6, np.int64), np.zeros(kernels.N_COUNTERS, np.int64)
     numbers = rng.normal(size=(n_steps, 1, kernels.N_SCALARS)).astype(dtype)
@@ -427,7 +427,7 @@ def test_steps_of_members_take_their_rows_and_numbers_in_turn(own_numbers, own_r
     x = rng.normal(size=(k, 40, 7))[:, : n_steps * n_rows] if own_rows else rng.normal(size=(30, 7))
     weight = rng.normal(size=(k, 50, 1))[:, : n_steps * n_rows] if own_rows else rng.normal(size=(30, k))
     targets = tuple(np.zeros((*each.shape[:-2], n_rows, each.shape[-1])) for each in (x, weight))
-    table, scalars = np.zeros(kernels.AT_ONCE * k * kernels.N_SCALARS), np.zeros((k, kernels.N_SCALARS))
+    table, scalars = np.zeros(kernels.at_once(8) * k * kernels.N_SCALARS), np.zeros((k, kernels.N_SCALARS))
     addresses, counters = np.zeros(6, np.int64), np.zeros(kernels.N_COUNTERS, np.int64)
     numbers = rng.normal(size=(n_steps, k if own_numbers else 1, kernels.N_SCALARS))
     kernels.begin_steps((x, None, weight), numbers, table, addresses, counters, 4, 2, 0)
@@ -570,6 +570,21 @@ def test_a_training_with_all_of_it(rule, dtype, rng, monkeypatch, on_the_host):
     assert engine.graphs == 1
 
 
+def test_units_that_a_schedule_drops_count_for_no_bias(rng, monkeypatch, on_the_host):
+    """The kernel that sums derivatives knows of them."""
+    engine, found = HostEngine("float64", monkeypatch, on_the_host), []
+    x, y = rng.normal(size=(46, 4)), rng.normal(size=46)
+    fused = functools.partial(CudaStep, engine=engine, schedules_more=True)
+    for way in (Step, fused):
+        monkeypatch.setattr(training_loop, "ways", lambda *_, way=way, **__: way)
+        network = Network((4, 6, 5, 1), activation=["gelu", "elu"], dtype="float64", seed=3)
+        named = {"dropout": 0.3, "dropout_schedule": "cosine", "max_epochs": 3, "learning_rate": 0.01}
+        losses = [epoch.train_loss for epoch in train(network, Loader(x, y, batch_size=10), **named)]
+        found.append((np.array(losses), host(network.parameters.flat)))
+    close(found[1][0], found[0][0], "float64", factor=100)
+    close(found[1][1], found[0][1], "float64", factor=100)
+
+
 def test_a_captured_step_of_members_has_no_more_launches_in_a_row(monkeypatch, on_the_host, rng):
     engine = HostEngine("float32", monkeypatch, on_the_host, K)
     monkeypatch.setattr(on_cuda, "engine_of", lambda *_: engine)
@@ -582,10 +597,31 @@ def test_a_captured_step_of_members_has_no_more_launches_in_a_row(monkeypatch, o
     assert len(engine.lengths) == 2 * 4 - 2
 
 
+OF_MEMBERS = {
+    "steps": ({}, 3),  # whole ones; a chunk and the update, where a member has no rows
+    "chunks": ({"chunk_rows": 4}, 3),  # the first chunk, further ones, the update
+    "dropout's schedule": ({"dropout_schedule": "cosine"}, 0),
+}
+"""More of what members may have, and how many graphs are captured."""
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rule", ["momentum", "adamw"])
-def test_a_training_of_members_with_all_of_it(rule, dtype, rng, monkeypatch, on_the_host):
+@pytest.mark.parametrize("name", OF_MEMBERS)
+def test_a_training_of_members_with_all_of_it(name, rule, dtype, rng, monkeypatch, on_the_host):
+    """In the first two batches of each epoch one has no rows."""
+    more, n_graphs = OF_MEMBERS[name]
     x, y, weight = rng.normal(size=(46, 4)), rng.integers(0, 3, 46), rng.integers(1, 3, (46, K))
+    weight[:20, 1] = 0
+    rows = Loader(
+        x,
+        y,
+        batch_size=10,
+        chunk_rows=more.get("chunk_rows"),
+        order="sequential",
+        member_weight=weight,
+    )
+    more = {option: value for option, value in more.items() if option != "chunk_rows"}
     found, engine = [], HostEngine(dtype, monkeypatch, on_the_host, K)
     monkeypatch.setattr(on_cuda, "engine_of", lambda *_: engine)
     device = Backend(np, "cpu", dtype, "cuda:0")
@@ -593,21 +629,21 @@ def test_a_training_of_members_with_all_of_it(rule, dtype, rng, monkeypatch, on_
         network = Network((4, 6, 5, 3), activation=["gelu", "elu"], device=device, seed=3, members=K)
         epochs = train(
             network,
-            Loader(x, y, batch_size=10, seed=1, member_weight=weight),
+            rows,
             loss="softmax_cross_entropy",
-            optimizer=rule,
             learning_rate=[0.01, 0.02, 0.005],
             regularizer=ElasticNet(1e-3, 1e-3),
             dropout=[(0.2, 0.1), (0.0, 0.0), (0.5, 0.3)],
             clip_norm=[1.0, 0.1, None],
             max_epochs=3,
             way=way,
+            **{"optimizer": rule} | more,
         )
         losses = [[member.train_loss for member in epoch.members] for epoch in epochs]
         found.append((np.array(losses), host(network.parameters.flat)))
     for plain, fused in zip(*found, strict=True):
         close(fused, plain, dtype, factor=100)
-    assert engine.graphs == 1
+    assert engine.graphs == n_graphs
 
 
 # Everything together: streams, staging, engine and update as they are, on a machine that does all at once

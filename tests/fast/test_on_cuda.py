@@ -12,13 +12,13 @@ from stand_ins.stand_in_engine import StandInEngine
 
 from mlp_xp import epoch_losses, training_loop
 from mlp_xp.activations import ACTIVATIONS, Identity
-from mlp_xp.fast import ways
+from mlp_xp.fast import on_cuda, ways
 from mlp_xp.fast.on_cpu import CpuStep
 from mlp_xp.fast.on_cuda import EAGER_STEPS, CudaStep, FusedLoss
 from mlp_xp.fast.programs import of_rule
 from mlp_xp.losses import LOSSES, GroupedCrossEntropy, IdentityLink, Loss, Pinball, SoftmaxCrossEntropy
 from mlp_xp.network import Network
-from mlp_xp.optimizers import LBFGS, OPTIMIZERS, SGD
+from mlp_xp.optimizers import LBFGS, OPTIMIZERS, SGD, AdamW
 from mlp_xp.regularizers import ElasticNet
 from mlp_xp.rows.loader import Loader
 from mlp_xp.step import Step
@@ -253,6 +253,47 @@ def keeping(made, initialize):
         initialize(self, *arguments, **named)
 
     return keep
+
+
+def test_another_thread_goes_on_with_an_engine_of_its_own(monkeypatch):
+    """That of the first one may be at work there for another training."""
+    here, now = [StandInEngine(), StandInEngine()], [0]
+    for n, engine in enumerate(here):
+        monkeypatch.setattr(engine, "is_current", lambda n=n: now[0] == n)
+    monkeypatch.setattr(on_cuda, "engine_of", lambda *_: here[now[0]])
+    monkeypatch.setattr(training_loop, "ways", lambda *_, **__: CudaStep)
+    x, y, _ = rows("squared_error")
+    network = Network((4, 5, 3, 1), activation="tanh", dtype="float64", seed=1)
+    epochs = train(
+        network, Loader(x, y, batch_size=BATCH, seed=2), max_epochs=4, learning_rate=0.01, dropout=0.3
+    )
+    losses = []
+    for now[0] in (0, 1, 1, 0):
+        before = len(here[1 - now[0]].calls)
+        losses.append(next(epochs).train_loss)
+        assert len(here[1 - now[0]].calls) == before
+    assert [engine.graphs for engine in here] == [2, 1]
+    plain, flat = run(None, epochs=4, dropout=0.3)
+    np.testing.assert_allclose(losses, plain[:, 0], rtol=1e-11)
+    np.testing.assert_allclose(host(network.parameters.flat), flat, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("drops", [False, True])
+def test_decay_may_have_a_schedule_in_a_captured_step(drops, weighted, monkeypatch):
+    """Dropout may have none: a captured step would keep its masks."""
+    engine = StandInEngine()
+    make = functools.partial(CudaStep, engine=engine)
+    monkeypatch.setattr(
+        training_loop,
+        "ways",
+        lambda name, way, **more: Step if way == "plain" else functools.partial(make, **more),
+    )
+    named = {"optimizer": AdamW(weight_decay=0.1), "decay_schedule": "cosine", "weighted": weighted}
+    if drops:
+        named |= {"dropout": 0.3, "dropout_schedule": "cosine"}
+    check_equal(engine, **named)
+    assert engine.graphs == (0 if drops else 1)
 
 
 def test_without_graphs_nothing_is_captured(with_engine):

@@ -34,6 +34,7 @@ using std::tanh; using std::sin; using std::cos;
 #define __global__
 #define __device__ static
 #define __shared__ static
+#define __launch_bounds__(n)
 struct Index { unsigned x, y; };
 static Index threadIdx, blockIdx, blockDim, gridDim;
 static ucontext_t scheduler;

@@ -29,7 +29,7 @@ def computed(program, inputs, changing=()):
 class StandInEngine:
     """Counts what it is asked for in `calls`."""
 
-    AT_ONCE, N_SCALARS, INVERSE = 3, 16, 15
+    at_once, N_SCALARS, INVERSE = 3, 16, 15
 
     class NotCapturedError(RuntimeError):
         pass
@@ -66,6 +66,9 @@ class StandInEngine:
         """What reads it before `join` reads nonsense."""
         self.late.append((out, left @ right + (out if add else 0)))
         out[...] = math.nan
+
+    def break_off(self):
+        self.late.clear()
 
     def join(self):
         self.calls.append("join")
@@ -133,7 +136,7 @@ class StandInEngine:
         g *= np.minimum(1.0, limits.reshape(norms.shape) / norms)
 
     def begin(self, sources, numbers, number, place, first_row):
-        assert 1 <= len(numbers) <= self.AT_ONCE
+        assert 1 <= len(numbers) <= self.at_once
         self.calls.append("begin")
         self.begun = sources, numbers.astype(self.scalars.dtype)
         self.counters[:] = number, place, 0, first_row

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from arrays import host, readonly
 from mpi import mpiexec
 
 from mlp_xp import load
-from mlp_xp.activations import ACTIVATIONS
+from mlp_xp.activations import ACTIVATIONS, Activation
 from mlp_xp.dropout import resolve_dropout
 from mlp_xp.fast import ways
 from mlp_xp.fast.cuda import graph
@@ -19,7 +20,7 @@ from mlp_xp.machine.array_api import backend as find_backend
 from mlp_xp.machine.cuda import memory
 from mlp_xp.network import Network
 from mlp_xp.objective import Objective
-from mlp_xp.optimizers import LBFGS, OPTIMIZERS, Adam, AdamW, Optimizer
+from mlp_xp.optimizers import LBFGS, OPTIMIZERS, Adam, AdamW, Optimizer, RateFactors
 from mlp_xp.regularizers import ElasticNet
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.loader import Loader
@@ -175,6 +176,107 @@ def test_members_have_rows_of_their_own(gpu):
         losses = [epoch.train_loss for epoch in train(network, rows, max_epochs=3, way=way)]
         found.append((np.array(losses), host(network.parameters.flat)))
     check_close(*found, "float64")
+
+
+OF_MEMBERS = {
+    "chunks": {"chunk_rows": 20},
+    "frozen": {"frozen": [1]},
+    "factors": {"rate_factors": RateFactors(biases=2.0)},
+    "decay": {"optimizer": AdamW(weight_decay=0.1), "decay_schedule": "cosine"},
+    "dropout's schedule": {"dropout": 0.3, "dropout_schedule": "cosine"},
+    "several rules": {"optimizer": ["momentum", "nesterov", "rmsprop"], "chunk_rows": 20},
+    "average": {"average": 0.5},
+}
+
+
+@pytest.mark.parametrize("way", ["fast", "fused"])
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("name", OF_MEMBERS)
+def test_more_of_what_members_may_have(name, weighted, way, gpu):
+    named = OF_MEMBERS[name] | {"members": 3, "weight_of_each": weighted, "loss": "softmax_cross_entropy"}
+    check_close(run(gpu, way, **named), run(gpu, "plain", **named), "float64")
+
+
+@pytest.mark.needs("sklearn")
+def test_members_of_an_estimator_take_captured_steps(gpu, monkeypatch):
+    from mlp_xp import MLPRegressor
+
+    launches, launch = [], graph.Captured.launch
+    monkeypatch.setattr(graph.Captured, "launch", lambda self: (launches.append(1), launch(self)))
+    x = np.random.default_rng(1).normal(size=(90, 4))
+    y, found = x[:, 0] - np.sin(x[:, 1]), []
+    for device in (gpu, "cpu"):
+        model = MLPRegressor((6, 5), batch_size=30, max_iter=8, random_state=0, members=3, device=device)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # 8 epochs are few
+            found.append(model.fit(x, y).coefs_)
+    assert len(launches) == 3 * 8 - 2
+    check_close(*found, "float64")
+
+
+class Reads(Activation):
+    """One whose derivative reads a number from the device, which no capture allows."""
+
+    def forward(self, backend, z, kept):
+        if kept is not None:
+            kept[...] = 2.0
+        z *= 2.0
+
+    def derivative(self, backend, kept):
+        float(kept[0, 0])
+        return kept
+
+
+def test_a_step_that_cannot_be_captured_is_launched_kernel_by_kernel(gpu, caplog):
+    """It breaks off in the middle, when products have been begun aside."""
+    named = {"activation": ["relu", Reads(), "identity"]}
+    with caplog.at_level(logging.WARNING):
+        check_close(run(gpu, "fast", **named), run(gpu, "plain", **named), "float64")
+    assert [record.getMessage().partition(": ")[0] for record in caplog.records] == [
+        "steps are launched kernel by kernel, since this one cannot be captured"
+    ]
+
+
+def test_trainings_go_on_in_any_thread(gpu):
+    """Each epoch in whichever thread is free, several trainings at once: the bits are those of one alone."""
+    rng = np.random.default_rng(5)
+    x, y = rng.normal(size=(330, 20)), rng.uniform(size=(330, 1))
+
+    def begun(seed):
+        network = Network((20, 33, 17, 1), device=gpu, seed=seed)
+        return network, train(network, Loader(x, y, batch_size=32, seed=seed), max_epochs=6, dropout=0.2)
+
+    alone = [begun(seed) for seed in range(4)]
+    for _, epochs in alone:
+        list(epochs)
+    together = [begun(seed) for seed in range(4)]
+    with ThreadPoolExecutor(3) as threads:
+        for _ in range(6):
+            list(threads.map(lambda each: next(each[1]), together))
+    for (one, _), (other, _) in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(host(one.parameters.flat), host(other.parameters.flat))
+
+
+def test_a_graphs_memory_is_given_back_on_its_device(gpu):
+    """Whichever device is current then: a pool looks at that one alone, and leaks on the others."""
+    import cupy
+
+    network = Network((20, 33, 1), device=gpu)
+    runtime, pool = network.backend.runtime, []
+
+    def work():
+        pool.append(cupy.cuda.get_allocator())
+        return cupy.ones(2**20) * 2.0
+
+    with runtime.working():
+        work()
+        captured = graph.Captured(runtime.compute, work)
+        captured.launch()
+    held = captured._pool
+    with cupy.cuda.Device(len(cuda.devices()) - 1 - runtime.index):
+        del captured
+    with runtime.device:
+        assert held.total_bytes() == 0
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)

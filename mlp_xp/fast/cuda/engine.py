@@ -5,6 +5,7 @@ Products that give derivatives with respect to the parameters, which nobody read
 aside, on a second stream with a handle and a workspace of its own.
 """
 
+import contextlib
 import math
 import threading
 from collections.abc import Callable, Hashable
@@ -38,6 +39,8 @@ class Engine:
 
     Attributes
     ----------
+    at_once : int
+        Steps that may be begun together.
     inverse : array (1, 1), or (members, 1, 1)
         1 / Σ s_i of the step, on the device; 0 for a member that does not move.
     adds : bool
@@ -45,7 +48,7 @@ class Engine:
     """
 
     NotCapturedError = NotCapturedError
-    AT_ONCE, N_SCALARS, INVERSE = kernels.AT_ONCE, kernels.N_SCALARS, kernels.INVERSE
+    N_SCALARS, INVERSE = kernels.N_SCALARS, kernels.INVERSE
     activate = staticmethod(kernels.activate)
     penalty_gradient = staticmethod(kernels.penalty_gradient)
 
@@ -62,7 +65,8 @@ class Engine:
         n = members or 1
         self.sums = kernels.Sums(dtype, members)
         self.scalars = cupy.zeros((n, kernels.N_SCALARS), dtype=dtype)
-        self._table = cupy.zeros((kernels.AT_ONCE * n * kernels.N_SCALARS,), dtype=dtype)
+        self.at_once = kernels.at_once(self.scalars.itemsize)
+        self._table = cupy.zeros((self.at_once * n * kernels.N_SCALARS,), dtype=dtype)
         self._addresses = cupy.zeros((6,), dtype=cupy.int64)
         self._counters = cupy.zeros((kernels.N_COUNTERS,), dtype=cupy.int64)
         inverse = self.scalars[:, kernels.INVERSE :]
@@ -130,6 +134,14 @@ class Engine:
         if self._readers:
             self._readers.clear()
             self.stream.wait_event(self.side.record(_event()))
+
+    def break_off(self) -> None:
+        """Forget a step under way: what comes now, also what is freed, comes after what it made aside."""
+        import cupy
+
+        self._product = self._summed = None
+        with contextlib.suppress(cupy.cuda.runtime.CUDARuntimeError):  # of a capture that has failed
+            self.join()
 
     def chain(
         self, program: Program, delta: Array, kept: Array, sums: Array, drops: kernels.Drops | None

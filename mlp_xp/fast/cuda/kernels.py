@@ -31,8 +31,8 @@ N_SCALARS = 16
 INVERSE = 15
 """Where 1 / Σ s_i is among them."""
 
-AT_ONCE = 24
-"""Steps whose numbers travel as the arguments of one launch, which may have 4 KiB."""
+ROOM = 3 * 2**10
+"""Bytes of numbers that travel as the arguments of one launch, which may have 4 KiB."""
 
 N_COUNTERS = 5
 """What counts on the device: the step's number, the place of its loss, which step of those that were begun
@@ -170,7 +170,7 @@ def _chain_kernel(program: Program, real: Real) -> Any:
         f"""
 typedef {real} T;
 {_HASH}
-extern "C" __global__ void {name}(
+extern "C" __global__ __launch_bounds__({_SIDE * _SIDE}) void {name}(
     T *delta, long long of_delta, const T *kept, long long of_kept, int n_rows, int n_units,
     const T *column, long long of_column, const T *row, long long of_row, int is_product,
     T *sums, long long of_sums, int is_summed, int adds, int drops, {_DROPS}{_numbers(program)}
@@ -463,7 +463,7 @@ def _begin_kernel(real: Real) -> Any:
 
     return cupy.RawKernel(
         f"""
-struct Numbers {{ {real} of[{AT_ONCE * N_SCALARS}]; }};
+struct Numbers {{ {real} of[{ROOM} / sizeof({real})]; }};
 extern "C" __global__ void begin_steps(
     const unsigned int *x, long long of_x, const unsigned int *y, long long of_y, const unsigned int *w,
     long long of_w, const Numbers numbers, int first, int n, {real} *table, long long *sources,
@@ -536,6 +536,11 @@ extern "C" __global__ void end_step(
 """,
         "end_step",
     )
+
+
+def at_once(itemsize: int) -> int:
+    """Steps whose numbers, of so many bytes each, travel as the arguments of one launch."""
+    return ROOM // (N_SCALARS * itemsize)
 
 
 def _real(array: Array) -> Real:
@@ -827,7 +832,7 @@ def begin_steps(
         Rows of all steps, one after the other; read by `take_step`.
     numbers : array (n_steps, 1 or members, N_SCALARS)
         On the host, of the table's dtype.
-    table : array (AT_ONCE × members × N_SCALARS,)
+    table : array (at_once × members × N_SCALARS,)
         Filled.
     addresses : int64 array (6,)
         Filled.
@@ -836,7 +841,7 @@ def begin_steps(
     *counts : int
         The first step's number, the place of its loss, and its first row's position.
     """
-    flat, most = numbers.ravel(), AT_ONCE * N_SCALARS
+    flat, most = numbers.ravel(), ROOM // numbers.itemsize
     where: list[Any] = []
     for each in sources:
         n_words = 0 if each is None else _stride(each) * each.itemsize // 4
