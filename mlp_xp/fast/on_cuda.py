@@ -71,6 +71,22 @@ class FusedActivation(Activation):
         self.engine.chain(self.both.chain, delta, kept, self.sums, drops)
 
 
+class AsWritten(Activation):
+    """An activation without kernels. What its way back consumes may be read aside, as a layer's input."""
+
+    def __init__(self, plain: Activation, engine: Engine) -> None:
+        self.plain, self.engine, self.keeps_output = plain, engine, plain.keeps_output
+
+    def activate(self, backend: Backend, z: Array, biases: Array | None, kept: Array | None) -> None:
+        """As the plain one."""
+        self.plain.activate(backend, z, biases, kept)
+
+    def chain(self, backend: Backend, delta: Array, kept: Array) -> None:
+        """As the plain one, after what was made aside."""
+        self.engine.join()
+        self.plain.chain(backend, delta, kept)
+
+
 class BiasesForLoss(Identity):
     """The identity on the last layer, whose biases are left to the kernel of the loss in training."""
 
@@ -241,7 +257,9 @@ class CudaStep(Step):
 
     def _fused_activation(self, f: Activation, no_biases: Array, sums: Array) -> Activation:
         both = programs.of_activation(f, self.objective.network.backend.dtype_name)
-        if both is None or both.forward.changes_nothing:
+        if both is None:
+            return AsWritten(f, self.engine)
+        if both.forward.changes_nothing:
             return f
         return FusedActivation(f, both, self.engine, no_biases, sums)
 

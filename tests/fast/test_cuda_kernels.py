@@ -570,6 +570,32 @@ def test_a_training_with_all_of_it(rule, dtype, rng, monkeypatch, on_the_host):
     assert engine.graphs == 1
 
 
+def test_a_step_that_breaks_off_leaves_nothing_behind(rng, monkeypatch, on_the_host):
+    """What it has begun aside is over before anything that comes next, in memory that is free now."""
+    engine, chain = HostEngine("float64", monkeypatch, on_the_host), Engine.chain
+
+    def interrupted(*given):
+        if engine.stream.in_a_row > 12:
+            raise KeyboardInterrupt
+        chain(engine, *given)
+
+    monkeypatch.setattr(engine, "chain", interrupted)
+    monkeypatch.setattr(training_loop, "ways", lambda *_, **__: functools.partial(CudaStep, engine=engine))
+    network = Network((4, 6, 5, 3), activation="tanh", dtype="float64", seed=3)
+    with pytest.raises(KeyboardInterrupt):
+        list(train(network, Loader(rng.normal(size=(46, 4)), rng.normal(size=(46, 3)), batch_size=10)))
+    assert engine._readers == {}
+    assert engine.stream.in_a_row >= engine.side.in_a_row > 0
+    found = []
+    for way in (functools.partial(CudaStep, engine=engine), Step):
+        monkeypatch.setattr(engine, "chain", functools.partial(chain, engine))
+        monkeypatch.setattr(training_loop, "ways", lambda *_, way=way, **__: way)
+        again = Network((4, 6, 5, 3), activation="tanh", dtype="float64", seed=3)
+        rows = Loader(np.linspace(-1, 1, 80).reshape(20, 4), np.ones((20, 3)), batch_size=10)
+        found.append(next(train(again, rows)).train_loss)
+    close(*found, "float64", factor=100)
+
+
 def test_units_that_a_schedule_drops_count_for_no_bias(rng, monkeypatch, on_the_host):
     """The kernel that sums derivatives knows of them."""
     engine, found = HostEngine("float64", monkeypatch, on_the_host), []

@@ -104,11 +104,11 @@ class Engine:
 
         def write(out: Array, f: Callable[..., Array], *args: Array) -> Array:
             is_outer = f is multiply and all_fused and self._readers
-            if not (f is matmul or is_outer) or not self.is_current():
-                return plain(out, f, *args)
-            reader = self._readers.pop(_address(out), None)
+            reader = self._readers.pop(_address(out), None) if self._readers else None
             if reader is not None:
                 self.stream.wait_event(reader)
+            if not (f is matmul or is_outer) or not self.is_current():
+                return plain(out, f, *args)
             if is_outer:
                 self._product = (args[0], args[1])
             else:
@@ -137,10 +137,8 @@ class Engine:
 
     def break_off(self) -> None:
         """Forget a step under way: what comes now, also what is freed, comes after what it made aside."""
-        import cupy
-
         self._product = self._summed = None
-        with contextlib.suppress(cupy.cuda.runtime.CUDARuntimeError):  # of a capture that has failed
+        with contextlib.suppress(RuntimeError):  # CUDA's, in a capture that has failed
             self.join()
 
     def chain(
