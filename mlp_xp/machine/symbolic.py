@@ -147,12 +147,8 @@ class _Tape:
 def program(function: Callable[..., Sequence[Any]], n_inputs: int, n_changing: int = 0) -> Program | None:
     """What a function makes of one element of each input; None where that is not all that it does.
 
-    Parameters
-    ----------
-    function : callable (inputs, changing, output) -> sequence of symbols or numbers
-        Runs array code on NumPy's namespace. `output` is to be assigned before it is read.
-    n_inputs, n_changing : int
-        How many symbols there are for arrays, and for numbers that change from call to call.
+    It runs array code on NumPy's namespace, with symbols: of arrays, of numbers that change from call to
+    call, and of an output, which is to be assigned before it is read.
     """
     tape = _Tape(n_inputs, n_changing)
     try:

@@ -12,17 +12,11 @@ from mlp_xp.settings import checks
 class ClassWeighted(Wrapped):
     """A source whose sample weights are multiplied by a weight for the row's class.
 
-    Raises ValueError: a class number or a weight is negative, or there is more than one target.
+    The classes, numbers of the one target, have the weights of a mapping, 1 where it names none; or
+    "balanced" ones, by which every class has the same total: n_rows / (n_classes · rows of the class),
+    counted in one pass over the rows of `counted`. Rows held out weigh what those of training do.
 
-    Parameters
-    ----------
-    source : source
-        With one target, class numbers.
-    class_weight : mapping of int to float, or "balanced"
-        The weight of each class number, >= 0; 1 for those not named. "balanced" gives every class the same
-        total: n_rows / (n_classes · rows of the class), counted in one pass.
-    counted : source, optional
-        Whose rows are counted, if not its own: rows held out weigh what those of training do.
+    Raises ValueError: a class number or a weight is negative, or there is more than one target.
     """
 
     def __init__(

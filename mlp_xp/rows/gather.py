@@ -14,20 +14,7 @@ from mlp_xp.rows.source import Source, Taken
 class Gatherer:
     """Fills reused host buffers with rows in an epoch's order, and sends them to the device.
 
-    Parameters
-    ----------
-    source : source
-        Where rows come from.
-    order : sliceable
-        Row numbers of positions start … stop of the epoch.
-    staging : Staging
-        The buffers.
-    backend : Backend
-        Where they are sent.
-    check : callable, optional
-        Refuses targets.
-    take : callable, optional
-        Gives the rows of an index where they are on the device already.
+    Targets may be checked (`check`). Rows that are on the device already are taken from there (`take`).
     """
 
     def __init__(
@@ -42,13 +29,11 @@ class Gatherer:
         self.source, self.order, self.staging, self.check = source, order, staging, check
         self.backend, self.runtime, self.take = backend, backend.runtime, take
         self.weighted = source.has_weights
-        self.n_gathered = 0
 
     def __call__(self, ranges: list[tuple[int, int]], slot: int) -> Gathered:
         """The rows of some ranges of positions, one after the other; valid until the slot is filled again."""
         parts = [row_numbers(self.order, start, stop, self.source.n_rows) for start, stop in ranges]
         index = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        self.n_gathered += len(index)
         if self.take is not None:
             *rows, host_weight = self.take(index)
             return Gathered(Chunk(*rows), host_weight, slot)

@@ -197,16 +197,10 @@ class Loader:
         self.batch_size = min(self.batch_size * n_batches, self.n_rows)
 
     def fit_memory(self, bytes_per_row: int, other_bytes: int, limit: int | None = None) -> None:
-        """Make an "auto" batch small enough that its step fits the memory limit.
+        """Make an "auto" batch small enough that its step fits the memory limit, or one of the device.
 
-        Parameters
-        ----------
-        bytes_per_row : int
-            What a step takes for every row on the device.
-        other_bytes : int
-            What it takes whatever the batch: parameters, gradient, optimizer.
-        limit : int, optional
-            Bytes on the device; the loader's `memory_limit` if not given.
+        A step takes so many bytes for every row on the device, and others whatever the batch: parameters,
+        gradient, optimizer.
         """
         limits = [each for each in (limit, self.memory_limit) if each is not None]
         if self.batch_bound == "given" or not limits:
@@ -216,13 +210,7 @@ class Loader:
             self.batch_size, self.batch_bound = fits, "memory"
 
     def fit_chunks(self, bytes_per_row: int) -> None:
-        """Take no more rows at a time than fit the memory limit, where nobody said how many.
-
-        Parameters
-        ----------
-        bytes_per_row : int
-            What a step takes for every row on the device.
-        """
+        """Take no more rows, of so many bytes a step, at a time than fit, where nobody said how many."""
         if not self._chunks_are_given:
             numbers = self.source.n_features + self.source.n_targets + 1
             buffers = SLOTS * 8 * numbers * self.source.n_at_once
@@ -300,16 +288,8 @@ class Loader:
     ) -> Generator[Block]:
         """Yield the batches of an epoch as they are gathered; their arrays are reused for the next block.
 
-        Parameters
-        ----------
-        epoch : int
-            Which epoch: with the seed, it determines the order.
-        backend : Backend
-            Where chunks go.
-        first_step : int
-            Which batch to start with, from 0: earlier ones are not gathered.
-        **wanted
-            As in `Wanted`.
+        The epoch determines the order, with the seed; batches before `first_step` are not gathered. `Wanted`
+        says what else may be asked for.
         """
         labels = wanted.get("labels", False)
         self.source.check_unchanged()  # after a change under way it would go on with other rows than it began

@@ -148,19 +148,10 @@ def open_npz(
     memory_limit: int | None = None,
     numbers: Callable[[Array], Array] = np.asanyarray,
 ) -> ArraySource:
-    """Rows of the members `x`, `y` and `sample_weight` of an `.npz` file, read into memory.
+    """Rows of the members `x`, `y` and `sample_weight` (or `weight`) of an `.npz` file, read into memory.
 
-    Parameters
-    ----------
-    path : path
-        The file.
-    target, weight : str, optional
-        Names of the members that hold targets and sample weights. By default `y` and
-        `sample_weight` or `weight`, where there are any.
-    memory_limit : int, optional
-        Bytes; a file that needs more is refused, with a word on what to do.
-    numbers : callable (y) -> array
-        What is made of the targets.
+    Targets and weights may be other members; `numbers` is what is made of the targets. A file that needs more
+    bytes than the limit is refused, with a word on what to do.
     """
     file = local_file(path)
     try:

@@ -24,16 +24,8 @@ NONE = -1
 class OwnRows(Wrapped):
     """A source of which each member has some rows: the positions of an epoch are those of the one with most.
 
-    Parameters
-    ----------
-    source : source
-        Whose rows have numbers.
-    parts : array of int (n_rows,)
-        The part that each row is in, from 0.
-    copies : int
-        Sets of members side by side, with one for each part.
-    left_out : bool
-        Whether a member has the rows of its part, rather than all others.
+    Each row is in a part, from 0; a member, of several copies side by side, has the rows of its part
+    (`left_out`), or all others.
     """
 
     def __init__(
@@ -72,7 +64,6 @@ class OwnGatherer(Gatherer):
     def __call__(self, ranges: list[tuple[int, int]], slot: int) -> Gathered:
         """The rows of some ranges of positions, (members, n_rows, …); valid until the slot is filled."""
         index = np.concatenate([self.order[start:stop] for start, stop in ranges], axis=1)
-        self.n_gathered += index.shape[1]
         rows, place = np.unique(index, return_inverse=True)
         lacks_some = bool(rows[0] == NONE)
         if lacks_some:

@@ -127,16 +127,8 @@ def prefetched(
 ) -> Generator[Filled]:
     """Yield blocks of rows, each valid until the next is asked for.
 
-    Parameters
-    ----------
-    fill : callable (ranges, slot) -> block
-        Gathers ranges of positions of an epoch into the buffers of a slot.
-    blocks : iterable of lists of (start, stop)
-        The ranges of each block.
-    pace : Pace
-        What is known so far about gathering; updated.
-    mode : "auto", "always" or "never"
-        Whether a thread gathers.
+    `fill` gathers ranges of positions of an epoch into the buffers of a slot: by a thread, "always", "never",
+    or, in mode "auto", where the pace so far, which is updated, says that it pays.
     """
     rest = iter(blocks)
     while True:
