@@ -18,7 +18,7 @@ from mlp_xp.cli.commands import COMMANDS, flags
 from mlp_xp.cli.printing import explained, say, show
 from mlp_xp.cli.signals import Signals
 from mlp_xp.cli.streams import to_nowhere
-from mlp_xp.cli.surface import Spelling, function_of
+from mlp_xp.cli.surface import OptionSpelling, function_of
 from mlp_xp.machine.launcher import SECONDS_TO_BE_HEARD, under_mpi
 from mlp_xp.machine.main_memory import shortage
 from mlp_xp.settings.checks import nearest
@@ -44,7 +44,7 @@ def carry_out(name: str, options: Options) -> Any:
     from mlp_xp.machine import blas
 
     try:
-        with speaking(Spelling(type(options))), blas.at_most(getattr(options, "threads", None)):
+        with speaking(OptionSpelling(type(options))), blas.at_most(getattr(options, "threads", None)):
             status = getattr(importlib.import_module(f"mlp_xp.cli.{name}"), name)(options)
             sys.stdout.flush()
             return status

@@ -9,7 +9,7 @@ from typing import Any
 
 from mlp_xp.cli.commands import in_order
 from mlp_xp.cli.printing import say
-from mlp_xp.cli.surface import Spelling
+from mlp_xp.cli.surface import OptionSpelling
 from mlp_xp.machine.whole_file import write_whole
 from mlp_xp.report.epochs import Log, TensorBoardLog, numbers_of
 from mlp_xp.report.page import RunReport, page
@@ -74,7 +74,7 @@ def command_line(command: str, options: Options) -> str:
     Wherever an option came from (the command line, a configuration), it is spelled out.
     """
     words, arguments, defaults = ["mlp-xp", command], [], options.defaults()
-    spelling = Spelling(type(options))
+    spelling = OptionSpelling(type(options))
     for name, known in in_order(type(options)).items():
         value = getattr(options, name)
         if known.once or value is None or value == defaults[name]:

@@ -11,9 +11,10 @@ import typer
 from mlp_xp.cli import configuration
 from mlp_xp.cli.commands import flags, in_order
 from mlp_xp.settings.options import Option, Options
+from mlp_xp.settings.spelling import Spelling
 
 
-class Spelling:
+class OptionSpelling(Spelling):
     """Fields as options of the command that runs: `target` is ``--target``, `data` is ``DATA``."""
 
     def __init__(self, kind: type[Options]) -> None:
@@ -29,7 +30,7 @@ class Spelling:
     def given(self, field: str, value: object) -> str:
         """The option with its value, as a shell would have it."""
         if field not in self._known:
-            return f"{field}={value!r}"
+            return super().given(field, value)
         if isinstance(value, bool):
             return flags(field, self._known[field], default=True)[0 if value else 1]
         text = str(value)

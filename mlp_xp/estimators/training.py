@@ -19,6 +19,7 @@ from mlp_xp.members.step import MemberOptimizer
 from mlp_xp.optimizers import Optimizer, Rule
 from mlp_xp.parameters import Parameters
 from mlp_xp.rows.loader import Loader
+from mlp_xp.run.monitor import Monitor
 from mlp_xp.run.rates import Rates
 from mlp_xp.run.state import Training
 from mlp_xp.run.validation import mean_loss
@@ -141,7 +142,7 @@ BEST = {
 """The attribute that has the best of what is watched, and the sign with which less of it is better."""
 
 
-class FitMonitor:
+class FitMonitor(Monitor):
     """Looks at losses and scores, counts epochs without improvement, and divides an adaptive rate.
 
     The estimator gets `n_iter_`, `t_`, `loss_`, `loss_curve_` and their like; its parameters say when to
@@ -168,13 +169,6 @@ class FitMonitor:
         self.loss: float | None = None
         self.score: float | None = None
         self.found_best = False
-
-    def is_sound(self, train_loss: float) -> bool:
-        """Every epoch counts; `decide` ends a run that diverged."""
-        return True
-
-    def go_back(self) -> None:
-        """Never called."""
 
     def look(self, train_loss: float) -> None:
         """Losses and scores after an epoch."""

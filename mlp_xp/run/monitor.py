@@ -1,30 +1,32 @@
 """What is looked at after each epoch: losses, the best of them, whether the run diverged, when it is over."""
 
 from collections.abc import Callable
-from typing import Protocol
 
 from mlp_xp.run.divergence import Divergence
 from mlp_xp.run.state import Training
 from mlp_xp.stopping import Stopping
 
 
-class Monitor(Protocol):
+class Monitor:
     """Whoever judges a run after each of its epochs."""
 
     def is_sound(self, train_loss: float) -> bool:
-        """Whether an epoch counts; `go_back` is called if it does not."""
+        """Whether an epoch counts, as each does here; `go_back` is called if it does not."""
+        return True
 
     def go_back(self) -> None:
         """Put the run back to where it goes on from, or raise."""
 
     def look(self, train_loss: float) -> None:
         """Enter an epoch's losses into the history."""
+        raise NotImplementedError
 
     def decide(self) -> str | None:
         """Keep the weights if they are the best so far; say why the run is over, if it is."""
+        raise NotImplementedError
 
 
-class LossMonitor:
+class LossMonitor(Monitor):
     """Watches losses: those of the rows held out where there are any, else those of the training.
 
     A run that diverged may go on from its best epoch (`rolls_back`).

@@ -6,21 +6,10 @@ the default; the command line takes over for as long as it runs (`speaking`).
 
 import contextlib
 from collections.abc import Iterator
-from typing import Protocol
 
 
-class Spelling(Protocol):
-    """How a surface spells fields."""
-
-    def name(self, field: str) -> str:
-        """The field itself."""
-
-    def given(self, field: str, value: object) -> str:
-        """The field with a value, as a user writes it."""
-
-
-class Arguments:
-    """Python's spelling."""
+class Spelling:
+    """How a surface spells fields: as arguments, where it is Python."""
 
     def name(self, field: str) -> str:
         """The argument's name."""
@@ -34,7 +23,7 @@ class Arguments:
 class _Surface:
     """The surface of this process: threads that gather rows speak to the same user."""
 
-    spelling: Spelling = Arguments()
+    spelling = Spelling()
 
 
 def spelled(name: str) -> str:
