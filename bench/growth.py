@@ -7,8 +7,8 @@ its calls and 3 m Σ n n' multiplications (Σ n n': the number of weights), so t
 
 and the expected ratio is that of r Σ n n' for rows, width and depth, as long as c₀ is small; for batches c₀
 and c₁ are those of the smallest and the largest one. A step needs parameters, gradient, the optimizer's
-vectors, and the memo, which grows with m Σ n: its peak is measured (NumPy's allocations) and compared with
-their sum.
+vectors, the last good weights and the best, the rows of a chunk, and the memo, which grows with m Σ n: its
+peak is measured (NumPy's allocations) and compared with their sum.
 """
 
 import dataclasses
@@ -23,14 +23,9 @@ import numpy as np
 from bench.harness import measure, results
 from bench.harness.results import Result
 from mlp_xp import Loader, Network, train
-from mlp_xp.fast import ways
 from mlp_xp.forward import Memo
-from mlp_xp.losses import HalfSquaredError
-from mlp_xp.objective import Objective
-from mlp_xp.optimizers import Adam, Optimizer
-from mlp_xp.rows.batch import Batch, Chunk
 
-N_FEATURES = 64
+N_FEATURES, CHUNK_ROWS = 64, 4096
 ROUNDS = 5
 
 
@@ -81,19 +76,17 @@ def epochs(size: Size, way: str) -> Callable[[], float]:
 
 
 def step_bytes(size: Size, way: str) -> int:
-    """The largest amount of array data that lives at a time from making a network to the end of two steps."""
+    """The largest amount of array data that lives at a time in two epochs of one step."""
     generator = np.random.default_rng(0)
     x = generator.standard_normal((size.batch, N_FEATURES), dtype=np.float32)
     y = generator.standard_normal((size.batch, 1), dtype=np.float32)
 
     def steps() -> None:
-        network = Network(size.layer_sizes)
-        objective, optimizer = Objective(network, HalfSquaredError()), Optimizer(Adam(), network.parameters)
-        update = ways("cpu", way)(objective, optimizer, None)
+        loader = Loader(x, y, batch_size=size.batch, chunk_rows=CHUNK_ROWS)
+        training = train(Network(size.layer_sizes), loader, loss="half_squared_error", max_epochs=2, way=way)
         tracemalloc.reset_peak()  # weights are drawn in float64
-        for number in range(2):
-            chunk = (Chunk(x, y, None), float(size.batch))
-            update(Batch(size.batch, float(size.batch), (chunk,)), number, 1e-4)
+        for _ in training:
+            pass
 
     steps()  # imports and compiles
     tracemalloc.start()
@@ -106,9 +99,10 @@ def step_bytes(size: Size, way: str) -> int:
 
 
 def least_bytes(size: Size) -> int:
-    """Parameters, gradient, Adam's two vectors, and the memo."""
-    network = Network(size.layer_sizes)
-    return 4 * 4 * network.parameters.size + measure.allocated_bytes(lambda: Memo(network, size.batch))
+    """Parameters, gradient, Adam's vectors, the last good weights and the best; the memo, and the rows."""
+    network, rows = Network(size.layer_sizes), 4 * CHUNK_ROWS * (N_FEATURES + 1)
+    memo = measure.allocated_bytes(lambda: Memo(network, size.batch))
+    return 6 * 4 * network.parameters.size + memo + rows
 
 
 def expected(what: str, sizes: list[Size], seconds: list[float]) -> list[float]:
@@ -170,9 +164,10 @@ def answer(quick: bool, device: str) -> Result:
                 f"the median of {rounds} epochs."
             ),
             (
-                "least: parameters, gradient, Adam's two vectors and the memo of a batch. peak: the most "
-                "array data that lived at a time in two steps. What the light core takes above the least are "
-                "Adam's temporaries, of 32,768 numbers at most: they do not grow with the network."
+                f"least: parameters, gradient, Adam's vectors, the last good weights and the best, the memo "
+                f"of a batch, and {CHUNK_ROWS:,} rows. peak: the most array data that lived at a time in two "
+                "epochs of one step. What the light core takes above the least are Adam's temporaries, of "
+                "32,768 numbers at most: they do not grow with the network."
             ),
             *([] if has_fast else ["fast: the extra `fast` is not installed."]),
         ],
