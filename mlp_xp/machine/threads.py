@@ -17,14 +17,15 @@ Result = TypeVar("Result")
 
 PART_WORK = 2**20
 """Multiplications of the largest product that are worth a thread: a plain step of some 0.5 ms. To hand it
-over takes 0.05, and all threads of Python take turns between two products."""
+over takes 0.03, and all threads of Python take turns between two products."""
 
 
-PIECE_WORK = 2**23
-"""Multiplications of a piece of a product: some 0.2 ms of a core, five times what handing it over takes."""
+PIECE_WORK = 2**22
+"""Multiplications of a piece of a product: some 0.1 ms of a core, three times what handing it over takes."""
 
 PIECE_SIZE, MOST_PIECES = 128, 16
-"""Rows or columns of a piece at least: with fewer a product takes longer. And pieces of one, at most."""
+"""Rows or columns of a piece at least: with fewer a product takes longer; two may be half as large. And pieces
+of a product, at most."""
 
 LINE = 16
 """Numbers that a piece is a multiple of: a line of a cache."""
@@ -140,8 +141,8 @@ def matmul(left: np.ndarray, right: np.ndarray, out: np.ndarray | None = None) -
     """
     n_rows, n_columns = left.shape[-2], right.shape[-1]
     longer = max(n_rows, n_columns)
-    n = min(n_rows * left.shape[-1] * n_columns // PIECE_WORK, longer // PIECE_SIZE, MOST_PIECES)
-    if n < 2:
+    n = min(n_rows * left.shape[-1] * n_columns // PIECE_WORK, max(2, longer // PIECE_SIZE), MOST_PIECES)
+    if n < 2 or longer < PIECE_SIZE // 2:
         return np.matmul(left, right, out=out)
     if out is None:
         members = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])

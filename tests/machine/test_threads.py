@@ -107,7 +107,7 @@ def test_predictions_are_the_same_by_one_thread_and_by_several(members, monkeypa
 
 @pytest.mark.parametrize("members", [(), (2,)])
 @pytest.mark.parametrize(
-    ("n_rows", "n_inner", "n_columns"), [(300, 401, 210), (90, 512, 777), (700, 300, 300)]
+    ("n_rows", "n_inner", "n_columns"), [(300, 401, 210), (90, 512, 777), (700, 300, 300), (64, 1797, 100)]
 )
 def test_a_large_product_has_the_same_bits_by_one_thread_and_by_several(
     members, n_rows, n_inner, n_columns, monkeypatch
