@@ -24,8 +24,8 @@ PIECE_WORK = 2**22
 """Multiplications of a piece of a product: some 0.1 ms of a core, three times what handing it over takes."""
 
 PIECE_SIZE, MOST_PIECES = 128, 16
-"""Rows or columns of a piece at least: with fewer a product takes longer; two may be half as large. And pieces
-of a product, at most."""
+"""Rows or columns of a piece at least: with fewer a product takes longer (two may be half as large). And
+pieces of a product, at most."""
 
 LINE = 16
 """Numbers that a piece is a multiple of: a line of a cache."""
