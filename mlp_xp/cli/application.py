@@ -2,8 +2,6 @@
 
 import functools
 import importlib
-import os
-import signal
 import sys
 import time
 import traceback
@@ -19,6 +17,7 @@ from mlp_xp.cli.printing import explained, say, show
 from mlp_xp.cli.signals import Signals
 from mlp_xp.cli.streams import to_nowhere
 from mlp_xp.cli.surface import OptionSpelling, function_of
+from mlp_xp.machine.ending import end_by
 from mlp_xp.machine.launcher import SECONDS_TO_BE_HEARD, under_mpi
 from mlp_xp.machine.main_memory import shortage
 from mlp_xp.settings.checks import nearest
@@ -163,8 +162,7 @@ def _end(message: str, status: int, given: Sequence[str], *, interrupted: bool =
             # that died of a signal, not for one that ended with a status before MPI had begun.
             _say_lines(f"mlp-xp: error: {message}")
             time.sleep(SECONDS_TO_BE_HEARD)
-            signal.signal(status - 128, signal.SIG_DFL)
-            os.kill(os.getpid(), status - 128)
+            end_by(status - 128)
         if under_mpi():
             from mlp_xp.machine.data_parallel import world
 

@@ -7,11 +7,12 @@ error of its own, or swallows it in a callback, does not get rid of it.
 
 import _thread
 import contextlib
-import os
 import signal
 import sys
 from collections.abc import Iterator
 from types import FrameType
+
+from mlp_xp.machine.ending import end_by
 
 
 class Signals:
@@ -23,7 +24,7 @@ class Signals:
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         if self.number is not None and not self._is_sent_again:
-            os._exit(128 + number)  # the second one: nothing more is put away
+            end_by(number)  # the second one: nothing more is put away
         self.number = self.number or number
         self._is_sent_again = False
         raise KeyboardInterrupt(number)

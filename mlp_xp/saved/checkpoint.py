@@ -24,6 +24,7 @@ import safetensors
 import safetensors.numpy
 
 from mlp_xp.history import History
+from mlp_xp.machine.ending import end_by
 from mlp_xp.machine.main_memory import require
 from mlp_xp.machine.whole_file import PART, open_plain, write_whole
 from mlp_xp.rows.fingerprint import same_data
@@ -278,7 +279,7 @@ class Checkpoints(Interruption):
         for path in self.paths():
             try:
                 state, configuration, data = decode(_content(path))
-            except (ValueError, OSError) as error:
+            except (ValueError, OSError, MemoryError) as error:
                 what = "is damaged" if isinstance(error, ValueError) else "cannot be read"
                 damaged.append(f"{path} {what} ({error})")
                 continue
@@ -535,7 +536,7 @@ def interruptible(run: Interruption) -> Iterator[None]:
 
     def handle(number: int, _: object) -> None:
         if run.interrupted_by is not None:
-            os._exit(128 + number)
+            end_by(number)
         run.interrupt(number)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -184,6 +184,20 @@ def test_what_is_no_file_hides_no_checkpoint(run, folder):
     assert (folder / "m").read_bytes() == (folder / "n").read_bytes()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="files with holes")
+@pytest.mark.filterwarnings("default")
+def test_a_checkpoint_larger_than_memory_hides_no_other(run, folder):
+    train = ("train", "--hidden", "4", "--quiet", "--checkpoint-dir", "c", "--epochs", "2", "--resume")
+    assert run(*train, "--out", "m").status == 0
+    huge = folder / "c" / "checkpoint-000000093-000000000001.safetensors"
+    huge.write_bytes((1000).to_bytes(8, "little") + b"{")
+    os.truncate(huge, 2**40)
+    outcome = run(*train, "--out", "n")
+    assert outcome.status == 0
+    assert f"c/{huge.name} cannot be read" in outcome.err
+    assert (folder / "m").read_bytes() == (folder / "n").read_bytes()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="pipes and links")
 def test_a_lock_that_is_a_link_is_not_followed(run, folder):
     (folder / "c").mkdir()
@@ -335,8 +349,42 @@ def test_an_interruption_while_it_starts_has_its_line_and_its_status(folder, lib
     )
     command = [sys.executable, "-c", program, "train", "--epochs", "2", "--out", "m"]
     done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (status, "mlp-xp: error: interrupted.\n")
+    assert done.returncode in (
+        status,
+        -number,
+    )  # as it ends where a caller has given the arguments, or at once
+    assert done.stderr == "mlp-xp: error: interrupted.\n"
     assert [path.name for path in folder.iterdir()] == ["data"]
+
+
+LOOP = """
+import os, signal, sys
+if sys.argv[1] == "shell":  # where Ctrl-C is not ignored, in a process group of its own
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.setsid()
+    loop = 'for n in 1 2; do "$0" "$1" command; done; echo went on'
+    os.execvp("bash", ["bash", "-c", loop, sys.executable, sys.argv[0]])
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from mlp_xp.cli import main, stages
+measure = stages.result_of
+
+def result_of(*arguments):
+    os.killpg(0, signal.SIGINT)
+    return measure(*arguments)
+
+stages.result_of = result_of
+sys.argv[1:] = ["train", "--epochs", "2", "--hidden", "4", "--quiet", "--out", f"m{os.getpid()}"]
+main()
+"""
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="a shell")
+def test_ctrl_c_ends_the_loop_of_a_shell_too(folder):
+    (folder / "loop.py").write_text(LOOP)
+    command = [sys.executable, "loop.py", "shell"]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+    assert len(list(folder.glob("m*.toml"))) == 1  # the training that was interrupted has written its model
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
