@@ -23,6 +23,7 @@ from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.gather import CHECKED_ROWS, check_rows
 from mlp_xp.rows.loader import Loader
 from mlp_xp.rows.source import refuse_weights
+from mlp_xp.run.agreement import refuse_differences
 from mlp_xp.run.epoch import Epoch, Epochs
 from mlp_xp.run.full_batch import Search
 from mlp_xp.run.monitor import LossMonitor
@@ -238,6 +239,16 @@ def train(
     if state is not None:
         training.restore(state)
     if ranks is not None:
+        if not ranks.have_agreed:
+            compared = {"train": loader, "validation": validation}
+            of_loaders = {
+                f"{name} {part}": getattr(each, part, None)
+                for name, each in compared.items()
+                for part in ("batch_size", "seed", "order")
+            }
+            rows = {f"{name} rows": None if each is None else each.source for name, each in compared.items()}
+            others = {"seed": seed, "frozen": frozen, "rate_factors": rate_factors, "threads": None}
+            refuse_differences(ranks, network, rows, {**named, **of_loaders, **others})
         ranks.broadcast(network.parameters.flat, network.backend)
     network.output = given.loss.link
     monitor = _monitor(training, validation, each)

@@ -62,6 +62,7 @@ def controlled(
         data = fingerprint(source) if folder is not None or ranks is not None else None
         if ranks is not None:
             ranks.refuse_differences({"data": data})
+            ranks.have_agreed = True
         if folder is not None and (ranks is None or ranks.rank == 0):
             determining = named.determining(ahead=False)
             checkpoints = Checkpoints(

@@ -38,6 +38,7 @@ from mlp_xp.objective import Objective
 from mlp_xp.optimizers import LBFGS, Optimizer
 from mlp_xp.rows.loader import Loader
 from mlp_xp.rows.source import Source, Subset, passes, refuse_weights
+from mlp_xp.run.agreement import refuse_differences
 from mlp_xp.run.full_batch import Search
 from mlp_xp.run.rates import Rates
 from mlp_xp.run.state import Training
@@ -105,6 +106,8 @@ class Fit:
         else:
             network = self._network_again(layer_sizes, start)
         if self.ranks is not None:
+            rows = {"rows": data.source, "validation rows": None if validation is None else validation.source}
+            refuse_differences(self.ranks, network, rows, estimator.get_params())
             self.ranks.broadcast(network.parameters.flat, network.backend)
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         self.listeners = Listeners(estimator, network, X, y, metadata)

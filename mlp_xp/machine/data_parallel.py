@@ -19,6 +19,7 @@ import functools
 import importlib.util
 import json
 import os
+import subprocess
 import sys
 import time
 import traceback
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 THREAD_SETTINGS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Variables with which a user says how many threads a process may have."""
+
+SECONDS_TO_MEET = 60
+"""How long this process waits, where MPI begins, for those that were started with it."""
 
 SECONDS_FOR_RANK_0 = 3.0
 """How long another rank waits with its error for rank 0, which may be about to say the same."""
@@ -87,7 +91,8 @@ def world() -> "Ranks | None":
     """
     if not under_mpi():
         return None
-    problem = mpi_problem()
+    with _not_for_ever():
+        problem = mpi_problem()
     if problem is not None:
         n_started = max(int(os.environ.get(name, "1")) for name in SIZES_OF_MPI)
         if n_started > 1:
@@ -106,6 +111,44 @@ def world() -> "Ranks | None":
     return ranks
 
 
+@contextlib.contextmanager
+def _not_for_ever() -> Iterator[None]:
+    """End this process where others that were started with it never begin MPI, which would wait for them.
+
+    It waits with the lock of Python's interpreter and heeds no signal: only another process can say why.
+    """
+    with subprocess.Popen(
+        [
+            sys.executable,
+            "-S",
+            "-c",
+            (
+                "import os, signal, sys, threading, time\n"
+                "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+                "seconds, heard, message = sys.stdin.readline().split(' ', 2)\n"
+                "def end():\n"
+                "    sys.stderr.write(message)\n"
+                "    sys.stderr.flush()\n"
+                "    time.sleep(float(heard))\n"
+                "    os.kill(os.getppid(), getattr(signal, 'SIGKILL', signal.SIGTERM))\n"
+                "threading.Timer(float(seconds), end).start()\n"
+                "sys.stdin.read()\n"
+                "os._exit(0)\n"
+            ),
+        ],
+        stdin=subprocess.PIPE,
+        text=True,
+    ) as watch:
+        if watch.stdin is not None:
+            watch.stdin.write(
+                f"{SECONDS_TO_MEET} {SECONDS_TO_BE_HEARD} mlp-xp: error: this process waited "
+                f"{SECONDS_TO_MEET} seconds, where MPI begins, for the others that were started with it: not "
+                "all of them train. Give each the same command, or start it alone (--no-mpi).\n"
+            )
+            watch.stdin.flush()
+        yield
+
+
 class Ranks:
     """The processes that train one model together.
 
@@ -122,6 +165,8 @@ class Ranks:
         The same among the processes on this machine: which GPU to take, how many cores to leave the others.
     all_reduce : str
         How gradients on GPUs are summed, of `cuda.ALL_REDUCES`; the same on all ranks.
+    have_agreed : bool
+        What they were given was compared by who trains with them.
     stop_asked : bool
         This process wants the run to end; it travels with the next step's gradient.
     stop_agreed : bool
@@ -136,7 +181,7 @@ class Ranks:
         self._machine = communicator.Split_type(MPI.COMM_TYPE_SHARED)
         self.local_rank, self.local_size = self._machine.Get_rank(), self._machine.Get_size()
         self.all_reduce = "auto"
-        self.stop_asked = self.stop_agreed = False
+        self.have_agreed = self.stop_asked = self.stop_agreed = False
         self._on_device: dict[tuple[Runtime, str], AllReduce | None] = {}
 
     @property

@@ -253,3 +253,80 @@ def test_mpi4py_that_is_not_installed(monkeypatch):
     assert data_parallel.mpi_problem() == 'mpi4py is not installed: pip install "mlp-xp[mpi]".'
     monkeypatch.setattr("mlp_xp.machine.data_parallel.under_mpi", lambda: True)
     assert data_parallel.describe().startswith("not usable: mpi4py is not installed")
+
+
+DIFFERENT = """
+import json, os, sys
+import numpy as np
+from mlp_xp import Loader, MLPRegressor, Network, train
+from mlp_xp.machine.data_parallel import world
+from mlp_xp.regularizers import L2
+
+said = []
+for change in json.loads(sys.argv[1]):
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    network, loader, training = {}, {"batch_size": 20}, {"max_epochs": 3}
+    fit = {"hidden_layer_sizes": (5,), "max_iter": 3, "alpha": 0.1}
+    if world().rank == 1:
+        exec(change)
+    try:
+        rows = Loader(x, x[:, 0], **loader)
+        if "fit" in change:
+            MLPRegressor(**fit, random_state=0).fit(rows)
+        else:
+            list(train(Network((3, 4, 1), **network), rows, ranks=world(), **training))
+        said.append("trained")
+    except ValueError as error:
+        said.append(str(error))
+if world().rank == 0:
+    print(json.dumps(said))
+"""
+
+CHANGES = {
+    "": "trained",
+    "x[31, 0] += 1e-9": "train rows '60 rows, 3 columns, 1 targets",
+    "x = x[:50]": "train rows '50 rows",
+    "loader['sample_weight'] = np.arange(60.0)": "train rows '60 rows",
+    "loader['batch_size'] = 30": "train batch_size '30' against '20'",
+    "loader['seed'] = 1": "train seed '1' against '0'",
+    "loader['order'] = 'sequential'": "train order",
+    "network['dtype'] = 'float64'": "dtype \"'float64'\" against",
+    "network['bias'] = False": "bias 'False' against 'True'",
+    "network['activation'] = 'tanh'": "activations",
+    "training['max_epochs'] = 300": "max_epochs '300' against '3'",
+    "training['learning_rate'] = 0.1": "learning_rate '0.1'",
+    "training['regularizer'] = L2(0.1)": "regularizer 'L2(",
+    "training['seed'] = 3": "seed '3' against '0'",
+    "training['validation'] = rows": "validation rows",
+    "fit['max_iter'] = 9": "max_iter '9' against",
+    "x[31, 0] += 1e-9 # fit": "rows '60 rows",
+    "fit['hidden_layer_sizes'] = (7,)": "layer_sizes '(3, 7, 1)' against '(3, 5, 1)'",
+}
+"""What one rank does otherwise, and what is said of it."""
+
+
+@pytest.mark.needs("mpi4py", "sklearn")
+def test_ranks_that_were_given_different_things_say_what_differs():
+    done = mpiexec(2, "-c", DIFFERENT, json.dumps(list(CHANGES)))
+    assert done.returncode == 0, done.stderr
+    for (change, expected), said in zip(CHANGES.items(), json.loads(done.stdout), strict=True):
+        assert expected in said, change
+        assert not change or "agree, but rank 1 differs from rank 0: " in said, change
+
+
+BESIDE = """
+import sys
+from mlp_xp.cli import main
+from mlp_xp.machine import data_parallel
+data_parallel.SECONDS_TO_MEET = 1
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.needs("mpi4py")
+@pytest.mark.parametrize("other", [["--version"], ["train", "--epochs", "100000", "--no-mpi", "--quiet"]])
+def test_a_training_does_not_wait_for_ever_for_ranks_that_never_come(other, tmp_path):
+    began = ["-c", BESIDE, "train", "--epochs", "2", "--quiet"]
+    done = mpiexec(2, began, ["-m", "mlp_xp", *other], timeout=60, cwd=tmp_path)
+    assert done.returncode != 0
+    assert "error: this process waited 1 seconds, where MPI begins, for the others" in done.stderr
