@@ -24,9 +24,23 @@ from mlp_xp.version import VERSION
 MOST_BYTES = 1 << 20
 """What a file of options may have."""
 
-DEEP_KEY = re.compile(r"(?<![^\s.=,#\[\]{}])(?:[^\s.=,#\[\]{}]++[ \t]*+\.[ \t]*+){33}")
-"""A key of 34 parts: Python's reader keeps all beginnings of it (40 kB of dots: 1.5 GB). Each part is tried
-from its first character alone, and given up whole, so that the time is linear."""
+MOST_DOTS = 33
+"""Dots in a key: Python's reader keeps all beginnings of it (40 kB of dots: 1.5 GB)."""
+
+TOKEN = re.compile(
+    r"""
+      "{3} (?: [^"\\] | \\. | "(?!"") )*+ (?: "{3} )?
+    | "    (?: [^"\\\n] | \\. )*+        "?
+    | '{3} (?: [^'] | '(?!'') )*+         (?: '{3} )?
+    | '    [^'\n]*+                       '?
+    | \#[^\n]*+ | \s++ | [\w-]++ | .
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+"""Text in quotes, a comment, blanks, a bare word or number, or another character.
+
+Each takes all that is looked at to find its end, so that the time is linear.
+"""
 
 
 def load(context: typer.Context, path: Path | None) -> Path | None:
@@ -55,7 +69,7 @@ def read(path: Path, kind: type[Options]) -> dict[str, Any]:
     known, defaults = keys(kind), kind.defaults()
     try:
         text = read_plain(path, MOST_BYTES).decode("utf-8")
-        if DEEP_KEY.search(text):
+        if has_deep_key(text):
             raise ValueError("a key has so many parts that reading them takes all memory")
         found = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -69,6 +83,20 @@ def read(path: Path, kind: type[Options]) -> dict[str, Any]:
         known[key][0]: _value(path, key, value, is_flag=isinstance(defaults[known[key][0]], bool))
         for key, value in found.items()
     }
+
+
+def has_deep_key(text: str) -> bool:
+    """Whether a text of TOML has a key of so many parts, bare or in quotes, that it should not be read."""
+    n_dots = 0
+    for token in TOKEN.finditer(text):
+        first = token[0][0]
+        if first == ".":
+            n_dots += 1
+            if n_dots > MOST_DOTS:
+                return True
+        elif not (first in "\"'-_" or first.isalnum() or first.isspace()):
+            n_dots = 0
+    return False
 
 
 def _value(path: Path, key: str, value: object, *, is_flag: bool) -> Any:

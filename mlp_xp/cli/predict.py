@@ -25,6 +25,9 @@ from mlp_xp.tables.model import TableModel
 FORMULA = frozenset("=+-@\t\r\n＝＋－＠")
 """How a text begins that a spreadsheet takes for a formula, unless it is a number."""
 
+CUT = re.compile(r"([;\t|])")
+"""Where a spreadsheet may cut a text too, so that what follows is one by itself."""
+
 NUMBER = re.compile(r"[+-]?\d[\d., ]*(e[+-]?\d+)?%?", re.IGNORECASE | re.ASCII)
 
 
@@ -63,6 +66,11 @@ def predict(options: Predict) -> None:
             f"{written.n_formulas:,} text{'s' * (written.n_formulas > 1)} would be computed by a spreadsheet "
             f"(=1+1): {spelled('safe_csv')} writes a ' before each"
         )
+
+
+def is_formula(text: str) -> bool:
+    """Whether a spreadsheet would compute a text."""
+    return text[:1] in FORMULA and len(text) > 1 and NUMBER.fullmatch(text) is None
 
 
 class Predictions:
@@ -136,10 +144,11 @@ class Predictions:
 
     def _text(self, text: str) -> str:
         """A text as it is written to CSV."""
-        if text[:1] not in FORMULA or len(text) == 1 or NUMBER.fullmatch(text):
-            return text
-        self.n_formulas += 1
-        return f"'{text}" if self._safe else text
+        first, *others = CUT.split(text)
+        parts = [first, *(f"'{part}" if is_formula(part) else part for part in others)]
+        safe = "'" * is_formula(text) + "".join(parts)
+        self.n_formulas += safe != text
+        return safe if self._safe else text
 
     def write_json(self) -> int:
         """Write them to standard output as one document: names of columns, and rows; how many."""

@@ -11,6 +11,7 @@ import pytest
 from command_line import ROOT, runner
 
 from mlp_xp import Network, load, save
+from mlp_xp.cli.predict import Predictions
 from mlp_xp.losses import BinaryCrossEntropy, Pinball, SoftmaxLink, SortedLink
 from mlp_xp.tables import evaluation
 from mlp_xp.tables.datasets import load_dataset
@@ -90,10 +91,26 @@ def test_texts_that_a_spreadsheet_would_compute(run, model, safe):
     mark = "'" * safe
     assert [first, *(text for text, _ in rows)] == [
         f"{mark}=n",
-        *(mark + text for text in FORMULAS),
+        *(mark + text.replace("\t=", f"\t{mark}=") for text in FORMULAS),
         *HARMLESS,
     ]
     assert ("8 texts would be computed by a spreadsheet" in outcome.err) is not safe
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [
+        ("a;=1+1", "a;'=1+1"),
+        ("a\t@SUM(A1)", "a\t'@SUM(A1)"),
+        ("=1;-2+3", "'=1;'-2+3"),
+        ("-1;2", "'-1;2"),
+        ("a;b|c", "a;b|c"),
+    ],
+)
+def test_texts_that_a_spreadsheet_cuts_elsewhere_than_at_commas(text, safe):
+    written = Predictions(None, None, safe=True)
+    assert written._text(text) == safe
+    assert written.n_formulas == (safe != text)
 
 
 def test_array_files_by_position(run, model):

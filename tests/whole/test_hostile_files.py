@@ -176,6 +176,8 @@ def test_what_steers_a_terminal_is_written_out_in_errors(tmp_path, capsys):
         ".".join("a" * 20_000) + " = 1",
         "[" + " . ".join("a" * 5_000) + "]",
         "seed = {" + ".".join(['"a"'] * 5_000) + " = 1}",
+        ".".join(['"a b"'] * 5_000) + " = 1",
+        "seed = 'a.b' # a.b\n" + ".".join(["'='"] * 5_000) + " = 1",
     ],
     ids=lambda text: text[:9],
 )
@@ -185,6 +187,7 @@ def test_a_configuration_that_no_parser_can_read(text, tmp_path, capsys):
     outcome = runner(capsys)("train", "--config", path)
     assert outcome.status == 2
     assert "c.toml is no TOML" in outcome.errors[0]
+    assert ("so many parts" in outcome.errors[0]) == (text.count(".") > 1000)
 
 
 def test_every_kind_has_good_files(tmp_path):
