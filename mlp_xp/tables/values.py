@@ -236,6 +236,7 @@ def _text_of(value: object) -> str:
 def _codes(column: Category, values: np.ndarray, gaps: Gaps) -> np.ndarray:
     names = column.names
     takes_numbers = are_names_of_numbers(column.levels)
+    narrow = np.float16 if values.dtype == np.float16 else of_32_bits
 
     def code(value: object) -> float:
         if isinstance(value, str):
@@ -243,8 +244,8 @@ def _codes(column: Category, values: np.ndarray, gaps: Gaps) -> np.ndarray:
                 return -1.0
             return names.find(value)
         found = names.find(_text_of(value))
-        if found == len(column.levels) and isinstance(value, float) and float(of_32_bits(value)) == value:
-            found = names.find(str(of_32_bits(value)))  # 0.1 is 0.10000000149011612 if it had 32 bits
+        if found == len(column.levels) and isinstance(value, float) and float(narrow(value)) == value:
+            found = names.find(str(narrow(value)))  # 0.1 is 0.10000000149011612 if it had 32 bits
         if found == len(column.levels) and isinstance(value, numbers.Number) and not takes_numbers:
             raise TypeError(f"{value!r} is no text")
         return found

@@ -190,3 +190,25 @@ def test_a_negative_zero_that_is_read_as_text_is_zero():
     table = {"d": values, "y": [float(at % 3) for at in range(N_ROWS)]}
     model = fit_table(table, "y", text="d", task="regression", recipe="plain", epochs=1)
     assert model.inputs.columns[0].levels == ("0", "1")
+
+
+def test_floats_of_16_bits_that_are_read_as_text_are_named_by_their_own_digits(tmp_path):
+    values = np.array([0.1, 0.2, 65504, 3], np.float16)[np.arange(N_ROWS) % 4]
+    y = [float(at % 4) for at in range(N_ROWS)]
+    table = pa.table({"d": pa.array(values, pa.float16()), "a": y[::-1], "y": y})
+    feather.write_feather(table, tmp_path / "t.arrow")
+    model = fit_table(str(tmp_path / "t.arrow"), "y", text="d", task="regression", recipe="plain", epochs=1)
+    assert model.inputs.columns[0].levels == ("0.1", "0.2", "3", "65504")
+    texts = [("0.1", "0.2", "65504", "3")[at % 4] for at in range(N_ROWS)]
+    found = model.predict(table)
+    for given in (values, texts):
+        np.testing.assert_array_equal(model.predict({"d": given, "a": y[::-1]}), found)
+
+
+def test_classes_that_are_floats_of_16_bits_are_named_by_their_own_digits(tmp_path):
+    values = np.array([0.1, 0.2], np.float16)[np.arange(N_ROWS) % 2]
+    table = pa.table({"a": np.arange(N_ROWS) % 7, "y": pa.array(values, pa.float16())})
+    feather.write_feather(table, tmp_path / "t.arrow")
+    model = fit_table(str(tmp_path / "t.arrow"), "y", task="classification", recipe="plain", epochs=1)
+    assert model.levels == ("0.1", "0.2")
+    assert model.evaluate(str(tmp_path / "t.arrow"))["accuracy"] >= 0.5

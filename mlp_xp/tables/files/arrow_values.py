@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlp_xp.rows.files import Arrow
+from mlp_xp.tables.files.one_value import name_of_number
 
 Array = npt.NDArray[Any]
 
@@ -43,3 +44,13 @@ def strings_from(texts: Sequence[str], kind: Any = None) -> Arrow:
     ends = np.cumsum([0, *map(len, written)], dtype=np.int64)
     buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(written))]
     return pa.Array.from_buffers(pa.large_string(), len(texts), buffers).cast(kind or pa.string())
+
+
+def texts_of_halves(values: Arrow) -> Arrow:
+    """Floats of 16 bits as strings: in the digits that they need, where Arrow has those of 32."""
+    import pyarrow as pa
+
+    found, at = np.unique(numbers_of(values, np.float16, np.nan), return_inverse=True)
+    # -0.0 is 0.0; 65504 would be 65500.
+    texts = [name_of_number(float(x)) if x == np.rint(x) else str(x) for x in found + np.float16(0)]
+    return strings_from(texts).take(pa.array(at.reshape(-1), mask=is_gap(values)))

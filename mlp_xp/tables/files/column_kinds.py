@@ -13,6 +13,7 @@ from typing import Any
 from mlp_xp.rows.files import Arrow
 from mlp_xp.settings import checks
 from mlp_xp.settings.spelling import given, spelled
+from mlp_xp.tables.files.arrow_values import texts_of_halves
 from mlp_xp.tables.files.blocks import TableBlock, TableFile
 from mlp_xp.tables.files.columns import PLURAL, RawColumn
 from mlp_xp.tables.files.one_value import SECONDS, name_of_number, seconds_of
@@ -353,6 +354,8 @@ def as_text(column: Arrow) -> Any:
         count = column.cast(pa.duration("ns")).cast(pa.int64()).dictionary_encode()
         seconds = [name_of_number(seconds_of(each)) for each in count.dictionary.to_pylist()]
         return pa.array(seconds, pa.string()).take(count.indices)
+    if column.type == pa.float16():
+        return texts_of_halves(column)
     if column.type in (pa.float32(), pa.float64()):
         column = pc.add(column, pa.scalar(0, column.type))  # -0.0 is 0.0
     return column.cast(pa.string())

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from mlp_xp.rows.files import Arrow
 from mlp_xp.settings.spelling import given, spelled
-from mlp_xp.tables.files.arrow_values import is_gap, numbers_of, strings_from
+from mlp_xp.tables.files.arrow_values import is_gap, numbers_of, strings_from, texts_of_halves
 from mlp_xp.tables.files.blocks import TableBlock, TableFile
 from mlp_xp.tables.files.column_kinds import ColumnKinds, strings_of
 from mlp_xp.tables.files.columns import PLURAL, RawColumn, Selection
@@ -320,10 +320,10 @@ def _numbers(values: Arrow, block: TableBlock, number: int) -> Array:
 
 def _as_written(values: Arrow) -> Any:
     """Floats of 32 bits and fewer as the float64 that is written alike: a class 0.1 is called so."""
-    from pyarrow import float32, string, types
+    from pyarrow import string, types
 
     if types.is_float16(values.type):
-        values = values.cast(float32())
+        return texts_of_halves(values)
     return values.cast(string()) if types.is_float32(values.type) else values
 
 
