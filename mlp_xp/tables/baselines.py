@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlp_xp.machine import blas
+from mlp_xp.network import unflagged
 from mlp_xp.rows.source import Source
 from mlp_xp.tables.evaluation import Evaluation, Running
 from mlp_xp.tables.model import TableModel
@@ -52,12 +53,13 @@ def baselines(model: TableModel, parts: Sequence[tuple[Sample, Source]]) -> dict
     """
     name, n_rows = "mean" if model.levels is None else "majority", sum(rows.n_rows for _, rows in parts)
     found = {name: Running(model, n_rows), "linear": Running(model, n_rows)}
-    for training, rows in parts:
-        for each, predict in ((name, constant(model, training)), ("linear", linear(model, training))):
-            if predict is None:
-                found.pop(each, None)
-            elif each in found:
-                found[each].add_all(rows, predict)
+    with unflagged():
+        for training, rows in parts:
+            for each, predict in ((name, constant(model, training)), ("linear", linear(model, training))):
+                if predict is None:
+                    found.pop(each, None)
+                elif each in found:
+                    found[each].add_all(rows, predict)
     return {each: running.evaluation() for each, running in found.items()}
 
 

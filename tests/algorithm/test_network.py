@@ -111,6 +111,16 @@ def test_no_rows_give_no_predictions(device):
     assert Network((3, 2), device=device).predict(np.empty((0, 3))).shape == (0, 2)
 
 
+def test_a_flag_of_an_invalid_value_is_no_warning():
+    """A BLAS sets it now and then for nothing; here ∞ − ∞ does."""
+    network = Network((2, 2, 1), activation="identity", bias=False)
+    network.parameters.flat[...] = [1, 1, -1, -1, 1, 1]
+    with np.errstate(invalid="raise"):
+        assert np.isnan(network.predict([[np.inf, np.inf]])).all()
+        assert np.isnan(network.input_gradient([[np.inf, np.inf]], [1.0])).all()
+        assert np.isnan(network.gradient([[np.inf, np.inf]], [1.0])[0])
+
+
 def test_x_is_read_only_and_may_be_anything_with_columns(device):
     network = Network((2, 3, 1), device=device)
     x = readonly([[1, 2], [3, 4]], dtype="int64")
