@@ -73,12 +73,22 @@ def gather(array: Array, index: Array, out: Array) -> None:
     """
     flags = array.flags
     if not (flags.c_contiguous and flags.aligned and array.dtype.isnative):
-        np.copyto(out, array[index], casting="unsafe")
+        _convert(array[index], out)
     elif array.dtype == out.dtype and out.flags.c_contiguous:
         np.take(array, index, axis=0, out=out, mode="clip")
     else:
         for part in parts(array, len(index)):
-            np.copyto(out[part], take(array, index[part]), casting="unsafe")
+            _convert(take(array, index[part]), out[part])
+
+
+def _convert(values: Array, out: Array) -> None:
+    """Fill `out` with values of another dtype; class numbers that it has no room for are its outermost."""
+    if out.dtype.kind == "i" and values.dtype.kind in "iu" and values.dtype.itemsize >= out.dtype.itemsize:
+        room = np.iinfo(out.dtype)  # else 2^32 were 0, a class that there is
+        values = np.minimum(values, room.max)
+        if values.dtype.kind == "i":
+            values = np.maximum(values, room.min)
+    np.copyto(out, values, casting="unsafe")
 
 
 def as_real(name: str, given: ArrayLike) -> Array:
@@ -217,6 +227,7 @@ class ArraySource(Source):
             gather(self.y, index, y)
         if weight is not None and self.sample_weight is not None:
             gather(self.sample_weight, index, weight)
+            checks.refuse(_negative(weight, index))
         elif weight is not None:
             weight[...] = 1
 
@@ -262,10 +273,18 @@ def _problems(x: Array, y: Array | None, sample_weight: Array | None) -> list[st
         problems.append(
             f"sample_weight has shape {sample_weight.shape}; with {n_rows} rows in x it must be ({n_rows},)."
         )
-    elif sample_weight is not None and len(sample_weight) and sample_weight.min() < 0:
-        row = int(sample_weight.argmin())
-        problems.append(f"sample_weight[{row}]={sample_weight[row]!s} is negative; a weight is 0 or more.")
+    elif sample_weight is not None:
+        problems += _negative(sample_weight)
     return problems
+
+
+def _negative(weight: Array, index: Array | None = None) -> list[str | None]:
+    """What is wrong with weights, those of the rows `index`: they may have changed since they were given."""
+    if not (len(weight) and weight.min() < 0):
+        return []
+    at = int(weight.argmin())
+    row = at if index is None else index[at]
+    return [f"sample_weight[{row}]={weight[at]!s} is negative; a weight is 0 or more."]
 
 
 def _check_finite(name: str, array: Array) -> None:

@@ -246,3 +246,22 @@ def test_the_largest_numbers_of_a_map_are_no_mistake(tmp_path):
     x = np.empty((9, 3), np.float32)
     source.rows(np.arange(9), x, None, None)
     assert (x == np.float32(3e38)).all()
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.uint32])
+def test_a_class_number_that_became_too_large_is_not_another_class(dtype):
+    """Where it has changed since it was looked at: 2^40 has no room in int32, and 2^32 would be 0."""
+    labels = np.zeros(300_000, dtype)
+    source = ArraySource(np.zeros((300_000, 1)), labels)
+    labels[[3, 4]] = np.iinfo(dtype).max, np.array(2).astype(dtype)
+    y = np.empty((2, 1), np.int32)
+    source.rows(np.array([3, 4]), np.empty((2, 1)), y, None)
+    assert y.ravel().tolist() == [2**31 - 1, 2]
+
+
+def test_weights_that_became_negative_are_refused():
+    weights = np.ones(10)
+    source = ArraySource(np.zeros((10, 1)), None, weights)
+    weights[7] = -2
+    with pytest.raises(ValueError, match=r"sample_weight\[7\]=-2\.0 is negative"):
+        source.rows(np.array([1, 7]), np.empty((2, 1)), None, np.empty(2))
