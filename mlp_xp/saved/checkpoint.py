@@ -274,12 +274,16 @@ class Checkpoints(Interruption):
         ValueError
             The run in this folder had another configuration or other data: what differs is named. Or none of
             its checkpoints is good.
+        MemoryError
+            None of them can be read, and there is too little memory for one of them.
         """
         damaged: list[str] = []
+        shortage: MemoryError | None = None
         for path in self.paths():
             try:
                 state, configuration, data = decode(_content(path))
             except (ValueError, OSError, MemoryError) as error:
+                shortage = error if isinstance(error, MemoryError) else shortage
                 what = "is damaged" if isinstance(error, ValueError) else "cannot be read"
                 damaged.append(f"{path} {what} ({error})")
                 continue
@@ -293,6 +297,8 @@ class Checkpoints(Interruption):
             }
             self._written_after = self.resumed_from["epoch" if self.every.unit == "epochs" else "step"]
             return state
+        if shortage is not None:
+            raise shortage
         checks.refuse(["; ".join(damaged) + ": no good checkpoint is left." if damaged else None])
         return None
 
