@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from typing import Any
 
     from mlp_xp.estimators import MLPClassifier, MLPRegressor
-    from mlp_xp.in_python import TableModel, fit_table, load, save
+    from mlp_xp.in_python.table_estimators import TableClassifier, TableRegressor
+    from mlp_xp.in_python.table_model import TableModel, fit_table, load, save
     from mlp_xp.machine import data_parallel
     from mlp_xp.network import Network
     from mlp_xp.report.learning_rate import find_learning_rate
     from mlp_xp.rows.loader import Loader
     from mlp_xp.run.epoch import Epoch
     from mlp_xp.saved.onnx_file import export_onnx
-    from mlp_xp.table_estimators import TableClassifier, TableRegressor
     from mlp_xp.training import train
     from mlp_xp.tuning.tune import tune
 
@@ -48,15 +48,15 @@ _PLACES = {
     "MLPClassifier": "estimators",
     "MLPRegressor": "estimators",
     "Network": "network",
-    "TableClassifier": "table_estimators",
-    "TableModel": "in_python",
-    "TableRegressor": "table_estimators",
+    "TableClassifier": "in_python.table_estimators",
+    "TableModel": "in_python.table_model",
+    "TableRegressor": "in_python.table_estimators",
     "data_parallel": "machine",
     "export_onnx": "saved.onnx_file",
     "find_learning_rate": "report.learning_rate",
-    "fit_table": "in_python",
-    "load": "in_python",
-    "save": "in_python",
+    "fit_table": "in_python.table_model",
+    "load": "in_python.table_model",
+    "save": "in_python.table_model",
     "train": "training",
     "tune": "tuning",
 }

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlp_xp import export_onnx, fit_table
-from mlp_xp.in_python import TableModel
+from mlp_xp.in_python.table_model import TableModel
 from mlp_xp.rows.source import read
 from mlp_xp.tables.files import opening
 from mlp_xp.tables.fit_table import at_a_path

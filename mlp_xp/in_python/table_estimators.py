@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from mlp_xp.in_python import fit_table
+from mlp_xp.in_python.table_model import fit_table
 from mlp_xp.settings import checks
 from mlp_xp.settings.panels import END, NETWORK, TRAINING
 from mlp_xp.tables.options import TrainingOptions

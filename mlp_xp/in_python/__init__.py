@@ -1,0 +1,1 @@
+"""What is done with tables and files in Python, as the command line does it."""
