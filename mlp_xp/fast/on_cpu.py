@@ -396,7 +396,7 @@ class CpuStep(Step):
         if not divisors:
             return 0
         rows = slice(first * batch, (first + len(divisors)) * batch)
-        chunk = Chunk(*(None if part is None else part[rows] for part in block.rows))
+        chunk = block.rows.part(rows)
         more = rates.more_ahead(len(divisors))
         return self._make_steps(
             self.plan, self.rule, chunk, batch, rates.ahead(len(divisors)), divisors, more

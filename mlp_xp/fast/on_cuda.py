@@ -325,7 +325,7 @@ class CudaStep(Step):
         if objective.losses.broken or program is None or block.rows is None:
             return 0
         n_steps, start = room.n // (1 if objective.regularizer is None else 2), first * block.batch_size
-        rows = Chunk(*(None if part is None else part[..., start:, :] for part in block.rows))
+        rows = block.rows.part(slice(start, None))
         n_rows = min(block.batch_size, rows.x.shape[-2])
         divisors, targets = divisors[:n_steps], self._rows_of(rows, n_rows)
         engine.begin(tuple(rows), numbers[:n_steps], number, room.start, 0)

@@ -20,7 +20,7 @@ from mlp_xp.members.side_by_side import SideBySide, pays
 from mlp_xp.members.step import Members, MemberStep, Steps
 from mlp_xp.objective import Objective
 from mlp_xp.regularizers import ElasticNet, Regularizer
-from mlp_xp.rows.batch import Block, Chunk
+from mlp_xp.rows.batch import Block
 from mlp_xp.run.rates import Rates
 
 
@@ -160,7 +160,7 @@ class CompiledMemberStep(MemberStep):
         rates.ahead(len(divisors))
         rows = slice(first * batch, (first + len(divisors)) * batch)
         values = np.zeros((len(divisors), 1 + losses.has_penalty, self.members.n))
-        chunk = Chunk(*(None if part is None else part[..., rows, :] for part in block.rows))
+        chunk = block.rows.part(rows)
         more = rates.more_ahead(len(divisors))
         number, own_rates = rates.history.step, self.rates.ahead_of_each(len(divisors))
         steps = Steps(number, 0, chunk, batch, own_rates, divisors, more, values)

@@ -240,7 +240,7 @@ class Steps(NamedTuple):
         return Steps(
             self.number + start,
             self.n_before + start,
-            Chunk(*(None if part is None else part[..., rows, :] for part in self.rows)),
+            self.rows.part(rows),
             self.batch,
             self.rates[steps],
             self.divisors[steps],

@@ -24,6 +24,10 @@ class Chunk(NamedTuple):
     y: Array
     weight: Array | None
 
+    def part(self, rows: slice) -> "Chunk":
+        """Some of the rows, of all members."""
+        return Chunk(*(None if part is None else part[..., rows, :] for part in self))
+
 
 class Batch:
     """The rows of one update of the weights: iterate over it for its chunks.
@@ -82,11 +86,11 @@ class Gathered(NamedTuple):
 
     def part(self, first: int, n_rows: int) -> tuple[Chunk, Any]:
         """A chunk of `n_rows` rows from `first`, with its Σ s_i."""
-        (x, y, weight), stop = self.rows, first + n_rows
-        if self.host_weight is None or weight is None:
-            return Chunk(x[..., first:stop, :], y[..., first:stop, :], None), float(n_rows)
-        total = _sum(self.host_weight[first:stop])
-        return Chunk(x[..., first:stop, :], y[..., first:stop, :], of_each(weight[..., first:stop, :])), total
+        which = slice(first, first + n_rows)
+        rows = self.rows.part(which)
+        if self.host_weight is None or rows.weight is None:
+            return rows._replace(weight=None), float(n_rows)
+        return rows._replace(weight=of_each(rows.weight)), _sum(self.host_weight[which])
 
     def whole(self) -> tuple[Chunk, Any]:
         """All of it as one chunk."""

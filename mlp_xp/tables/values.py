@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mlp_xp.machine.array_api import ArrayLike
+from mlp_xp.tables.files.arrow_values import seconds_counted
 from mlp_xp.tables.files.columns import PLURAL
 from mlp_xp.tables.files.one_value import (
     ANY,
@@ -207,13 +208,7 @@ def _seconds(values: np.ndarray) -> np.ndarray:
     if unit not in ("ns", "us", "ms", "s"):
         values = values.astype("m8[s]")
         unit = "s"
-    count = values.astype(np.int64)
-    if unit == "ns":
-        micro = count // 1000
-        seconds = np.where(count == micro * 1000, micro / 1e6, count / 1e9)
-    else:
-        seconds = count / {"s": 1.0, "ms": 1e3, "us": 1e6}[unit]
-    return np.where(np.isnat(values), np.nan, seconds)
+    return np.where(np.isnat(values), np.nan, seconds_counted(values.astype(np.int64), unit))
 
 
 def _text_of(value: object) -> str:

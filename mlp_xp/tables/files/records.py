@@ -16,7 +16,13 @@ import numpy.typing as npt
 
 from mlp_xp.rows.files import Arrow
 from mlp_xp.settings.spelling import given, spelled
-from mlp_xp.tables.files.arrow_values import is_gap, numbers_of, strings_from, texts_of_halves
+from mlp_xp.tables.files.arrow_values import (
+    is_gap,
+    numbers_of,
+    seconds_counted,
+    strings_from,
+    texts_of_halves,
+)
 from mlp_xp.tables.files.blocks import TableBlock, TableFile
 from mlp_xp.tables.files.column_kinds import ColumnKinds, strings_of
 from mlp_xp.tables.files.columns import PLURAL, RawColumn, Selection
@@ -328,19 +334,15 @@ def _as_written(values: Arrow) -> Any:
 
 
 def _seconds(values: Arrow) -> Array:
-    """Times of day and durations: the same float in whatever unit they are counted, as `seconds_of`."""
+    """Times of day and durations: the same float in whatever unit they are counted."""
     import pyarrow as pa
 
     kind = values.type
     whole = values.cast(pa.int32()).cast(pa.int64()) if pa.types.is_time32(kind) else values.cast(pa.int64())
-    count = numbers_of(whole, np.int64, 0)
-    if kind.unit != "ns":
-        seconds = count / {"s": 1.0, "ms": 1e3, "us": 1e6}[kind.unit]
-    else:
-        micro = count // 1000
-        finer = (count != micro * 1000) & (not pa.types.is_time(kind))
-        seconds = np.where(finer, count / 1e9, micro / 1e6)
-    return np.where(is_gap(values), np.nan, seconds)
+    count, unit = numbers_of(whole, np.int64, 0), kind.unit
+    if unit == "ns" and pa.types.is_time(kind):  # Python's times of day have microseconds
+        count, unit = count // 1000, "us"
+    return np.where(is_gap(values), np.nan, seconds_counted(count, unit))
 
 
 def is_text(kind: Arrow) -> bool:
