@@ -273,7 +273,6 @@ class Training:
         on_device = self.parameters.backend.asarray
         self.parameters.flat[...] = on_device(state.arrays["parameters"])
         if self.average is not None:
-            self.average.is_in_use = False
             self.average.flat[...] = on_device(state.arrays["average"])
         self.last_good, self.best = on_device(state.arrays["last_good"]), on_device(state.arrays["best"])
         remembered = {name: state.arrays[f"optimizer.{name}"] for name in self.optimizer.state}

@@ -78,7 +78,6 @@ MUTATIONS = (
     ("run/rates.py", "rates.append(self._at(later))", "rates.append(self._at(self.history))"),
     ("run/state.py", "self.history.step = steps_done", "pass"),
     ("run/state.py", 'self.rates.last = state.numbers["last_rate"]', "pass"),
-    ("run/state.py", "self.average.is_in_use = False", "pass"),
     ("saved/checkpoint.py", "[KEPT:]", "[KEPT - 1:]"),
     ("saved/checkpoint.py", "self._written_after = self.resumed_from[", "self.resumed_from["),
     ("saved/checkpoint.py", "if not is_finite(state):  # the run", "if False:  # the run"),

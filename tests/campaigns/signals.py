@@ -19,7 +19,7 @@ from mlp_xp.machine.whole_file import PART
 from tests.campaigns import draws
 from tests.campaigns.kills import Run, write_table
 
-N_ROWS, EPOCHS = 20_000, 2
+N_ROWS, EPOCHS = 6_000, 2
 
 
 @functools.cache

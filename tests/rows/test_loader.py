@@ -441,3 +441,13 @@ def test_targets_that_change_after_they_were_looked_at(loss, monkeypatch):
 def test_weights_that_are_none_are_refused(weight, said):
     with pytest.raises(ValueError, match=said):
         train(Network((1, 1)), Loader(np.ones((4, 1)), np.ones(4), weight))
+
+
+def test_weights_of_a_step_are_summed_in_double():
+    """In float32 the ones would be lost beside the large one, and what J is divided by would be wrong."""
+    x, weight = np.ones((16, 2)), np.array([2.0**24, *[1.0] * 7] * 2)
+    for chunk_rows in (8, 3):
+        loader = Loader(
+            x, x, weight, batch_size=8, chunk_rows=chunk_rows, order="sequential", dtype="float32"
+        )
+        assert [batch.divisor for batch in loader] == [2.0**24 + 7] * 2

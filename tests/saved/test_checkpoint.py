@@ -172,6 +172,19 @@ def test_the_last_few_are_kept(rows, device, tmp_path):
     assert len(checkpoints.paths()) == KEPT
 
 
+@pytest.mark.parametrize(("every", "due"), [("10steps", [10, 20]), ("2epochs", [2, 4])])
+def test_a_run_that_goes_on_writes_when_it_would_have_written(every, due, rows, device, tmp_path):
+    for last_epoch in (2, 4):
+        network, loader, options = start(rows, device)
+        with Checkpoints(tmp_path, every) as checkpoints:
+            state = checkpoints.latest()
+            for epoch in train(network, loader, checkpoints=checkpoints, state=state, **options):
+                if epoch.number == last_epoch:
+                    break
+            names = [re.findall(r"[0-9]+", path.stem) for path in reversed(checkpoints.paths())]
+        assert [int(epoch if "epoch" in every else step) for epoch, step in names] == due[: last_epoch // 2]
+
+
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(rows, device, tmp_path):
     _, checkpoints = run_into(tmp_path, rows, device, epochs=3)
     latest, before, first = checkpoints.paths()
