@@ -657,6 +657,20 @@ def test_elementary_functions(name, real, rng):
     assert x[~is_same & ~(units < 3.0)].size == 0
 
 
+@pytest.mark.parametrize("n_in", [511, 512])
+def test_weights_that_are_read_in_their_order_first_give_the_same_product(n_in, rng):
+    """Infinite sums of them and what was in the memory before are no part of it."""
+    from mlp_xp.fast.compiled.products import forward
+
+    w = rng.standard_normal((n_in, 513), dtype=np.float32) * np.float32(1e35)
+    a = rng.standard_normal((n_in, 16), dtype=np.float32) * np.float32(1e-35)
+    w[:, 0], a[:, 0] = np.finfo(np.float32).max, 0.0
+    z = np.full((513, 16), np.nan, dtype=np.float32)
+    forward(w, a, z)
+    assert np.isfinite(z).all()
+    np.testing.assert_allclose(z, w.T.astype(float) @ a.astype(float), rtol=1e-4, atol=1e-3)
+
+
 # What is kept on disk
 
 

@@ -22,6 +22,10 @@ BLAS_FROM = 16_384
 NARROW = 4
 """It is not, for matrices of fewer rows, inputs or outputs than this."""
 
+WARMED_FROM, WARMED_TO, DEEP = 2**18, 2**21, 512
+"""Weights, and inputs of a layer, for which the way there reads W in its order first: the BLAS reads it in
+columns, and each line of them from memory that is far (512 × 512 with 128 rows: 790 instead of 960 µs)."""
+
 TILE = 16
 """Rows that are transposed at a time: a cache line of float32."""
 
@@ -57,12 +61,24 @@ def forward(w: Array, a: Array, z: Array) -> None:
             for i in range(n_rows):
                 sum_products(z, j * n_rows + i, w, j, n_out, a, i, n_rows, n_in)
     elif suits_blas(n_in, n_out, a.shape[1]):
+        if n_in >= DEEP and WARMED_FROM <= n_in * n_out <= WARMED_TO:
+            z[0, 0] = _sum(w)  # written over at once
         np.dot(w.T, a, z)
     elif a.shape[1] == 1:
         _add_rows(a.reshape(-1), w, z.reshape(-1))
     else:
         for j in range(n_out):
             _add_rows(w[:, j], a, z[j])
+
+
+@in_any_order
+def _sum(w: Array) -> Any:
+    """Σ w."""
+    total = w.dtype.type(0.0)
+    for k in range(w.shape[0]):
+        for j in range(w.shape[1]):
+            total += w[k, j]
+    return total
 
 
 @in_any_order
