@@ -207,4 +207,5 @@ def targets_of(network: Network, loss: Loss, ranks: Ranks | None = None) -> Want
         "labels": loss.labels,
         "check": lambda y: loss.check_targets(y, n_outputs),
         "share": (0, 1) if ranks is None else ranks.share,
+        "members": network.members or 1,
     }

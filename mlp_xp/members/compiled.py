@@ -45,11 +45,8 @@ class OneByOne:
         self.clip_norms = [np.array([norm or 0.0]) for norm in of.clip_norms]
 
     def groups(self, members: Sequence[int], batch: int, n_threads: int) -> list[list[int]]:
-        """One for each thread, and each member that is left over."""
-        each, rest = divmod(len(members), n_threads)
-        sizes = [each] * (n_threads if each else 0) + [1] * rest
-        bounds = itertools.pairwise(itertools.accumulate(sizes, initial=0))
-        return [list(members[start:stop]) for start, stop in bounds]
+        """Each alone: a thread that comes late, or is put aside, leaves more of them to the others."""
+        return [[n] for n in members]
 
     def make(self, members: Sequence[int], steps: Steps) -> None:
         """Make steps."""

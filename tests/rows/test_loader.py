@@ -151,6 +151,25 @@ def test_chunks_are_on_the_backend_in_its_dtype(backend):
                 assert all(isinstance(part, kind) for part in chunk)
 
 
+@pytest.mark.parametrize(
+    ("n_rows", "members", "options", "expected"),
+    [
+        (40_000, 1, {}, 20),
+        (40_000, 8, {}, 80),
+        (5000, 8, {}, 25),
+        (40_000, 8, {"chunk_rows": 4096}, 20),
+        (40_000, 8, {"chunk_rows": 1000}, 5),
+    ],
+)
+def test_members_take_more_batches_at_a_time(n_rows, members, options, expected):
+    x = np.arange(n_rows, dtype=float)[:, None]
+    loader = Loader(x, x, batch_size=200, prefetch="never", **options)
+    blocks = loader.blocks(0, CPU, members=members)
+    assert next(blocks).n_batches == expected
+    rows = [[*batch] for batch in loader.batches(1, CPU, members=members)]
+    assert len(rows) == n_rows // 200
+
+
 @pytest.mark.parametrize("options", [{"batch_size": 4}, {"batch_size": "full", "chunk_rows": 3}])
 def test_the_same_rows_on_every_backend(backend, options):
     x, y, weight = rows(10)
