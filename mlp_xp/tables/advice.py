@@ -367,7 +367,8 @@ def _epochs_wanted(run: Run) -> int | None:
     if run.history.best_epoch < done or done < options.read("epochs"):
         return None
     size, n_rows = options.read("batch_size"), run.data.parts.raw_training.n_rows
-    usual = epochs(n_rows, size) if uses_tables(options) and isinstance(size, int) else 0
+    has_classes, is_known = run.model.levels is not None, uses_tables(options) and isinstance(size, int)
+    usual = epochs(n_rows, size, has_classes=has_classes) if is_known else 0
     # A schedule that falls to its end makes the last epoch the best one of any number.
     return max(usual, 2 * done) if options.schedule == "constant" or done < usual / 2 else None
 

@@ -214,7 +214,7 @@ def test_too_few_epochs(run, table):
 
 def test_one_epoch_of_the_recipe_is_too_few_to_judge_the_columns_by(run, table):
     (said,) = advice(run, table, "--epochs", "1", "--recipe", "tables")
-    assert said == "The last epoch was the best one: more may be better, --epochs 100."
+    assert said == "The last epoch was the best one: more may be better, --epochs 75."
 
 
 def test_two_sentences_end_a_run(run, table):

@@ -41,12 +41,13 @@ def test_every_setting_can_be_read():
 
 @pytest.mark.parametrize(
     ("n_rows", "batch", "epochs"),
-    [(30, 32, 256), (500, 32, 72), (2000, 128, 72), (20_000, 128, 40), (10**5, 256, 30), (2 * 10**6, 256, 7)],
+    [(30, 32, 256), (500, 32, 54), (2000, 128, 54), (20_000, 128, 40), (10**5, 256, 30), (2 * 10**6, 256, 7)],
 )
 def test_batch_and_epochs_follow_from_the_rows(n_rows, batch, epochs):
     found = settle(n_rows)
     assert found.read("batch_size") == batch
     assert found.read("epochs") == epochs
+    assert settle(n_rows, has_classes=True).read("epochs") <= epochs
 
 
 @pytest.mark.parametrize(("n_rows", "part"), [(30, 0.2), (400, 0.125), (10**6, 0.1)])
