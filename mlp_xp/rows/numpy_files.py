@@ -26,8 +26,8 @@ from mlp_xp.settings.checks import did_you_mean
 # Bytes that one byte in the archive can become at most, by the compression that NumPy writes.
 _GROWTH = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}
 
-MOST_HEADER_BYTES = 65_536
-"""What the header of an `.npy` file may have; those of numbers have 118."""
+MOST_HEADER_BYTES = 10_000
+"""What the header of an `.npy` file may have, as NumPy has it; those of numbers have 118."""
 
 _BROKEN_HEADER = (
     ValueError,

@@ -44,9 +44,10 @@ _WRONG_ROW = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", 
 # for each column.
 _LONG_NAMES = 1 << 17
 
-# Bytes that pyarrow takes for each column, however few rows there are; and the number of columns from which
-# gaps are found afterwards, since the words for them would take 8 kB more of each.
-_COLUMN_BYTES, _MANY_COLUMNS = 5_000, 4096
+# Bytes that pyarrow takes for each column, however few rows there are; and characters of words for gaps, of
+# all columns, from which these are found afterwards: they would take 8 kB more of each column, and pyarrow ends
+# the process at 360,000 of one.
+_COLUMN_BYTES, _MANY_CHARACTERS = 5_000, 1 << 18
 
 # Bytes of a file in which the line of a row is still counted, for messages (a second or so).
 _COUNTED_BYTES = 100_000_000
@@ -224,7 +225,7 @@ class CsvTable(TableFile):
                 include_columns=list(names),
                 column_types=dict.fromkeys(names, string()),
                 check_utf8=False,  # it would not say where: see `_check_text`
-                null_values=[] if len(names) > _MANY_COLUMNS else sorted(self.gaps.in_text),
+                null_values=[] if self._finds_gaps_later(names) else sorted(self.gaps.in_text),
                 strings_can_be_null=True,
             )
         return arrow_csv.open_csv(
@@ -239,6 +240,10 @@ class CsvTable(TableFile):
             parse_options=arrow_csv.ParseOptions(delimiter=self.form.delimiter, newlines_in_values=True),
             convert_options=convert,
         )
+
+    def _finds_gaps_later(self, names: Sequence[str]) -> bool:
+        """Whether the reader of some columns does not know what stands for a gap."""
+        return len(names) * sum(map(len, self.gaps.in_text)) > _MANY_CHARACTERS
 
     def _names(self, file: File) -> list[str]:
         if file not in self._known:
@@ -338,7 +343,7 @@ class CsvTable(TableFile):
                 share = min(1.0, number * self._block_bytes / max(1, _n_bytes(part)))
                 last_value = bytes(batch.column(known[-1])[-1].as_buffer() or b"")
                 chosen = batch.select(list(names))
-                if len(read) > _MANY_COLUMNS:
+                if self._finds_gaps_later(read):
                     columns = [without_gaps(column, self.gaps.in_text) for column in chosen.columns]
                     chosen = pa.RecordBatch.from_arrays(columns, names=list(names))
                 block = TableBlock(file, part.first_row + n_rows, chosen, share, self._line_counter(file))

@@ -158,9 +158,20 @@ def test_many_columns_have_the_gaps_and_names_of_few(tmp_path, monkeypatch):
 
     few = read_all()
     assert few[0] == ["a b", "b", "c\nc", "y"]
-    monkeypatch.setattr(csv_files, "_MANY_COLUMNS", 2)
+    monkeypatch.setattr(csv_files, "_MANY_CHARACTERS", 2)
     monkeypatch.setattr(csv_files, "_LONG_NAMES", 1)
     assert read_all() == few
+
+
+@pytest.mark.parametrize("null", [["x" * 400_000], [f"w{n:09}" for n in range(50_000)]], ids=["long", "many"])
+def test_what_stands_for_a_gap_may_be_long_or_many(tmp_path, null):
+    """pyarrow's reader would end the process."""
+    path = tmp_path / "t.csv"
+    path.write_text(f"a,b,y\n1,,2\n{null[-1]},3,4\n5,6,7\n", encoding="utf-8")
+    source = open_source(path, "y", gaps="keep", csv=CsvForm(null=tuple(null)))
+    x = np.empty((3, 2))
+    source.rows(np.arange(3), x, None, None)
+    np.testing.assert_array_equal(x, [[1, np.nan], [np.nan, 3], [5, 6]])
 
 
 def test_columns_for_which_there_is_no_memory_are_refused(tmp_path, monkeypatch):
