@@ -79,10 +79,7 @@ def description_of(estimator: Parameters) -> dict[str, Any]:
         document["labels"] = {
             "kind": labels.kind,
             "sparse": labels.sparse,
-            "classes": [
-                {"dtype": c.dtype.str, "values": c.astype(AS_JSON.get(c.dtype.kind, c.dtype)).tolist()}
-                for c in columns
-            ],
+            "classes": [{"dtype": c.dtype.str, "values": _as_json(c)} for c in columns],
         }
     return document
 
@@ -115,6 +112,11 @@ def estimator_of(
         several = labels["kind"] == "multioutput"
         estimator._labels = Labels(labels["kind"], columns if several else columns[0], labels["sparse"])
         estimator.classes_ = estimator._labels.classes
+        sizes, n_outputs = [len(each) for each in columns], network.layer_sizes[-1]
+        if estimator._labels.n_outputs(1) != n_outputs or (
+            labels["kind"] == "binary" and not 1 <= sizes[0] <= 2
+        ):
+            raise ValueError(f"{labels['kind']} labels of {sizes} classes do not fit {n_outputs} outputs")
     estimator.device_, estimator._home_marker = network.backend.name, np.empty(0)
     estimator._publish(network)
     return estimator
@@ -127,13 +129,22 @@ WIDE_BYTES = 1 << 20
 """Classes that are texts are as wide as the longest needs, whatever was said, where that takes more."""
 
 
+def _as_json(classes: np.ndarray) -> list[Any]:
+    """Classes as JSON values."""
+    values: list[Any] = classes.astype(AS_JSON.get(classes.dtype.kind, classes.dtype)).tolist()
+    return values
+
+
 def _classes(column: Mapping[str, Any]) -> np.ndarray:
     dtype, values = np.dtype(column["dtype"]), column["values"]
     if dtype.kind not in "biufUOMm" or any(isinstance(value, list | dict) for value in values):
         raise ValueError(f"class labels of dtype {dtype} are none")
     if dtype.kind == "U" and dtype.itemsize * len(values) > WIDE_BYTES:
         dtype = np.dtype("U")
-    return np.array(values, dtype=dtype)
+    classes = np.array(values, dtype=dtype)
+    if _as_json(classes) != values or len(np.unique(classes)) != len(values):
+        raise ValueError(f"class labels of dtype {dtype} are none: some are alike, or have no room in it")
+    return classes
 
 
 def to_json(value: object) -> object:

@@ -475,6 +475,8 @@ class Targets:
             raise ValueError(
                 f"{len(self.names)} targets have {len(self.limits)} limits: one pair each is needed."
             )
+        if not all(least <= most for least, most in self.limits):
+            raise ValueError(f"a target's least value is above its largest: {self.limits[:5]}.")
         for name, mean, scale in zip(self.names, self.means, self.scales, strict=True):
             checks.refuse(
                 [

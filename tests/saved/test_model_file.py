@@ -407,6 +407,32 @@ def test_classes_take_no_more_than_their_texts_whatever_a_file_says(tmp_path):
     assert peak < 10_000_000
 
 
+@pytest.mark.needs("sklearn")
+@pytest.mark.parametrize(
+    ("kind", "dtype", "values", "said"),
+    [
+        ("binary", "<U1", ["abc", "abd"], "some are alike, or have no room"),
+        ("binary", "<i8", [1, 1], "some are alike"),
+        ("binary", "<u1", [1, 300], "out of bounds"),
+        ("binary", "<f8", ["nan", 1], "have no room in it"),
+        ("binary", "<M8[1000000000s]", ["2020", "2021"], "have no room in it"),
+        ("binary", "<i8", [0, 1, 2], "do not fit 1 outputs"),
+        ("binary", "<i8", [], "."),
+        ("multiclass", "<i8", [0, 1, 2], r"multiclass labels of \[3\] classes do not fit 1 outputs"),
+        ("nonsense", "<i8", [0, 1], "do not fit 1 outputs"),
+    ],
+)
+def test_classes_that_do_not_fit(kind, dtype, values, said, tmp_path):
+    labels = {"kind": kind, "sparse": False, "classes": [{"dtype": dtype, "values": values}]}
+    described = document(
+        kind="estimator",
+        network={"output": "logistic"},
+        estimator={"class": "MLPClassifier", "parameters": {}, "fitted": {}, "labels": labels},
+    )
+    with pytest.raises(ValueError, match=rf"is damaged, or was not written by mlp_xp: .*{said}"):
+        load(write(tmp_path / "m", described))
+
+
 def test_a_device_is_not_replaced():
     with pytest.raises(OSError, match="is a device or pipe"):
         model_file.write_whole("/dev/null", b"")

@@ -45,8 +45,8 @@ _WRONG_ROW = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", 
 _LONG_NAMES = 1 << 17
 
 # Bytes that pyarrow takes for each column, however few rows there are; and characters of words for gaps, of
-# all columns, from which these are found afterwards: they would take 8 kB more of each column, and pyarrow ends
-# the process at 360,000 of one.
+# all columns, from which these are found afterwards: they would take 8 kB more of each column, and pyarrow
+# ends the process at 360,000 of one.
 _COLUMN_BYTES, _MANY_CHARACTERS = 5_000, 1 << 18
 
 # Bytes of a file in which the line of a row is still counted, for messages (a second or so).
