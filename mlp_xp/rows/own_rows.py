@@ -64,7 +64,7 @@ class OwnGatherer(Gatherer):
     def __call__(self, ranges: list[tuple[int, int]], slot: int) -> Gathered:
         """The rows of some ranges of positions, (members, n_rows, …); valid until the slot is filled."""
         index = np.concatenate([self.order[start:stop] for start, stop in ranges], axis=1)
-        rows, place = np.unique(index, return_inverse=True)
+        rows, place = _each_once(index)
         lacks_some = bool(rows[0] == NONE)
         if lacks_some:
             rows[0] = max(rows[-1], 0)  # any row stands for those that are not there
@@ -82,3 +82,14 @@ class OwnGatherer(Gatherer):
         if (weight == 1.0).all():
             return Gathered(chunk._replace(weight=None), None, slot)
         return Gathered(chunk, weight[place.reshape(index.shape), 0].T, slot)
+
+
+def _each_once(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`np.unique` with its inverse, of numbers from −1 on: 0.2 instead of 4 ms for 70,000."""
+    above = index + 1
+    is_there = np.zeros(int(above.max()) + 1, dtype=bool)
+    is_there[above] = True
+    found = np.flatnonzero(is_there)
+    place = np.empty(len(is_there), dtype=np.intp)
+    place[found] = np.arange(len(found))
+    return found - 1, place[above]

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlp_xp import Loader
 from mlp_xp.cli.progress import Counted
@@ -9,7 +11,7 @@ from mlp_xp.estimators.data import Encoded
 from mlp_xp.machine.array_api import backend as find_backend
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.order import Blocks, Sequential, Shuffled, WithReplacement
-from mlp_xp.rows.own_rows import OwnRows
+from mlp_xp.rows.own_rows import OwnRows, _each_once
 
 N_ROWS = 53
 PARTS = np.random.default_rng(0).choice(4, N_ROWS, p=[0.1, 0.2, 0.3, 0.4])
@@ -102,3 +104,12 @@ def test_a_row_that_several_members_have_is_read_once():
     for _ in Loader(own, batch_size=100, chunk_rows=400).batches(0, find_backend("cpu")):
         pass
     assert source.n_read < 1300  # five members have 4,000
+
+
+@given(st.lists(st.integers(-1, 50), min_size=1, max_size=60))
+def test_each_number_is_found_once_and_again_at_its_places(numbers):
+    index = np.array([numbers, numbers[::-1]])
+    rows, place = _each_once(index)
+    expected, inverse = np.unique(index, return_inverse=True)
+    np.testing.assert_array_equal(rows, expected)
+    np.testing.assert_array_equal(place, inverse.reshape(index.shape))
