@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import itertools
 import logging
+import threading
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeGuard
 
@@ -216,6 +217,7 @@ class CudaStep(Step):
         super().__init__(objective, optimizer, clip_norm)
         network, backend = objective.network, objective.network.backend
         self.engine = engine or engine_of(backend.runtime, backend.dtype, network.members)
+        self._thread = threading.current_thread()
         self._limits = None if clip_norm is None else backend.asarray(np.ravel(clip_norm))
         drops_differently = schedules_more and objective.dropout is not None
         self.captures = captures and not drops_differently
@@ -293,7 +295,7 @@ class CudaStep(Step):
         divisors = list(itertools.takewhile(bool, block.divisors(first, most))) if most else []
         if not divisors:
             return 0
-        decays = rates.more_ahead(len(divisors)).decays
+        decays = rates.more_ahead(len(divisors)).decays if rates.schedules_more else 1.0
         numbers = self._numbers(rates.ahead(len(divisors)), self._inverses(divisors), decays)
         return self.make(block, first, numbers, divisors, rates.history.step)
 
@@ -307,12 +309,9 @@ class CudaStep(Step):
 
     def _take_own_engine(self) -> None:
         """An engine is its thread's: where another one goes on with the training, it takes its own."""
-        if self.engine.is_current():
-            return
-        network = self.objective.network
-        own = engine_of(network.backend.runtime, network.backend.dtype, network.members)
-        if own is not self.engine:
-            self.engine = own
+        if threading.current_thread() is not self._thread:
+            network, self._thread = self.objective.network, threading.current_thread()
+            self.engine = engine_of(network.backend.runtime, network.backend.dtype, network.members)
             self._forget_graphs()
             self.objective.compute_with(*self._equivalents())
 

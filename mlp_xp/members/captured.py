@@ -34,7 +34,7 @@ class CapturedMemberStep(MemberStep):
         rates.ahead(len(divisors))
         running = np.array(self.members.losses.running)
         inverses = np.ones_like(divisors) if self.members.reduction == "sum" else 1.0 / divisors
-        decays = rates.more_ahead(len(divisors)).decays[:, np.newaxis]
+        decays = rates.more_ahead(len(divisors)).decays[:, np.newaxis] if rates.schedules_more else 1.0
         numbers = self._numbers(inverses if running.all() else inverses * running, decays)
         return self.together.make(block, first, numbers, list(divisors), rates.history.step)
 

@@ -56,6 +56,7 @@ def on_the_host(tmp_path_factory):
     shop = host_kernels.Shop(tmp_path_factory.mktemp("kernels"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "cupy", shop.cupy())
+        patch.setattr(kernels, "address", lambda array: array.ctypes.data)
         for maker in MAKERS:
             maker.cache_clear()
             hints = typing.get_type_hints(maker.__wrapped__)
@@ -468,7 +469,6 @@ class HostEngine(Engine):
         self.stream, self.side = Queue(), Queue()
         monkeypatch.setattr(shop, "on_launch", self.stream.launched)
         monkeypatch.setattr(engine_room, "_event", SimpleNamespace)
-        monkeypatch.setattr(engine_room, "_address", lambda array: array.ctypes.data)
         self._make_buffers(np.dtype(dtype), members)
         self.gemm, self.gemm_aside = Product(self.stream), Product(self.side)
         self.captures, self.calls, self.graphs, self.lengths = True, [], 0, []
@@ -750,7 +750,6 @@ def backend_of_a_machine(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", both)
     monkeypatch.setitem(sys.modules, "cupyx", SimpleNamespace(empty_pinned=np.empty))
     monkeypatch.setattr(engine_room, "Gemm", Product)
-    monkeypatch.setattr(engine_room, "_address", lambda array: array.ctypes.data)
 
     def make(dtype):
         return Backend(np, "cpu", dtype, "cuda:0", runtime=feeding.Streams(0))

@@ -3,7 +3,9 @@
 import functools
 import itertools
 import logging
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -257,10 +259,8 @@ def keeping(made, initialize):
 
 def test_another_thread_goes_on_with_an_engine_of_its_own(monkeypatch):
     """That of the first one may be at work there for another training."""
-    here, now = [StandInEngine(), StandInEngine()], [0]
-    for n, engine in enumerate(here):
-        monkeypatch.setattr(engine, "is_current", lambda n=n: now[0] == n)
-    monkeypatch.setattr(on_cuda, "engine_of", lambda *_: here[now[0]])
+    here, first = [StandInEngine(), StandInEngine()], threading.current_thread()
+    monkeypatch.setattr(on_cuda, "engine_of", lambda *_: here[threading.current_thread() is not first])
     monkeypatch.setattr(training_loop, "ways", lambda *_, **__: CudaStep)
     x, y, _ = rows("squared_error")
     network = Network((4, 5, 3, 1), activation="tanh", dtype="float64", seed=1)
@@ -268,10 +268,12 @@ def test_another_thread_goes_on_with_an_engine_of_its_own(monkeypatch):
         network, Loader(x, y, batch_size=BATCH, seed=2), max_epochs=4, learning_rate=0.01, dropout=0.3
     )
     losses = []
-    for now[0] in (0, 1, 1, 0):
-        before = len(here[1 - now[0]].calls)
-        losses.append(next(epochs).train_loss)
-        assert len(here[1 - now[0]].calls) == before
+    with ThreadPoolExecutor(1) as other:
+        for is_elsewhere in (False, True, True, False):
+            idle = here[not is_elsewhere]
+            before = len(idle.calls)
+            losses.append((other.submit(next, epochs).result() if is_elsewhere else next(epochs)).train_loss)
+            assert len(idle.calls) == before
     assert [engine.graphs for engine in here] == [2, 1]
     plain, flat = run(None, epochs=4, dropout=0.3)
     np.testing.assert_allclose(losses, plain[:, 0], rtol=1e-11)

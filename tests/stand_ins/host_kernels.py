@@ -215,11 +215,11 @@ ELEMENTS = {"int": 4, "unsigned int": 4, "long long": 8, "float": 4, "double": 8
 
 
 def _by_value(given):
-    """A structure that is one array, as CuPy passes it: an array of one element."""
-    ((name, (dtype, _)),) = given.dtype.fields.items()
+    """A structure of arrays, as CuPy passes it: an array of one element."""
     assert given.size == 1
-    real, (n,) = {4: ctypes.c_float, 8: ctypes.c_double}[dtype.base.itemsize], dtype.shape
-    kind = type("Structure", (ctypes.Structure,), {"_fields_": [(name, real * n)]})
+    kinds = {"f4": ctypes.c_float, "f8": ctypes.c_double, "i8": ctypes.c_longlong}
+    fields = [(n, kinds[each.base.str[1:]] * each.shape[0]) for n, (each, _) in given.dtype.fields.items()]
+    kind = type("Structure", (ctypes.Structure,), {"_fields_": fields})
     return kind.from_buffer_copy(given.tobytes())
 
 

@@ -104,7 +104,7 @@ class Engine:
 
         def write(out: Array, f: Callable[..., Array], *args: Array) -> Array:
             is_outer = f is multiply and all_fused and self._readers
-            reader = self._readers.pop(_address(out), None) if self._readers else None
+            reader = self._readers.pop(kernels.address(out), None) if self._readers else None
             if reader is not None:
                 self.stream.wait_event(reader)
             if not (f is matmul or is_outer) or not self.is_current():
@@ -127,7 +127,7 @@ class Engine:
             return
         self.side.wait_event(self.stream.record(_event()))
         self.gemm_aside(out, left, right, add=add)
-        self._readers[_address(right)] = self.side.record(_event())
+        self._readers[kernels.address(right)] = self.side.record(_event())
 
     def join(self) -> None:
         """All that comes now comes after what was made aside."""
@@ -208,10 +208,6 @@ def _event() -> Any:
     import cupy
 
     return cupy.cuda.Event(disable_timing=True)
-
-
-def _address(array: Array) -> int:
-    return int(array.data.ptr)
 
 
 class Products:

@@ -34,6 +34,9 @@ INVERSE = 15
 ROOM = 3 * 2**10
 """Bytes of numbers that travel as the arguments of one launch, which may have 4 KiB."""
 
+_HEAD = 12
+"""Whole numbers that travel before them."""
+
 N_COUNTERS = 5
 """What counts on the device: the step's number, the place of its loss, which step of those that were begun
 together it is, the first row's position in the global batch, and how many members have numbers of their own:
@@ -463,17 +466,16 @@ def _begin_kernel(real: Real) -> Any:
 
     return cupy.RawKernel(
         f"""
-struct Numbers {{ {real} of[{ROOM} / sizeof({real})]; }};
+struct Numbers {{ long long head[{_HEAD}]; {real} numbers[{ROOM} / sizeof({real})]; }};
 extern "C" __global__ void begin_steps(
-    const unsigned int *x, long long of_x, const unsigned int *y, long long of_y, const unsigned int *w,
-    long long of_w, const Numbers numbers, int first, int n, {real} *table, long long *sources,
-    long long *counters, long long n_own, long long number, long long place, long long row
+    const Numbers told, {real} *table, long long *sources, long long *counters
 ) {{
-    for (int i = threadIdx.x; i < n; i += blockDim.x) table[first + i] = numbers.of[i];
+    long long first = told.head[10], n = told.head[11];
+    for (int i = threadIdx.x; i < n; i += blockDim.x) table[first + i] = told.numbers[i];
     if (threadIdx.x > 0) return;
-    sources[0] = (long long)x; sources[1] = (long long)y; sources[2] = (long long)w;
-    sources[3] = of_x; sources[4] = of_y; sources[5] = of_w;
-    counters[0] = number; counters[1] = place; counters[2] = 0; counters[3] = row; counters[4] = n_own;
+    for (int k = 0; k < 6; k++) sources[k] = told.head[k];
+    for (int k = 0; k < {N_COUNTERS - 1}; k++) counters[k + (k > 1)] = told.head[6 + k];
+    counters[2] = 0;
 }}
 """,
         "begin_steps",
@@ -541,6 +543,11 @@ extern "C" __global__ void end_step(
 def at_once(itemsize: int) -> int:
     """Steps whose numbers, of so many bytes each, travel as the arguments of one launch."""
     return ROOM // (N_SCALARS * itemsize)
+
+
+def address(array: Array) -> int:
+    """Where on the device its first element is."""
+    return int(array.data.ptr)
 
 
 def _real(array: Array) -> Real:
@@ -841,19 +848,23 @@ def begin_steps(
     *counts : int
         The first step's number, the place of its loss, and its first row's position.
     """
-    flat, most = numbers.ravel(), ROOM // numbers.itemsize
-    where: list[Any] = []
+    flat, told, where = numbers.ravel(), np.zeros((), dtype=_told(numbers.dtype)), []
     for each in sources:
-        n_words = 0 if each is None else _stride(each) * each.itemsize // 4
-        where += [counters if each is None else each, np.int64(n_words)]
+        where += [0 if each is None else address(each)]
+    for each in sources:
+        where += [each.strides[0] // 4 if each is not None and each.ndim == 3 else 0]
+    most = told["numbers"].size
     for first in range(0, flat.size, most):  # one launch, but for members with numbers of their own
-        part, some = flat[first : first + most], np.zeros((), dtype=[("of", numbers.dtype, most)])
-        some["of"][: part.size] = part
-        arguments = (
-            *where, some, np.int32(first), np.int32(part.size), table, addresses, counters,
-            *map(np.int64, (numbers.shape[1], *counts)),
-        )  # fmt: skip
-        _begin_kernel(_real(table))((1,), (_THREADS,), arguments)
+        part = flat[first : first + most]
+        told["head"] = *where, *counts, numbers.shape[1], first, part.size
+        told["numbers"][: part.size] = part
+        _begin_kernel(_real(table))((1,), (_THREADS,), (told, table, addresses, counters))
+
+
+@functools.cache
+def _told(dtype: Any) -> np.dtype[Any]:
+    """What travels: addresses and strides of three sources, five counts, how many numbers, and these."""
+    return np.dtype([("head", np.int64, _HEAD), ("numbers", dtype, ROOM // dtype.itemsize)])
 
 
 def take_step(
