@@ -80,12 +80,18 @@ def _says_the_target(run: Run) -> Iterator[str]:
     if rows.n_rows < FEWEST_ROWS or rows.n_targets > 1:
         return
     y, says = rows.y[:, 0], _follows if run.model.levels is None else _divides
-    for at, column in enumerate(run.model.inputs.columns):
-        if not isinstance(column, Constant) and says(rows.x[:, at], y, is_text=isinstance(column, Category)):
-            yield (
-                f"Column {column.name!r} says the target almost exactly. If it is known only afterwards, "
-                f"leave it out: {_leave_out(run, column.name)}."
-            )
+    named = [
+        column.name
+        for at, column in enumerate(run.model.inputs.columns)
+        if not isinstance(column, Constant) and says(rows.x[:, at], y, is_text=isinstance(column, Category))
+    ]
+    if named:
+        is_one, which = len(named) == 1, ", ".join(map(repr, named))
+        what = f"Column {which} says" if is_one else f"Columns {which} say"
+        yield (
+            f"{what} the target almost exactly. If {'it is' if is_one else 'they are'} known only "
+            f"afterwards, leave {'it' if is_one else 'them'} out: {_leave_out(run, *named)}."
+        )
 
 
 def _follows(x: np.ndarray, y: np.ndarray, *, is_text: bool) -> bool:
@@ -202,7 +208,9 @@ def _no_better_than_a_baseline(run: Run) -> Iterator[str]:
             than = "a linear one" if name == "linear" else f"the {name} alone"
             yield f"The model is no better than {than} {compared}: the steps are too small. {_own_rate(run)}."
             return
-        if name != "linear":
+        if name != "linear" and _steps_are_large(run):
+            yield from _smaller_steps(run, f"The model is no better than the {name} alone {compared}")
+        elif name != "linear":
             unlike = ", or those held out are unlike the others" if run.data.table.split_column else ""
             yield (
                 f"The model is no better than the {name} alone {compared}: the columns say nothing of "
@@ -257,6 +265,11 @@ def _rate_wanted(run: Run) -> float | None:
     if not hasattr(options.read("optimizer"), "eps"):
         return float(rate / 10)
     return usual if rate >= TOO_LARGE * usual else None
+
+
+def _steps_are_large(run: Run) -> bool:
+    """Whether the rate is far above the one that suits most tables, where there is such."""
+    return hasattr(run.data.options.read("optimizer"), "eps") and _rate_wanted(run) is not None
 
 
 def _steps_are_small(run: Run) -> bool:

@@ -45,6 +45,11 @@ def test_a_column_that_says_the_target(run, table):
         "Column 'after' says the target almost exactly. If it is known only afterwards, leave it out: "
         "--exclude b,after."
     )
+    (said, *_) = advice(run, {"before": (-table["y"]).round(4)} | leaked)
+    assert said == (
+        "Columns 'before', 'after' say the target almost exactly. If they are known only afterwards, leave "
+        "them out: --exclude before,after."
+    )
 
 
 def test_a_column_that_names_the_classes(run, table):
@@ -169,6 +174,8 @@ def test_steps_that_are_too_large(run, table, recipe):
     instead = {"plain": "Try --learning-rate 0.001.", "tables": "--learning-rate out, which is then 0.035."}
     (said,) = [each for each in advice(run, table, *options, "5") if "the steps are too large" in each]
     assert said.endswith(instead[recipe])
+    said = advice(run, table, "--recipe", recipe, "--hidden", "128,128,128", "--learning-rate", "20")
+    assert any("the steps are too large" in each for each in said)
     assert not any("too large" in each for each in advice(run, table, *options, "0.001"))
 
 
