@@ -16,11 +16,6 @@ class OpenBlas:
     """A library that is loaded.
 
     Raises AttributeError: it is no OpenBLAS; OSError: it cannot be opened.
-
-    Parameters
-    ----------
-    filepath : str
-        Of the library.
     """
 
     def __init__(self, filepath: str) -> None:

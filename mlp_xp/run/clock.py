@@ -6,13 +6,7 @@ from collections.abc import Iterator
 
 
 class Clock:
-    """Seconds in training; the caller's time between epochs does not count.
-
-    Parameters
-    ----------
-    before : float
-        Seconds of the run so far, before it was resumed.
-    """
+    """Seconds in training, with those before it was resumed; the caller's time between epochs is none."""
 
     def __init__(self, before: float) -> None:
         self._start = time.perf_counter() - before

@@ -92,28 +92,9 @@ class Member:
 class Training:
     """One run: everything that changes between two steps.
 
-    Parameters
-    ----------
-    objective : Objective
-        Owns network, loss, memo and gradient.
-    loader : Loader
-        The training rows.
-    optimizer : Optimizer
-        The rule and its state.
-    rates : Rates
-        Learning rates, and the history that they are a function of.
-    method : Method
-        Makes the passes over the data.
-    checkpoints : Observer, optional
-        Is shown the run between two steps, at the latest after ``asks_in(training)`` of them, 1 without such
-        a method.
-    averaged : float
-        The part of the steps over which weights are averaged; 0 for none.
-
-    Attributes
-    ----------
-    steps_average : bool
-        Whether what makes several steps at once takes note of the weights after each.
+    `checkpoints` is shown the run between two steps, at the latest after ``asks_in(training)`` of them, 1
+    without such a method. `averaged` is the part of the steps over which weights are averaged, and
+    `steps_average` whether what makes several steps at once takes note of the weights after each.
     """
 
     objective: Objective

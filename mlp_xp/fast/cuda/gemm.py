@@ -60,12 +60,8 @@ def arguments(out: Array, a: Array, b: Array) -> tuple[int, int, int, int, int, 
 class Gemm:
     """out ← a b for float32 and float64 matrices, vectors and members' matrices on one stream.
 
-    Raises RuntimeError: cuBLAS reports a failure; the message has its number.
-
-    Parameters
-    ----------
-    stream : cupy.cuda.Stream
-        On which every product runs; its device must be current.
+    The device of the stream must be current. Raises RuntimeError: cuBLAS reports a failure; the message has
+    its number.
     """
 
     def __init__(self, stream: Any) -> None:

@@ -667,12 +667,7 @@ def chain(
 class Loss:
     """What the kernels of all losses are given, and where Σ s L goes.
 
-    Parameters
-    ----------
-    dtype : dtype
-        Of the values.
-    factor : array (1, 1), or (members, 1, 1)
-        On the device: what δ is multiplied with.
+    `factor` (1, 1), or (members, 1, 1), on the device: what δ is multiplied with.
     """
 
     def __init__(self, dtype: object, factor: Array) -> None:
@@ -778,15 +773,7 @@ def update(program: Program, scalars: Array, g: Array, n_weights: int, p: Array,
 
 
 class Sums:
-    """Σ |v| and Σ v² of flat vectors, and what follows from them, without the host.
-
-    Parameters
-    ----------
-    dtype : dtype
-        Of the vectors and results.
-    members : int, optional
-        Of how many each vector has a row.
-    """
+    """Σ |v| and Σ v² of a flat vector, or of each member's, and what follows, without the host."""
 
     def __init__(self, dtype: object, members: int | None = None) -> None:
         import cupy

@@ -29,13 +29,6 @@ def choose(ranks: "Ranks", index: int) -> AllReduce:
     """The way that all processes can go; they must ask together.
 
     Raises RuntimeError: "nccl" is wanted, and cannot be used; the message says why.
-
-    Parameters
-    ----------
-    ranks : data_parallel.Ranks
-        Says with `all_reduce` which way is wanted.
-    index : int
-        N of this process's ``cuda:N``.
     """
     if ranks.all_reduce == "mpi":
         return ByMpi(ranks)
@@ -95,15 +88,7 @@ def _sharing_problem(ranks: "Ranks", index: int) -> str | None:
 
 
 class ByNccl:
-    """Sums in the compute stream's queue; the numbers go by MPI, while the GPU still computes the gradient.
-
-    Parameters
-    ----------
-    ranks : data_parallel.Ranks
-        The processes.
-    index : int
-        N of this process's ``cuda:N``.
-    """
+    """Sums in the compute stream's queue; numbers go by MPI, while the GPU still computes the gradient."""
 
     def __init__(self, ranks: "Ranks", index: int) -> None:
         import cupy
@@ -134,13 +119,7 @@ class ByNccl:
 
 
 class ThroughHost:
-    """Sums in a pinned buffer, made once: to the host, MPI, and back, one message for vector and numbers.
-
-    Parameters
-    ----------
-    ranks : data_parallel.Ranks
-        The processes.
-    """
+    """Sums in a pinned buffer, made once: to the host, MPI, and back, one message for vector and numbers."""
 
     def __init__(self, ranks: "Ranks") -> None:
         self.ranks = ranks
@@ -175,13 +154,7 @@ class ThroughHost:
 
 
 class ByMpi:
-    """Sums by an MPI that reads and writes GPU memory.
-
-    Parameters
-    ----------
-    ranks : data_parallel.Ranks
-        The processes.
-    """
+    """Sums by an MPI that reads and writes GPU memory."""
 
     def __init__(self, ranks: "Ranks") -> None:
         self.ranks = ranks

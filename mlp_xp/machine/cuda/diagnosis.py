@@ -41,17 +41,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU that the driver shows to this process.
-
-    Parameters
-    ----------
-    index : int
-        N in the device name ``cuda:N``.
-    name : str
-        The name that NVIDIA gives to the model.
-    memory : int
-        All of its memory in bytes, used or free.
-    """
+    """One GPU that the driver shows to this process: N of ``cuda:N``, its model, and all of its bytes."""
 
     index: int
     name: str
@@ -61,19 +51,10 @@ class Gpu:
 def problem(index: int = 0) -> Problem | None:
     """Find out why ``cuda:index`` cannot be used; None if it can.
 
-    A device can be used when it ran one elementwise kernel, which needs the run-time compiler and
-    the CUDA headers, and one matrix product, which needs cuBLAS, and both results were right. The
-    first such test in a process takes a second or so, while the driver sets up the device.
-
-    Parameters
-    ----------
-    index : int
-        Which of the GPUs that the driver shows, from 0.
-
-    Returns
-    -------
-    Problem or None
-        Nothing is ever raised: what nobody foresaw is a Problem too.
+    A device can be used when it ran one elementwise kernel, which needs the run-time compiler and the CUDA
+    headers, and one matrix product, which needs cuBLAS, and both results were right. The first such test in a
+    process takes a second or so, while the driver sets up the device. Nothing is ever raised: what nobody
+    foresaw is a Problem too.
     """
     try:
         return _cupy_problem() or _driver_problem(index) or _self_test_problem(index)
@@ -86,22 +67,12 @@ def problem(index: int = 0) -> Problem | None:
 
 
 def namespace(index: int = 0) -> tuple[Any, Any]:
-    """Select ``cuda:index`` for the calling thread.
+    """Select ``cuda:index`` for the calling thread: its Array API namespace, and what ``device=`` takes.
+
+    Arrays are made on whichever device is current in the calling thread (array-api-compat issue 337), so that
+    every thread selects for itself.
 
     Raises RuntimeError: the device cannot be used; the message is the reason and the remedy.
-
-    Parameters
-    ----------
-    index : int
-        Which of the GPUs that the driver shows, from 0.
-
-    Returns
-    -------
-    xp : module
-        The Array API namespace of CuPy.
-    device : cupy.cuda.Device
-        What ``device=`` takes. Its arrays are made on whichever device is current in the calling
-        thread (array-api-compat issue 337), so that every thread selects for itself.
     """
     if (os.getpid(), index) not in _working:
         found = problem(index)

@@ -47,11 +47,6 @@ class Streams(Runtime):
 
     A thread that trains has a compute stream of its own, all share the copy stream. Both kinds are
     non-blocking: the legacy default stream would make each wait for the other.
-
-    Parameters
-    ----------
-    index : int
-        N in the device name ``cuda:N``.
     """
 
     overlaps = True

@@ -27,15 +27,10 @@ def parse_limit(text: str) -> int | float:
 
 
 def limit(text: str, index: int = 0) -> int:
-    """Let this process take no more of ``cuda:index`` than so much; the limit in bytes.
+    """Let this process take no more of ``cuda:index`` than "4GiB", "500MB" or "50%"; the limit in bytes.
 
     What CuPy's pool holds counts, in use or kept for later. The driver's context and compiled kernels (some
     hundred MB) do not, nor what a recorded step computes in between, which has a pool of its own.
-
-    Parameters
-    ----------
-    text : str
-        "4GiB", "500MB", "50%".
     """
     import cupy
 

@@ -23,14 +23,9 @@ ROWS = "N"
 
 
 class Graph:
-    """Inputs, operators and outputs, each value under a name of its own.
+    """Inputs, operators and outputs, each value under a name of its own; none gets one of those `taken`.
 
     Raises ModuleNotFoundError: onnx is not installed.
-
-    Parameters
-    ----------
-    taken : sequence of str
-        Names of the inputs and outputs that will be asked for; no other value gets one of them.
     """
 
     def __init__(self, taken: Sequence[str]) -> None:
