@@ -14,7 +14,7 @@ import numpy as np
 
 from mlp_xp import Loader, Network, train
 from mlp_xp.machine.array_api import backend as find_backend
-from mlp_xp.machine.cuda import feeding, memory
+from mlp_xp.machine.cuda import memory
 
 
 def measure(device: str, *, quick: bool) -> Iterator[dict[str, Any]]:
@@ -29,7 +29,7 @@ def measure(device: str, *, quick: bool) -> Iterator[dict[str, Any]]:
     x[:, 0] = np.linspace(-1, 1, n_rows, dtype=np.float32)
     y = x[:, :1].copy()
     few = slice(0, n_rows // 16)
-    bandwidth = feeding.pinned_bandwidth(index)
+    bandwidth = pinned_bandwidth(index)
     for name, sizes, batch in (
         ("compute-bound", (n_features, 2048, 2048, 1), 1024),
         ("copy-bound", (n_features, 16, 1), 4096),
@@ -49,6 +49,25 @@ def measure(device: str, *, quick: bool) -> Iterator[dict[str, Any]]:
                 }
         finally:
             memory.limit("100%", index)
+
+
+def pinned_bandwidth(index: int, n_bytes: int = 2**28, repeats: int = 5) -> float:
+    """Bytes a second from a pinned buffer to the device, the best of a few copies."""
+    import cupy
+    import cupyx
+
+    with cupy.cuda.Device(index):
+        stream = cupy.cuda.Stream(non_blocking=True)
+        host, device = cupyx.empty_pinned((n_bytes,), np.uint8), cupy.empty((n_bytes,), np.uint8)
+        seconds = []
+        for _ in range(repeats + 1):
+            began, ended = cupy.cuda.Event(), cupy.cuda.Event()
+            began.record(stream)
+            device.set(host, stream=stream)
+            ended.record(stream)
+            ended.synchronize()
+            seconds.append(cupy.cuda.get_elapsed_time(began, ended) / 1e3)
+    return n_bytes / min(seconds[1:])
 
 
 def rows_a_second(

@@ -61,13 +61,6 @@ class Batch:
         self._chunks = chunks
         self._is_whole = is_whole
 
-    @property
-    def only_chunk(self) -> Chunk | None:
-        """Its rows where they are one chunk and all on this process; else None. Consumes nothing."""
-        if not (self._is_whole and isinstance(self._chunks, tuple) and len(self._chunks) == 1):
-            return None
-        return self._chunks[0][0]
-
     def __iter__(self) -> Iterator[Chunk]:
         """Yield the chunks, and know the divisor when they are through."""
         for chunk, weight in self._chunks:

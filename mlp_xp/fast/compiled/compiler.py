@@ -38,19 +38,6 @@ def _kept_on_disk(make: Callable[..., Any], *signature: Any, fastmath: set[str])
     return compiled
 
 
-def _compile(function: Callable[..., Any], fastmath: set[str]) -> Any:
-    try:
-        import numba
-    except ImportError:
-        return function
-    return _kept_on_disk(functools.partial(numba.njit, nogil=True), fastmath=fastmath)(function)
-
-
-def as_written(function: Callable[..., Any]) -> Any:
-    """Compile; every operation is rounded as NumPy would round it."""
-    return _compile(function, EXACT)
-
-
 def inlined(function: Callable[..., Any]) -> Any:
     """Compile what is part of its callers and kept on disk with them; products may be fused with sums."""
     try:
@@ -62,7 +49,11 @@ def inlined(function: Callable[..., Any]) -> Any:
 
 def in_any_order(function: Callable[..., Any]) -> Any:
     """Compile; products may be fused with sums, and sums reordered."""
-    return _compile(function, ANY_ORDER)
+    try:
+        import numba
+    except ImportError:
+        return function
+    return _kept_on_disk(functools.partial(numba.njit, nogil=True), fastmath=ANY_ORDER)(function)
 
 
 def for_c(signature: Any, fastmath: set[str]) -> Callable[..., Any]:

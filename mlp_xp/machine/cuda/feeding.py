@@ -236,22 +236,3 @@ def streams(index: int) -> Streams:
         if index not in _streams:
             _streams[index] = Streams(index)
         return _streams[index]
-
-
-def pinned_bandwidth(index: int, n_bytes: int = 2**28, repeats: int = 5) -> float:
-    """Bytes a second from a pinned buffer to the device, the best of a few copies."""
-    import cupy
-    import cupyx
-
-    with cupy.cuda.Device(index):
-        stream = cupy.cuda.Stream(non_blocking=True)
-        host, device = cupyx.empty_pinned((n_bytes,), np.uint8), cupy.empty((n_bytes,), np.uint8)
-        seconds = []
-        for _ in range(repeats + 1):
-            began, ended = cupy.cuda.Event(), cupy.cuda.Event()
-            began.record(stream)
-            device.set(host, stream=stream)
-            ended.record(stream)
-            ended.synchronize()
-            seconds.append(cupy.cuda.get_elapsed_time(began, ended) / 1e3)
-    return n_bytes / min(seconds[1:])
