@@ -31,6 +31,8 @@ from mlp_xp.run.rates import Rates
 from mlp_xp.run.state import Method, Observer, Training, TrainingState
 from mlp_xp.run.validation import mean_losses
 from mlp_xp.settings.precision import warn_if_coarse
+from mlp_xp.settings.spelling import given as spell_given
+from mlp_xp.settings.spelling import spelled
 from mlp_xp.stopping import Stopping
 from mlp_xp.training_loop import Descent, run
 from mlp_xp.training_settings import Settings
@@ -320,8 +322,8 @@ def _method(given: Settings, loader: Loader) -> Method:
         return Descent(given.way, given.clip_norm)
     if loader.steps_per_epoch > 1 or given.masks or given.clip_norm or given.average:
         raise ValueError(
-            "L-BFGS works on the objective over all rows: give the loader batch_size='full', no dropout, no "
-            "clip_norm and no average."
+            f"L-BFGS works on the objective over all rows: it takes {spell_given('batch_size', 'full')}, and "
+            f"no {spelled('dropout')}, {spelled('clip_norm')} or {spelled('average')}."
         )
     return Search(search)
 

@@ -3,6 +3,7 @@
 import warnings
 
 from mlp_xp.run.state import Training, TrainingState
+from mlp_xp.settings.spelling import spelled
 
 MOST_ROLLBACKS = 10
 """Times that a diverging run is rolled back before it is given up."""
@@ -56,6 +57,6 @@ def describe(training: Training) -> str:
     kept = f"of epoch {epoch - 1}" if epoch > 1 else "before the first epoch"
     return (
         f"the {what} became infinite or nan in epoch {epoch}, {where} (learning_rate={rates.last:g}){by}. "
-        "Lower the learning rate, clip the gradient (clip_norm) or standardise the inputs; the parameters "
-        f"{kept} are kept."
+        f"Lower the learning rate, clip the gradient ({spelled('clip_norm')}) or standardise the inputs; the "
+        f"parameters {kept} are kept."
     )

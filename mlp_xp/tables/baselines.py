@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from mlp_xp.machine import blas
-from mlp_xp.network import unflagged
 from mlp_xp.rows.source import Source
 from mlp_xp.tables.evaluation import Evaluation, Running
 from mlp_xp.tables.model import TableModel
@@ -53,7 +52,7 @@ def baselines(model: TableModel, parts: Sequence[tuple[Sample, Source]]) -> dict
     """
     name, n_rows = "mean" if model.levels is None else "majority", sum(rows.n_rows for _, rows in parts)
     found = {name: Running(model, n_rows), "linear": Running(model, n_rows)}
-    with unflagged():
+    with np.errstate(all="ignore"):  # what is not finite is undefined in the end
         for training, rows in parts:
             for each, predict in ((name, constant(model, training)), ("linear", linear(model, training))):
                 if predict is None:

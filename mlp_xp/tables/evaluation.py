@@ -3,6 +3,7 @@
 import dataclasses
 import heapq
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -108,9 +109,31 @@ def assess(model: TableModel, source: Source, *, seed: int | None = None) -> Eva
     Efron and Tibshirani, An introduction to the bootstrap, 1993, chapter 13; Kleiner, Talwalkar, Sarkar and
     Jordan, A scalable bootstrap for massive data, 2014 (as many draws as rows, from fewer rows).
     """
-    found = Running(model, source.n_rows)
-    found.add_all(source, model.predict_raw)
-    return found.evaluation(seed)
+    found, n_lost = Running(model, source.n_rows), 0
+
+    def predict(x: np.ndarray) -> np.ndarray:
+        nonlocal n_lost
+        predicted = model.predict_raw(x)
+        n_lost += int(np.count_nonzero(~np.isfinite(predicted).all(axis=1)))
+        return predicted
+
+    with np.errstate(all="ignore"):  # said below, or undefined
+        found.add_all(source, predict)
+        evaluation = found.evaluation(seed)
+    if n_lost:
+        warnings.warn(
+            f"{n_lost:,} of {source.n_rows:,} rows have no finite prediction: their values are too far from "
+            f"those of training for {model.network.backend.dtype_name}. What cannot be measured with them is "
+            "undefined.",
+            stacklevel=2,
+        )
+    elif not found.is_finite:
+        warnings.warn(
+            "some targets are so far from their predictions that the squares of errors overflow: what cannot "
+            "be measured with them is undefined.",
+            stacklevel=2,
+        )
+    return evaluation
 
 
 class Running:
@@ -145,6 +168,11 @@ class Running:
         worst = zip(costs[most].tolist(), index[most].tolist(), strict=True)
         self._worst = heapq.nlargest(WORST, [*self._worst, *worst])
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether the costs of all rows can be added up."""
+        return math.isfinite(self._cost)
+
     def evaluation(self, seed: int | None = None) -> Evaluation:
         """What was found; with a seed also intervals."""
         kind = self._kind
@@ -158,7 +186,7 @@ class Running:
             self.n_rows,
             {} if seed is None else _intervals(kind, found, rows, self.n_rows, seed),
             kind.of_each(self._total, levels) if isinstance(kind, Classes) and levels else None,
-            [(at, each, each / self._cost) for each, at in self._worst if each > 0],
+            [(at, each, each / self._cost) for each, at in self._worst if 0 < each < math.inf],
         )
 
 

@@ -292,7 +292,7 @@ def test_a_start_that_is_not_finite_is_a_divergence(device):
 def test_what_lbfgs_cannot_do(data, device, options):
     x, y, _ = data
     loader = Loader(x, y, batch_size=options.pop("batch_size", "full"))
-    with pytest.raises(ValueError, match="L-BFGS works on the objective over all rows: give the loader"):
+    with pytest.raises(ValueError, match="over all rows: it takes batch_size="):
         train(deep(device), loader, optimizer="lbfgs", **options)
 
 

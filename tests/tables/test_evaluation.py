@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from arrays import readonly
 
-from mlp_xp import Network
+from mlp_xp import Network, fit_table
 from mlp_xp.losses import (
     BinaryCrossEntropy,
     Huber,
@@ -257,3 +257,20 @@ def test_quantiles_of_a_network_alone_are_not_known():
     model = TableModel.of_network(network, "abc")
     with pytest.raises(ValueError, match="does not say which quantiles"):
         evaluate(model, source_of(np.zeros((4, 3)), np.zeros(4), None))
+
+
+@pytest.mark.needs("pyarrow")
+@pytest.mark.parametrize(
+    ("x", "y", "said"),
+    [
+        (1e300, 1.0, "1 of 2 rows have no finite prediction: their values are too far from those"),
+        (1.0, 1e300, "some targets are so far from their predictions that the squares of errors overflow"),
+    ],
+)
+def test_what_overflows_is_said_in_our_words(x, y, said):
+    """Warnings of NumPy's would be errors here."""
+    rows = [float(n) for n in range(40)]
+    model = fit_table({"x": rows, "y": rows}, "y", recipe="plain", epochs=1)
+    with pytest.warns(UserWarning, match=said):
+        found = model.evaluate({"x": [1.0, x], "y": [1.0, y]})
+    assert not np.isfinite(found["rmse"])
