@@ -15,6 +15,7 @@ from typing import Any
 import typer
 
 from mlp_xp.cli.commands import COMMANDS
+from mlp_xp.cli.printing import printable
 from mlp_xp.machine.whole_file import read_plain, write_whole
 from mlp_xp.settings import checks
 from mlp_xp.settings.options import Option, Options, written
@@ -133,7 +134,7 @@ def write(options: Options, model: Path) -> Path:
     path = beside(model)
     lines = [
         f"{OURS}{VERSION}: what this model was trained with.",
-        f"# The same again: mlp-xp train --config {shlex.quote(path.name)}",
+        f"# The same again: mlp-xp train --config {shlex.quote(printable(path.name))}",
         *_lines(options),
     ]
     write_whole(path, ("\n".join(lines) + "\n").encode())

@@ -740,7 +740,7 @@ def test_a_state_of_another_network_is_refused(data, device):
         ({"loss": "poisson"}, ValueError, "targets >= 0"),
         ({"loss": "binary_cross_entropy"}, ValueError, r"targets in \[0, 1\], but row 0, column 0"),
         ({"loss": "pinball:quantiles=0.1/0.9"}, ValueError, "needs a network with 4 outputs, but it has 2"),
-        ({"optimizer": "lbfgs"}, ValueError, "give the loader batch_size='full'"),
+        ({"optimizer": "lbfgs"}, ValueError, "it takes batch_size='full'"),
     ],
 )
 def test_arguments_that_are_refused(data, device, options, error, message):

@@ -76,6 +76,12 @@ def test_options_that_a_command_wrote_are_written_anew(run, folder):
     assert "seed = 3" in (folder / "m.toml").read_text()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="names of files")
+def test_a_line_break_in_a_models_name_breaks_no_line_of_its_options(run, folder):
+    assert run("train", *QUICK, "--out", "m\nseed = 5\n").status == 0
+    assert run("train", "--config", "m\nseed = 5\n.toml").status == 0
+
+
 @pytest.mark.parametrize(
     ("option", "name", "said"),
     [
