@@ -60,12 +60,13 @@ def run(
     of_each = rng.integers(0, 3, (n_rows, members)) if named.pop("weight_of_each", False) else None
     y = rng.integers(0, n_outputs // n_targets, shape) if loss.labels else rng.uniform(size=shape)
     network = Network(
-        (20, 33, 17, n_outputs),
+        (20, *named.pop("hidden", (33, 17)), n_outputs),
         activation=named.pop("activation", "relu"),
         device=gpu,
         dtype=dtype,
         seed=1,
         members=members,
+        input_scale=named.pop("input_scale", False),
     )
     data = tuple(map(readonly, (x, y, weight)))
     if resident:
@@ -231,6 +232,20 @@ def test_a_step_that_cannot_be_captured_is_launched_kernel_by_kernel(gpu, caplog
     assert [record.getMessage().partition(": ")[0] for record in caplog.records] == [
         "steps are launched kernel by kernel, since this one cannot be captured"
     ]
+
+
+class Mine(Tanh):
+    """One without kernels, whose way back consumes its output, which is a layer's input."""
+
+
+@pytest.mark.parametrize("members", [None, 3])
+@pytest.mark.parametrize("more", [{"activation": Mine()}, {"input_scale": True}])
+@pytest.mark.parametrize("hidden", [(33, 17), (9, 1, 6)])
+def test_what_is_made_aside_reads_what_it_ought_to(hidden, more, members, gpu):
+    named = {"hidden": hidden, "loss": "softmax_cross_entropy", "members": members, **more}
+    plain = run(gpu, "plain", **named)
+    for way in ("fast", "fused"):
+        check_close(run(gpu, way, **named), plain, "float64")
 
 
 def test_trainings_go_on_in_any_thread(gpu):
