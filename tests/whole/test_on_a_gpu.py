@@ -14,6 +14,7 @@ from mlp_xp.activations import ACTIVATIONS, Tanh
 from mlp_xp.dropout import resolve_dropout
 from mlp_xp.fast import ways
 from mlp_xp.fast.cuda import graph
+from mlp_xp.history import History
 from mlp_xp.losses import LOSSES, GroupedCrossEntropy, Pinball, SoftmaxCrossEntropy
 from mlp_xp.machine import cuda
 from mlp_xp.machine.array_api import backend as find_backend
@@ -25,6 +26,8 @@ from mlp_xp.regularizers import ElasticNet
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.loader import Loader
 from mlp_xp.rows.own_rows import OwnRows
+from mlp_xp.run.rates import Rates
+from mlp_xp.schedules import Constant
 from mlp_xp.training import train
 
 RULES = [name for name, rule in OPTIMIZERS.items() if rule is not LBFGS]
@@ -332,7 +335,8 @@ def test_steps_take_no_memory(resident, gpu):
     assert taken[1] - taken[0] <= (20 if resident else 0)
 
 
-def test_steps_do_not_wait_for_the_gpu(gpu):
+@pytest.mark.parametrize("together", [True, False])
+def test_steps_do_not_wait_for_the_gpu(together, gpu):
     """CuPy refuses, inside a step, to read the device or to wait for it."""
     import cupyx
 
@@ -346,9 +350,15 @@ def test_steps_do_not_wait_for_the_gpu(gpu):
     loader = Loader(x, y, weight, batch_size=32)
     with backend.runtime.working(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # CuPy deprecates what it has no other word for
-        for number, step in enumerate(loader.batches(0, backend, **objective.targets)):
-            with cupyx.allow_synchronize(False):
-                update(step, number, 1e-3)
+        rates = Rates(1e-3, Constant(), History(max_epochs=1))
+        for block in loader.blocks(0, backend, **objective.targets):
+            while (n := rates.history.step) < block.n_batches:
+                batch = block.batch(n)
+                with cupyx.allow_synchronize(False):
+                    n_made = update.at_once(block, n, 3, rates) if together else update(batch, n, 1e-3)
+                assert n_made != 0
+                rates.history.step += n_made if together else 1
+        assert rates.history.step == loader.steps_per_epoch
         assert np.isfinite(objective.losses.objective())
 
 
