@@ -23,6 +23,9 @@ from mlp_xp.regularizers import ElasticNet, Regularizer
 from mlp_xp.rows.batch import Block
 from mlp_xp.run.rates import Rates
 
+MOST_OF_EACH = 2**20
+"""Steps × members of one call: each may have numbers of its own for every step, 8 bytes each, some 60 MB."""
+
 
 class Maker(Protocol):
     """What makes the steps of some members by one thread; see `SideBySide`."""
@@ -151,7 +154,8 @@ class CompiledMemberStep(MemberStep):
         batch, losses = block.batch_size, self.members.losses
         running = np.flatnonzero(losses.running).tolist()
         work = batch * self.rules.parameters.size * -(-len(running) // self.n_threads)
-        divisors = self.divisors_ahead(block, first, min(most, max(1, on_cpu.MOST_WORK // work)))
+        most = min(most, max(1, on_cpu.MOST_WORK // work), max(1, MOST_OF_EACH // self.members.n))
+        divisors = self.divisors_ahead(block, first, most)
         if not len(divisors):
             return 0
         rates.ahead(len(divisors))

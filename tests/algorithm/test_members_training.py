@@ -432,6 +432,16 @@ def test_side_by_side_every_kind_of_loss(loss, batch_size, members, monkeypatch)
     np.testing.assert_allclose(found[1], found[0], rtol=1e-9, atol=1e-11)
 
 
+def test_calls_of_few_steps_give_the_same_bits(compiled_way, monkeypatch):
+    found = []
+    for most in (2**20, 2 * K):
+        monkeypatch.setattr("mlp_xp.members.compiled.MOST_OF_EACH", most)
+        together = network(K)
+        list(train(together, loader(), **{**TOGETHER, "way": "fast"}, learning_rate=[0.01, 0.02, 0.03]))
+        found.append(host(together.parameters.flat))
+    np.testing.assert_array_equal(*found)
+
+
 def test_neighbours_of_one_that_diverges_keep_their_bits(compiled_way):
     found = []
     for rate in (0.01, 1e200):
