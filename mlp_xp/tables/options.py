@@ -268,8 +268,8 @@ class TableOptions(Options):
     )
     memory_limit: str = panels.memory(
         "1GB",
-        "Memory for the data, such as 500MB or 4GB: a larger table is kept in a file in the cache folder. "
-        "For a training also that for a step of an 'auto' batch.",
+        "Memory for the rows, such as 500MB or 4GB: a larger table is kept in a file in the cache folder. "
+        "Each column takes some 10 kB beside it. For a training also that for a step of an 'auto' batch.",
         read=amount,
     )
     cache: bool = panels.memory(

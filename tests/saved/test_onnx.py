@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mlp_xp import Network, activations, losses
+from mlp_xp import Network, activations, fit_table, losses
 from mlp_xp.activations import ACTIVATIONS
 from mlp_xp.losses import LINKS, LOSSES
 from mlp_xp.saved.onnx_file import export_onnx, onnx_bytes
@@ -364,3 +364,19 @@ def test_an_activation_of_the_users_own_is_refused():
 def test_what_is_no_model_is_refused():
     with pytest.raises(TypeError, match="give a Network, a TableModel or a fitted estimator"):
         onnx_bytes([1, 2])
+
+
+@pytest.mark.needs("pyarrow")
+@pytest.mark.parametrize("task", ["regression", "classification"])
+def test_a_boolean_that_is_another_number_has_no_prediction(task):
+    """Everywhere else it is refused. Relu, of some runtimes, makes 0 of nan."""
+    rng = np.random.default_rng(0)
+    truths, y = rng.random(60) < 0.5, rng.normal(size=60)
+    y = np.where(y > 0, "a", "b") if task == "classification" else y
+    table = {"k": [None, *truths[1:].tolist()], "j": (~truths).tolist(), "y": y}
+    model = fit_table(table, "y", recipe="plain", epochs=2, activation="relu")
+    k = np.array([[1, 0, np.nan, 2, 0.5, -1, np.inf]], "f4").T
+    found = run(onnx_bytes(model), {"k": k, "j": np.ones_like(k)})
+    found = found["probabilities" if task == "classification" else "prediction"]
+    assert np.isfinite(found[:3]).all()
+    assert np.isnan(found[3:]).all()

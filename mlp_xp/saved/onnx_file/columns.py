@@ -51,7 +51,9 @@ def dtype_of(column: Column) -> str:
     return DTYPES[column.kind]
 
 
-def features(graph: Graph, inputs: Inputs, *, matrix: str | None, gaps: Gaps | None = None) -> str:
+def features(
+    graph: Graph, inputs: Inputs, *, matrix: str | None, gaps: Gaps | None = None
+) -> tuple[str, str | None]:
     """Add the inputs of a file, and what a network sees of them.
 
     Parameters
@@ -63,8 +65,9 @@ def features(graph: Graph, inputs: Inputs, *, matrix: str | None, gaps: Gaps | N
 
     Returns
     -------
-    str
-        [N, n_features], float64.
+    str, and str or None
+        [N, n_features], float64. And where there are booleans [N, 1], float64: 0, or nan for rows that have
+        other numbers there, for which there is no prediction.
     """
     pick, gaps = _inputs(graph, inputs, matrix), gaps or Gaps(words=False)
     starts = np.cumsum([0, *(column.n_features for column in inputs.columns)]).tolist()
@@ -83,7 +86,21 @@ def features(graph: Graph, inputs: Inputs, *, matrix: str | None, gaps: Gaps | N
         if isinstance(column, Category):
             places = list(range(starts[at], starts[at + 1]))
             blocks.append(Features(_of_category(graph, pick([at]), column, gaps), places))
-    return _in_order(graph, blocks)
+    truths = [
+        at
+        for at, column in enumerate(inputs.columns)
+        if isinstance(column, Category) and column.kind == "bool"
+    ]
+    return _in_order(graph, blocks), _neither(graph, pick(truths)) if truths else None
+
+
+def _neither(graph: Graph, values: str) -> str:
+    """0, or nan where one of a row's values is neither 0 nor 1 nor a gap: an ONNX file cannot refuse it."""
+    values = graph.cast(values, "float64")
+    zero, one, nan = (graph.constant(number, "float64") for number in (0.0, 1.0, np.nan))
+    is_one = graph.op("Equal", graph.op("Mul", values, graph.op("Sub", values, one)), zero)
+    known = graph.op("Or", is_one, graph.op("IsNaN", values))
+    return graph.op("ReduceSum", graph.op("Where", known, zero, nan), graph.constant([1], "int64"))
 
 
 def _inputs(graph: Graph, inputs: Inputs, matrix: str | None) -> Callable[[list[int]], str]:

@@ -44,6 +44,8 @@ def export_onnx(
     the targets' units, or `label` [N] and `probabilities` [N, n_classes], in the dtype of the network. Of
     several labels a row, `label` is [N, n_labels].
 
+    Booleans are 0 and 1: predictions for rows with other numbers there are nan.
+
     Parameters
     ----------
     model : Network, TableModel, fitted estimator, or Pipeline that ends in one
@@ -81,15 +83,21 @@ def onnx_bytes(
     graph = Graph([*parts.inputs.names, MATRIX, *OUTPUTS])
     dtype = parts.network.backend.dtype_name
     layers = Layers(graph, dtype)
-    x = graph.cast(features(graph, parts.inputs, matrix=matrix, gaps=parts.gaps), dtype)
-    found = layers.outputs(parts.network, x)
+    x, neither = features(graph, parts.inputs, matrix=matrix, gaps=parts.gaps)
+    found = layers.outputs(parts.network, graph.cast(x, dtype))
+
+    def known(value: str, dtype: str) -> str:
+        """Outputs, nan where a boolean is neither true nor false."""
+        return value if neither is None else graph.op("Add", value, graph.cast(neither, dtype))
+
     n_outputs = parts.network.layer_sizes[-1]
     if parts.classes is not None:
-        _give_classes(layers, found, parts, parts.classes)
+        _give_classes(layers, known(found, dtype), parts, parts.classes)
     elif parts.targets is not None:
         coarse = map(is_coarse, parts.targets.means, parts.targets.scales)
         units = "float64" if any(coarse) else dtype
-        graph.output("prediction", _restored(graph, found, parts.targets, units, n_outputs), units, n_outputs)
+        restored = _restored(graph, found, parts.targets, units, n_outputs)
+        graph.output("prediction", known(restored, units), units, n_outputs)
     else:
         graph.output("prediction", found, dtype, n_outputs)
     return graph.to_bytes(_about(model))
