@@ -72,6 +72,14 @@ def test_a_table_in_memory_starts_no_process_to_be_read_on_trial(path, tmp_path,
         fit_table(tmp_path / "t.arrow", "price", epochs=1)
 
 
+def test_dates_that_a_frame_holds_as_texts_are_refused_with_what_to_do():
+    when = {"when": [f"2024-01-{1 + at:02}" for at in range(20)], "y": list(range(20))}
+    with pytest.raises(
+        ValueError, match=r"a date or a time is needed(.|\n)*or store them as dates .* to_datetime"
+    ):
+        fit_table(when, "y")
+
+
 def test_what_is_refused(path):
     with pytest.raises(ValueError, match="unknown setting 'epoch'; did you mean 'epochs'"):
         fit_table(path, "price", epoch=3)

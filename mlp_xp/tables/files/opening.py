@@ -295,11 +295,15 @@ def _refuse_text(
         return
     places = [first_text.get(each.name, f"{where}, column {each.name!r} is text") for each in found]
     remedy = (
-        "have their texts coded (text='code')"
-        if text == "refuse"
-        else f"say that they are text ({spelled('text')}) or what the decimal mark is "
-        f"({given('decimal', ',')})"
+        f"say that they are text ({spelled('text')}) or what the decimal mark is ({given('decimal', ',')})"
     )
+    if text == "refuse":
+        remedy = "have their texts coded (text='code')"
+    elif all(each.name not in first_text for each in found):  # of a type, as in a frame
+        remedy = (
+            f"say that they are text ({spelled('text')}), or store them as dates or numbers (with pandas "
+            "to_datetime and to_numeric)"
+        )
     raise ValueError(
         "\n".join(
             f"{place}, where a {_needed(each.levels)} is needed."
