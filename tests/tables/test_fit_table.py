@@ -72,12 +72,24 @@ def test_a_table_in_memory_starts_no_process_to_be_read_on_trial(path, tmp_path,
         fit_table(tmp_path / "t.arrow", "price", epochs=1)
 
 
-def test_dates_that_a_frame_holds_as_texts_are_refused_with_what_to_do():
-    when = {"when": [f"2024-01-{1 + at:02}" for at in range(20)], "y": list(range(20))}
-    with pytest.raises(
-        ValueError, match=r"a date or a time is needed(.|\n)*or store them as dates .* to_datetime"
-    ):
-        fit_table(when, "y")
+def test_dates_that_a_frame_holds_as_texts_are_dates_as_in_a_file(tmp_path):
+    days, colours = [f"2024-{1 + at % 12:02}-{1 + at % 28:02}" for at in range(60)], ["red", "blue"] * 30
+    table = {"when": days, "colour": colours, "y": [float(at % 12) for at in range(60)]}
+    lines = [
+        ",".join(table),
+        *(f"{day},{colour},{y}" for day, colour, y in zip(*table.values(), strict=True)),
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(lines), encoding="utf-8")
+    found, expected = (fit_table(data, "y", epochs=2) for data in (table, tmp_path / "t.csv"))
+    assert [column.kind for column in found.inputs.columns] == ["date", "text"]
+    np.testing.assert_array_equal(found.predict(table), expected.predict(table))
+    assert fit_table(table, "y", epochs=1, text="when").inputs.columns[0].kind == "text"
+
+
+def test_numbers_that_a_frame_holds_as_texts_are_refused_with_what_to_do():
+    table = {"a": [str(at / 2) for at in range(20)], "y": list(range(20))}
+    with pytest.raises(ValueError, match=r"a number is needed(.|\n)*or store them as dates .* to_numeric"):
+        fit_table(table, "y")
 
 
 def test_what_is_refused(path):

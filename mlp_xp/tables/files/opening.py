@@ -189,6 +189,8 @@ def open_source(
         there = set(in_files.names)
         read_in_sandbox(in_files, [name for name in selection.names if name in there])
     settled = settle(table, selection.names, progress, kinds)
+    if text == "code if clear" and (dates := _dates_as_texts(settled, selection.features, kinds or {})):
+        settled = settle(table, selection.names, progress, {**(kinds or {}), **dates})
     _refuse_other_kinds(settled, kinds or {}, where)
     notes += [*settled.notes, *_readings_that_surprise(settled)]
     schema = schema_of(settled, selection, dtype)
@@ -282,6 +284,18 @@ def _from_cache(kept_at: Path, files: Sequence[File], notes: list[str]) -> Table
     return TableSource(
         records, schema, files, [*notes, f"rows are read from the cache: {kept_at} ({size})"], file
     )
+
+
+def _dates_as_texts(
+    settled: ColumnKinds, features: Sequence[str], kinds: Mapping[str, str]
+) -> dict[str, str]:
+    """Columns of texts, in a file or frame that has types, that look like dates, and that they are dates."""
+    unsaid = {name: settled.columns[name] for name in features if name not in kinds}
+    return {
+        name: "date"
+        for name, column in unsaid.items()
+        if column.kind == "text" and column.levels and all(map(resembles_time, column.levels))
+    }
 
 
 def _refuse_text(
