@@ -14,7 +14,7 @@ import numpy as np
 
 from mlp_xp.machine.array_api import ArrayLike, Backend
 from mlp_xp.machine.array_api import backend as find_backend
-from mlp_xp.machine.staging import Resident, Staging
+from mlp_xp.machine.staging import Resident, Runtime, Staging
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.batch import Batch, Block, Chunk, Gathered, LargeBatch, Share
 from mlp_xp.rows.class_weights import ClassWeighted
@@ -38,9 +38,10 @@ AS_OF_ONE = 8
 """Members with rows of their own for which a block has as many positions as for one: more have fewer, so that
 the block does not outgrow all caches."""
 
-OF_MEMBERS = 4
+SEVERAL = 4
 """Times as many rows, of small batches, that are gathered together for members: what each block takes, and
-threads that wait for each other at its end, were a third of the time (8 of 32-100-1 with 200 rows)."""
+threads that wait for each other at its end, were a third of the time (8 of 32-100-1 with 200 rows). And for a
+device that works beside the host, for which each block is as much work as its steps."""
 
 AUTO_LARGEST = 4096
 """The largest batch that "auto" chooses."""
@@ -304,21 +305,23 @@ class Loader:
         source = self.source.in_order(order)
         blocks = self._large_batches if self.batch_size > self.chunk_rows else self._small_batches
         take = source.on_device(backend, labels=labels)
-        n_rows = self._block_rows(backend.runtime.block_bytes, wanted.get("members", 1))
+        n_rows = self._block_rows(backend.runtime, wanted.get("members", 1))
         with self._staging(backend, labels, n_rows, resident=take is not None) as staging:
             make = OwnGatherer if source.n_at_once > 1 else Gatherer
             gather = make(source, order, staging, backend, wanted.get("check"), take)
             yield from blocks(gather, first_step * self.batch_size, Share(*wanted.get("share", (0, 1))))
 
-    def _block_rows(self, block_bytes: int, members: int) -> int:
+    def _block_rows(self, runtime: Runtime, members: int) -> int:
         """Rows gathered at a time, at most: a chunk, or several small batches."""
         batch, row_bytes = self.batch_size, 8 * (self.source.n_features + self.source.n_targets + 1)
         if batch > self.chunk_rows:
             return self.chunk_rows
         row_bytes *= max(1, self.source.n_at_once // AS_OF_ONE)
-        n_batches = max(1, min(block_bytes // (row_bytes * batch), self.chunk_rows // batch))
-        is_usual = self.chunk_rows == CHUNK_ROWS and not self._chunks_are_given
-        return batch * min(self.steps_per_epoch, n_batches * (OF_MEMBERS if members > 1 and is_usual else 1))
+        several = SEVERAL if self.chunk_rows == CHUNK_ROWS and not self._chunks_are_given else 1
+        rows = self.chunk_rows * (several if runtime.overlaps else 1)
+        n_batches = max(1, min(runtime.block_bytes // (row_bytes * batch), rows // batch))
+        n_batches *= several if members > 1 and not runtime.overlaps else 1
+        return batch * min(self.steps_per_epoch, n_batches)
 
     @contextlib.contextmanager
     def _staging(self, backend: Backend, labels: bool, n_rows: int, *, resident: bool) -> Iterator[Staging]:
