@@ -171,9 +171,9 @@ if hasattr(os, "register_at_fork"):
 
 
 class _OfThisThread(threading.local):
-    """Whether the calling thread computes."""
+    """The libraries that have one thread because the calling thread computes."""
 
-    computes = False
+    taken: tuple[Threads, ...] = ()
 
 
 _own = _OfThisThread()
@@ -203,17 +203,17 @@ class Computing:
         self.taken: tuple[Threads, ...] = ()
 
     def __enter__(self) -> None:
-        if _own.computes or self.is_small:
+        if self.is_small:
             return
-        numpys, scipys = _both()
-        self.taken = (numpys, scipys) if scipys.libraries else (numpys,)
+        # SciPy may have been loaded since what surrounds this began.
+        self.taken = tuple(each for each in _both() if each.libraries and each not in _own.taken)
         for each in self.taken:
             each.take_one()
-        _own.computes = True
+        _own.taken += self.taken
 
     def __exit__(self, *_: object) -> None:
         if self.taken:
-            _own.computes = False
+            _own.taken = _own.taken[: -len(self.taken)]
             for each in self.taken:
                 each.give_back()
 

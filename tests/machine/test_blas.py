@@ -74,6 +74,17 @@ def test_a_run_of_many_steps_changes_the_number_once(libraries, monkeypatch):
     assert told == [1, 8]
 
 
+def test_a_library_that_is_loaded_under_way_has_one_thread_too(libraries, monkeypatch):
+    both = blas._both()
+    monkeypatch.setattr(blas, "_both", lambda: (both[0], Threads([])))
+    with blas.computing():
+        monkeypatch.setattr(blas, "_both", lambda: both)
+        with blas.computing():
+            assert libraries.scipys.num_threads == 1
+        assert (libraries.numpys.num_threads, libraries.scipys.num_threads) == (1, 8)
+    assert (libraries.numpys.num_threads, libraries.scipys.num_threads) == (8, 8)
+
+
 def test_the_last_of_many_leaves_them_as_they_were():
     library = Library(4)
     threads, wrong = Threads([library]), []
