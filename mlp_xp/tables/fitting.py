@@ -168,12 +168,16 @@ def takes_all_rows(options: TrainingOptions) -> bool:
 def batch_is_too_large(options: TrainingOptions, n_rows: int) -> bool:
     """Whether there are fewer rows than a step is to have."""
     size = options.read("batch_size")
-    return isinstance(size, int) and size > n_rows and not takes_all_rows(options)
+    return isinstance(size, int) and size > n_rows and not _takes_all_unasked(options)
+
+
+def _takes_all_unasked(options: TrainingOptions) -> bool:
+    return takes_all_rows(options) and "batch_size" not in options.given
 
 
 def loader_for(options: TrainingOptions, source: Source) -> Loader:
     """What gives the rows of a source batch by batch."""
-    takes_all = batch_is_too_large(options, source.n_rows) or takes_all_rows(options)
+    takes_all = _takes_all_unasked(options) or batch_is_too_large(options, source.n_rows)
     order = options.read("order")
     if source.order is not None:
         if not isinstance(order, Shuffled):

@@ -6,7 +6,7 @@ import numpy as np
 
 from mlp_xp.network import Network
 from mlp_xp.settings.spelling import given
-from mlp_xp.tables.fitting import Data, batch_is_too_large
+from mlp_xp.tables.fitting import Data, batch_is_too_large, takes_all_rows
 from mlp_xp.tables.options import TrainingOptions
 from mlp_xp.tables.preparation import Number
 from mlp_xp.tables.recipe import uses_tables
@@ -66,4 +66,7 @@ def _about_recipe(options: TrainingOptions) -> list[str]:
     if not uses_tables(options):
         return []
     epochs, size, rate = (options.read(name) for name in ("epochs", "batch_size", "learning_rate"))
-    return [f"{given('recipe', options.recipe)}: {epochs} epochs, {size} rows a step, learning rate {rate:g}"]
+    steps = f"{size} rows a step, learning rate {rate:g}"
+    if takes_all_rows(options):
+        steps = "all rows a step"
+    return [f"{given('recipe', options.recipe)}: {epochs} epochs, {steps}"]

@@ -198,7 +198,8 @@ OPTIONS = [
     ("--target price", "--target: name the DATA that it belongs to"),
     ("good.csv --target price --dataset iris", "both DATA good.csv and --dataset iris are given"),
     ("x.npy --target y.npy --exclude x0", "--exclude: the columns of x.npy have no names"),
-    ("--optimizer lbfgs --dropout 0.1", "no dropout"),
+    ("--optimizer lbfgs --dropout 0.1", "no --dropout"),
+    ("--optimizer lbfgs --batch-size 8", "it takes --batch-size full"),
     # Where the model cannot be written.
     ("--out nope/m.safetensors", "--out nope/m.safetensors: there is no folder nope. Make it first."),
     ("--out s3://a/m.safetensors", "m.safetensors: files are written to this machine alone. Name one here."),
