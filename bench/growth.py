@@ -7,7 +7,7 @@ its calls and 3 m Σ n n' multiplications (Σ n n': the number of weights), so t
 
 and the expected ratio is that of r Σ n n' for rows, width and depth, as long as c₀ is small; for batches c₀
 and c₁ are those of the smallest and the largest one. A step needs parameters, gradient, the optimizer's
-vectors, the last good weights and the best, the rows of a chunk, and the memo, which grows with m Σ n: its
+vectors, the last good weights and the best, its rows, and the memo, which grows with m Σ n: its
 peak is measured (NumPy's allocations) and compared with their sum.
 """
 
@@ -25,7 +25,7 @@ from bench.harness.results import Result
 from mlp_xp import Loader, Network, train
 from mlp_xp.forward import Memo
 
-N_FEATURES, CHUNK_ROWS = 64, 4096
+N_FEATURES = 64
 ROUNDS = 5
 
 
@@ -82,7 +82,7 @@ def step_bytes(size: Size, way: str) -> int:
     y = generator.standard_normal((size.batch, 1), dtype=np.float32)
 
     def steps() -> None:
-        loader = Loader(x, y, batch_size=size.batch, chunk_rows=CHUNK_ROWS)
+        loader = Loader(x, y, batch_size=size.batch)
         training = train(Network(size.layer_sizes), loader, loss="half_squared_error", max_epochs=2, way=way)
         tracemalloc.reset_peak()  # weights are drawn in float64
         for _ in training:
@@ -100,7 +100,7 @@ def step_bytes(size: Size, way: str) -> int:
 
 def least_bytes(size: Size) -> int:
     """Parameters, gradient, Adam's vectors, the last good weights and the best; the memo, and the rows."""
-    network, rows = Network(size.layer_sizes), 4 * CHUNK_ROWS * (N_FEATURES + 1)
+    network, rows = Network(size.layer_sizes), 4 * size.batch * (N_FEATURES + 1)
     memo = measure.allocated_bytes(lambda: Memo(network, size.batch))
     return 6 * 4 * network.parameters.size + memo + rows
 
@@ -164,10 +164,10 @@ def answer(quick: bool, device: str) -> Result:
                 f"the median of {rounds} epochs."
             ),
             (
-                f"least: parameters, gradient, Adam's vectors, the last good weights and the best, the memo "
-                f"of a batch, and {CHUNK_ROWS:,} rows. peak: the most array data that lived at a time in two "
-                "epochs of one step. What the light core takes above the least are Adam's temporaries, of "
-                "32,768 numbers at most: they do not grow with the network."
+                "least: parameters, gradient, Adam's vectors, the last good weights and the best, memo and rows "
+                "of a batch. peak: the most array data that lived at a time in two epochs of one step. What the "
+                "light core takes above the least are Adam's temporaries, of 32,768 numbers at most: they do "
+                "not grow with the network."
             ),
             *([] if has_fast else ["fast: the extra `fast` is not installed."]),
         ],
