@@ -164,10 +164,10 @@ def answer(quick: bool, device: str) -> Result:
                 f"the median of {rounds} epochs."
             ),
             (
-                "least: parameters, gradient, Adam's vectors, the last good weights and the best, memo and rows "
-                "of a batch. peak: the most array data that lived at a time in two epochs of one step. What the "
-                "light core takes above the least are Adam's temporaries, of 32,768 numbers at most: they do "
-                "not grow with the network."
+                "least: parameters, gradient, Adam's vectors, the last good weights and the best, memo and "
+                "rows of a batch. peak: the most array data that lived at a time in two epochs of one step. "
+                "What the light core takes beyond it are Adam's temporaries, of at most 32,768 numbers, "
+                "which do not grow with the network."
             ),
             *([] if has_fast else ["fast: the extra `fast` is not installed."]),
         ],
