@@ -7,6 +7,7 @@ size, of predictions and of a pickle.
 
 import csv
 import functools
+import gc
 import importlib
 import importlib.util
 import json
@@ -106,7 +107,8 @@ def estimator(library: str, data: str, **parameters: Any) -> Any:
 
 
 def time_fit(model: Any, x: np.ndarray, y: np.ndarray) -> float:
-    """Seconds of one whole fit."""
+    """Seconds of one whole fit, without the garbage of what went before: a full collection takes 50 ms."""
+    gc.collect()
     began = time.perf_counter()
     model.fit(x, y)
     return time.perf_counter() - began
