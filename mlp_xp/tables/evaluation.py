@@ -51,13 +51,14 @@ class Evaluation:
     def description(self) -> dict[str, object]:
         """As JSON values: a number that is not finite is None."""
         return {
-            "metrics": {name: _finite(value) for name, value in self.metrics.items()},
-            "intervals": {name: [*map(_finite, ends)] for name, ends in self.intervals.items()},
+            "metrics": {name: finite(value) for name, value in self.metrics.items()},
+            "intervals": {name: [*map(finite, ends)] for name, ends in self.intervals.items()},
             "classes": self.classes,
         }
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """A number as JSON has it, which knows neither infinities nor nan."""
     return value if math.isfinite(value) else None
 
 

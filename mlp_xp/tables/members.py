@@ -7,7 +7,7 @@ import numpy as np
 
 from mlp_xp.rows.member_weights import MemberWeighted, StreamBootstrap, bootstrap
 from mlp_xp.rows.source import Source, Subset, passes
-from mlp_xp.tables.evaluation import Evaluation, Running
+from mlp_xp.tables.evaluation import Evaluation, Running, finite
 from mlp_xp.tables.model import PREDICT_ROWS, TableModel
 from mlp_xp.tables.options import TrainingOptions
 from mlp_xp.tables.split import Split
@@ -30,8 +30,8 @@ class CrossValidation:
     of_all: Evaluation
     of_folds: Sequence[Evaluation]
 
-    def description(self) -> dict[str, dict[str, float]]:
-        """Of each metric the mean over the folds and the standard deviation."""
+    def description(self) -> dict[str, dict[str, float | None]]:
+        """Of each metric the mean over the folds and the deviation; None where it has no meaning in one."""
         first, *others = (each.metrics for each in self.of_folds)
         values = {
             name: [first[name], *(each[name] for each in others)]
@@ -39,7 +39,7 @@ class CrossValidation:
             if all(name in each for each in others)
         }
         return {
-            name: {"mean": float(np.mean(each)), "deviation": float(np.std(each, ddof=1))}
+            name: {"mean": finite(float(np.mean(each))), "deviation": finite(float(np.std(each, ddof=1)))}
             for name, each in values.items()
         }
 

@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mlp_xp import Loader, fit_table
+from mlp_xp import Loader, fit_table, load, save
 from mlp_xp.rows.order import Shuffled
 from mlp_xp.rows.source import passes
 from mlp_xp.tables.calibration import unseen
@@ -144,6 +144,15 @@ def test_rows_learned_by_heart_do_not_count(rng):
     assert model.training["metrics_on"] == "left-out"
     assert model.training["metrics"]["r2"] < 0
     assert model.training["cross_validation"]["r2"]["mean"] < 0
+
+
+def test_a_class_that_folds_lack_leaves_a_model_that_can_be_saved(rng, tmp_path):
+    table = {"x": rng.normal(size=60), "y": ["rare" if row in (3, 50) else "often" for row in range(60)]}
+    model = fit_table(table, "y", folds=5, hidden="4", epochs=2)
+    save(model, tmp_path / "m.safetensors")
+    found = load(tmp_path / "m.safetensors").training["cross_validation"]
+    assert found["roc_auc"] == {"mean": None, "deviation": None}
+    assert found["accuracy"]["mean"] > 0.5
 
 
 @WAYS
