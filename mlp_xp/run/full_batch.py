@@ -5,34 +5,66 @@ Memory depends on the chunk and not on the data, so that it runs on streams too.
 
 import queue
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import numpy as np
 
-from mlp_xp.machine import blas
+from mlp_xp.machine import blas, threads
 from mlp_xp.machine.array_api import to_host
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import LBFGS
+from mlp_xp.rows.batch import Batch, Block
 from mlp_xp.rows.loader import Loader
 from mlp_xp.run.micro_batches import within_memory
 from mlp_xp.run.state import Pass, Training
 
 
-def value_and_gradient(objective: Objective, loader: Loader, vector: np.ndarray) -> tuple[float, np.ndarray]:
-    """J and ∂J/∂w, float64, over all rows of a loader, at a host vector that becomes the parameters."""
-    network = objective.network
-    network.parameters.flat[...] = network.backend.asarray(vector)
+class AllRows:
+    """The rows of a loader for a search over all of them; gathered once, where they are one block."""
 
-    def over_rows() -> float:
-        objective.losses.start()
-        for batch in loader.batches(0, network.backend, **objective.targets):
-            objective.differentiate(batch)
-        return objective.losses.objective()
+    def __init__(self, objective: Objective, loader: Loader) -> None:
+        self.objective, self.loader = objective, loader
+        self._blocks: Generator[Block] | None = None
+        self._block: Block | None = None
 
-    with network.backend.runtime.working():
-        loss = within_memory(loader, network, over_rows, objective.forget_buffers)
-    return loss, to_host(objective.gradient.flat).astype(np.float64)
+    def __iter__(self) -> Iterator[Batch]:
+        """Their batches."""
+        if self._block is None:
+            self._blocks = self.loader.blocks(0, self.objective.network.backend, **self.objective.targets)
+            for block in self._blocks:
+                yield from map(block.batch, range(block.n_batches))
+                if block.rows is not None and block.n_batches == self.loader.steps_per_epoch:
+                    self._block = block  # valid as long as its generator waits
+                    return
+        else:
+            self.loader.source.check_unchanged()
+            yield from map(self._block.batch, range(self._block.n_batches))
+
+    def forget(self) -> None:
+        """Let go of what is gathered."""
+        if self._blocks is not None:
+            self._blocks.close()
+        self._blocks = self._block = None
+
+    def value_and_gradient(self, vector: np.ndarray) -> tuple[float, np.ndarray]:
+        """J and ∂J/∂w, float64, at a host vector that becomes the parameters."""
+        objective, network = self.objective, self.objective.network
+        network.parameters.flat[...] = network.backend.asarray(vector)
+
+        def over_rows() -> float:
+            objective.losses.start()
+            for batch in self:
+                objective.differentiate(batch)
+            return objective.losses.objective()
+
+        def forget() -> None:
+            self.forget()
+            objective.forget_buffers()
+
+        with network.backend.runtime.working():
+            loss = within_memory(self.loader, network, over_rows, forget)
+        return loss, to_host(objective.gradient.flat).astype(np.float64)
 
 
 def scipy_minimize() -> Any:
@@ -102,8 +134,8 @@ class Search:
         SciPy calls back; a generator is called. So SciPy runs in a thread of its own that only ever waits: it
         asks for values and gradients, and all of them are computed here, in the caller's thread.
         """
-        objective, loader, history = training.objective, training.loader, training.history
-        parameters = objective.network.parameters
+        history, parameters = training.history, training.parameters
+        rows = AllRows(training.objective, training.loader)
         start = parameters.to_host().astype(np.float64)
         asked: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -135,7 +167,7 @@ class Search:
 
         def iteration(stopped: str | None) -> Pass:
             nonlocal at
-            at, value = (start, value_and_gradient(objective, loader, start)[0]) if found is None else found
+            at, value = (start, rows.value_and_gradient(start)[0]) if found is None else found
             parameters.flat[...] = parameters.backend.asarray(at)
             history.step = len(history.train_losses) + (found is not None)
             return value, stopped
@@ -145,11 +177,12 @@ class Search:
                 what, content = asked.get()
                 if what == "evaluate":
                     try:
-                        found_there = value_and_gradient(objective, loader, content)
+                        found_there = rows.value_and_gradient(content)
                         for part in training.optimizer.frozen:
                             found_there[1][part] = 0.0
                     finally:  # also where Ctrl-C ends it
                         parameters.flat[...] = parameters.backend.asarray(at)
+                    threads.keep_beside(thread)
                     answers.put(found_there)
                     training.after_steps()
                 elif what == "iterate":
@@ -165,3 +198,4 @@ class Search:
         finally:
             answers.put(None)
             thread.join()
+            rows.forget()

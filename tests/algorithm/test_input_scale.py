@@ -9,7 +9,7 @@ from mlp_xp import Loader, Network, train
 from mlp_xp.losses import LOSSES
 from mlp_xp.objective import Objective
 from mlp_xp.regularizers import L2
-from mlp_xp.run.full_batch import value_and_gradient
+from mlp_xp.run.full_batch import AllRows
 
 SIZES = (4, 3, 2)
 SCALE = np.array([2.0, -0.5, 1.0, 0.0])
@@ -61,7 +61,7 @@ def test_its_derivative_is_the_quotient_of_differences(rng, chunk_rows):
         z = textbook.forward(np, weights, biases, x * vector[-4:], f, [1.0, 1.0])[-1]
         return (np.sum((y - z) ** 2) + 0.3 * np.sum(vector[:n_weights] ** 2)) / len(x)
 
-    value, gradient = value_and_gradient(objective, loader, flat)
+    value, gradient = AllRows(objective, loader).value_and_gradient(flat)
     steps = 1e-6 * np.eye(flat.size)
     quotients = [(by_definition(flat + step) - by_definition(flat - step)) / 2e-6 for step in steps]
     np.testing.assert_allclose(value, by_definition(flat), rtol=1e-12)

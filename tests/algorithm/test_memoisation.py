@@ -13,7 +13,7 @@ from mlp_xp.network import Network
 from mlp_xp.objective import Objective
 from mlp_xp.regularizers import L1, L2
 from mlp_xp.rows.loader import Loader
-from mlp_xp.run.full_batch import value_and_gradient
+from mlp_xp.run.full_batch import AllRows
 
 SEED_NETWORK = (4, 3, 2, 1)
 SLOPES = {
@@ -95,7 +95,9 @@ def test_memoised_derivatives_are_the_sums_over_paths(sizes, activation, rng):
     walker = PathWalker(sizes, [w.tolist() for w in network.parameters.weights], activation)
     expected = walker.gradient(x.tolist(), y.tolist())
     objective = Objective(network, SquaredError(), reduction="sum")
-    _, gradient = value_and_gradient(objective, Loader(x, y, batch_size="full"), network.parameters.to_host())
+    _, gradient = AllRows(objective, Loader(x, y, batch_size="full")).value_and_gradient(
+        network.parameters.to_host()
+    )
     np.testing.assert_allclose(gradient, expected, rtol=1e-12, atol=1e-14)
 
 
@@ -112,8 +114,8 @@ def test_the_penalty_of_the_seed_network(rng):
         (L1(0.5), 0.5 * sum(map(abs, w)), [math.copysign(0.5, v) for v in w]),
     ):
         objective = Objective(network, SquaredError(), regularizer, reduction="sum")
-        value, gradient = value_and_gradient(
-            objective, Loader(x, y, batch_size="full"), network.parameters.to_host()
+        value, gradient = AllRows(objective, Loader(x, y, batch_size="full")).value_and_gradient(
+            network.parameters.to_host()
         )
         assert value == pytest.approx(loss + penalty, rel=1e-13)
         np.testing.assert_allclose(gradient, np.add(paths, slopes), rtol=1e-12)

@@ -21,7 +21,7 @@ from mlp_xp.machine.staging import Runtime
 from mlp_xp.objective import Objective
 from mlp_xp.regularizers import L2
 from mlp_xp.rows.streams import BatchSource
-from mlp_xp.run.full_batch import value_and_gradient
+from mlp_xp.run.full_batch import AllRows
 
 RUNS = {
     "adam": {"optimizer": "adam"},
@@ -119,7 +119,7 @@ def objective_of(ranks=None):
     network = Network((3, 6, 1), activation="tanh", dtype="float64", seed=1)
     loader = Loader(x, y, generator.uniform(0.5, 2.0, 50), batch_size="full", chunk_rows=7)
     objective = Objective(network, SquaredError(), L2(0.01), ranks=ranks)
-    value, gradient = value_and_gradient(objective, loader, network.parameters.to_host())
+    value, gradient = AllRows(objective, loader).value_and_gradient(network.parameters.to_host())
     return np.concatenate([[value], gradient])
 
 

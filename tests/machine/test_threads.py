@@ -129,3 +129,18 @@ def test_a_small_product_is_shared_with_nobody(monkeypatch):
     monkeypatch.setattr(threads, "together", None)
     left, right = np.ones((200, 200), dtype=np.float32), np.ones((200, 200), dtype=np.float32)
     np.testing.assert_array_equal(threads.matmul(left, right), np.full((200, 200), 200))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads cannot be bound to cores here")
+def test_a_thread_is_kept_on_the_core_of_the_calling_one():
+    may_end, cores = threading.Event(), os.sched_getaffinity(0)
+    thread = threading.Thread(target=may_end.wait)
+    threads.keep_beside(thread)  # which has not started: nothing is bound
+    thread.start()
+    threads.keep_beside(thread)
+    try:
+        assert len(os.sched_getaffinity(thread.native_id)) == 1
+        assert os.sched_getaffinity(0) == cores
+    finally:
+        may_end.set()
+        thread.join()

@@ -14,7 +14,7 @@ from mlp_xp.machine.array_api import backend
 from mlp_xp.objective import Objective
 from mlp_xp.regularizers import L2
 from mlp_xp.rows.streams import BatchSource
-from mlp_xp.run.full_batch import value_and_gradient
+from mlp_xp.run.full_batch import AllRows
 from mlp_xp.tables.files.opening import open_source
 
 CPU = backend("cpu", "float64")
@@ -112,10 +112,10 @@ def test_gradient_descent_on_a_shuffled_stream_is_that_in_memory(arrays, tmp_pat
 def test_value_and_gradient_are_those_in_memory(stream, prefetch, chunk_rows, arrays, tmp_path, device):
     network = Network((3, 8, 1), activation="tanh", device=device, dtype="float64", seed=2)
     objective, at = Objective(network, SquaredError(), L2(0.3)), network.parameters.to_host()
-    value, gradient = value_and_gradient(objective, Loader(*arrays, batch_size="full"), at)
+    value, gradient = AllRows(objective, Loader(*arrays, batch_size="full")).value_and_gradient(at)
     loader = stream(tmp_path, arrays)
     loader.prefetch, loader.chunk_rows = prefetch, chunk_rows
-    found_value, found_gradient = value_and_gradient(objective, loader, at)
+    found_value, found_gradient = AllRows(objective, loader).value_and_gradient(at)
     assert found_value == pytest.approx(value, rel=1e-12)
     np.testing.assert_allclose(found_gradient, gradient, rtol=1e-12, atol=1e-12 * np.abs(gradient).max())
 
@@ -143,7 +143,7 @@ def test_the_memory_of_a_full_batch_is_that_of_its_chunks(prefetch):
         loader = Loader(Endless(n_rows), batch_size="full", chunk_rows=512, prefetch=prefetch)
         tracemalloc.start()
         try:
-            value_and_gradient(objective, loader, at)
+            AllRows(objective, loader).value_and_gradient(at)
             peaks.append(tracemalloc.get_traced_memory()[1])
         finally:
             tracemalloc.stop()

@@ -17,7 +17,7 @@ from mlp_xp.optimizers import LBFGS
 from mlp_xp.regularizers import L2
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.loader import Loader
-from mlp_xp.run.full_batch import value_and_gradient
+from mlp_xp.run.full_batch import AllRows
 from mlp_xp.saved.checkpoint import Checkpoints, decode
 from mlp_xp.training import train
 
@@ -127,14 +127,42 @@ def test_value_and_gradient_at_a_vector(data, device, rng):
     objective = Objective(network, SquaredError(), L2(0.1))
     loader = full(x, y, s, chunk_rows=9)
     at, along = rng.normal(size=(2, network.parameters.size))
-    value, gradient = value_and_gradient(objective, loader, readonly(at))
+    value, gradient = AllRows(objective, loader).value_and_gradient(readonly(at))
     assert gradient.dtype == np.float64
     np.testing.assert_array_equal(host(network.parameters.flat), at)
     h = 1e-6
-    ahead, behind = (value_and_gradient(objective, loader, at + h * side * along)[0] for side in (1, -1))
+    ahead, behind = (
+        AllRows(objective, loader).value_and_gradient(at + h * side * along)[0] for side in (1, -1)
+    )
     assert gradient @ along == pytest.approx((ahead - behind) / (2 * h), rel=1e-7)
-    again, _ = value_and_gradient(objective, loader, at)
+    again, _ = AllRows(objective, loader).value_and_gradient(at)
     assert again == value
+
+
+@pytest.mark.parametrize(("chunk_rows", "is_gathered_again"), [(None, False), (9, True)])
+def test_rows_of_one_chunk_are_gathered_once(chunk_rows, is_gathered_again, data, device, monkeypatch):
+    """In each evaluation they would be the same; more of them would not stay in bounded memory."""
+    x, y, s = data
+    gathered, rows = [], ArraySource.rows
+    monkeypatch.setattr(ArraySource, "rows", lambda *given: [gathered.append(len(given[1])), rows(*given)])
+    searched = AllRows(Objective(deep(device), SquaredError()), full(x, y, s, chunk_rows=chunk_rows))
+    first = searched.value_and_gradient(searched.objective.network.parameters.to_host())
+    assert sum(gathered) == N_ROWS
+    again = searched.value_and_gradient(searched.objective.network.parameters.to_host())
+    assert (sum(gathered) > N_ROWS) == is_gathered_again
+    assert again[0] == first[0]
+    np.testing.assert_array_equal(again[1], first[1])
+
+
+def test_rows_that_are_kept_are_let_go_of_when_a_run_is_left(data, device):
+    x, y, _ = data
+    loader = full(x, y)
+    epochs = train(deep(device), loader, optimizer="lbfgs", max_epochs=15)
+    next(epochs)
+    next(epochs)
+    assert not any(loader._idle.values())
+    epochs.close()
+    assert any(loader._idle.values())
 
 
 def test_the_same_run_twice(data, device):
@@ -256,12 +284,12 @@ def test_an_error_in_the_data_reaches_the_caller_and_ends_the_thread(data, devic
 
         def rows(self, index, into_x, into_y, weight):
             self.calls += 1
-            if self.calls > 5:
+            if self.calls > 20:
                 raise OSError("the disk is gone")
             into_x[...], into_y[...] = x[index], y[index]
 
     with pytest.raises(OSError, match="the disk is gone"):
-        to_the_end(train(deep(device), full(Failing()), optimizer="lbfgs"))
+        to_the_end(train(deep(device), full(Failing(), chunk_rows=9), optimizer="lbfgs"))
     assert not threads()
 
 
@@ -309,13 +337,13 @@ def test_ctrl_c_inside_an_evaluation_leaves_the_last_iterate(data, device):
 
         def rows(self, *arrays):
             self.n_reads += 1
-            if self.n_reads == 12:
+            if self.n_reads == 60:
                 raise KeyboardInterrupt
             super().rows(*arrays)
 
     x, y, _ = data
     network, seen = deep(device), []
-    run = train(network, full(Rows(x, y)), optimizer="lbfgs")
+    run = train(network, full(Rows(x, y), chunk_rows=9), optimizer="lbfgs")
     with pytest.raises(KeyboardInterrupt):
         seen.extend(host(network.parameters.flat).copy() for _ in run)
     assert len(seen) > 2

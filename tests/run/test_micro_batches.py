@@ -14,7 +14,7 @@ from mlp_xp.objective import Objective
 from mlp_xp.optimizers import SGD
 from mlp_xp.regularizers import L2
 from mlp_xp.rows.loader import Loader
-from mlp_xp.run.full_batch import value_and_gradient
+from mlp_xp.run.full_batch import AllRows
 from mlp_xp.run.micro_batches import halve_chunks
 from mlp_xp.run.validation import mean_loss
 from mlp_xp.training import train
@@ -189,11 +189,11 @@ def test_value_and_gradient(backend, room_for):
     network = Network((3, 6, 1), device=backend, dtype=backend.dtype_name)
     loader = Loader(*data(), batch_size="full")
     objective, vector = Objective(network, SquaredError()), np.linspace(-1, 1, network.parameters.size)
-    value, gradient = value_and_gradient(objective, loader, vector)
+    value, gradient = AllRows(objective, loader).value_and_gradient(vector)
     room_for(7)
     objective = Objective(network, SquaredError())
     with pytest.warns(UserWarning, match="40 rows at a time"):
-        fewer_value, fewer_gradient = value_and_gradient(objective, loader, vector)
+        fewer_value, fewer_gradient = AllRows(objective, loader).value_and_gradient(vector)
     close = tolerance(backend, 1e-12, 1e-4)
     assert fewer_value == pytest.approx(value, rel=close)
     np.testing.assert_allclose(fewer_gradient, gradient, rtol=close, atol=close)

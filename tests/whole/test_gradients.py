@@ -26,7 +26,7 @@ from mlp_xp.network import Network
 from mlp_xp.objective import Objective
 from mlp_xp.regularizers import REGULARIZERS
 from mlp_xp.rows.loader import Loader
-from mlp_xp.run.full_batch import value_and_gradient
+from mlp_xp.run.full_batch import AllRows
 from mlp_xp.settings.catalogue import resolve
 
 CPU = find_backend("cpu", "float64")
@@ -81,7 +81,7 @@ class Problem:
 
     def value_and_gradient(self, vector=None):
         vector = self.vector if vector is None else vector
-        return value_and_gradient(self.objective, self.loader, readonly(vector))
+        return AllRows(self.objective, self.loader).value_and_gradient(readonly(vector))
 
     def textbook(self, np, flat):
         """J, from definitions alone."""
