@@ -14,6 +14,7 @@ from mlp_xp.report.metric_tables import metric_tables
 from mlp_xp.report.plot import draw_lines, plot_problem
 from mlp_xp.saved.model_file import save
 from mlp_xp.settings import checks
+from mlp_xp.tables.evaluation import finite
 from mlp_xp.tuning.tune import Tuning, search
 
 SHOWN = 10
@@ -79,7 +80,7 @@ def _result(found: Tuning) -> dict[str, Any]:
             {
                 "number": one.number,
                 "epochs": one.standing.epochs,
-                "loss": one.standing.best,
+                "loss": finite(one.standing.best),
                 **one.settings,
             }
             for one in found.tries

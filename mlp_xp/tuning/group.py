@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,21 +27,30 @@ class Standing:
 
 
 class Group:
-    """Tries of one shape at some epoch: their numbers and options, data read as these say, their state."""
+    """Tries of one shape at some epoch: their numbers and options, data read as these say, their state.
+
+    `price` is what a try's epoch took when they were last trained on: seconds of one thread.
+    """
 
     def __init__(
         self, data: Data, tries: Sequence[tuple[int, TrainingOptions]], state: TrainingState | None = None
     ) -> None:
         self.data, self.tries, self.state = data, list(tries), state
-        self.n_each = data.options.folds or 1
+        self.n_each, self.price = data.options.folds or 1, 0.0
 
-    def advance(self, until: int) -> None:
-        """Train on to an epoch; one thread computes, so that their number decides nothing."""
+    def advance(self, until: int, is_over: Callable[[], bool]) -> None:
+        """Train on to an epoch, unless it is over before one; one thread computes, so that none decides."""
+        if is_over():
+            return
+        began = time.monotonic()
         try:
-            for epoch in self._epochs():
+            for n_made, epoch in enumerate(self._epochs(), 1):
                 if epoch.number == until or epoch.stopped:
                     self.state = epoch.state()
-                    break
+                    self.price = (time.monotonic() - began) / (n_made * len(self.tries))
+                    return
+                if is_over():
+                    return
         except FloatingPointError:  # all have diverged
             self.state, self.tries = None, []
 

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import math
 import os
+import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -35,6 +36,12 @@ from mlp_xp.tuning.space import SEARCHED, SHAPE, draw
 
 MOST_RUNGS = 5
 """Times that tries are compared, at most: the first comparison comes after a 16th of all epochs."""
+
+FIRST_SHARE = 1 / 3
+"""Of the time, that the first comparison has: the later ones take twice as long."""
+
+PRICE_ALONE = 2.0
+"""Times an epoch's price that a try may take alone: measured 0.6 to 2.0 of that in a group of eight."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +103,8 @@ def tune(
     tries : int
         How many settings, the recipe's own among them.
     time_budget : float or str, optional
-        Seconds, or "90s", "10min", "1h": no comparison is begun that would not end within it; the best try
-        so far is still trained to its end.
+        Seconds, or "90s", "10min", "1h": tries that are late in its first third are let go, and no
+        comparison is begun that would not end within it; the best try so far is still trained to its end.
     folder : path, optional
         Where the search is kept after each comparison: a search with the same arguments goes on from there.
     say : callable (str)
@@ -147,25 +154,20 @@ def search(
             else None,
         ]
     )
-    began = time.monotonic()
+    ends = math.inf if time_budget is None else time.monotonic() + time_budget
     first = read_data(options)
     if takes_all_rows(first.options):
         raise ValueError(f"{given('optimizer', options.optimizer)}: members need steps; name another rule.")
     drawn = list(enumerate(draw(first.options, tries, fixed)))
     run = Halving(first, drawn, None if folder is None else Path(folder), say)
-    stopped = run.to_the_end(lambda more: time_budget is not None and elapsed(began) + more > time_budget)
+    stopped = run.to_the_end(lambda: ends - time.monotonic())
     found = sorted(
         (Try(number, own, run.standings[number]) for number, own in drawn if number in run.standings),
         key=lambda one: (-one.standing.epochs, one.standing.best, one.number),
     )
-    if not run.groups or not found or not math.isfinite(found[0].standing.best):
+    if not run.groups or not math.isfinite(found[0].standing.best):
         raise FloatingPointError("all tries diverged: give a lower learning_rate.")
     return Tuning(run.model_of(found[0]), found[0].options, found, stopped)
-
-
-def elapsed(began: float) -> float:
-    """Seconds since a moment of the monotonic clock."""
-    return time.monotonic() - began
 
 
 MOST_BYTES = 1 << 40
@@ -173,7 +175,10 @@ MOST_BYTES = 1 << 40
 
 
 class Halving:
-    """A search at some comparison, kept in a folder if there is one; `standings`: the latest of each try."""
+    """A search at some comparison, kept in a folder if there is one; `standings`: the latest of each try.
+
+    It is not whole, and not kept, where the time was too short for all tries.
+    """
 
     def __init__(
         self,
@@ -185,7 +190,7 @@ class Halving:
         self.folder, self.say, self.n_tries = folder, say, len(tries)
         self.most_epochs = data.options.read("epochs")
         self.standings: dict[int, Standing] = {}
-        self.rung = 0
+        self.rung, self.is_whole = 0, True
         read: dict[Any, Data] = {data.options.scaling: data}
         by_shape: dict[tuple[Any, ...], list[tuple[int, TrainingOptions]]] = {}
         for number, own in tries:
@@ -205,22 +210,12 @@ class Halving:
         n_rungs = 1 + min(MOST_RUNGS - 1, int(math.log2(self.n_tries)), int(math.log2(self.most_epochs)))
         return [math.ceil(self.most_epochs / 2 ** (n_rungs - 1 - rung)) for rung in range(n_rungs)]
 
-    def to_the_end(self, is_over: Callable[[float], bool]) -> str:
-        """Compare until one is the last, or so many seconds more would be too many; say why it was."""
+    def to_the_end(self, left: Callable[[], float]) -> str:
+        """Compare until one is the last, or too few seconds are left; say why it was."""
         self._go_on()
-        stopped, is_best_alone = f"reached {self.most_epochs} epochs", False
         while self.rung < len(self.rungs):
-            until, began = self.rungs[self.rung], time.monotonic()
-            n_epochs = until - (self.rungs[self.rung - 1] if self.rung else 0)
-            with warnings.catch_warnings(), ThreadPoolExecutor(blas.n_threads()) as pool:
-                warnings.filterwarnings("ignore", message="member .* diverged")
-                list(pool.map(Group.advance, self.groups, [until] * len(self.groups)))
-            for each in self.groups:
-                self.standings |= each.standings()
-            alive = sorted(
-                (number for group in self.groups for number, _ in group.tries),
-                key=lambda number: (self.standings[number].best, number),
-            )
+            until = self.rungs[self.rung]
+            alive = self._advanced(until, left)
             if not alive:
                 return "all tries diverged"
             self.rung += 1
@@ -231,22 +226,56 @@ class Halving:
                 f"epoch {until}/{self.most_epochs}: {len(alive)} tries, the best is {alive[0]} with a "
                 f"held-out loss of {best:.5g}" + ("" if is_last else f"; {len(kept)} go on")
             )
-            for group in self.groups:
-                group.keep(set(kept))
-            self.groups = [group for group in self.groups if group.tries]
-            if not is_best_alone:
+            self._let_go_but(kept)
+            if self.is_whole:
                 self._keep()
-            if is_last:
-                return stopped
-            # Of the next comparison, and of the best one alone after it: so many epochs of a try.
-            n_more = len(kept) * (self.rungs[self.rung] - until) + self.most_epochs - self.rungs[self.rung]
-            if not is_best_alone and is_over(n_more * elapsed(began) / (n_epochs * len(alive))):
-                is_best_alone = True
+            if not is_last and left() < self.seconds_of_next():
+                self._let_go_but(alive[:1])
+                self._advanced(self.most_epochs, left)
                 stopped = f"time budget used after {until} of {self.most_epochs} epochs, then the best alone"
-                for group in self.groups:
-                    group.keep({alive[0]})
-                self.groups = [group for group in self.groups if group.tries]
-        return stopped
+                break
+        else:
+            stopped = f"reached {self.most_epochs} epochs"
+        return stopped if self.is_whole else f"{stopped}; {len(self.standings)} of {self.n_tries} tries"
+
+    def _advanced(self, until: int, left: Callable[[], float]) -> list[int]:
+        """Train all tries on to an epoch; those that have not diverged, the best first.
+
+        In the first comparison a group that is late, unless it is the first, is let go.
+        """
+        is_cut_off, in_time = threading.Event(), left() * (1.0 - FIRST_SHARE)
+
+        def advance(group: Group) -> None:
+            may_be_late = self.rung == 0 and group is not self.groups[0]
+            group.advance(until, lambda: is_cut_off.is_set() or (may_be_late and left() < in_time))
+
+        pool = ThreadPoolExecutor(blas.n_threads())
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="member .* diverged")
+            try:
+                list(pool.map(advance, self.groups))
+            finally:  # after Ctrl-C, say, nobody waits for the others, which end with their epoch
+                is_cut_off.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+        self.is_whole &= all(group.state is not None or not group.tries for group in self.groups)
+        self.groups = [group for group in self.groups if group.state is not None]
+        for each in self.groups:
+            self.standings |= each.standings()
+        alive = [number for group in self.groups for number, _ in group.tries]
+        return sorted(alive, key=lambda number: (self.standings[number].best, number))
+
+    def _let_go_but(self, numbers: Sequence[int]) -> None:
+        """Let go of all other tries."""
+        for group in self.groups:
+            group.keep(set(numbers))
+        self.groups = [group for group in self.groups if group.tries]
+
+    def seconds_of_next(self) -> float:
+        """What the next comparison takes and, after it, any one try alone, at most."""
+        before, until = self.rungs[self.rung - 1 : self.rung + 1]
+        of_groups = [group.price * len(group.tries) * (until - before) for group in self.groups]
+        alone = PRICE_ALONE * max(group.price for group in self.groups) * (self.most_epochs - until)
+        return max(*of_groups, sum(of_groups) / blas.n_threads()) + alone
 
     def model_of(self, one: Try) -> TableModel:
         """A try's model, at its best epoch."""

@@ -1,10 +1,11 @@
 """The search for settings: what is tried, what is dropped, and that it is the same again."""
 
-import importlib
+import dataclasses
 import json
 import math
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -12,10 +13,12 @@ import pytest
 from command_line import run_process
 
 from mlp_xp import load, tune
+from mlp_xp.cli.tune import _result
 from mlp_xp.tables.fitting import fit, loader_for, new_model, read_data
 from mlp_xp.tables.options import TrainingOptions
+from mlp_xp.tuning.group import Group, Standing
 from mlp_xp.tuning.space import OF_ONE_SHAPE, SHAPE, draw
-from mlp_xp.tuning.tune import search
+from mlp_xp.tuning.tune import PRICE_ALONE, Halving, search
 
 QUICK = {"dataset": "diabetes", "epochs": 4, "hidden": "8", "scaling": "standard"}
 
@@ -89,11 +92,87 @@ def test_a_search_goes_on_where_it_was(tmp_path):
         found(options(seed=1), folder=tmp_path / "a")
 
 
+def halving(monkeypatch, prices, tries=16, shapes=2):
+    """A search whose groups have such prices of a try's epoch, by one thread."""
+    data = read_data(options())
+    shaped = [{"hidden": str(4 + n % shapes)} for n in range(tries)]
+    drawn = [(n, dataclasses.replace(data.options, **own)) for n, own in enumerate(shaped)]
+    advance = Group.advance
+
+    def advance_at(group, *told):
+        advance(group, *told)
+        group.price = prices[int(group.data.options.hidden) - 4]
+
+    monkeypatch.setattr(Group, "advance", advance_at)
+    monkeypatch.setattr("mlp_xp.machine.blas.n_threads", lambda: 1)
+    return Halving(data, drawn, None, lambda line: None)
+
+
 def test_a_comparison_leaves_time_for_the_best_alone(monkeypatch):
-    """Three tries for one epoch and the best for two more take 5/6 of what six have taken for one."""
-    monkeypatch.setattr(importlib.import_module("mlp_xp.tuning.tune"), "elapsed", lambda _: 1.0)
-    assert found(time_budget=1.8).stopped == "time budget used after 1 of 4 epochs, then the best alone"
-    assert found(time_budget=1.9).stopped.startswith("time budget used after 2")
+    """Eight tries for one epoch at their shapes' prices, and one of the dearer shape for two epochs more."""
+    run = halving(monkeypatch, (1.0, 10.0))
+    run.to_the_end(lambda: 0.0)
+    assert run.rung == 1
+    run = halving(monkeypatch, (1.0, 10.0))
+    run._advanced(1, lambda: math.inf)
+    run.rung = 1
+    run._let_go_but([0, 2, 4, 1])
+    needed = 3 * 1.0 + 10.0 + PRICE_ALONE * 2 * 10.0
+    assert run.seconds_of_next() == pytest.approx(needed)
+    monkeypatch.setattr("mlp_xp.machine.blas.n_threads", lambda: 2)
+    assert run.seconds_of_next() == pytest.approx(10.0 + PRICE_ALONE * 2 * 10.0)
+
+
+def test_tries_that_would_begin_late_are_let_go(monkeypatch, tmp_path):
+    run = halving(monkeypatch, (0.0, 0.0, 0.0, 0.0), shapes=4)
+    run.folder = tmp_path
+    left = iter([90.0, 80.0, 59.0, 58.0])
+    stopped = run.to_the_end(lambda: next(left, math.inf))
+    assert sorted(run.standings) == [0, 1, 4, 5, 8, 9, 12, 13]
+    assert stopped == "reached 4 epochs; 8 of 16 tries"
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_ends_one_group_ends_the_others(monkeypatch):
+    """Ctrl-C, say: nobody waits for an epoch, and no other one is begun."""
+    run = halving(monkeypatch, (0.0, 0.0))
+    monkeypatch.setattr("mlp_xp.machine.blas.n_threads", lambda: 2)
+    first, other = run.groups
+    begun, is_over, epochs = threading.Event(), threading.Event(), other._epochs
+
+    def interrupted():
+        begun.wait()
+        raise KeyboardInterrupt
+        yield
+
+    def slow():
+        for epoch in epochs():
+            begun.set()
+            is_over.wait()
+            yield dataclasses.replace(epoch, number=0)
+
+    monkeypatch.setattr(first, "_epochs", interrupted)
+    monkeypatch.setattr(other, "_epochs", slow)
+    with pytest.raises(KeyboardInterrupt):
+        run._advanced(2, lambda: math.inf)
+    is_over.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("ThreadPoolExecutor"):
+            thread.join()
+    assert other.state is None
+
+
+def test_a_search_whose_last_tries_diverge_is_an_error(monkeypatch):
+    advance = Group.advance
+
+    def advance_and_diverge(group, until, *told):
+        advance(group, until, *told)
+        if until > 2:
+            group.keep(set())
+
+    monkeypatch.setattr(Group, "advance", advance_and_diverge)
+    with pytest.raises(FloatingPointError, match="all tries diverged"):
+        found()
 
 
 def test_a_search_of_other_data_is_not_gone_on_with(tmp_path):
@@ -129,6 +208,14 @@ def test_the_command_writes_model_options_and_picture(tmp_path):
     assert again.status == 0, again.err
     rmse = json.loads(again.out)["metrics"]["rmse"]
     assert rmse == pytest.approx(result["metrics"]["rmse"], rel=1e-4)
+
+
+def test_a_try_that_diverged_has_no_loss():
+    tuning = found(tries=2)
+    worst = dataclasses.replace(tuning.tries[1], standing=Standing(1, [], math.inf))
+    tuning = dataclasses.replace(tuning, tries=[tuning.tries[0], worst])
+    text = json.dumps(_result(tuning), allow_nan=False)
+    assert [one["loss"] for one in json.loads(text)["tries"]] == [tuning.tries[0].standing.best, None]
 
 
 def test_a_search_that_is_killed_goes_on(tmp_path):
