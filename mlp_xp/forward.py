@@ -15,6 +15,9 @@ from mlp_xp.settings import checks
 if TYPE_CHECKING:
     from mlp_xp.network import Network
 
+LOSS_ARRAYS = 3
+"""Arrays of the outputs' size that a loss makes beside them: which is hit, exponentials, a product."""
+
 
 class Memo:
     """What the forward pass remembers: derivatives that recur are computed once and reused.
@@ -93,10 +96,10 @@ class Memo:
 
     @staticmethod
     def bytes_per_row(network: "Network") -> int:
-        """What one more row takes on the device in a training step, its own x included."""
+        """What one more row takes on the device in a training step, its own x and its loss included."""
         sizes = network.layer_sizes
         kept = sum(size for size, f in zip(sizes[1:], network.activations, strict=True) if not f.keeps_output)
-        numbers = sum(sizes) + kept + 2 * max(sizes[1:]) + 1
+        numbers = sum(sizes) + kept + 2 * max(sizes[1:]) + LOSS_ARRAYS * sizes[-1] + 1
         return numbers * (network.members or 1) * network.backend.xp.finfo(network.backend.dtype).bits // 8
 
     def of(self, n_rows: int) -> "Memo":

@@ -137,8 +137,8 @@ def _copies(run: Run) -> Iterator[str]:
     telling = np.argsort(alike)[:2]
     if len(others) < FEWEST_ROWS or max(alike[at] for at in telling) > OFTEN_ALIKE:
         return
-    known = {row.tobytes() for row in trained}
-    n_copies = sum(row.tobytes() in known for row in others)
+    known = {hash(row.tobytes()) for row in trained}
+    n_copies = sum(hash(row.tobytes()) in known for row in others)
     n_alike = np.count_nonzero(np.isin(others[:, telling[0]], trained[:, telling[0]]))
     if n_copies > max(MANY_COPIES * len(others), n_alike / 2):
         yield (

@@ -18,6 +18,9 @@ MOST_NUMBERS = 2**22
 RESAMPLES, MOST_RESAMPLED = 200, 10_000
 """Times that rows are drawn again for an interval, and rows that it is found on."""
 
+MOST_ORDERS = 100
+"""Classes or targets up to which medians and AUCs have an interval: each is counted in an order of its own."""
+
 WORST = 10
 """Rows that are named."""
 
@@ -96,7 +99,8 @@ def assess(model: TableModel, source: Source, *, seed: int | None = None) -> Eva
     source : source
         Raw inputs, and targets in the user's units (class numbers for a classifier).
     seed : int, optional
-        Of the rows that are drawn for intervals; without it there are none.
+        Of the rows that are drawn for intervals; without it there are none. Medians and AUCs of more than 100
+        targets or classes have none either.
 
     Notes
     -----
@@ -180,7 +184,7 @@ class Running:
         if kind is None:
             raise ValueError("there are no rows to measure.")
         rows = tuple(np.concatenate(parts) for parts in zip(*self._kept, strict=True))
-        y, predicted, weight = rows
+        self._kept, (y, predicted, weight) = [rows], rows
         found, levels = kind.of_sums(self._total) | kind.of_rows(y, predicted)(weight), self.model.levels
         return Evaluation(
             in_order(found),
@@ -198,22 +202,21 @@ def _intervals(
     generator = np.random.default_rng([seed, 4])
     n_kept = min(len(rows[0]), MOST_RESAMPLED)
     y, predicted, weight = (part[np.linspace(0, len(part) - 1, n_kept).astype(int)] for part in rows)
-    of_rows = kind.of_rows(y, predicted)
+    of_rows = kind.of_rows(y, predicted) if predicted.shape[1] <= MOST_ORDERS else None
 
-    def measured(weight: np.ndarray) -> list[float]:
-        again = kind.of_sums(kind.sums(y, predicted, weight)) | of_rows(weight)
-        return [again[name] for name in names]
+    def measured(weight: np.ndarray) -> dict[str, float]:
+        again = kind.of_sums(kind.sums(y, predicted, weight)) | (of_rows(weight) if of_rows else {})
+        return {name: again[name] for name in METRICS if name in again}
 
-    names = [name for name in METRICS if math.isfinite(found.get(name, math.nan))]
     here = measured(weight)
     drawn = [
         measured(weight * generator.multinomial(n_rows, np.full(n_kept, 1 / n_kept))[:, None])
         for _ in range(RESAMPLES)
     ]
     intervals = {}
-    for name, value, again in zip(names, here, zip(*drawn, strict=True), strict=True):
-        has_meaning = [each for each in again if math.isfinite(each)]
-        if has_meaning and math.isfinite(value):
+    for name, value in here.items():
+        has_meaning = [again[name] for again in drawn if math.isfinite(again[name])]
+        if has_meaning and math.isfinite(value) and math.isfinite(found[name]):
             shift = found[name] - value  # the rows that are drawn from stand for all
             low, high = np.quantile(has_meaning, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist()
             intervals[name] = (low + shift, high + shift)

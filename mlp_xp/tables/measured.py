@@ -59,7 +59,7 @@ ROWS = {"held-out": "held_out", "training": "training"}
 
 def some_rows(model: TableModel, source: Source, seed: int) -> Sample:
     """Raw rows of a source, as many as are looked at for a model."""
-    return sample(source, seed, most_rows(max(len(model.inputs.names), len(model.output_names))))
+    return sample(source, seed, most_rows(len(model.inputs.names) + len(model.output_names)))
 
 
 def measured(model: TableModel, parts: Split, seed: int) -> Measured:

@@ -7,8 +7,8 @@ from mlp_xp.rows.source import Source, numbers_in_file, read
 MOST_ROWS = 20_000
 """Rows that are looked at; of more, so many are drawn at random."""
 
-MOST_VALUES = 20_000_000
-"""Values, or predictions, of the rows that are looked at: they stay in memory."""
+MOST_VALUES = 2**22
+"""Values and predictions of the rows that are looked at: they stay in memory."""
 
 
 class Sample(Source):

@@ -64,7 +64,9 @@ class Moments:
         total = np.maximum(self.count + count, 1)
         mean = values.sum(axis=0) / np.maximum(count, 1)
         shift = mean - self.mean
-        self._squares += np.square(np.where(is_gap, 0.0, part - mean)).sum(axis=0)
+        np.subtract(part, mean, out=values)  # in place: a part may be all that memory is to hold
+        values[is_gap] = 0.0
+        self._squares += np.square(values, out=values).sum(axis=0)
         self._squares += shift * shift * (self.count * count / total)
         self.mean += shift * (count / total)
         self.least = np.fmin(self.least, np.fmin.reduce(part, axis=0))
@@ -105,8 +107,8 @@ class Outermost:
 
     def add(self, part: np.ndarray) -> None:
         """Take note of rows (m, n_columns)."""
-        self._least = np.partition(np.concatenate([self._least, part]), 1, axis=0)[:2]
-        self._most = np.partition(np.concatenate([self._most, part]), -2, axis=0)[-2:]
+        self._least = np.partition(np.concatenate([self._least, part]), 1, axis=0)[:2].copy()
+        self._most = np.partition(np.concatenate([self._most, part]), -2, axis=0)[-2:].copy()
 
     @property
     def fences(self) -> tuple[np.ndarray, np.ndarray] | None:

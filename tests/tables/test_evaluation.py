@@ -19,7 +19,7 @@ from mlp_xp.losses import (
 from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.tables import evaluation
 from mlp_xp.tables.evaluation import assess, evaluate
-from mlp_xp.tables.metrics import roc_auc
+from mlp_xp.tables.metrics import Classes, roc_auc
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.preparation import Inputs, Targets
 
@@ -182,6 +182,17 @@ def test_intervals_of_many_rows_are_found_on_some(rng, monkeypatch):
     widths = [np.subtract(*each.intervals["rmse"]) for each in (some, all_rows)]
     assert widths[0] == pytest.approx(widths[1], rel=0.4)
     assert some.intervals["rmse"][0] < some.metrics["rmse"] < some.intervals["rmse"][1]
+
+
+def test_what_needs_an_order_of_each_class_has_no_interval_where_there_are_many(rng, monkeypatch):
+    kind, y, weight = Classes(), np.arange(60.0)[:, None] % 3, np.ones((60, 1))
+    predicted = rng.dirichlet(np.ones(3), 60)
+    found = kind.of_sums(kind.sums(y, predicted, weight)) | kind.of_rows(y, predicted)(weight)
+    few = evaluation._intervals(kind, found, (y, predicted, weight), 60, 0)
+    monkeypatch.setattr(evaluation, "MOST_ORDERS", 2)
+    many = evaluation._intervals(kind, found, (y, predicted, weight), 60, 0)
+    assert few.keys() - many.keys() == {"roc_auc"}
+    assert many == {name: few[name] for name in many}
 
 
 @pytest.mark.needs("sklearn")

@@ -280,6 +280,17 @@ def test_memory_does_not_grow_with_the_rows():
     assert inputs.columns[1].median == pytest.approx(500, rel=0.02)
 
 
+def test_memory_of_very_many_targets():
+    """Rows of a pass are held a few times at most, and none of them afterwards."""
+    y = np.random.default_rng(0).normal(size=(2000, 500))
+    source = ArraySource(readonly(y[:, :1]), readonly(y))
+    tracemalloc.start()
+    measure(source, numbers("a"), [f"y{n}" for n in range(500)])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3.5 * y.nbytes
+
+
 # Nothing but the training part
 
 
