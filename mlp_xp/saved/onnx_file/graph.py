@@ -37,10 +37,11 @@ class Graph:
             ) from None
         self._onnx: Any = onnx
         self._taken, self._numbers = set(taken), itertools.count()
-        self._nodes: list[object] = []
-        self._constants: list[object] = []
-        self._inputs: list[object] = []
-        self._outputs: list[object] = []
+        self._model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="mlp_xp")
+        self._model.opset_import.append(onnx.helper.make_opsetid("", OPSET))
+        # Everything is added in its place: kept apart at first, what an input takes would be taken three times.
+        self._graph = self._model.graph
+        self._graph.name = "mlp_xp"
 
     def _new_name(self, kind: str) -> str:
         return next(
@@ -56,13 +57,13 @@ class Graph:
 
     def input(self, name: str, dtype: str, n_columns: int) -> str:
         """A new input [N, n_columns]; its name."""
-        self._inputs.append(self._value(name, dtype, n_columns))
+        self._graph.input.append(self._value(name, dtype, n_columns))
         return name
 
     def output(self, name: str, value: str, dtype: str, n_columns: int | None) -> None:
         """Give a value out under a name, [N, n_columns] or, for None, [N]."""
-        self._nodes.append(self._onnx.helper.make_node("Identity", [value], [name]))
-        self._outputs.append(self._value(name, dtype, n_columns))
+        self._graph.node.append(self._onnx.helper.make_node("Identity", [value], [name]))
+        self._graph.output.append(self._value(name, dtype, n_columns))
 
     def constant(self, values: ArrayLike, dtype: str | None = None) -> str:
         """A tensor that the file holds: numbers with a dtype of NumPy's, or texts."""
@@ -73,13 +74,13 @@ class Graph:
             made = self._onnx.helper.make_tensor(name, self._type("str"), array.shape, texts)
         else:
             made = self._onnx.numpy_helper.from_array(np.ascontiguousarray(array), name)
-        self._constants.append(made)
+        self._graph.initializer.append(made)
         return name
 
     def op(self, kind: str, *inputs: str, n_outputs: int = 1, **attributes: int) -> str:
         """A standard operator on values; the name of its first output."""
         names = [self._new_name(kind) for _ in range(n_outputs)]
-        self._nodes.append(self._onnx.helper.make_node(kind, inputs, names, **attributes))
+        self._graph.node.append(self._onnx.helper.make_node(kind, inputs, names, **attributes))
         return names[0]
 
     def cast(self, value: str, dtype: str) -> str:
@@ -99,17 +100,8 @@ class Graph:
 
         Raises ValueError: it would be larger than an ONNX file may be.
         """
-        helper = self._onnx.helper
-        graph = helper.make_graph(
-            self._nodes, "mlp_xp", self._inputs, self._outputs, initializer=self._constants
-        )
-        model = helper.make_model(
-            graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
-            ir_version=IR_VERSION,
-            producer_name="mlp_xp",
-        )
-        helper.set_model_props(model, dict(about))
+        model = self._model
+        self._onnx.helper.set_model_props(model, dict(about))
         if model.ByteSize() > LARGEST:
             checks.refuse(
                 [f"the model takes {model.ByteSize():,} bytes, but an ONNX file holds {LARGEST:,}."]
