@@ -2,11 +2,12 @@
 
 import functools
 import importlib
+import re
 import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -24,6 +25,9 @@ from mlp_xp.settings.checks import nearest
 from mlp_xp.settings.options import Options
 from mlp_xp.settings.spelling import speaking
 from mlp_xp.version import VERSION
+
+BETWEEN_ERRORS = re.compile(r"(?<=[.?:])\n")
+"""Where one of several errors ends; a line break elsewhere is in a name."""
 
 REFUSED = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError)
 
@@ -78,7 +82,7 @@ def run(given: Sequence[str]) -> int:
                 try:
                     load_numpy()
                 except MemoryError as error:  # no room to look for other ranks, which cannot have met yet
-                    _say_lines(f"mlp-xp: error: {error}")
+                    _say_lines([f"mlp-xp: error: {error}"])
                     return 2
             app = application(lambda name: name in arguments)
             status = int(app(args=arguments, prog_name="mlp-xp", standalone_mode=False) or 0)
@@ -96,7 +100,7 @@ def run(given: Sequence[str]) -> int:
                 return 0
             _flush()
             if debug:
-                _say_lines("".join(traceback.format_exception(found)).rstrip())
+                _say_lines("".join(traceback.format_exception(found)).rstrip().split("\n"))
             return _end(*_message_and_status(found, given), given)
 
 
@@ -160,7 +164,7 @@ def _end(message: str, status: int, given: Sequence[str], *, interrupted: bool =
         if under_mpi() and interrupted and not _have_met():
             # The ranks have not met, and the others wait where MPI begins. A launcher ends them for a process
             # that died of a signal, not for one that ended with a status before MPI had begun.
-            _say_lines(f"mlp-xp: error: {message}")
+            _say_lines([f"mlp-xp: error: {message}"])
             time.sleep(SECONDS_TO_BE_HEARD)
             end_by(status - 128)
         if under_mpi():
@@ -168,10 +172,10 @@ def _end(message: str, status: int, given: Sequence[str], *, interrupted: bool =
 
             ranks = world()
     mark = f" (rank {ranks.rank})" if ranks is not None and ranks.rank else ""
-    text = "\n".join(f"mlp-xp: error: {line}{mark}" for line in message.rstrip("\n").split("\n"))
+    lines = [f"mlp-xp: error: {error}{mark}" for error in BETWEEN_ERRORS.split(message.rstrip("\n"))]
     if ranks is not None:
-        ranks.end_all(lambda: _say_lines(text), status)
-    _say_lines(text)
+        ranks.end_all(lambda: _say_lines(lines), status)
+    _say_lines(lines)
     return status
 
 
@@ -181,8 +185,8 @@ def _have_met() -> bool:
     return ranks is not None and ranks.world.cache_info().currsize > 0
 
 
-def _say_lines(text: str) -> None:
-    for line in text.split("\n"):
+def _say_lines(lines: Iterable[str]) -> None:
+    for line in lines:
         say(line, broken=False)
 
 

@@ -4,6 +4,7 @@ import json
 
 from mlp_xp.cli.commands import Cache
 from mlp_xp.cli.printing import printable, show
+from mlp_xp.settings.checks import counted
 from mlp_xp.tables.files.table_cache import cache_folder, cached, clear_cache
 
 
@@ -19,4 +20,4 @@ def cache(options: Cache) -> None:
         show(printable(f"{file.size / 2**20:10.1f} MiB  {file.made_from}"))
     total = sum(file.size for file in files) / 2**20
     done = "deleted from" if options.clear else "in"
-    show(printable(f"{len(files)} table{'s' * (len(files) != 1)}, {total:,.1f} MiB, {done} {folder}"))
+    show(printable(f"{counted(len(files), 'table')}, {total:,.1f} MiB, {done} {folder}"))

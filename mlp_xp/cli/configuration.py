@@ -72,7 +72,7 @@ def read(path: Path, kind: type[Options]) -> dict[str, Any]:
         text = read_plain(path, MOST_BYTES).decode("utf-8")
         if has_deep_key(text):
             raise ValueError("a key has so many parts that reading them takes all memory")
-        found = tomllib.loads(text)
+        found = _parsed(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no TOML: {str(error).rstrip('.')}.") from None
     checks.refuse(
@@ -84,6 +84,15 @@ def read(path: Path, kind: type[Options]) -> dict[str, Any]:
         known[key][0]: _value(path, key, value, is_flag=isinstance(defaults[known[key][0]], bool))
         for key, value in found.items()
     }
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError:  # Python's advice is to let it read more of them
+        raise ValueError("a number has more digits than any that could be meant") from None
 
 
 def has_deep_key(text: str) -> bool:

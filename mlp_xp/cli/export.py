@@ -39,7 +39,8 @@ def export(options: Export) -> None:
         show(json.dumps({"model": str(options.model), "out": str(path), **found}))
     elif not options.quiet:
         outputs = ", ".join(value["name"] for value in found["outputs"])
-        say(f"{path}: {len(found['inputs'])} inputs ({_names(found['inputs'])}) to {outputs}")
+        n_inputs = checks.counted(len(found["inputs"]), "input")
+        say(f"{path}: {n_inputs} ({_names(found['inputs'])}) to {outputs}")
 
 
 def _names(values: Sequence[Mapping[str, Any]], most: int = 10) -> str:

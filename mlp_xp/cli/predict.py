@@ -58,12 +58,12 @@ def predict(options: Predict) -> None:
         }
         show(json.dumps(found | {"model": str(options.model)}))
     elif not options.quiet and options.out != "-":
-        say(f"{options.out}: {n_rows:,} predictions")
+        say(f"{options.out}: {checks.counted(n_rows, 'prediction')}")
     if not options.quiet:
         say_unlike(watched)
     if written.n_formulas and not options.safe_csv and not options.quiet:
         say(
-            f"{written.n_formulas:,} text{'s' * (written.n_formulas > 1)} would be computed by a spreadsheet "
+            f"{checks.counted(written.n_formulas, 'text')} would be computed by a spreadsheet "
             f"(=1+1): {spelled('safe_csv')} writes a ' before each"
         )
 

@@ -13,6 +13,7 @@ from mlp_xp.network import Network
 from mlp_xp.report.metric_tables import metric_tables
 from mlp_xp.saved.model_file import Contents, Estimator, read
 from mlp_xp.settings.catalogue import name_of
+from mlp_xp.settings.checks import counted
 from mlp_xp.tables.fitting import RESULTS
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TrainingOptions
@@ -109,7 +110,7 @@ def _of_table(model: TableModel) -> Sections:
     n_columns, n_features = len(model.inputs.columns), model.inputs.n_features
     features = f", {n_features} features" if n_features != n_columns else ""
     inputs = _shown([(column.name, treatment(column)) for column in model.inputs.columns])
-    found.append((f"inputs: {n_columns} columns{features}", inputs))
+    found.append((f"inputs: {counted(n_columns, 'column')}{features}", inputs))
     return found
 
 

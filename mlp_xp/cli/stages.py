@@ -20,6 +20,7 @@ from mlp_xp.run.epoch import Epoch
 from mlp_xp.run.state import TrainingState
 from mlp_xp.saved.checkpoint import Checkpoints, Interruption
 from mlp_xp.saved.model_file import save
+from mlp_xp.settings.checks import counted
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.stopping import Stopping
 from mlp_xp.tables.advice import MOST, Run
@@ -48,7 +49,7 @@ def _about_batches(loader: Loader) -> list[str]:
     """Which bound decided the batch size, where a bound did."""
     if loader.batch_bound not in BOUNDS:
         return []
-    rows = f"{loader.batch_size:,} row{'s' * (loader.batch_size > 1)}"
+    rows = counted(loader.batch_size, "row")
     return [f"{given('batch_size', 'auto')}: {rows} a step, {BOUNDS[loader.batch_bound]}"]
 
 

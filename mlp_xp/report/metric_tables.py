@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlp_xp.report.charts import number
+from mlp_xp.settings.checks import counted
 from mlp_xp.tables.measured import ROWS
 from mlp_xp.tables.metrics import in_order
 
@@ -37,10 +38,9 @@ def metric_tables(result: Mapping[str, Any]) -> list[list[Sequence[str]]]:
         if f"{name}_metrics" in result
     }
     columns |= {of: {name: number(value) for name, value in found.items()} for of, found in others.items()}
-    n_rows = f"{result['rows_measured']:,} " if "rows_measured" in result else ""
-    head = (f"{n_rows}{result['metrics_on']} rows" if "metrics_on" in result else f"{n_rows}rows", *columns)
+    rows = f"{result['metrics_on']} row" if "metrics_on" in result else "row"
     lines: list[Sequence[str]] = [
-        head,
+        (counted(result["rows_measured"], rows) if "rows_measured" in result else f"{rows}s", *columns),
         *((name, *(column.get(name, "") for column in columns.values())) for name in metrics),
     ]
     classes = result.get("classes")

@@ -39,6 +39,17 @@ def listed(names: Sequence[object], most: int = MOST_LISTED) -> str:
     return f"{', '.join(map(str, names[:SHOWN]))} ... ({len(names):,} in all)"
 
 
+def counted(n: int, noun: str) -> str:
+    """So many of a thing.
+
+    Examples
+    --------
+    >>> counted(1, "row"), counted(1024, "row")
+    ('1 row', '1,024 rows')
+    """
+    return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
 def nearest(given: str, known: Sequence[str]) -> str | None:
     """The known name that is meant by a usual one, or by one that is written nearly so; else None."""
     plain = {str(name).lower().replace("-", "_"): str(name) for name in known}

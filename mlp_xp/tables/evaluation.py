@@ -19,7 +19,7 @@ RESAMPLES, MOST_RESAMPLED = 200, 10_000
 """Times that rows are drawn again for an interval, and rows that it is found on."""
 
 MOST_ORDERS = 100
-"""Classes or targets up to which medians and AUCs have an interval: each is counted in an order of its own."""
+"""Classes or targets up to which medians and AUCs, which sort the rows for each, have an interval."""
 
 WORST = 10
 """Rows that are named."""

@@ -81,5 +81,12 @@ def at_a_path(data: object) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder).absolute() / "table.arrow")
         feather.write_feather(table, path)
-        with own_file(path):
-            yield path
+        try:
+            with own_file(path):
+                yield path
+        except Exception as error:
+            error.args = tuple(
+                each.replace(path, "data").replace("table.arrow", "data") if isinstance(each, str) else each
+                for each in error.args
+            )
+            raise

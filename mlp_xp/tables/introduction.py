@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from mlp_xp.network import Network
+from mlp_xp.settings.checks import counted
 from mlp_xp.settings.spelling import given
 from mlp_xp.tables.fitting import Data, batch_is_too_large, takes_all_rows
 from mlp_xp.tables.options import TrainingOptions
@@ -23,10 +24,11 @@ def introduction(data: Data, network: Network) -> list[str]:
     held += "" if parts.raw_test is None else f", {parts.raw_test.n_rows:,} to test on"
     by = "" if options.split_column is None else f" (by {options.hold_out.by}, {options.split_column})"
     layers = "-".join(map(str, network.layer_sizes))
-    n_columns, n_rows = len(table.columns), parts.raw_training.n_rows
+    n_rows = parts.raw_training.n_rows
+    columns = counted(len(table.columns), "column")
     about_rows = (
-        f"{table.name}: {n_rows:,} rows to train on{held}{by}, {n_columns} "
-        f"column{'s' * (n_columns > 1)} to predict {', '.join(table.target_names)} ({data.about_task})"
+        f"{table.name}: {counted(n_rows, 'row')} to train on{held}{by}, {columns} to predict "
+        f"{', '.join(table.target_names)} ({data.about_task})"
     )
     each = f" in each of {network.members} members" if network.members else ""
     about_network = (

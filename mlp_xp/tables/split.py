@@ -8,6 +8,7 @@ import numpy as np
 from mlp_xp.rows.class_weights import ClassWeighted
 from mlp_xp.rows.order import STORED_ROWS
 from mlp_xp.rows.source import Index, Source, Subset, check_weights, passes
+from mlp_xp.settings.checks import counted
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.files.one_value import name_of_number
 from mlp_xp.tables.folds import Folds, of_groups, of_rows, of_streamed_groups
@@ -145,8 +146,8 @@ def split(
             single = name_of_number(least) if table.levels is None else repr(table.levels[int(least)])
             what = "a single value" if least == most else "values that differ by rounding alone"
             raise ValueError(
-                f"target {name} has {what} in the {training.n_rows:,} rows to train on, {single}: there is "
-                "nothing to learn. Choose another target, or give more rows."
+                f"target {name} has {what} in the {counted(training.n_rows, 'row')} to train on, {single}: "
+                "there is nothing to learn. Choose another target, or give more rows."
             )
     if not standardise_targets:
         targets = Targets.unscaled(targets.names)

@@ -16,6 +16,7 @@ import numpy as np
 
 from mlp_xp.rows.order import Shuffled
 from mlp_xp.rows.source import Source, pass_rows, passes, read
+from mlp_xp.settings.checks import counted
 from mlp_xp.tables.encoding import Encoding, encoding_of, n_ramps, quantiles
 from mlp_xp.tables.files.columns import RawColumn
 from mlp_xp.tables.options import MAX_LEVELS
@@ -183,8 +184,8 @@ def measure(
     )
     if not inputs.n_features:
         raise ValueError(
-            f"every column has a single value in the {source.n_rows:,} rows to train on: there is nothing to "
-            "learn from. Give other columns, or more rows."
+            f"every column has a single value in the {counted(source.n_rows, 'row')} to train on: there is "
+            "nothing to learn from. Give other columns, or more rows."
         )
     return inputs, seen.targets(target_names, source if bound_targets else None)
 

@@ -78,4 +78,4 @@ def refuse_unlike(source: Source, model: Interpretation) -> None:
     for _ in passes(watched):
         pass
     if said := watched.sentences():
-        raise ValueError("\n".join(said))
+        raise ValueError("\n".join(f"{line}." for line in said))

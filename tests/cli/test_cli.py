@@ -143,8 +143,8 @@ def test_exit_statuses_without_a_traceback(run, broken, error, status, said):
 
 
 def test_each_line_of_an_error_is_marked(run, broken):
-    broken(ValueError("one\ntwo"))
-    assert run("devices").err == "mlp-xp: error: one\nmlp-xp: error: two\n"
+    broken(ValueError("one.\ntwo\nin a name."))
+    assert run("devices").err == "mlp-xp: error: one.\nmlp-xp: error: two\\nin a name.\n"
 
 
 @pytest.mark.parametrize("arguments", [["--debug", "devices"], ["devices", "--debug"]])

@@ -82,6 +82,15 @@ def test_a_line_break_in_a_models_name_breaks_no_line_of_its_options(run, folder
     assert run("train", "--config", "m\nseed = 5\n.toml").status == 0
 
 
+@pytest.mark.skipif(os.name == "nt", reason="names of files")
+def test_a_line_break_in_a_name_breaks_no_error(run, folder):
+    (folder / "d\ne.csv").write_text("a,y\n" + "1,2\n" * 9 + "1,\n")
+    found = run("train", "d\ne.csv", "--target", "y", "--epochs", "1")
+    lines = found.err.splitlines()
+    assert len([line for line in lines if line.startswith("mlp-xp: error: ")]) == 1
+    assert "d\\ne.csv" in lines[-1]
+
+
 @pytest.mark.parametrize(
     ("option", "name", "said"),
     [

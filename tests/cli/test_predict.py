@@ -132,7 +132,7 @@ def test_a_shipped_data_set(run):
 def test_a_file_is_written_whole(run, model):
     np.save("x.npy", np.array([[1.0, 5.0]]))
     outcome = run("predict", "m.safetensors", "x.npy", "--out", "p.csv")
-    assert (good(outcome), outcome.err) == ("", "p.csv: 1 predictions\n")
+    assert (good(outcome), outcome.err) == ("", "p.csv: 1 prediction\n")
     assert Path("p.csv").read_bytes() == b"prediction\n105\n"
     assert run("predict", "m.safetensors", "x.npy", "--out", "p.csv", "--quiet").err == ""
     assert {path.name for path in Path().iterdir()} == {"x.npy", "m.safetensors", "p.csv"}

@@ -103,6 +103,13 @@ def test_what_is_refused(path):
         fit_table({"x": [2**63, 1], "y": [1.0, 2.0]}, "y")
 
 
+def test_a_table_in_memory_has_no_path_of_its_own():
+    with pytest.raises(ValueError, match=r"^data, row 1, column 'y' holds nothing"):
+        fit_table({"a": [1.0, 2.0], "y": [None, 1.0]}, "y")
+    with pytest.raises(ValueError, match=r"^data has no column 'z'; known: a, y\.$"):
+        fit_table({"a": [1.0, 2.0], "y": [0.0, 1.0]}, "z")
+
+
 @pytest.mark.parametrize("task", ["auto", "classification"])
 def test_a_target_of_nothing_is_refused(task):
     with pytest.raises(ValueError, match="row 1, column 'y' holds nothing, where a value is needed"):

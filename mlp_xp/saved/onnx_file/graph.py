@@ -39,7 +39,7 @@ class Graph:
         self._taken, self._numbers = set(taken), itertools.count()
         self._model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="mlp_xp")
         self._model.opset_import.append(onnx.helper.make_opsetid("", OPSET))
-        # Everything is added in its place: kept apart at first, what an input takes would be taken three times.
+        # All is added in its place: kept apart at first, an input would be in memory three times.
         self._graph = self._model.graph
         self._graph.name = "mlp_xp"
 

@@ -15,6 +15,7 @@ from mlp_xp.rows.numpy_files import open_npy, open_npz
 from mlp_xp.rows.source import Source
 from mlp_xp.rows.streams import BUFFER_ROWS, BatchSource
 from mlp_xp.settings import checks
+from mlp_xp.settings.options import written
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.files.arrow_files import ARROW, FORMATS, TypedTable
 from mlp_xp.tables.files.arrow_map import ArrowSource, is_mappable
@@ -49,6 +50,9 @@ TABLE_SUFFIXES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in su
 
 MOST_LEVELS_LOOKED_AT = 1000
 """Texts of a column of which it is said what they look like."""
+
+FEW_WORDS, FEW_COLUMNS = 3, 10
+"""Words among numbers that may all stand for a gap; columns of such that an error names."""
 
 SHEETS = (".xlsx", ".xls", ".ods")
 """Ends of names of spreadsheets, which are not read."""
@@ -201,7 +205,7 @@ def open_source(
     if n_bytes <= memory_limit:
         records = _in_memory(converted, settled.n_rows, progress)
         _release_memory()
-        notes.append(f"{settled.n_rows:,} rows in memory ({n_bytes:,} bytes)")
+        notes.append(f"{checks.counted(settled.n_rows, 'row')} in memory ({n_bytes:,} bytes)")
         return TableSource(records, schema, files, notes)
     if isinstance(table, TypedTable) and table.form is ARROW and is_mappable(files, selection.names):
         notes.append(f"{settled.n_rows:,} rows are read where they are, by memory maps")
@@ -307,29 +311,37 @@ def _refuse_text(
         found = [each for each in unsaid if _are_mostly_typed(each.levels)]
     if text == "code" or not found:
         return
-    places = [first_text.get(each.name, f"{where}, column {each.name!r} is text") for each in found]
-    remedy = (
-        f"say that they are text ({spelled('text')}) or what the decimal mark is ({given('decimal', ',')})"
-    )
+    named = [each.name for each in found]
+    places = [first_text.get(name, f"{where}, column {name!r} is text") for name in named]
+    option = given("text", written(named)) if len(found) <= FEW_COLUMNS else spelled("text")
+    are_text = f"say that they are text ({option})"
+    words = sorted({level for each in found for level in each.levels if not _is_typed(level)})
     if text == "refuse":
         remedy = "have their texts coded (text='code')"
+    elif 0 < len(words) <= FEW_WORDS:
+        remedy = f"{are_text}, or what stands for a gap in them ({given('null', written(words))})"
     elif all(each.name not in first_text for each in found):  # of a type, as in a frame
-        remedy = (
-            f"say that they are text ({spelled('text')}), or store them as dates or numbers (with pandas "
-            "to_datetime and to_numeric)"
-        )
+        remedy = f"{are_text}, or store them as dates or numbers (with pandas to_datetime and to_numeric)"
+    else:
+        remedy = f"{are_text} or what the decimal mark is ({given('decimal', ',')})"
+    wrong = [
+        f"{place}, where a {_needed(each.levels)} is needed."
+        for place, each in zip(places, found, strict=True)
+    ]
+    if (n_more := len(wrong) - FEW_COLUMNS) > 0:
+        wrong[FEW_COLUMNS:] = [f"... and {checks.counted(n_more, 'column')} more."]
     raise ValueError(
-        "\n".join(
-            f"{place}, where a {_needed(each.levels)} is needed."
-            for place, each in zip(places, found, strict=True)
-        )
-        + f"\nMend it, leave such columns out with {spelled('exclude')}, or {remedy}."
+        "\n".join([*wrong, f"Mend it, leave such columns out with {spelled('exclude')}, or {remedy}."])
     )
 
 
 def _needed(levels: Sequence[str]) -> str:
     """What most of some texts look like."""
     return "date or a time" if sum(map(resembles_time, levels)) > len(levels) / 2 else "number"
+
+
+def _is_typed(level: str) -> bool:
+    return resembles_number(level) or resembles_time(level)
 
 
 def _are_mostly_typed(levels: Sequence[str]) -> bool:
