@@ -119,8 +119,7 @@ REFUSED = {
     "one typo among numbers": (
         table("a,b,price", lambda i: ("oops" if i == 40 else i, i, 2 * i)),
         """t.csv, row 41 (line 42), column 'a' holds 'oops', where a number is needed.
-Mend it, leave such columns out with --exclude, or say that they are text (--text a), or what stands for a gap \
-in them (--null oops).""",
+Mend it, leave such columns out with --exclude, or say that they are text (--text a), or what stands for""",
     ),
     "European decimals between commas": (
         table("a,b,price", lambda i: (f'"{i},5"', i, 2 * i)),
