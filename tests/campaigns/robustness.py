@@ -3,21 +3,26 @@
     python -m tests.campaigns.robustness
     python -m tests.campaigns.robustness --seeds 3 --only "an id;30 rows"
 
-A model is judged on 1,000 sound rows that no training saw, against the model of the same table without the
-fault, and against what needs no model: the mean of the targets, the shares of the classes.
+A model is trained by `mlp-xp train` and judged on 1,000 sound rows that no training saw, against the model of
+the same table without the fault, and against what needs no model: the mean of the targets, the shares of the
+classes.
 """
 
 import argparse
+import contextlib
+import csv
 import dataclasses
 import functools
+import io
 import sys
-import warnings
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import mlp_xp
+from mlp_xp.cli import main as mlp_xp
 
 Columns = dict[str, Any]
 
@@ -41,7 +46,7 @@ class Fault:
         To train on.
     rare : float
         The share of the rarer of two classes; 0 where the target is a number.
-    options : mapping
+    options : sequence of str
         That a user gives.
     worse : float
         How many times the error of the sound table's model is a collapse.
@@ -50,7 +55,7 @@ class Fault:
     spoil: Callable[[Columns, np.random.Generator, int], Columns]
     n_rows: int = N_ROWS
     rare: float = 0.0
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    options: Sequence[str] = ()
     worse: float = MUCH_WORSE
 
 
@@ -123,6 +128,27 @@ def rare_class(columns: Columns, rng: np.random.Generator, n_rows: int) -> Colum
     return columns
 
 
+def stand_in(columns: Columns, rng: np.random.Generator, n_rows: int) -> Columns:
+    """A number that stands for what is not known, in a row to train on in thirty."""
+    columns["x0"][rng.choice(n_rows, n_rows // 30, replace=False)] = -9999.0
+    return columns
+
+
+def nearly_constant(columns: Columns, rng: np.random.Generator, n_rows: int) -> Columns:
+    """A number and a text that differ in one row to train on, and in every tenth to predict."""
+    differs = np.arange(len(columns["y"])) % 10 == 0
+    differs[:n_rows] = np.arange(n_rows) == rng.integers(n_rows)
+    return {"c": np.where(differs, 1.0, 0.0), "t": np.where(differs, "on", "off")} | columns
+
+
+def copies(columns: Columns, rng: np.random.Generator, n_rows: int) -> Columns:
+    """One row stands for a third of the rows to train on."""
+    taken = rng.choice(n_rows, n_rows // 3, replace=False)
+    for values in columns.values():
+        values[taken] = values[taken[0]]
+    return columns
+
+
 def wrong_target(columns: Columns, rng: np.random.Generator, n_rows: int) -> Columns:
     """One target is ten times the largest, to train on or held out."""
     columns["y"][rng.integers(n_rows)] = 10 * np.abs(columns["y"]).max()
@@ -143,12 +169,15 @@ FAULTS: Mapping[str, Fault] = {
     "constants": Fault(constant),
     "an id": Fault(identifier),
     "5,000 levels": Fault(many_levels, n_rows=MANY),
-    "a date, --time": Fault(dates, options={"time": "when"}),
+    "a date, --time": Fault(dates, options=("--time", "when")),
     "30 rows": Fault(few_rows, worse=4.0),
     "a class of 1%": Fault(rare_class, n_rows=3000, rare=0.01),
     "a class of 1%, balanced": Fault(
-        rare_class, n_rows=3000, rare=0.01, options={"class_weight": "balanced"}
+        rare_class, n_rows=3000, rare=0.01, options=("--class-weight", "balanced")
     ),
+    "a stand-in for gaps": Fault(stand_in),
+    "a nearly constant column": Fault(nearly_constant),
+    "copies of one row": Fault(copies, worse=1.6),
     "a wrong target": Fault(wrong_target, worse=1.5),
     "outliers in the target": Fault(outliers, worse=3.0),
 }
@@ -171,19 +200,51 @@ def judge(fault: Fault, seed: int) -> Judged:
 def sound_error(n_rows: int, rare: float, seed: int) -> float:
     """Of the model that the same table without a fault gives."""
     sound = table(np.random.default_rng([seed, 17]), n_rows + N_TEST, rare)
-    return error_of(sound, sound["y"][-N_TEST:], seed, {})
+    return error_of(sound, sound["y"][-N_TEST:], seed)
 
 
-def error_of(columns: Columns, truth: np.ndarray, seed: int, options: Mapping[str, Any]) -> float:
+def error_of(columns: Columns, truth: np.ndarray, seed: int, options: Sequence[str] = ()) -> float:
     """Of numbers the root of the mean square, of classes how often the rarer one is not ranked first."""
     known = {name: values[:-N_TEST] for name, values in columns.items()}
     new = {name: values[-N_TEST:] for name, values in columns.items() if name != "y"}
-    model = mlp_xp.fit_table(known, "y", seed=seed, **options)
+    with tempfile.TemporaryDirectory() as folder:
+        training, rows, model, found = (
+            Path(folder) / name for name in ("training.csv", "new.csv", "model.safetensors", "found.csv")
+        )
+        write(training, known)
+        write(rows, new)
+        command("train", training, "--target", "y", "--seed", seed, "--out", model, "--quiet", *options)
+        command("predict", model, rows, "--out", found, "--quiet")
+        with found.open(encoding="utf-8", newline="") as file:
+            lines = list(csv.DictReader(file))
     if truth.dtype.kind == "f":
-        return root_mean_square(np.asarray(model.predict(new)).ravel() - truth)
-    likely = np.asarray(model.predict_proba(new))[:, 0]
+        return root_mean_square(np.array([float(line["prediction"]) for line in lines]) - truth)
+    likely = np.array([float(line["probability_rare"]) for line in lines])
     rare, usual = likely[truth == "rare"], likely[truth == "usual"]
     return float(1 - np.mean(rare[:, None] > usual) - 0.5 * np.mean(rare[:, None] == usual))
+
+
+def write(path: Path, columns: Columns) -> None:
+    """A CSV file; nan is an empty field."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*(values.tolist() for values in columns.values()), strict=True))
+
+
+def command(*arguments: object) -> None:
+    """`mlp-xp` in this process.
+
+    Raises RuntimeError: it is refused, or fails.
+    """
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        try:
+            mlp_xp([str(each) for each in arguments])
+        except SystemExit as ended:
+            if not ended.code:
+                return
+    raise RuntimeError(f"{arguments}: {said.getvalue()}")
 
 
 def root_mean_square(values: np.ndarray) -> float:
@@ -202,7 +263,6 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--only", default="", help="faults, with semicolons")
     options = parser.parse_args()
-    warnings.simplefilter("ignore")
     collapses = 0
     for name in options.only.split(";") if options.only else FAULTS:
         fault = FAULTS[name]
