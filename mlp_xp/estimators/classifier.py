@@ -3,22 +3,22 @@
 import dataclasses
 import warnings
 from collections.abc import Callable, Mapping
-from numbers import Real
-from typing import Any, ClassVar, Self
+from dataclasses import field
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils import compute_sample_weight
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import _check_partial_fit_first_call, unique_labels
+from sklearn.utils.multiclass import _check_partial_fit_first_call
 from sklearn.utils.validation import _check_sample_weight
 
 from mlp_xp.estimators.array_home import on_host
 from mlp_xp.estimators.data import Encoded, targets_of, weight_of_each
 from mlp_xp.estimators.fitting import OF_SKLEARN, Learner, ValidationData, checked
-from mlp_xp.estimators.parameters import CONSTRAINTS
+from mlp_xp.estimators.parameters import COUNT, PART, allowed
 from mlp_xp.estimators.targets import Labels, kind_of, labels_of
 from mlp_xp.machine.array_api import Array, ArrayLike
 from mlp_xp.rows.source import Source
@@ -151,16 +151,11 @@ class MLPClassifier(ClassifierMixin, Learner):
     loss = "log_loss"
     _y_numeric = False
 
-    hidden_layer_sizes: object = (100,)
+    hidden_layer_sizes: object = field(default=(100,), metadata=allowed("array-like", COUNT))
     activation: object = "relu"
     _: dataclasses.KW_ONLY
-    class_weight: object = None
-    label_smoothing: float = 0.0
-
-    _parameter_constraints: ClassVar = CONSTRAINTS | {
-        "class_weight": [dict, list, StrOptions({"balanced"}), None],
-        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
-    }
+    class_weight: object = field(default=None, metadata=allowed(dict, list, StrOptions({"balanced"}), None))
+    label_smoothing: float = field(default=0.0, metadata=allowed(PART))
 
     @available_if(lambda self: self._has_partial_fit())
     @checked
@@ -278,26 +273,27 @@ class MLPClassifier(ClassifierMixin, Learner):
             self._know(Labels("binary" if len(self.classes_) <= 2 else "multiclass", self.classes_))
 
     def _learn(self, y: ArrayLike, *, incremental: bool) -> None:
-        """Learn the classes, or check that they are those of the last fit."""
+        """Learn the classes, or check that they are those of the last fit; `Labels.encode` finds others."""
         if not hasattr(self, "classes_") or not (self.warm_start or incremental):
             self._know(labels_of(y))
-        elif self._labels.kind != "multioutput":
-            classes = unique_labels(y)
-            if self.warm_start and set(classes) != set(self.classes_):
-                raise ValueError(OTHER_CLASSES.format(self.classes_, classes))
-            if len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
-                raise ValueError(
-                    "`y` has classes not in `self.classes_`. "
-                    f"`self.classes_` has {self.classes_}. 'y' has {classes}."
-                )
+        elif self.warm_start:
+            self._refuse_others(labels_of(y))
+
+    def _refuse_others(self, labels: Labels) -> None:
+        """Raise ValueError where classes are not those of the last fit."""
+        if not labels.has_same_classes(self._labels):
+            raise ValueError(
+                "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
+                f"Previously got {self.classes_}, `y` has {labels.classes}"
+            )
 
     def _encoded_source(self, source: Source, *, learn: bool) -> Encoded:
         """A source with encoded targets; one pass learns or checks the classes."""
         found = targets_of(source)
         if learn and not (self.warm_start and hasattr(self, "classes_")):
             self._know(found.labels)
-        elif learn and not found.labels.has_same_classes(self._labels):
-            raise ValueError(OTHER_CLASSES.format(self.classes_, found.labels.classes))
+        elif learn:
+            self._refuse_others(found.labels)
         labels = self._targets
         if (found.labels.kind == "multioutput") != (labels.kind == "multioutput"):
             raise ValueError(f"the targets are {found.labels.kind}, but those of fit {labels.kind}.")
@@ -331,12 +327,6 @@ class MLPClassifier(ClassifierMixin, Learner):
         tags.classifier_tags.multi_label = True
         tags.target_tags.multi_output = False
         return tags
-
-
-OTHER_CLASSES = (
-    "warm_start can only be used where `y` has the same classes as in the previous call to fit. Previously "
-    "got {}, `y` has {}"
-)
 
 
 def _log(p: np.ndarray) -> np.ndarray:

@@ -168,9 +168,7 @@ class Fit:
             y = column_or_1d(y, warn=True)
         estimator._learn(y, incremental=self.incremental)
         encoded = estimator._targets.encode(y, self.dtype)
-        weight = None if sample_weight is None else _check_sample_weight(on_host(sample_weight), y)
-        if weight is not None:
-            refuse_weights(weight)
+        weight = _weights(sample_weight, y)
         return InMemory(X, encoded, estimator._weighted(y, weight, incremental=self.incremental), weight)
 
     def _decide_dtype(self, found: str) -> None:
@@ -245,7 +243,7 @@ class Fit:
         if held.X is None or held.y is None:
             raise ValueError("X_val and y_val go together: give both or none.")
         X, y = self._validated(held.X, held.y, reset=False)
-        weight = None if held.sample_weight is None else _check_sample_weight(on_host(held.sample_weight), y)
+        weight = _weights(held.sample_weight, y)
         if y.ndim == 2 and y.shape[1] == 1:
             y = y[:, 0]
         return InMemory(X, estimator._targets.encode(y, self.dtype), weight)
@@ -498,6 +496,15 @@ class Fit:
         x, y = on_host(data.x), estimator._targets.decode(data.y)
         more = {} if data.weight is None else {"sample_weight": data.weight}
         return lambda: float(scorer(estimator.snapshot_of(network), x, y, **more))
+
+
+def _weights(given: ArrayLike, y: np.ndarray) -> np.ndarray | None:
+    """Sample weights, checked."""
+    if given is None:
+        return None
+    weight: np.ndarray = _check_sample_weight(on_host(given), y)
+    refuse_weights(weight)
+    return weight
 
 
 def _whole(rows: Rows) -> Loader:

@@ -2,8 +2,8 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from dataclasses import field
 from numbers import Integral, Real
-from typing import ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -27,40 +27,17 @@ from mlp_xp.schedules import SCHEDULES, Constant, InverseScaling, Schedule
 SCIPY_LOSS_TOLERANCE = 1e7 * np.finfo(float).eps
 """SciPy's default for L-BFGS-B, which scikit-learn leaves alone."""
 
-CONSTRAINTS: dict[str, list[object]] = {
-    "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
-    "alpha": [Interval(Real, 0, None, closed="left")],
-    "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-    "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
-    "power_t": [Interval(Real, 0, None, closed="left")],
-    "max_iter": [Interval(Integral, 1, None, closed="left")],
-    "shuffle": ["boolean"],
-    "random_state": ["random_state"],
-    "tol": [Interval(Real, 0, None, closed="left")],
-    "verbose": ["verbose"],
-    "momentum": [Interval(Real, 0, 1, closed="both")],
-    "nesterovs_momentum": ["boolean"],
-    "early_stopping": ["boolean"],
-    "validation_fraction": [Interval(Real, 0, 1, closed="left")],
-    "beta_1": [Interval(Real, 0, 1, closed="left")],
-    "beta_2": [Interval(Real, 0, 1, closed="left")],
-    "epsilon": [Interval(Real, 0, None, closed="neither")],
-    "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
-    "max_fun": [Interval(Integral, 1, None, closed="left")],
-    "members": [Interval(Integral, 1, None, closed="left"), None],
-    "warm_start": ["boolean", StrOptions({"continue"})],
-    "device": [str, None],
-    "dtype": [StrOptions(set(DTYPES)), None],
-    "dropout": [Interval(Real, 0, 1, closed="left"), "array-like"],
-    "l1": [Interval(Real, 0, None, closed="left")],
-    "clip_norm": [Interval(Real, 0, None, closed="neither"), None],
-    "time_budget": [Interval(Real, 0, None, closed="neither"), None],
-    "scoring": [str, callable, None],
-    "callback": [callable, None],
-}
-"""What the parameters may be that are not named or objects of mlp_xp, as scikit-learn declares it."""
-
 SCHEDULES_OF_SKLEARN = ("constant", "invscaling", "adaptive")
+
+POSITIVE = Interval(Real, 0, None, closed="neither")
+NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
+PART = Interval(Real, 0, 1, closed="left")
+COUNT = Interval(Integral, 1, None, closed="left")
+
+
+def allowed(*values: object) -> dict[str, object]:
+    """What a parameter may be, as scikit-learn declares it; without it, it names something of mlp_xp."""
+    return {"allowed": list(values)}
 
 
 @dataclasses.dataclass(eq=False, repr=False, match_args=False, kw_only=True)
@@ -72,48 +49,51 @@ class Parameters(BaseEstimator):
     """
 
     solver: object = "adam"
-    alpha: float = 0.0001
-    batch_size: int | str = "auto"
+    alpha: float = field(default=0.0001, metadata=allowed(NOT_NEGATIVE))
+    batch_size: int | str = field(default="auto", metadata=allowed(StrOptions({"auto"}), COUNT))
     learning_rate: object = "constant"
-    learning_rate_init: float = 0.001
-    power_t: float = 0.5
-    max_iter: int = 200
-    shuffle: bool = True
-    random_state: int | np.random.RandomState | None = None
-    tol: float = 1e-4
-    verbose: bool = False
-    warm_start: bool | str = False
-    momentum: float = 0.9
-    nesterovs_momentum: bool = True
-    early_stopping: bool = False
-    validation_fraction: float = 0.1
-    beta_1: float = 0.9
-    beta_2: float = 0.999
-    epsilon: float = 1e-8
-    n_iter_no_change: float = 10
-    max_fun: int = 15000
-    device: str | None = None
-    dtype: str | None = None
-    dropout: float | Sequence[float] = 0.0
-    l1: float = 0.0
+    learning_rate_init: float = field(default=0.001, metadata=allowed(POSITIVE))
+    power_t: float = field(default=0.5, metadata=allowed(NOT_NEGATIVE))
+    max_iter: int = field(default=200, metadata=allowed(COUNT))
+    shuffle: bool = field(default=True, metadata=allowed("boolean"))
+    random_state: int | np.random.RandomState | None = field(default=None, metadata=allowed("random_state"))
+    tol: float = field(default=1e-4, metadata=allowed(NOT_NEGATIVE))
+    verbose: bool = field(default=False, metadata=allowed("verbose"))
+    warm_start: bool | str = field(default=False, metadata=allowed("boolean", StrOptions({"continue"})))
+    momentum: float = field(default=0.9, metadata=allowed(Interval(Real, 0, 1, closed="both")))
+    nesterovs_momentum: bool = field(default=True, metadata=allowed("boolean"))
+    early_stopping: bool = field(default=False, metadata=allowed("boolean"))
+    validation_fraction: float = field(default=0.1, metadata=allowed(PART))
+    beta_1: float = field(default=0.9, metadata=allowed(PART))
+    beta_2: float = field(default=0.999, metadata=allowed(PART))
+    epsilon: float = field(default=1e-8, metadata=allowed(POSITIVE))
+    n_iter_no_change: float = field(default=10, metadata=allowed(COUNT, Options(Real, {np.inf})))
+    max_fun: int = field(default=15000, metadata=allowed(COUNT))
+    device: str | None = field(default=None, metadata=allowed(str, None))
+    dtype: str | None = field(default=None, metadata=allowed(StrOptions(set(DTYPES)), None))
+    dropout: float | Sequence[float] = field(default=0.0, metadata=allowed(PART, "array-like"))
+    l1: float = field(default=0.0, metadata=allowed(NOT_NEGATIVE))
     regularizer: object = None
-    clip_norm: float | None = None
+    clip_norm: float | None = field(default=None, metadata=allowed(POSITIVE, None))
     initializer: object = None
-    scoring: str | Callable[..., float] | None = None
-    time_budget: float | None = None
-    callback: Callable[..., object] | None = None
-    members: int | None = None
+    scoring: str | Callable[..., float] | None = field(default=None, metadata=allowed(str, callable, None))
+    time_budget: float | None = field(default=None, metadata=allowed(POSITIVE, None))
+    callback: Callable[..., object] | None = field(default=None, metadata=allowed(callable, None))
+    members: int | None = field(default=None, metadata=allowed(COUNT, None))
 
-    _parameter_constraints: ClassVar = CONSTRAINTS
+    @property
+    def _parameter_constraints(self) -> dict[str, list[object]]:
+        """What parameters may be, under scikit-learn's name."""
+        fields = dataclasses.fields(self)
+        return {each.name: each.metadata["allowed"] for each in fields if each.metadata}
 
     def _validate_params(self) -> None:
         """Refuse all that is wrong, of scikit-learn's parameters and of ours."""
         found = [*self._problems(), self._lbfgs_problem()]
+        constraints, named = self._parameter_constraints, type(self).__name__
         for name, value in self.get_params(deep=False).items():
             try:
-                validate_parameter_constraints(
-                    self._parameter_constraints, {name: value}, caller_name=type(self).__name__
-                )
+                validate_parameter_constraints(constraints, {name: value}, caller_name=named)
             except InvalidParameterError as error:
                 found.append(str(error))
         if problems := [problem for problem in found if problem]:

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Sequence
+from dataclasses import field
 from typing import Any
 
 from sklearn.base import RegressorMixin
@@ -13,6 +14,7 @@ from mlp_xp.estimators.array_home import on_host
 from mlp_xp.estimators.classifier import MLPClassifier
 from mlp_xp.estimators.data import Encoded
 from mlp_xp.estimators.fitting import Learner
+from mlp_xp.estimators.parameters import COUNT, allowed
 from mlp_xp.estimators.targets import Numbers
 from mlp_xp.losses import LOSSES, HalfSquaredError, Poisson
 from mlp_xp.machine.array_api import ArrayLike
@@ -57,7 +59,7 @@ class MLPRegressor(RegressorMixin, Learner):
     _y_numeric = True
 
     loss: object = "squared_error"
-    hidden_layer_sizes: object = (100,)
+    hidden_layer_sizes: object = field(default=(100,), metadata=allowed("array-like", COUNT))
     activation: object = "relu"
 
     def predict(
