@@ -96,6 +96,8 @@ class Fit:
         """From data to a trained network."""
         estimator = self.estimator
         sizes = estimator._hidden_sizes()
+        if start.biases is not None and start.weights is None:
+            raise ValueError("intercept_init goes with coef_init: give both, or neither.")
         data = self._data(X, y, sample_weight)
         validation = self._checked_held(held, y if isinstance(X, str | os.PathLike) else None)
         self.random_state = self._generator()
@@ -147,9 +149,8 @@ class Fit:
                 "partial_fit takes arrays: an epoch over a path, a source or a loader is fit with "
                 "warm_start='continue' and max_iter=1."
             )
-        elif sample_weight is not None:
-            raise TypeError("a path, a source or a loader brings its own weights: leave sample_weight out.")
         else:
+            _refuse_own_weights("sample_weight", sample_weight)
             data = self._opened(source)
         if self.first:
             estimator._home_marker = home.send(np.empty(0, dtype=self.dtype))
@@ -232,16 +233,17 @@ class Fit:
     def _checked_held(self, held: ValidationData, target: ArrayLike) -> Rows | None:
         """The user's own validation rows."""
         estimator = self.estimator
-        if held.X is None and held.y is None:
+        if all(each is None for each in held):
             return None
         by_path = isinstance(held.X, str | os.PathLike)
         named = target if by_path and held.y is None else held.y
         source = source_given(held.X, named, estimator.dtype, labels=not estimator._y_numeric)
         if source is not None:
+            _refuse_own_weights("sample_weight_val", held.sample_weight)
             self._check_columns(source, reset=False)
             return Streamed(estimator._encoded_source(source, learn=False))
         if held.X is None or held.y is None:
-            raise ValueError("X_val and y_val go together: give both or none.")
+            raise ValueError("X_val and y_val go together, sample_weight_val with them: give both or none.")
         X, y = self._validated(held.X, held.y, reset=False)
         weight = _weights(held.sample_weight, y)
         if y.ndim == 2 and y.shape[1] == 1:
@@ -496,6 +498,12 @@ class Fit:
         x, y = on_host(data.x), estimator._targets.decode(data.y)
         more = {} if data.weight is None else {"sample_weight": data.weight}
         return lambda: float(scorer(estimator.snapshot_of(network), x, y, **more))
+
+
+def _refuse_own_weights(name: str, given: ArrayLike) -> None:
+    """Raise TypeError where weights are given beside a source."""
+    if given is not None:
+        raise TypeError(f"a path, a source or a loader brings its own weights: leave {name} out.")
 
 
 def _weights(given: ArrayLike, y: np.ndarray) -> np.ndarray | None:

@@ -89,7 +89,8 @@ class Parameters(BaseEstimator):
 
     def _validate_params(self) -> None:
         """Refuse all that is wrong, of scikit-learn's parameters and of ours."""
-        found = [*self._problems(), self._lbfgs_problem()]
+        found = self._problems()
+        found += [] if any(found) else [self._lbfgs_problem()]
         constraints, named = self._parameter_constraints, type(self).__name__
         for name, value in self.get_params(deep=False).items():
             try:
@@ -124,11 +125,11 @@ class Parameters(BaseEstimator):
     def _lbfgs_problem(self) -> str | None:
         """L-BFGS works on the objective over all rows, the same in each iteration."""
         more = np.any(self.dropout) or self.clip_norm is not None or self.members is not None
-        if self.solver != "lbfgs" or not more:
+        if not more or self._makes_steps():
             return None
         return (
-            "solver='lbfgs' works on all rows at once, for one network: it needs dropout=0, clip_norm=None "
-            "and members=None."
+            f"solver={self.solver!r} works on all rows at once, for one network: it needs dropout=0, "
+            "clip_norm=None and members=None."
         )
 
     def _goes_on(self) -> bool:
@@ -139,9 +140,9 @@ class Parameters(BaseEstimator):
         """Units of the hidden layers."""
         given = self.hidden_layer_sizes
         sizes = list(given) if hasattr(given, "__iter__") else [given]
-        if np.any(np.array(sizes) <= 0):
-            raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
-        return [int(size) for size in sizes]
+        if not all(isinstance(size, Integral) and size > 0 for size in sizes):
+            raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}: give whole numbers of units.")
+        return list(map(int, sizes))
 
     def _rule(self) -> Rule:
         """The update rule of `solver`: scikit-learn's three with its parameters, or one of the core's."""

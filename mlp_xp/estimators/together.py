@@ -49,9 +49,12 @@ def set_weights(
 ) -> None:
     """Give a network weights that somebody has already; its members' have an axis of members first.
 
-    Raises ValueError: their shapes are not those of the parameters.
+    Raises ValueError: their shapes are not those of the parameters, or there are more of them.
     """
     members, unused = parameters.members, np.random.default_rng()
+    n_layers = len(parameters.weights)
+    if any(len(each) > n_layers for each in (weights, biases or ())):
+        raise ValueError(f"weights or biases of more layers are given than the network has: {n_layers}.")
     for n, own in enumerate(parameters.each()):
         if members is None:
             given = Given(weights, biases)

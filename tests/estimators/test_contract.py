@@ -24,6 +24,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mlp_xp import MLPClassifier, MLPRegressor
 from mlp_xp.estimators.array_home import device_for
+from mlp_xp.optimizers import LBFGS
 
 pytestmark = [
     pytest.mark.needs("sklearn"),
@@ -146,10 +147,22 @@ def test_all_of_our_bad_options_are_refused_at_once():
 def test_options_that_do_not_go_together():
     with pytest.raises(ValueError, match="lbfgs"):
         MLPRegressor(solver="lbfgs", dropout=0.5).fit(x, real)
+    for solver in ("lbfgs:max_evaluations=5", LBFGS()):  # however it is named
+        for more in ({"dropout": 0.5}, {"clip_norm": 1.0}, {"members": 2}):
+            with pytest.raises(ValueError, match="works on all rows at once"):
+                MLPRegressor(solver=solver, **more).fit(x, real)
     with pytest.raises(ValueError, match="dropout has 2 rates"):
         MLPRegressor(dropout=[0.5, 0.5]).fit(x, real)
     with pytest.raises(ValueError, match="hidden_layer_sizes must be > 0"):
         MLPRegressor(hidden_layer_sizes=(3, -1)).fit(x, real)
+    for size in (5.5, np.nan, "5", (5,)):
+        with pytest.raises(ValueError, match="whole numbers of units"):
+            MLPRegressor(hidden_layer_sizes=[size, 3]).fit(x, real)
+    for held in ({"sample_weight_val": np.ones(len(x))}, {"X_val": x}, {"y_val": real}):
+        with pytest.raises(ValueError, match="go together"):
+            MLPRegressor().fit(x, real, **held)
+    with pytest.raises(ValueError, match="intercept_init goes with coef_init"):
+        MLPRegressor().fit(x, real, intercept_init=[np.zeros(100), np.zeros(1)])
     with pytest.raises(RuntimeError, match="cuda"):
         MLPRegressor(device="cuda:99").fit(x, real)
     with pytest.raises(ValueError, match="device"):

@@ -275,6 +275,11 @@ def test_starting_from_given_weights():
     np.testing.assert_allclose(start.predict(x), first.predict(x), atol=1e-6)
     with pytest.raises(ValueError, match="given weights of layer 1"):
         regressor().fit(x, real, coef_init=[np.zeros((3, 3))] * 2)
+    with pytest.raises(ValueError, match="more layers are given than the network has"):
+        regressor().fit(x, real, coef_init=[*first.coefs_, first.coefs_[-1]])
+    first.coefs_ = first.coefs_[:1]
+    with pytest.raises(ValueError, match="more layers are given than the network has"):
+        first.predict(x)
     other = regressor(initializer="orthogonal", max_iter=1, learning_rate_init=1e-12).fit(x, real)
     np.testing.assert_allclose(other.coefs_[0] @ other.coefs_[0].T, np.eye(8), atol=1e-6)
 
