@@ -20,7 +20,6 @@ from mlp_xp.schedules import SCHEDULES
 from mlp_xp.settings.catalogue import describe
 from mlp_xp.settings.options import written
 from mlp_xp.settings.spelling import given, spelled
-from mlp_xp.tables.bounded import Bounded
 from mlp_xp.tables.files.column_kinds import Progress
 from mlp_xp.tables.members import bootstrapped
 from mlp_xp.tables.model import TableModel
@@ -36,6 +35,7 @@ from mlp_xp.tables.recipe import (
     weighs_in_the_end,
 )
 from mlp_xp.tables.split import Split, split, split_for
+from mlp_xp.tables.watched import Bounded
 from mlp_xp.training import train
 from mlp_xp.version import VERSION
 

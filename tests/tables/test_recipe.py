@@ -11,12 +11,12 @@ from mlp_xp import load
 from mlp_xp.losses import SquaredError
 from mlp_xp.machine.array_api import backend as find_backend
 from mlp_xp.tables import recipe
-from mlp_xp.tables.bounded import Bounded
 from mlp_xp.tables.calibration import temperature
 from mlp_xp.tables.fitting import read_data
 from mlp_xp.tables.holding_out import stratified
 from mlp_xp.tables.options import TrainingOptions
 from mlp_xp.tables.recipe import PLAIN, TABLES, settled
+from mlp_xp.tables.watched import Bounded
 
 
 def settle(n_rows=1000, has_classes=False, **named):
