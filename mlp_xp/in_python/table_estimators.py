@@ -253,6 +253,10 @@ class TableClassifier(ClassifierMixin, TableEstimator):
         """
         columns = self._columns(X, reset=True)
         values = column_or_1d(_present(self, y), warn=True)
+        if values.dtype == object and None in values.tolist():
+            raise ValueError(
+                f"y holds None in row {values.tolist().index(None)} (from 0): leave the row out."
+            )
         assert_all_finite(values, input_name="y")
         check_classification_targets(values)
         self.classes_, codes = np.unique(values, return_inverse=True)

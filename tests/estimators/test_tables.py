@@ -195,3 +195,8 @@ def test_folds_are_stratified_and_whole_groups_and_members_have_probabilities():
     assert (
         TableRegressor(time_budget="1e-9s", **quick).fit(pandas_frame(table), np.arange(200.0)).n_iter_ == 1
     )
+
+
+def test_classes_with_a_gap_are_refused_with_their_row():
+    with pytest.raises(ValueError, match=r"y holds None in row 1 \(from 0\)"):
+        TableClassifier().fit([[1.0], [2.0], [3.0]], np.array(["a", None, "b"], dtype=object))
