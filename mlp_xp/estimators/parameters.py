@@ -140,7 +140,7 @@ class Parameters(BaseEstimator):
         """Units of the hidden layers."""
         given = self.hidden_layer_sizes
         sizes = list(given) if hasattr(given, "__iter__") else [given]
-        if not all(isinstance(size, Integral) and size > 0 for size in sizes):
+        if not all(isinstance(size, Integral) and int(size) > 0 for size in sizes):
             raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}: give whole numbers of units.")
         return list(map(int, sizes))
 
