@@ -27,16 +27,14 @@ from mlp_xp.machine.array_api import to_host
 from mlp_xp.network import Network
 from mlp_xp.rows.class_weights import balanced
 from mlp_xp.rows.source import Source, passes
-from mlp_xp.tables.fitting import Data
+from mlp_xp.tables.fitting import Data, is_calibrated, smoothing_of
 from mlp_xp.tables.model import PREDICT_ROWS, TableModel
-from mlp_xp.tables.recipe import uses_tables, weighs_in_the_end
+from mlp_xp.tables.recipe import weighs_in_the_end
 from mlp_xp.tables.split import Split
+from mlp_xp.tables.watched import DOUBT, LARGEST_LOG
 
-DOUBT = 3.0
-"""c: how many nats of the held-out rows a temperature of e must win."""
-
-LARGEST_LOG, STEPS = 2.0, (0.1, 0.01)
-"""Temperatures from e^-2 to e^2 are tried, and then those near the best."""
+STEPS = (0.1, 0.01)
+"""Apart are the temperatures that are tried first, as logarithms, and then those near the best."""
 
 MOST_ROWS, MOST_NUMBERS = 20_000, 2**20
 """Held-out rows that one number is found on, and values of z in them."""
@@ -45,9 +43,9 @@ MOST_ROWS, MOST_NUMBERS = 20_000, 2**20
 def calibrate(model: TableModel, data: Data) -> None:
     """Divide the last layer of a classifier by the temperature that suits it, by its held-out rows if any."""
     network, loss = model.network, data.loss
-    if not (uses_tables(data.options) and network.output_is_linear and loss.link.probabilities == "together"):
+    if not (is_calibrated(data) and network.output_is_linear):
         return
-    divisor = temperature(*unseen(network, data.parts), loss.label_smoothing)
+    divisor = temperature(*unseen(network, data.parts), smoothing_of(loss))
     network.parameters.weights[-1][...] = network.parameters.weights[-1] / divisor
     if network.parameters.biases:
         network.parameters.biases[-1][...] = network.parameters.biases[-1] / divisor

@@ -5,6 +5,8 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mlp_xp.losses import Loss
 from mlp_xp.machine.data_parallel import Ranks
 from mlp_xp.network import Network
@@ -35,7 +37,7 @@ from mlp_xp.tables.recipe import (
     weighs_in_the_end,
 )
 from mlp_xp.tables.split import Split, split, split_for
-from mlp_xp.tables.watched import Bounded
+from mlp_xp.tables.watched import Bounded, Calibrated
 from mlp_xp.training import train
 from mlp_xp.version import VERSION
 
@@ -263,13 +265,23 @@ def watched_loss(data: Data) -> Loss | None:
 
     Labels that are smoothed (`Loss.judge`) are a means of training: they are in its loss, and neither here
     nor in a metric. Class weights are in neither, as they shift what the recipe's network says in the end
-    (`calibration`). Predictions count as they are given, within their limits, and so do targets, so that a
-    wrong one does not choose the epoch.
+    (`calibration`). Predictions count as they are given: probabilities calibrated, numbers within their
+    limits, as targets are, so that a wrong one does not choose the epoch.
     """
-    if not uses_tables(data.options):
-        return None
+    if is_calibrated(data):
+        return Calibrated(data.loss.judge, smoothing_of(data.loss))
     limits = data.parts.targets.standardised_limits
-    return None if limits is None else Bounded(data.loss, *limits)
+    return Bounded(data.loss, *limits) if uses_tables(data.options) and limits is not None else None
+
+
+def smoothing_of(loss: Loss) -> float:
+    """ε, of members the mean."""
+    return float(np.mean(loss.label_smoothing))
+
+
+def is_calibrated(data: Data) -> bool:
+    """Whether probabilities are calibrated in the end."""
+    return uses_tables(data.options) and data.loss.link.probabilities == "together"
 
 
 RESULTS = (

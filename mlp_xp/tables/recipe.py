@@ -11,7 +11,8 @@ tables`), of parts that can each be set alone:
     steps       AdamW, β (0.9, 0.95); η half a cosine; factors 1/√n_in on weights, 0.1 on biases, 6 on scales
     against     dropout and decoupled decay, both constant for half of the run, then falling along half a
     overfitting cosine; an average of the weights; labels smoothed by min(0.1, m² / 0.1), m the part of the
-                rows outside of the largest class; the best epoch by the held-out rows
+                rows outside of the largest class; the best epoch by the held-out rows, of classes with
+                probabilities calibrated (`watched`)
     in the end  predictions no further out than the training rows' targets; probabilities calibrated, and then
                 shifted by the classes' weights, if any (`calibration`)
 

@@ -141,3 +141,9 @@ def test_the_losses_of_left_out_rows_are_means(recipe):
 def test_what_does_not_go_together_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         fit_table(TABLE, "y", **QUICK, **options)
+
+
+def test_members_may_smooth_labels_differently():
+    loss = "softmax_cross_entropy:label_smoothing=0.0/0.1"
+    model = fit_table(CLASSES, "y", members=2, loss=loss, **QUICK | {"recipe": "tables"})
+    assert model.training["metrics"]["accuracy"] > 0.5

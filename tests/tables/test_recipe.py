@@ -8,15 +8,16 @@ import pytest
 from command_line import runner
 
 from mlp_xp import load
-from mlp_xp.losses import SquaredError
+from mlp_xp.losses import SoftmaxCrossEntropy, SquaredError
 from mlp_xp.machine.array_api import backend as find_backend
+from mlp_xp.machine.array_api import to_host
 from mlp_xp.tables import recipe
 from mlp_xp.tables.calibration import temperature
 from mlp_xp.tables.fitting import read_data
 from mlp_xp.tables.holding_out import stratified
 from mlp_xp.tables.options import TrainingOptions
 from mlp_xp.tables.recipe import PLAIN, TABLES, settled
-from mlp_xp.tables.watched import Bounded
+from mlp_xp.tables.watched import Bounded, Calibrated
 
 
 def settle(n_rows=1000, has_classes=False, **named):
@@ -132,6 +133,23 @@ def test_a_temperature_mends_probabilities_that_are_too_sure(rng):
     assert temperature(np.empty((0, 3)), labels[:0], ones[:0], 0.1) == pytest.approx(np.exp(-0.2))
     of_one, is_one = temperature(4 * z, labels, 1.0 * (labels == 1)), labels == 1
     assert of_one == temperature(4 * z[is_one], labels[is_one], ones[is_one])
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_calibrated_loss_is_that_at_the_temperature_of_the_rows(backend, given, rng, weighted):
+    known = rng.normal(size=(300, 3))
+    labels = (known + rng.normal(size=(300, 3))).argmax(axis=1)
+    z = np.stack([scale * (known + 0.2 * rng.normal(size=(300, 3))) for scale in (0.3, 1.0, 4.0)])
+    s = rng.uniform(0, 2, size=300) if weighted else np.ones(300)
+    wanted = []
+    for of_member in z:
+        scaled = of_member / temperature(of_member, labels, s, 0.05)
+        p = np.exp(scaled) / np.exp(scaled).sum(axis=1, keepdims=True)
+        wanted.append(-s @ np.log(p[np.arange(300), labels]))
+    y, weight = given(labels[:, None].astype(np.int32), "int32"), given(s[:, None]) if weighted else None
+    watched = Calibrated(SoftmaxCrossEntropy(), 0.05)
+    np.testing.assert_allclose(to_host(watched(backend, given(z), y, weight)), wanted, rtol=1e-3)
+    np.testing.assert_allclose(to_host(watched(backend, given(z[2]), y, weight)), wanted[2], rtol=1e-3)
 
 
 # Whole trainings
