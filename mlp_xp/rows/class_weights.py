@@ -72,7 +72,8 @@ class ClassWeighted(Wrapped):
     def _of(self, classes: np.ndarray) -> np.ndarray:
         """The weights of some class numbers."""
         numbers = classes.astype(np.int64)
-        found: np.ndarray = np.where(numbers < len(self._table), self._table[numbers % len(self._table)], 1.0)
+        is_named = (numbers >= 0) & (numbers < len(self._table)) & (numbers == classes)
+        found: np.ndarray = np.where(is_named, self._table[numbers % len(self._table)], 1.0)
         return found
 
 
@@ -87,5 +88,9 @@ def balanced(source: Source, given: str = "balanced") -> dict[int, float]:
     for _, _, y, _ in passes(source):
         labels, times = np.unique(y, return_counts=True)
         for label, n in zip(labels.tolist(), times.tolist(), strict=True):
+            if label != int(label):
+                raise ValueError(
+                    f"class_weight needs whole class numbers, but there is a target of {label:g}."
+                )
             counts[int(label)] = counts.get(int(label), 0) + n
     return {label: source.n_rows / (len(counts) * n) for label, n in counts.items()}

@@ -34,7 +34,10 @@ def resolve(kind: str, catalogue: Mapping[str, type[Thing]], given: object) -> T
     """
     if isinstance(given, str):
         name, _, written = given.partition(":")
-        parameters = dict(_parse(kind, given, part) for part in written.split(",") if part)
+        pairs = [_parse(kind, given, part) for part in written.split(",") if part]
+        parameters = dict(pairs)
+        if len(parameters) < len(pairs):
+            raise ValueError(f"{kind}={given!r} says a parameter twice: say each once.")
     elif isinstance(given, Mapping) and "name" in given:
         name, parameters = given["name"], {k: v for k, v in given.items() if k != "name"}
     elif isinstance(given, type) and given in catalogue.values():

@@ -1,5 +1,6 @@
 """Checks of what users give: each returns a message or None, and `refuse` raises them all at once."""
 
+import contextlib
 import difflib
 import itertools
 import math
@@ -62,9 +63,10 @@ def nearest(given: str, known: Sequence[str]) -> str | None:
 
 
 def _as_number(value: object) -> float:
-    """The value as a float; nan where it is no finite number."""
-    if isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
+    """The value as a float; nan where it is no finite number, or a larger one than there are."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):
+            return float(value) if math.isfinite(value) else math.nan
     return math.nan
 
 

@@ -50,7 +50,7 @@ class Interval:
         Raises ValueError: it is none of these; the message names the field.
         """
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|sec|min|h|epochs?|steps?)", text.strip())
-        if match is None or float(match[1]) <= 0:
+        if match is None or not 0 < float(match[1]) < math.inf:
             name = spelled("checkpoint_every")
             raise ValueError(f"{name}={text!r} must be a time, epochs or steps: 5min, 1epoch, 500steps.")
         if match[2] in SECONDS:

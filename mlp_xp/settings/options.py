@@ -7,6 +7,7 @@ declared here. A value is kept as it is written ("64,64"); `Options.read` gives 
 import csv
 import dataclasses
 import io
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self, get_args
@@ -242,7 +243,7 @@ def amount(name: str, text: object) -> int:
     2147483648
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMGT]?i?)B?", str(text).strip())
-    if match is None or float(match[1]) <= 0:
+    if match is None or not 0 < float(match[1]) < math.inf:
         raise ValueError(f"{spelled(name)}={text!r} must be an amount of memory > 0, such as 500MB or 4GB.")
     base = 1024 if match[2].endswith("i") else 1000
     return int(float(match[1]) * base ** " kMGT".index(match[2][:1].replace("K", "k") or " "))

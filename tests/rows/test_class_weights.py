@@ -62,3 +62,19 @@ def test_a_class_that_no_row_is_of_is_refused(rows):
     x, y, _ = rows
     with pytest.raises(ValueError, match=r"class 2, which no row is of; there are 0, 1"):
         Loader(x, y, class_weight={2: 3.0})
+
+
+@pytest.mark.parametrize("targets", [[-1, 1, 0, 2], [0.5, 1.0, 0.0, 1.5], [-0.5, 1.0, 0.0, 2.0**40]])
+def test_a_target_that_no_weight_is_for_has_that_of_one(targets):
+    """Numbers from the end, and parts of numbers, were other classes."""
+    loader = Loader(
+        np.zeros((4, 1)), targets, class_weight={1: 3.0, 0: 2.0}, order="sequential", batch_size=4
+    )
+    (batch,) = loader.batches(0, backend("cpu", "float64"))
+    (chunk,) = batch
+    assert chunk.weight.ravel().tolist() == [{1: 3.0, 0: 2.0}.get(target, 1.0) for target in targets]
+
+
+def test_balanced_classes_are_whole_numbers():
+    with pytest.raises(ValueError, match=r"whole class numbers, but there is a target of 0\.5"):
+        Loader(np.zeros((4, 1)), [0.5, 1.0, 0.0, 1.0], class_weight="balanced")

@@ -92,6 +92,8 @@ def test_a_schedule_within_a_schedule_is_described_too():
         ("loss", "poisson:link=1", "loss 'poisson' has no parameter 'link'"),
         ("loss", "huber:2", "'2' is not PARAMETER=VALUE. Parameters are written NAME:PARAM"),
         ("loss", "huber:delta=-1", "delta=-1 must be a finite number > 0"),
+        ("loss", "huber:delta=1" + "0" * 400, "must be a finite number > 0"),
+        ("loss", "huber:delta=1,delta=2", "huber:delta=1,delta=2' says a parameter twice"),
         ("loss", "huber:delta=big", "delta='big' must be a finite number"),
         ("loss", "pinball:quantiles=0.9/0.1", "quantiles=.* must be ascending"),
         ("schedule", {"name": "warm_up", "after": "nothing"}, "unknown schedule 'nothing'"),

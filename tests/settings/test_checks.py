@@ -27,7 +27,7 @@ def test_numbers(value):
     assert checks.number("x", value) is None
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "1", None, True, 1j, [1], np.ones(1)])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 10**400, "1", None, True, 1j, [1], np.ones(1)])
 def test_what_is_no_finite_number(value):
     assert checks.number("x", value) == f"x={value!r} must be a finite number."
 

@@ -1,9 +1,10 @@
-"""Times as people write them."""
+"""Times and amounts as people write them."""
 
 import pytest
 
 from mlp_xp import fit_table
-from mlp_xp.settings.interval import seconds
+from mlp_xp.settings.interval import Interval, seconds
+from mlp_xp.settings.options import amount
 from mlp_xp.tables.options import TrainingOptions
 
 
@@ -20,6 +21,17 @@ def test_seconds(written, meant):
 def test_what_is_no_time_is_refused(wrong):
     with pytest.raises(ValueError, match=r"time_budget=.*10min"):
         seconds("time_budget", wrong)
+
+
+@pytest.mark.parametrize("unit", ["s", "epochs", "steps"])
+def test_an_interval_without_end_is_refused(unit):
+    with pytest.raises(ValueError, match="checkpoint_every=.*500steps"):
+        Interval.parse("9" * 400 + unit)
+
+
+def test_an_amount_without_end_is_refused():
+    with pytest.raises(ValueError, match="memory_limit=.*500MB"):
+        amount("memory_limit", "9" * 400)
 
 
 def test_a_budget_ends_a_training():
