@@ -25,12 +25,12 @@ def test_what_is_no_time_is_refused(wrong):
 
 @pytest.mark.parametrize("unit", ["s", "epochs", "steps"])
 def test_an_interval_without_end_is_refused(unit):
-    with pytest.raises(ValueError, match="checkpoint_every=.*500steps"):
+    with pytest.raises(ValueError, match=r"checkpoint_every=.*500steps"):
         Interval.parse("9" * 400 + unit)
 
 
 def test_an_amount_without_end_is_refused():
-    with pytest.raises(ValueError, match="memory_limit=.*500MB"):
+    with pytest.raises(ValueError, match=r"memory_limit=.*500MB"):
         amount("memory_limit", "9" * 400)
 
 
