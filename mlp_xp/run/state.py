@@ -238,18 +238,15 @@ class Training:
 
         Raises ValueError: the state is that of another network or optimizer.
         """
-        own = {name: array.shape for name, array in self.state().arrays.items() if array.ndim}
-        vectors = {
-            *self._trained(),
-            "last_good",
-            "best",
-            *(f"optimizer.{name}" for name in self.optimizer.state),
-        }
-        found = {name: state.arrays[name].shape for name in state.arrays if name in own}
-        if any(found.get(name) != own[name] for name in vectors):
+        averaged = [] if self.average is None else ["average"]
+        remembers = [f"optimizer.{name}" for name in self.optimizer.state]
+        vectors = sorted(["parameters", "last_good", "best", *averaged, *remembers])
+        needed = dict.fromkeys(vectors, tuple(self.parameters.flat.shape))
+        found = {name: array.shape for name, array in state.arrays.items() if name in needed}
+        if found != needed:
             raise ValueError(
-                f"the state has arrays of shapes {found}, but this network and optimizer need "
-                f"{ {name: own[name] for name in sorted(vectors)} }: go on with the same ones."
+                f"the state has arrays of shapes {found}, but this network and optimizer need {needed}: "
+                "go on with the same ones."
             )
         on_device = self.parameters.backend.asarray
         self.parameters.flat[...] = on_device(state.arrays["parameters"])
