@@ -292,28 +292,22 @@ class Ranks:
 
     def bytes_from_first(self, content: bytes | None) -> bytes | None:
         """The bytes that rank 0 has, or None if it has none."""
-        size = int(self.from_first(-1.0 if content is None else float(len(content))))
-        if size < 0:
+        return self._bytes_from(0, content)
+
+    def _bytes_from(self, rank: int, content: bytes | None) -> bytes | None:
+        size = np.array([-1.0 if content is None else len(content)], dtype=np.float64)
+        self._communicator.Bcast(size, root=rank)
+        if size[0] < 0:
             return None
-        shared = np.empty(size, dtype=np.uint8)
-        if self.rank == 0 and content is not None:
-            shared[:] = np.frombuffer(content, dtype=np.uint8)
-        self._communicator.Bcast(shared, root=0)
+        shared = np.zeros(int(size[0]), dtype=np.uint8)
+        if self.rank == rank:
+            shared[:] = np.frombuffer(content or b"", dtype=np.uint8)
+        self._communicator.Bcast(shared, root=rank)
         return shared.tobytes()
 
     def texts(self, own: str) -> list[str]:
         """A text of each rank, in their order, on every rank."""
-        found = []
-        for rank in range(self.size):
-            content = own.encode()
-            size = np.array([len(content)], dtype=np.float64)
-            self._communicator.Bcast(size, root=rank)
-            shared = np.zeros(int(size[0]), dtype=np.uint8)
-            if self.rank == rank:
-                shared[:] = np.frombuffer(content, dtype=np.uint8)
-            self._communicator.Bcast(shared, root=rank)
-            found.append(shared.tobytes().decode())
-        return found
+        return [(self._bytes_from(rank, own.encode()) or b"").decode() for rank in range(self.size)]
 
     def refuse_differences(self, own: Mapping[str, Any]) -> None:
         """Raise ValueError on all ranks where one was given something else than rank 0.
