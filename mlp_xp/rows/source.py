@@ -125,13 +125,8 @@ class Wrapped(Source):
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.n_rows, self.n_features, self.n_targets = source.n_rows, source.n_features, source.n_targets
-        self.has_weights, self.weight_name = source.has_weights, source.weight_name
-        self.n_weights, self.n_at_once = source.n_weights, source.n_at_once
-        self.labels, self.dtype = source.labels, source.dtype
-        self.columns, self.targets, self.notes = source.columns, source.targets, source.notes
-        self.threads_may_share = source.threads_may_share
-        self.order, self.sequential = source.order, source.sequential
+        for name in Source.__annotations__.keys() - {"y"}:
+            setattr(self, name, getattr(source, name))
 
     def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray | None, weight: np.ndarray | None) -> None:
         """Fill the arrays with the other's rows."""
