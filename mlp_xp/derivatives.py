@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlp_xp.backprop import backprop
-from mlp_xp.forward import Memo, forward
+from mlp_xp.forward import Memo, forward, unflagged
 from mlp_xp.losses import LOSSES
 from mlp_xp.machine.array_api import Array, ArrayLike, on_host, to_host
 from mlp_xp.own import resolve
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mlp_xp.network import Network
 
 
+@unflagged()
 def gradient(
     network: "Network", x: ArrayLike, y: ArrayLike, loss: object, sample_weight: ArrayLike
 ) -> tuple[float, Parameters]:
@@ -23,6 +24,7 @@ def gradient(
     return value, found
 
 
+@unflagged()
 def input_gradient(
     network: "Network", x: ArrayLike, y: ArrayLike, loss: object, sample_weight: ArrayLike
 ) -> np.ndarray:
@@ -31,6 +33,7 @@ def input_gradient(
     return to_host(_of_inputs(network, delta))
 
 
+@unflagged()
 def jacobian(network: "Network", x: ArrayLike) -> np.ndarray:
     """∂z_L / ∂x of each row, (n_rows, n_outputs, n_inputs), for a network without members."""
     rows, unused = _rows(network, x), network.parameters.zeros_like()
@@ -53,6 +56,7 @@ def _of_inputs(network: "Network", delta: Array) -> Array:
     return of_inputs
 
 
+@unflagged()
 def hidden(network: "Network", x: ArrayLike) -> list[np.ndarray]:
     """See `Network.hidden`."""
     rows = _rows(network, x)

@@ -199,6 +199,15 @@ def _chunk_rows(network: "Network", n_rows: int) -> int:
     return min(MOST_ROWS, max(FEWEST_ROWS, fitting if n_rows <= MANY_ROWS else 8 * fitting))
 
 
+def unflagged() -> np.errstate:
+    """Inside, NumPy says nothing of invalid values.
+
+    Kernels of its BLAS set the processor's flag now and then where none is, as they compute with what is
+    beside their operands; and where one is, an output is nan.
+    """
+    return np.errstate(invalid="ignore")
+
+
 def predict(network: "Network", x: ArrayLike, *, output: str, members: str, chunk_rows: int | None) -> Array:
     """See `Network.predict`."""
     backend, n_features = network.backend, network.layer_sizes[0]
@@ -255,7 +264,7 @@ def _fill(
                 found = link(backend, forward(network, given, memo.of(stop - start)))
             predictions[..., start:stop, :] = found if on_device else to_host(found)
 
-    with np.errstate(over="ignore"):
+    with unflagged(), np.errstate(over="ignore"):
         if n_parts == 1:
             fill(0)
         else:

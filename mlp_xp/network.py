@@ -204,8 +204,7 @@ class Network:
         ValueError
             x has another number of columns than the network has inputs.
         """
-        with unflagged():
-            return predict(self, x, output=output, members=members, chunk_rows=chunk_rows)
+        return predict(self, x, output=output, members=members, chunk_rows=chunk_rows)
 
     def gradient(
         self, x: ArrayLike, y: ArrayLike, *, loss: object = "squared_error", sample_weight: ArrayLike = None
@@ -240,8 +239,7 @@ class Network:
         >>> gradient.weights[0].shape
         (2, 3)
         """
-        with unflagged():
-            return derivatives.gradient(self, x, y, loss, sample_weight)
+        return derivatives.gradient(self, x, y, loss, sample_weight)
 
     def input_gradient(
         self, x: ArrayLike, y: ArrayLike, *, loss: object = "squared_error", sample_weight: ArrayLike = None
@@ -252,8 +250,7 @@ class Network:
         -------
         array (n_rows, n_features)
         """
-        with unflagged():
-            return derivatives.input_gradient(self, x, y, loss, sample_weight)
+        return derivatives.input_gradient(self, x, y, loss, sample_weight)
 
     def hidden(self, x: ArrayLike) -> list[np.ndarray]:
         """a_1 … a_{L−1}, the activations of each hidden layer, for some rows, all at once.
@@ -262,8 +259,7 @@ class Network:
         -------
         list of array (n_rows, n_units)
         """
-        with unflagged():
-            return derivatives.hidden(self, x)
+        return derivatives.hidden(self, x)
 
     def __repr__(self) -> str:
         """Sizes, activations and device on one line."""
@@ -274,15 +270,6 @@ class Network:
             f"{'' if self.members is None else f'members={self.members}, '}"
             f"device={self.backend.name!r}, dtype={self.backend.dtype_name!r})"
         )
-
-
-def unflagged() -> np.errstate:
-    """Inside, NumPy says nothing of invalid values.
-
-    Kernels of its BLAS set the processor's flag now and then where none is, as they compute with what is
-    beside their operands; and where one is, an output is nan.
-    """
-    return np.errstate(invalid="ignore")
 
 
 def _checked_sizes(layer_sizes: Sequence[int]) -> tuple[int, ...]:

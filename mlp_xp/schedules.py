@@ -73,7 +73,6 @@ class Exponential(Schedule):
     """
 
     decay: float = fields.number(0.95, above=0, most=1)
-    once_an_epoch = False
 
     def __call__(self, history: History) -> float:
         """The factor now."""
@@ -99,7 +98,24 @@ class InverseScaling(Schedule):
 
 
 @dataclasses.dataclass(frozen=True)
-class Cosine(Schedule):
+class OverRun(Schedule):
+    """One whose shape stretches over a run.
+
+    Parameters
+    ----------
+    n_epochs : int, optional
+        Its length; the run's maximum of epochs if not given.
+    """
+
+    n_epochs: int | None = fields.whole(None)
+
+    def progress(self, history: History) -> float:
+        """The part of it that is over."""
+        return min(history.epochs / (self.n_epochs or history.max_epochs), 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine(OverRun):
     """final + (1 − final) (1 + cos(π epochs / n_epochs)) / 2, then `final`.
 
     Parameters
@@ -114,14 +130,11 @@ class Cosine(Schedule):
     Loshchilov and Hutter, SGDR, ICLR 2017, equation 5 without restarts.
     """
 
-    n_epochs: int | None = fields.whole(None)
     final: float = fields.number(0.0, least=0, most=1)
-    once_an_epoch = False
 
     def __call__(self, history: History) -> float:
         """The factor now."""
-        progress = min(history.epochs / (self.n_epochs or history.max_epochs), 1.0)
-        return self.final + (1.0 - self.final) * _half_cosine(progress)
+        return self.final + (1.0 - self.final) * _half_cosine(self.progress(history))
 
 
 def _half_cosine(progress: float) -> float:
@@ -130,7 +143,7 @@ def _half_cosine(progress: float) -> float:
 
 
 @dataclasses.dataclass(frozen=True)
-class FlatCosine(Schedule):
+class FlatCosine(OverRun):
     """1 until a part of the run, then (1 + cos(π t)) / 2 down to 0, with t from 0 to 1 over the rest of it.
 
     Parameters
@@ -145,14 +158,11 @@ class FlatCosine(Schedule):
     Holzmüller, Grinsztajn and Steinwart, Better by default, NeurIPS 2024 ("flat_cos").
     """
 
-    n_epochs: int | None = fields.whole(None)
     flat: float = fields.number(0.5, least=0, below=1)
-    once_an_epoch = False
 
     def __call__(self, history: History) -> float:
         """The factor now."""
-        progress = min(history.epochs / (self.n_epochs or history.max_epochs), 1.0)
-        return _half_cosine(max(0.0, progress - self.flat) / (1.0 - self.flat))
+        return _half_cosine(max(0.0, self.progress(history) - self.flat) / (1.0 - self.flat))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +183,6 @@ class WarmUp(Schedule):
 
     n_steps: int = fields.whole(100)
     after: Any = "constant"
-    once_an_epoch = False
 
     def __post_init__(self) -> None:
         """Check the steps and resolve the other schedule."""
@@ -186,7 +195,7 @@ class WarmUp(Schedule):
 
 
 @dataclasses.dataclass(frozen=True)
-class OneCycle(Schedule):
+class OneCycle(OverRun):
     """Up from `start` to 1 over the first part of the run, then down to `final`, both along half a cosine.
 
     Parameters
@@ -203,15 +212,13 @@ class OneCycle(Schedule):
     Smith and Topin, Super-convergence, 2018. Their two linear pieces are half cosines here, as in PyTorch.
     """
 
-    n_epochs: int | None = fields.whole(None)
     rise: float = fields.number(0.3, above=0, below=1)
     start: float = fields.number(0.04, least=0, most=1)
     final: float = fields.number(4e-6, least=0, most=1)
-    once_an_epoch = False
 
     def __call__(self, history: History) -> float:
         """The factor now."""
-        progress = min(history.epochs / (self.n_epochs or history.max_epochs), 1.0)
+        progress = self.progress(history)
         if progress < self.rise:
             return 1.0 - (1.0 - self.start) * _half_cosine(progress / self.rise)
         return self.final + (1.0 - self.final) * _half_cosine((progress - self.rise) / (1.0 - self.rise))
