@@ -54,6 +54,8 @@ class Memo:
         s ⊙ W_1, where inputs have a scale.
     matmul : callable (left, right, out) -> array
         What multiplies matrices of these sizes.
+    matmuls : callable (products) or None
+        What makes several products (left, right, out) at once, where they are large.
     products : array (n_inputs, n_units) or None
         Where xᵀ δ_1 goes on the way back, from which both ∂L/∂W_1 and ∂L/∂s follow.
     """
@@ -72,6 +74,7 @@ class Memo:
         backend, sizes = self.network.backend, self.network.layer_sizes[1:]
         self.n_rows, members = n_rows, self.network.members
         self.matmul = backend.matmul(n_rows * self.network.parameters.most_weights)
+        self.matmuls = None if self.matmul is backend.xp.matmul else backend.large_matmuls
         shape = (n_rows,) if members is None else (members, n_rows)
         n_all = math.prod(shape)
         turns = [backend.empty((n_all * max(sizes[turn::2], default=0),)) for turn in range(2)]
@@ -119,7 +122,8 @@ class Memo:
     def _first(self, n_rows: int) -> "Memo":
         memo = object.__new__(Memo)
         memo.network, memo.n_rows, memo.way_back, memo._of_size = self.network, n_rows, self.way_back, {}
-        memo.scaled, memo.products, memo.matmul = self.scaled, self.products, self.matmul
+        memo.scaled, memo.products = self.scaled, self.products
+        memo.matmul, memo.matmuls = self.matmul, self.matmuls
         memo.z = [z[..., :n_rows, :] for z in self.z]
         memo.kept = [None if kept is None else kept[..., :n_rows, :] for kept in self.kept]
         memo.masks = [None] * len(self.masks)

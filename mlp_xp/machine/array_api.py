@@ -9,7 +9,7 @@ import functools
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import array_api_compat
@@ -61,6 +61,8 @@ class Backend:
         What writes a product to a gradient, or adds it, where nobody reads it before the step's end.
     large_matmul : callable (left, right, out) -> array, optional
         What multiplies large matrices, where the library's own is not the best there is.
+    large_matmuls : callable (products), optional
+        The same for several products (left, right, out) at once.
     """
 
     xp: Namespace
@@ -72,6 +74,7 @@ class Backend:
     write: Callable[..., Array] | None = None
     write_gradient: Callable[[Array, Array, Array, bool], None] | None = None
     large_matmul: Callable[..., Array] | None = None
+    large_matmuls: Callable[[Sequence[tuple[Array, Array, Array]]], None] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """What has a name is found by it again; another library's namespace cannot be copied."""
@@ -203,7 +206,8 @@ def backend(device: "str | Backend" = "cpu", dtype: str | None = None) -> Backen
     if isinstance(device, Backend):
         return device.with_dtype(dtype)
     if device == "cpu":
-        return Backend(np, "cpu", dtype, "cpu", CACHE_BLOCK, large_matmul=threads.matmul)
+        large, several = threads.matmul, threads.multiply
+        return Backend(np, "cpu", dtype, "cpu", CACHE_BLOCK, large_matmul=large, large_matmuls=several)
     match = re.fullmatch(r"cuda(?::(\d+))?", device) if isinstance(device, str) else None
     if match is None:
         raise ValueError(f"unknown device {device!r}; known: 'cpu', 'cuda', 'cuda:N' (N a GPU's number).")

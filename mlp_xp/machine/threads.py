@@ -151,29 +151,53 @@ def together(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
     return [own, *(each.result() for each in others)]
 
 
+Product = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""left, right, and where left @ right goes."""
+
+
 def matmul(left: np.ndarray, right: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """left @ right; a large product in pieces, which the cores share.
+    """left @ right; a large product in pieces, which the cores share."""
+    if out is None:
+        members = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+        out = np.empty((*members, left.shape[-2], right.shape[-1]), dtype=left.dtype)
+    multiply([(left, right, out)])
+    return out
+
+
+def multiply(products: Sequence[Product]) -> None:
+    """Fill out with left @ right for each; the cores share them, large ones in pieces.
 
     Pieces follow from sizes alone: the result has the same bits, however many threads there are.
     """
-    n_rows, n_columns = left.shape[-2], right.shape[-1]
+    pieces = [piece for product in products for piece in _pieces(*product)]
+    n_threads = min(len(pieces), blas.n_threads()) if sum(map(_work, products)) >= 2 * PIECE_WORK else 1
+    rest = iter(pieces)
+
+    def multiply_rest() -> None:
+        for left, right, out in rest:  # each thread takes the next one, until there is none
+            np.matmul(left, right, out=out)
+
+    if n_threads == 1:
+        multiply_rest()
+    else:
+        together([multiply_rest] * n_threads)
+
+
+def _work(product: Product) -> int:
+    """Multiplications, of each member."""
+    left, right, _ = product
+    return left.shape[-2] * left.shape[-1] * right.shape[-1]
+
+
+def _pieces(left: np.ndarray, right: np.ndarray, out: np.ndarray) -> list[Product]:
+    """Some rows or columns of a product each; all of it where it is small."""
+    n_rows, n_columns = out.shape[-2:]
     longer = max(n_rows, n_columns)
-    n = min(n_rows * left.shape[-1] * n_columns // PIECE_WORK, max(2, longer // PIECE_SIZE), MOST_PIECES)
+    n = min(_work((left, right, out)) // PIECE_WORK, max(2, longer // PIECE_SIZE), MOST_PIECES)
     if n < 2 or longer < PIECE_SIZE // 2:
-        return np.matmul(left, right, out=out)
-    if out is None:
-        members = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
-        out = np.empty((*members, n_rows, n_columns), dtype=left.dtype)
+        return [(left, right, out)]
     ends = [longer * i // n // LINE * LINE for i in range(n)] + [longer]
     parts = [slice(*bounds) for bounds in itertools.pairwise(ends)]
-    n_threads = min(n, blas.n_threads())
-
-    def multiply(first: int) -> None:
-        for part in parts[first::n_threads]:
-            if n_rows == longer:
-                np.matmul(left[..., part, :], right, out=out[..., part, :])
-            else:
-                np.matmul(left, right[..., part], out=out[..., part])
-
-    together([functools.partial(multiply, first) for first in range(n_threads)])
-    return out
+    if n_rows == longer:
+        return [(left[..., part, :], right, out[..., part, :]) for part in parts]
+    return [(left, right[..., part], out[..., part]) for part in parts]

@@ -1,5 +1,6 @@
 """Threads that compute side by side."""
 
+import dataclasses
 import gc
 import os
 import subprocess
@@ -123,6 +124,25 @@ def test_a_large_product_has_the_same_bits_by_one_thread_and_by_several(
     np.testing.assert_array_equal(out, expected)
     np.testing.assert_allclose(out, np.einsum("ij,...jk->...ik", left.astype("f8"), right), atol=1e-3)
     assert tasks_of[0] > 1
+
+
+def test_both_products_of_a_layer_are_shared_out_at_once(monkeypatch):
+    monkeypatch.setattr(threads, "PIECE_WORK", 1000)
+    monkeypatch.setattr(threads, "PIECE_SIZE", 16)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(64, 24)), rng.normal(size=(64, 3))
+    network = Network((24, 32, 40, 3), activation="tanh", dtype="float64")
+    with blas.at_most(1):
+        value, expected = network.gradient(x, y)
+    tasks_of, together = [], threads.together
+    monkeypatch.setattr(threads, "together", lambda tasks: [tasks_of.append(len(tasks)), together(tasks)])
+    monkeypatch.setattr(blas, "n_threads", lambda: 3)
+    assert network.gradient(x, y)[0] == value
+    np.testing.assert_array_equal(network.gradient(x, y)[1].flat, expected.flat)
+    assert len(tasks_of) == 2 * (3 + 2 + 1)  # three on the way there, two pairs and one on the way back
+    one_by_one = dataclasses.replace(network.backend, large_matmul=None, large_matmuls=None)
+    network.backend = one_by_one
+    np.testing.assert_allclose(network.gradient(x, y)[1].flat, expected.flat, rtol=1e-12, atol=1e-15)
 
 
 def test_a_small_product_is_shared_with_nobody(monkeypatch):
