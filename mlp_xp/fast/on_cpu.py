@@ -11,6 +11,7 @@ gives differs by rounding. So does, by a little, what different numbers of threa
 import contextlib
 import functools
 import itertools
+import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -249,10 +250,8 @@ def as_read(rows: Chunk, *, has_labels: bool) -> tuple[Array, Array, Array, Arra
 
 
 def n_threads() -> int:
-    """Threads that a step may be shared out to: as many as the BLAS would use, and cores there are."""
-    from mlp_xp.fast.compiled.threads import IS_POSSIBLE
-
-    return blas.n_threads() if IS_POSSIBLE else 1
+    """Threads that a step may be shared out to: as many as the BLAS would use, where one can sleep."""
+    return blas.n_threads() if os.name == "posix" else 1
 
 
 def drops_of(masks: Sequence[Dropout | None], more: More) -> np.ndarray:

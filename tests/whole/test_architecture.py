@@ -67,6 +67,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 ALLOWED = {
     "cli": {"rich", "typer"},
     "estimators": {"scipy", "sklearn"},
+    "fast.compiled.compiler": {"numba"},
     "in_python.table_estimators": {"scipy", "sklearn"},
 }
 

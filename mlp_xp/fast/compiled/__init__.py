@@ -1,7 +1,7 @@
 """What Numba compiles for the CPU: loops over arrays, and a training step made of them.
 
-Where Numba is not installed these are plain Python functions: right, and far too slow to be used
-(`mlp_xp.fast` does not). Nothing here knows networks; `fast.on_cpu` does.
+Numba is imported with them, and they where there is no `problem`. Nothing here knows networks; `fast.on_cpu`
+does.
 """
 
 import functools

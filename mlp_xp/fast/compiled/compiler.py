@@ -10,6 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numba
+from numba.core import cgutils
+from numba.extending import intrinsic as _intrinsic
+from numba.np import arrayobj
+
+_numba: Any = numba
+types, carray = _numba.types, _numba.carray
+building: Any = cgutils
+arrays: Any = arrayobj
+"""Numba as mypy, which knows it halfway, does not stumble over it."""
+
 ANY_ORDER = {"contract", "nsz", "reassoc"}
 """Sums may be taken in the order that is fastest; infinities and NaN stay what they are."""
 
@@ -40,32 +51,29 @@ def _kept_on_disk(make: Callable[..., Any], *signature: Any, fastmath: set[str])
 
 def inlined(function: Callable[..., Any]) -> Any:
     """Compile what is part of its callers and kept on disk with them; products may be fused with sums."""
-    try:
-        import numba
-    except ImportError:
-        return function
     return numba.njit(nogil=True, error_model="numpy", fastmath={"contract"})(function)
 
 
 def in_any_order(function: Callable[..., Any]) -> Any:
     """Compile; products may be fused with sums, and sums reordered."""
-    try:
-        import numba
-    except ImportError:
-        return function
     return _kept_on_disk(functools.partial(numba.njit, nogil=True), fastmath=ANY_ORDER)(function)
 
 
+def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What compiled functions call, from its types and a function that writes LLVM's instructions."""
+    return _intrinsic(function)
+
+
+def intrinsic_of_text(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, told the text that it is given first."""
+    return _intrinsic(prefer_literal=True)(function)
+
+
+def pointer(dtype: str) -> Any:
+    """The type of where an array begins."""
+    return types.CPointer(getattr(types, dtype))
+
+
 def for_c(signature: Any, fastmath: set[str]) -> Callable[..., Any]:
-    """Compile to a function of C, which has an address; needs Numba."""
-    import numba
-
+    """Compile to a function of C, which has an address."""
     return _kept_on_disk(numba.cfunc, signature, fastmath=fastmath)
-
-
-def pieces() -> tuple[Any, Any]:
-    """Numba's types and its `carray`, which a mypy that knows Numba halfway stumbles over."""
-    import numba
-
-    library: Any = numba
-    return library.types, library.carray

@@ -9,12 +9,24 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from llvmlite import ir
+
 from mlp_xp.fast.compiled import elementary
-from mlp_xp.fast.compiled.compiler import ANY_ORDER, EXACT, for_c, pieces
+from mlp_xp.fast.compiled.compiler import (
+    ANY_ORDER,
+    EXACT,
+    carray,
+    for_c,
+    intrinsic,
+    intrinsic_of_text,
+    pointer,
+    types,
+)
 from mlp_xp.fast.compiled.losses import signature, weight_of
 from mlp_xp.machine.array_api import Array
 from mlp_xp.machine.symbolic import COMPARISONS, Program
 
+WIDE, WHOLE, NUMBERS = types.float64, types.int64, pointer("float64")
 IN_DOUBLE = {**elementary.IN_DOUBLE, "log": math.log, "sin": math.sin, "cos": math.cos}
 """Functions of float64; those of float32 that are not in `elementary` are these, too."""
 
@@ -74,115 +86,95 @@ def _n_numbers(text: str) -> int:
     return sum(name == "number" for name, _ in _steps_of(text)[0])
 
 
-def _intrinsics() -> tuple[Any, Any, Any]:
-    """What computes a program's outputs, what loads its numbers, and what calls an address."""
-    try:
-        types, _ = pieces()
-    except ImportError:
-        return (None,) * 3
-    from llvmlite import ir
-    from numba.extending import intrinsic
+@intrinsic_of_text
+def _computed(typing: Any, text: Any, inputs: Any, numbers: Any) -> Any:
+    """A program's outputs, float64."""
+    (steps, outputs), real = _steps_of(text.literal_value), inputs.dtype
 
-    wide = types.float64
+    def typed(name: str, kind: Any) -> tuple[Any, Any]:
+        own = elementary.IN_SINGLE if kind is types.float32 else IN_DOUBLE
+        known = typing.resolve_value_type(own[name])
+        return known, known.get_call_type(typing, (kind,), {})
 
-    @intrinsic(prefer_literal=True)
-    def computed(typing: Any, text: Any, inputs: Any, numbers: Any) -> Any:
-        (steps, outputs), real = _steps_of(text.literal_value), inputs.dtype
+    functions = {
+        (name, kind): typed(name, kind)
+        for name, _ in steps
+        if name in IN_DOUBLE
+        for kind in {WIDE, real if name in elementary.IN_SINGLE else WIDE}
+    }
 
-        def typed(name: str, kind: Any) -> tuple[Any, Any]:
-            own = elementary.IN_SINGLE if kind is types.float32 else IN_DOUBLE
-            known = typing.resolve_value_type(own[name])
-            return known, known.get_call_type(typing, (kind,), {})
+    def build(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        values: list[tuple[Any, Any]] = []  # each with its type; a number takes that of what it meets
 
-        functions = {
-            (name, kind): typed(name, kind)
-            for name, _ in steps
-            if name in IN_DOUBLE
-            for kind in {wide, real if name in elementary.IN_SINGLE else wide}
-        }
+        def taken(place: int, kind: Any) -> Any:
+            value, own = values[place]
+            return value if own is types.boolean else context.cast(builder, value, own or WIDE, kind)
 
-        def build(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-            values: list[tuple[Any, Any]] = []  # each with its type; a number takes that of what it meets
+        for name, places in steps:
+            if name in ("input", "number"):
+                value = builder.extract_value(given[1 if name == "input" else 2], *places)
+                values.append((value, real if name == "input" else None))
+            elif name in IN_DOUBLE:
+                kind = values[places[0]][1]
+                kind = kind if (name, kind) in functions else WIDE
+                function = context.get_function(*functions[name, kind])
+                for library in getattr(function, "libs", ()):
+                    context.active_code_library.add_linking_library(library)
+                values.append((function(builder, [taken(places[0], kind)]), kind))
+            else:
+                kinds = {values[place][1] for place in places}
+                kind = WIDE if WIDE in kinds else real if real in kinds or name == "where" else None
+                operation = OPERATIONS[name]
+                if values[places[-1]][1] is None:
+                    operation = WITH_A_NUMBER.get(name, operation)
+                value = operation(builder, *(taken(place, kind or WIDE) for place in places))
+                values.append((value, types.boolean if name in COMPARISONS else kind))
+        return context.make_tuple(builder, signature.return_type, [taken(place, WIDE) for place in outputs])
 
-            def taken(place: int, kind: Any) -> Any:
-                value, own = values[place]
-                return value if own is types.boolean else context.cast(builder, value, own or wide, kind)
-
-            for name, places in steps:
-                if name in ("input", "number"):
-                    value = builder.extract_value(given[1 if name == "input" else 2], *places)
-                    values.append((value, real if name == "input" else None))
-                elif name in IN_DOUBLE:
-                    kind = values[places[0]][1]
-                    kind = kind if (name, kind) in functions else wide
-                    function = context.get_function(*functions[name, kind])
-                    for library in getattr(function, "libs", ()):
-                        context.active_code_library.add_linking_library(library)
-                    values.append((function(builder, [taken(places[0], kind)]), kind))
-                else:
-                    kinds = {values[place][1] for place in places}
-                    kind = wide if wide in kinds else real if real in kinds or name == "where" else None
-                    operation = OPERATIONS[name]
-                    if values[places[-1]][1] is None:
-                        operation = WITH_A_NUMBER.get(name, operation)
-                    value = operation(builder, *(taken(place, kind or wide) for place in places))
-                    values.append((value, types.boolean if name in COMPARISONS else kind))
-            return context.make_tuple(
-                builder, signature.return_type, [taken(place, wide) for place in outputs]
-            )
-
-        return types.UniTuple(wide, len(outputs))(text, inputs, numbers), build
-
-    @intrinsic(prefer_literal=True)
-    def numbers_of(_typing: Any, text: Any, pointer: Any, _first: Any, _apart: Any) -> Any:
-        n, whole = _n_numbers(text.literal_value), ir.IntType(64)
-
-        def build(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-            _, start, at, apart = given
-            values = []
-            for k in range(n):
-                place = builder.add(at, builder.mul(ir.Constant(whole, k), apart))
-                values.append(builder.load(builder.gep(start, [place])))
-            return context.make_tuple(builder, signature.return_type, values)
-
-        return types.UniTuple(wide, n)(text, pointer, types.int64, types.int64), build
-
-    @intrinsic
-    def call(_typing: Any, address: Any, arguments: Any) -> Any:
-        def build(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-            passed = []
-            for k, kind in enumerate(signature.args[1]):
-                value = builder.extract_value(given[1], k)
-                if isinstance(kind, types.Array):
-                    passed.append(context.make_array(kind)(context, builder, value).data)
-                else:
-                    to = wide if kind is wide else types.int64
-                    passed.append(context.cast(builder, value, kind, to))
-            of = ir.FunctionType(ir.DoubleType(), [value.type for value in passed])
-            return builder.call(builder.inttoptr(given[0], of.as_pointer()), passed)
-
-        return wide(address, arguments), build
-
-    return computed, numbers_of, call
+    return types.UniTuple(WIDE, len(outputs))(text, inputs, numbers), build
 
 
-_computed, _numbers_of, call = _intrinsics()
+@intrinsic_of_text
+def _numbers_of(_typing: Any, text: Any, start: Any, _first: Any, _apart: Any) -> Any:
+    """A program's numbers, from a place on, so many apart."""
+    n, whole = _n_numbers(text.literal_value), ir.IntType(64)
+
+    def build(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        _, numbers, at, apart = given
+        values = []
+        for k in range(n):
+            place = builder.add(at, builder.mul(ir.Constant(whole, k), apart))
+            values.append(builder.load(builder.gep(numbers, [place])))
+        return context.make_tuple(builder, signature.return_type, values)
+
+    return types.UniTuple(WIDE, n)(text, start, WHOLE, WHOLE), build
 
 
-def _types(dtype: str) -> tuple[Any, ...]:
-    """Numbers of a dtype, pointers to them and to float64, float64, whole numbers; and what makes arrays."""
-    types, carray = pieces()
-    real = getattr(types, dtype)
-    return real, types.CPointer(real), types.CPointer(types.float64), types.float64, types.int64, carray
+@intrinsic
+def call(_typing: Any, address: Any, arguments: Any) -> Any:
+    """What the function of C at an address gives for some arguments; of arrays their beginnings."""
+
+    def build(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        passed = []
+        for k, kind in enumerate(signature.args[1]):
+            value = builder.extract_value(given[1], k)
+            if isinstance(kind, types.Array):
+                passed.append(context.make_array(kind)(context, builder, value).data)
+            else:
+                to = WIDE if kind is WIDE else WHOLE
+                passed.append(context.cast(builder, value, kind, to))
+        of = ir.FunctionType(ir.DoubleType(), [value.type for value in passed])
+        return builder.call(builder.inttoptr(given[0], of.as_pointer()), passed)
+
+    return WIDE(address, arguments), build
 
 
 @functools.cache
 def activate(text: str, dtype: str) -> Any:
     """(z, kept, biases, numbers, n_units, n_rows): z ← f(z + b), kept ← f'(z + b) if that is computed."""
-    _, array, doubles, double, whole, carray = _types(dtype)
-    keeps = len(_steps_of(text)[1]) > 1
+    real, keeps = pointer(dtype), len(_steps_of(text)[1]) > 1
 
-    @for_c(double(array, array, array, doubles, whole, whole), ANY_ORDER)
+    @for_c(WIDE(real, real, real, NUMBERS, WHOLE, WHOLE), ANY_ORDER)
     def loop(z_: Array, kept_: Array, biases: Array, numbers: Array, n_units: int, n_rows: int) -> float:
         z, kept, given = (
             carray(z_, (n_units, n_rows)),
@@ -204,9 +196,8 @@ def activate(text: str, dtype: str) -> Any:
 @functools.cache
 def chain(text: str, dtype: str) -> Any:
     """(δ, kept, numbers, n): δ ← δ f'."""
-    _, array, doubles, double, whole, carray = _types(dtype)
 
-    @for_c(double(array, array, doubles, whole), ANY_ORDER)
+    @for_c(WIDE(*[pointer(dtype)] * 2, NUMBERS, WHOLE), ANY_ORDER)
     def loop(delta_: Array, kept_: Array, numbers: Array, n: int) -> float:
         delta, kept, given = carray(delta_, n), carray(kept_, n), _numbers_of(text, numbers, 0, 1)
         for i in range(n):
@@ -219,7 +210,6 @@ def chain(text: str, dtype: str) -> Any:
 @functools.cache
 def differentiate(text: str, dtype: str, *, of_members: bool = False) -> Any:
     """A pointwise loss, with the arguments of `losses.softmax`, of which it reads no labels."""
-    _, carray = pieces()
 
     @for_c(signature(dtype), ANY_ORDER)
     def loop(
@@ -267,10 +257,9 @@ def update(text: str, dtype: str, n_state: int, shrinks: bool, *, of_each: bool 
     Behind the program's numbers comes the factor on the weights, which are the first n_weights of p. The
     vectors are of members, (n, members), which share the numbers unless they are `of_each`.
     """
-    real, array, doubles, double, whole, carray = _types(dtype)
-    at_factor = _n_numbers(text)
+    real, at_factor = getattr(types, dtype), _n_numbers(text)
 
-    @for_c(double(array, array, array, array, doubles, whole, whole, whole), EXACT)
+    @for_c(WIDE(*[pointer(dtype)] * 4, NUMBERS, *[WHOLE] * 3), EXACT)
     def loop(
         p_: Array,
         g_: Array,

@@ -1,88 +1,66 @@
 """Members side by side in the lanes of vector registers, where sums of products stay till they are known."""
 
-from collections.abc import Callable
 from typing import Any
 
-from mlp_xp.machine.array_api import Array
+from llvmlite import ir
+
+from mlp_xp.fast.compiled.compiler import ANY_ORDER, building, intrinsic, types
 
 LANES = 8
 """Members that one register holds: their number is a multiple of it."""
 
-
-def _sum_products() -> Callable[..., Any]:
-    """See `sum_products`."""
-    try:
-        from numba import types
-        from numba.core import cgutils
-        from numba.extending import intrinsic
-    except ImportError:
-        return _plainly
-    from llvmlite import ir
-
-    library: Any = cgutils
-    flags = ("contract", "nsz", "reassoc")
-
-    @intrinsic
-    def summed(
-        _typing: Any,
-        out: Any,
-        _at: Any,
-        one: Any,
-        _i: Any,
-        _i_by: Any,
-        other: Any,
-        _j: Any,
-        _j_by: Any,
-        _n: Any,
-    ) -> Any:
-        def build(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-            arrays = {
-                n: context.make_array(kind)(context, builder, given[n])
-                for n, kind in enumerate(signature.args)
-                if isinstance(kind, types.Array)
-            }
-            number = arrays[0].data.type.pointee
-            vector = ir.VectorType(number, LANES)
-            per_row = builder.extract_value(arrays[0].shape, out.ndim - 1)
-
-            def row(n: int, place: Any, block: Any) -> Any:
-                at_first = builder.add(builder.mul(place, per_row), builder.mul(block, per_row.type(LANES)))
-                return builder.bitcast(builder.gep(arrays[n].data, [at_first]), vector.as_pointer())
-
-            def load(n: int, place: Any, block: Any) -> Any:
-                return builder.load(row(n, place, block), align=number_size)
-
-            number_size = 4 if isinstance(number, ir.FloatType) else 8
-            _, place, _, first, first_by, _, second, second_by, n_terms = given
-            total = library.alloca_once(builder, vector)
-            n_blocks = builder.sdiv(per_row, per_row.type(LANES))
-            with library.for_range(builder, n_blocks) as blocks:
-                builder.store(ir.Constant(vector, None), total)
-                with library.for_range(builder, n_terms) as terms:
-                    k = terms.index
-                    x = load(2, builder.add(first, builder.mul(k, first_by)), blocks.index)
-                    y = load(5, builder.add(second, builder.mul(k, second_by)), blocks.index)
-                    product = builder.fmul(x, y, flags=flags)
-                    builder.store(builder.fadd(builder.load(total), product, flags=flags), total)
-                builder.store(builder.load(total), row(0, place, blocks.index), align=number_size)
-            return context.get_dummy_value()
-
-        at = types.intp
-        return types.void(out, at, one, at, at, other, at, at, at), build
-
-    return summed
+FLAGS = tuple(sorted(ANY_ORDER))
 
 
-def _plainly(
-    out: Array, at: int, one: Array, i: int, i_by: int, other: Array, j: int, j_by: int, n: int
-) -> None:
-    members = out.shape[-1]
-    of_out, x, y = (array.reshape(-1, members) for array in (out, one, other))
-    of_out[at] = sum(x[i + k * i_by] * y[j + k * j_by] for k in range(n))
+@intrinsic
+def sum_products(
+    _typing: Any,
+    out: Any,
+    _at: Any,
+    one: Any,
+    _i: Any,
+    _i_by: Any,
+    other: Any,
+    _j: Any,
+    _j_by: Any,
+    _n: Any,
+) -> Any:
+    """Row `at` of out ← Σ_k one[i + k i_by] ⊙ other[j + k j_by], for k from 0 to n − 1.
 
+    All are (…, members) without gaps, and their rows are counted over all axes before the last.
+    """
 
-sum_products = _sum_products()
-"""(out, at, one, i, i_by, other, j, j_by, n): row `at` of out ← Σ_k one[i + k i_by] ⊙ other[j + k j_by].
+    def build(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        given_arrays = {
+            n: context.make_array(kind)(context, builder, given[n])
+            for n, kind in enumerate(signature.args)
+            if isinstance(kind, types.Array)
+        }
+        number = given_arrays[0].data.type.pointee
+        vector = ir.VectorType(number, LANES)
+        per_row = builder.extract_value(given_arrays[0].shape, out.ndim - 1)
 
-All are (…, members) without gaps, and their rows are counted over all axes before the last.
-"""
+        def row(n: int, place: Any, block: Any) -> Any:
+            at_first = builder.add(builder.mul(place, per_row), builder.mul(block, per_row.type(LANES)))
+            return builder.bitcast(builder.gep(given_arrays[n].data, [at_first]), vector.as_pointer())
+
+        def load(n: int, place: Any, block: Any) -> Any:
+            return builder.load(row(n, place, block), align=number_size)
+
+        number_size = 4 if isinstance(number, ir.FloatType) else 8
+        _, place, _, first, first_by, _, second, second_by, n_terms = given
+        total = building.alloca_once(builder, vector)
+        n_blocks = builder.sdiv(per_row, per_row.type(LANES))
+        with building.for_range(builder, n_blocks) as blocks:
+            builder.store(ir.Constant(vector, None), total)
+            with building.for_range(builder, n_terms) as terms:
+                k = terms.index
+                x = load(2, builder.add(first, builder.mul(k, first_by)), blocks.index)
+                y = load(5, builder.add(second, builder.mul(k, second_by)), blocks.index)
+                product = builder.fmul(x, y, flags=FLAGS)
+                builder.store(builder.fadd(builder.load(total), product, flags=FLAGS), total)
+            builder.store(builder.load(total), row(0, place, blocks.index), align=number_size)
+        return context.get_dummy_value()
+
+    at = types.intp
+    return types.void(out, at, one, at, at, other, at, at, at), build

@@ -4,7 +4,7 @@ import functools
 import math
 from typing import Any
 
-from mlp_xp.fast.compiled.compiler import ANY_ORDER, for_c, in_any_order, pieces
+from mlp_xp.fast.compiled.compiler import ANY_ORDER, carray, for_c, in_any_order, pointer, types
 from mlp_xp.fast.compiled.elementary import IN_DOUBLE
 from mlp_xp.machine.array_api import Array
 
@@ -13,10 +13,8 @@ exp, log1p = IN_DOUBLE["exp"], IN_DOUBLE["log1p"]
 
 def signature(dtype: str) -> Any:
     """Of what a compiled step calls for its loss."""
-    types, _ = pieces()
-    array, whole, wide = types.CPointer(getattr(types, dtype)), types.int64, types.float64
-    labels, numbers = types.CPointer(types.int32), types.CPointer(wide)
-    return wide(array, array, labels, array, array, numbers, numbers, numbers, whole, whole, whole, whole)
+    real, labels, wide = pointer(dtype), pointer("int32"), pointer("float64")
+    return types.float64(real, real, labels, real, real, wide, wide, wide, *[types.int64] * 4)
 
 
 @in_any_order
@@ -67,7 +65,6 @@ def softmax(dtype: str, *, of_members: bool = False) -> Any:
     members : int
         How many; 1 if not `of_members`.
     """
-    _, carray = pieces()
 
     @for_c(signature(dtype), ANY_ORDER)
     def loss(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp_xp.fast.compiled.compiler import in_any_order
+from mlp_xp.fast.compiled.compiler import in_any_order, types
 from mlp_xp.fast.compiled.lanes import sum_products
 from mlp_xp.machine.array_api import Array
 
@@ -30,18 +30,13 @@ TILE = 16
 """Rows that are transposed at a time: a cache line of float32."""
 
 
-def _gemm() -> Any:
-    """The BLAS's product with all its arguments, by Numba's name for it; None without Numba."""
-    try:
-        from numba import types
-    except ImportError:
-        return None
-    at, size = types.voidptr, types.intp
-    arguments = (types.char, types.char, types.char, size, size, size, at, at, size, at, size, at, at, size)
-    return types.ExternalFunction("numba_xxgemm", types.intc(*arguments))
+_AT, _SIZE = types.voidptr, types.intp
+_GEMM = types.ExternalFunction(
+    "numba_xxgemm",
+    types.intc(*[types.char] * 3, *[_SIZE] * 3, _AT, _AT, _SIZE, _AT, _SIZE, _AT, _AT, _SIZE),
+)
+"""The BLAS's product with all its arguments, by Numba's name for it."""
 
-
-_GEMM = _gemm()
 FLOAT, DOUBLE, AS_IT_IS, TURNED = map(ord, "sdnt")
 
 

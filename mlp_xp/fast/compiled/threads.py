@@ -3,11 +3,9 @@
 Each thread calls the compiled step with its number; the cores that the BLAS would have used compute it.
 """
 
-import os
-from collections.abc import Callable
 from typing import Any
 
-from mlp_xp.fast.compiled.compiler import in_any_order
+from mlp_xp.fast.compiled.compiler import in_any_order, intrinsic, types
 from mlp_xp.machine.array_api import Array
 
 LINE = 8
@@ -21,39 +19,31 @@ has spun or yielded has used up its turn (4 to 6 times as long a step)."""
 GIVEN_UP = -1
 """The ticket of a thread that will not come: nobody may wait for it."""
 
-IS_POSSIBLE = os.name == "posix"
-"""Whether a thread can sleep."""
+
+@intrinsic
+def _load(_typing: Any, array: Any, i: Any) -> Any:
+    """Element i of an int64 array, read in order with all else."""
+
+    def build(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, given[0]).data
+        return builder.load_atomic(builder.gep(data, [given[1]]), "acquire", 8)
+
+    return types.int64(array, i), build
 
 
-def _atomic() -> tuple[Callable[..., Any], Callable[..., Any], Any]:
-    """What reads and writes element i of an int64 array in order with all else, and what sleeps."""
-    try:
-        from numba import types
-        from numba.extending import intrinsic
-    except ImportError:
-        return lambda array, i: array[i], lambda array, i, value: None, lambda microseconds: 0
+@intrinsic
+def _store(_typing: Any, array: Any, i: Any, value: Any) -> Any:
+    """Element i ← value, written in order with all else."""
 
-    @intrinsic
-    def load(_typing: Any, array: Any, i: Any) -> Any:
-        def build(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-            data = context.make_array(signature.args[0])(context, builder, given[0]).data
-            return builder.load_atomic(builder.gep(data, [given[1]]), "acquire", 8)
+    def build(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, given[0]).data
+        builder.store_atomic(given[2], builder.gep(data, [given[1]]), "release", 8)
+        return context.get_dummy_value()
 
-        return types.int64(array, i), build
-
-    @intrinsic
-    def store(_typing: Any, array: Any, i: Any, value: Any) -> Any:
-        def build(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-            data = context.make_array(signature.args[0])(context, builder, given[0]).data
-            builder.store_atomic(given[2], builder.gep(data, [given[1]]), "release", 8)
-            return context.get_dummy_value()
-
-        return types.void(array, i, value), build
-
-    return load, store, types.ExternalFunction("usleep", types.intc(types.uintc))
+    return types.void(array, i, value), build
 
 
-_load, _store, _sleep = _atomic()
+_sleep = types.ExternalFunction("usleep", types.intc(types.uintc))
 
 
 @in_any_order

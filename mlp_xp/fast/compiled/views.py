@@ -3,64 +3,48 @@
 In a step of a tiny network that was half of the time. Whoever calls a compiled step holds its arrays.
 """
 
-from collections.abc import Callable
 from typing import Any
 
-from mlp_xp.machine.array_api import Array
+from mlp_xp.fast.compiled.compiler import arrays, intrinsic, types
 
 
-def _views() -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """What gives an array itself, and what gives (n, m) of its rows from a place on."""
-    try:
-        from numba import types
-        from numba.extending import intrinsic
-        from numba.np import arrayobj
-    except ImportError:
-        return lambda array: array, _reshaped
-
-    numbas: Any = arrayobj
-
-    def made(context: Any, builder: Any, kind: Any, of: Any, **parts: Any) -> Any:
-        out = context.make_array(kind)(context, builder)
-        numbas.populate_array(out, itemsize=of.itemsize, meminfo=None, **parts)
-        return out._getvalue()
-
-    @intrinsic
-    def held(_typing: Any, array: Any) -> Any:
-        def build(context: Any, builder: Any, _signature: Any, given: Any) -> Any:
-            of = context.make_array(array)(context, builder, given[0])
-            return made(context, builder, array, of, data=of.data, shape=of.shape, strides=of.strides)
-
-        return array(array), build
-
-    @intrinsic
-    def block(_typing: Any, array: Any, start: Any, n: Any, m: Any) -> Any:
-        def build(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-            kinds, (whole, at, *shape) = signature.args, given
-            at, *shape = (
-                context.cast(builder, value, kind, types.intp)
-                for value, kind in zip((at, *shape), kinds[1:], strict=True)
-            )
-            of = context.make_array(array)(context, builder, whole)
-            for axis in range(1, array.ndim):
-                shape.append(builder.extract_value(of.shape, axis))
-                at = builder.mul(at, shape[-1])
-            strides: list[Any] = []
-            step = of.itemsize
-            for size in reversed(shape):
-                strides.insert(0, step)
-                step = builder.mul(step, size)
-            data = builder.gep(of.data, [at])
-            return made(context, builder, signature.return_type, of, data=data, shape=shape, strides=strides)
-
-        return types.Array(array.dtype, array.ndim + 1, "C")(array, start, n, m), build
-
-    return held, block
+def _made(context: Any, builder: Any, kind: Any, of: Any, **parts: Any) -> Any:
+    out = context.make_array(kind)(context, builder)
+    arrays.populate_array(out, itemsize=of.itemsize, meminfo=None, **parts)
+    return out._getvalue()
 
 
-def _reshaped(array: Array, start: int, n: int, m: int) -> Array:
-    return array[start : start + n * m].reshape((n, m, *array.shape[1:]))
+@intrinsic
+def held(_typing: Any, array: Any) -> Any:
+    """An array itself."""
+
+    def build(context: Any, builder: Any, _signature: Any, given: Any) -> Any:
+        of = context.make_array(array)(context, builder, given[0])
+        return _made(context, builder, array, of, data=of.data, shape=of.shape, strides=of.strides)
+
+    return array(array), build
 
 
-held, block = _views()
-"""An array itself; and of one without gaps the (n, m) rows from a place on."""
+@intrinsic
+def block(_typing: Any, array: Any, start: Any, n: Any, m: Any) -> Any:
+    """Of an array without gaps the (n, m) rows from a place on."""
+
+    def build(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        kinds, (whole, at, *shape) = signature.args, given
+        at, *shape = (
+            context.cast(builder, value, kind, types.intp)
+            for value, kind in zip((at, *shape), kinds[1:], strict=True)
+        )
+        of = context.make_array(array)(context, builder, whole)
+        for axis in range(1, array.ndim):
+            shape.append(builder.extract_value(of.shape, axis))
+            at = builder.mul(at, shape[-1])
+        strides: list[Any] = []
+        step = of.itemsize
+        for size in reversed(shape):
+            strides.insert(0, step)
+            step = builder.mul(step, size)
+        data = builder.gep(of.data, [at])
+        return _made(context, builder, signature.return_type, of, data=data, shape=shape, strides=strides)
+
+    return types.Array(array.dtype, array.ndim + 1, "C")(array, start, n, m), build
