@@ -9,13 +9,12 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 
 from mlp_xp.activations import Activation, Logistic
-from mlp_xp.initializers import Given
 
 
 def draw_weights(
     random_state: np.random.RandomState, layer_sizes: Sequence[int], hidden: Sequence[Activation]
-) -> Given:
-    """Uniform in ±√(6 / (n_in + n_out)), or 2 for 6 in logistic layers; biases, too.
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Weights and biases of all layers, uniform in ±√(6 / (n_in + n_out)), or 2 for 6 in logistic layers.
 
     `hidden` are the activations of the hidden layers (at least one). scikit-learn draws the output
     layer by theirs, so this does.
@@ -26,7 +25,7 @@ def draw_weights(
         bound = math.sqrt((2.0 if isinstance(activation, Logistic) else 6.0) / (n_in + n_out))
         weights.append(random_state.uniform(-bound, bound, (n_in, n_out)))
         biases.append(random_state.uniform(-bound, bound, n_out))
-    return Given(weights, biases)
+    return weights, biases
 
 
 def draw_validation(

@@ -15,7 +15,6 @@ from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from mlp_xp import own
 from mlp_xp.dropout import resolve_dropout
 from mlp_xp.estimators.array_home import HOST, device_for, home_of, on_host, seen_by_host, stays
 from mlp_xp.estimators.callbacks import Listeners
@@ -28,7 +27,6 @@ from mlp_xp.estimators.saved import HISTORY
 from mlp_xp.estimators.together import Together, set_weights
 from mlp_xp.estimators.training import Continuation, FitMonitor, Validation, epoch_loss
 from mlp_xp.history import History
-from mlp_xp.initializers import INITIALIZERS, Initializer, Zeros
 from mlp_xp.machine.array_api import Array, ArrayLike, to_host
 from mlp_xp.machine.data_parallel import Ranks, world
 from mlp_xp.members.given import dropout_of
@@ -104,9 +102,11 @@ class Fit:
         estimator.n_outputs_ = estimator._targets.n_outputs(data.source.n_targets)
         layer_sizes = [estimator.n_features_in_, *sizes, estimator.n_outputs_]
         if self.first:
-            network = self._new_network(layer_sizes, start)
+            network = self._new_network(layer_sizes, draws=start.weights is None)
         else:
-            network = self._network_again(layer_sizes, start)
+            network = self._network_again(layer_sizes)
+        if start.weights is not None:
+            set_weights(network.parameters, start.weights, start.biases)
         if self.ranks is not None:
             rows = {"rows": data.source, "validation rows": None if validation is None else validation.source}
             refuse_differences(self.ranks, network, rows, estimator.get_params())
@@ -257,31 +257,22 @@ class Fit:
             given = int(self.ranks.from_first(float(np.random.default_rng().integers(2**31))))
         return check_random_state(given)
 
-    def _new_network(self, layer_sizes: list[int], start: Start) -> Network:
-        """A network with new weights, of an estimator that forgets what it knew."""
-        estimator, n_hidden = self.estimator, len(layer_sizes) - 2
-        hidden = hidden_activations(estimator.activation, n_hidden)
-        initializer: Initializer = Zeros()
-        seed, is_drawn = 0, start.weights is None and estimator.initializer is None
-        if start.weights is None and estimator.initializer is not None:
-            initializer = own.resolve("initializer", INITIALIZERS, estimator.initializer)
-            seed = int(self.random_state.randint(2**31))
+    def _new_network(self, layer_sizes: list[int], *, draws: bool) -> Network:
+        """A network with new weights, or zeros, of an estimator that forgets what it knew."""
+        estimator, named = self.estimator, self.estimator.initializer
+        hidden = hidden_activations(estimator.activation, len(layer_sizes) - 2)
         network = Network(
             layer_sizes,
             activation=hidden,
-            initializer=initializer,
+            initializer=named if draws and named is not None else "zeros",
             device=estimator.device_,
             dtype=self.dtype,
-            seed=seed,
+            seed=int(self.random_state.randint(2**31)) if draws and named is not None else 0,
             members=estimator.members,
         )
-        if start.weights is not None:
-            set_weights(network.parameters, start.weights, start.biases)
-        for parameters in network.parameters.each() if is_drawn else ():
-            drawn = draw_weights(
-                self.random_state, layer_sizes, hidden or hidden_activations(estimator.activation)
-            )
-            set_weights(parameters, drawn.layer_weights, drawn.layer_biases)
+        for parameters in network.parameters.each() if draws and named is None else ():
+            drawn_by = hidden or hidden_activations(estimator.activation)
+            set_weights(parameters, *draw_weights(self.random_state, layer_sizes, drawn_by))
         network.output = estimator._targets.loss("float64").link
         estimator.n_iter_ = estimator.t_ = 0
         estimator.n_layers_, estimator.out_activation_ = len(layer_sizes), estimator._targets.out_activation
@@ -289,8 +280,8 @@ class Fit:
             estimator.__dict__.pop(name, None)
         return network
 
-    def _network_again(self, layer_sizes: list[int], start: Start) -> Network:
-        """A copy of the network as it is, with a user's weights if there are any."""
+    def _network_again(self, layer_sizes: list[int]) -> Network:
+        """A copy of the network as it is."""
         known = self.estimator._network_now()
         if known.members != self.estimator.members:
             raise ValueError(
@@ -306,8 +297,6 @@ class Fit:
         network = copy.copy(known)
         network.parameters = known.parameters.zeros_like()
         network.parameters.flat[...] = known.parameters.flat
-        if start.weights is not None:
-            set_weights(network.parameters, start.weights, start.biases)
         return network
 
     def _descend(self, network: Network, data: Rows, validation: Rows | None, given: Loader | None) -> None:
