@@ -169,6 +169,8 @@ def open_table(
         cache_dir=options.cache_dir,
         csv=form,
     )
+    if targets_needed and source.n_rows == 0:
+        raise ValueError(f"{options.data} has columns, and no rows.")
     source.check_finite(gaps=not numbers_alone)
     notes = [*source.notes]
     if drops:

@@ -107,6 +107,7 @@ DATA = [
     ("good.npz --target z", "has no array 'z'"),
     ("good.csv --target price --weight-column w", "good.csv has no column 'w'"),
     ("good.csv --target price --exclude c", "good.csv has no column 'c'"),
+    ("good.csv --target price --text c", "good.csv has no column 'c'"),
     ("good.csv --target price --exclude a,b", "no column of good.csv is left as a feature"),
     # Too few rows, too few values.
     ("none.csv --target price", "none.csv has a line of column names and no rows below it"),

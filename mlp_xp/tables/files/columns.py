@@ -68,21 +68,22 @@ def select(
     columns: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] | None = None,
     weight_column: str | None = None,
+    described: Iterable[str] = (),
 ) -> Selection:
     """Which of the `known` columns of `where` (a path, for messages) are used, and for what.
 
     Features are `columns` in that order, or else all columns in the order of the file; without the
-    targets, the weight and those in `exclude`.
+    targets, the weight and those in `exclude`. Of those `described` something is said, whatever their role.
 
     Raises ValueError: a column that does not exist or has two roles, a name that the file has twice, no
     feature left; all that is wrong in one message.
     """
     asked = [as_names(given) for given in (target, columns, exclude, weight_column)]
-    found = meant(itertools.chain(*asked), known)
+    found = meant(itertools.chain(*asked, described), known)
     targets, wanted, excluded, weight = (tuple(found[name] for name in names) for names in asked)
     others = {*excluded, *(() if columns is not None else (*targets, *weight))}
     features = tuple(name for name in (known if columns is None else wanted) if name not in others)
-    named = dict.fromkeys((*targets, *weight, *wanted, *excluded))
+    named = dict.fromkeys((*targets, *weight, *wanted, *excluded, *(found[name] for name in described)))
     checks.refuse(_problems(known, where, named, (*features, *targets, *weight)))
     if not features:
         raise ValueError(

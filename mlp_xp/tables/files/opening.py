@@ -22,7 +22,7 @@ from mlp_xp.tables.files.arrow_map import ArrowSource, is_mappable
 from mlp_xp.tables.files.blocks import TableFile
 from mlp_xp.tables.files.class_names import ClassNames
 from mlp_xp.tables.files.column_kinds import LABEL, ColumnKinds, Progress, settle
-from mlp_xp.tables.files.columns import PLURAL, as_names, select
+from mlp_xp.tables.files.columns import PLURAL, RawColumn, as_names, meant, select
 from mlp_xp.tables.files.csv_files import SUFFIXES as CSV_SUFFIXES
 from mlp_xp.tables.files.csv_files import CsvForm, CsvTable
 from mlp_xp.tables.files.one_value import looks_like, resembles_number, resembles_time
@@ -172,14 +172,17 @@ def open_source(
         columns=columns,
         exclude=(*as_names(exclude), *indices),
         weight_column=weight_column,
+        described=kinds or {},
     )
+    own_names = meant(kinds or {}, table.names)
+    kinds = {own_names[name]: kind for name, kind in (kinds or {}).items()}
     notes = [f"{Path(where).name}: {table.note}"] if table.note else []
     notes += [f"column {name!r}, the index of a pandas frame, is left out" for name in indices]
     options = {
         "columns": [selection.features, selection.targets, selection.weight],
         "dtype": dtype,
         "gaps": gaps,
-        "kinds": dict(kinds or {}),
+        "kinds": kinds,
         "csv": None if form is None else dataclasses.asdict(form),
     }
     kept_at = cache_path(cache_folder(cache_dir), files, options)
@@ -193,13 +196,13 @@ def open_source(
         there = set(in_files.names)
         read_in_sandbox(in_files, [name for name in selection.names if name in there])
     settled = settle(table, selection.names, progress, kinds)
-    if text == "code if clear" and (dates := _dates_as_texts(settled, selection.features, kinds or {})):
-        settled = settle(table, selection.names, progress, {**(kinds or {}), **dates})
-    _refuse_other_kinds(settled, kinds or {}, where)
+    if text == "code if clear" and (dates := _dates_as_texts(settled, selection.features, kinds)):
+        settled = settle(table, selection.names, progress, {**kinds, **dates})
+    _refuse_other_kinds(settled, kinds, where)
     notes += [*settled.notes, *_readings_that_surprise(settled)]
     schema = schema_of(settled, selection, dtype)
     _refuse_text(schema, where, text, settled.first_text, kinds)
-    notes += _texts_that_surprise(schema, kinds or {})
+    notes += _texts_that_surprise(schema, kinds)
     converted = TableStream(table, Converter(schema, table, settled.known, gaps))
     n_bytes = settled.n_rows * schema.record.itemsize
     if n_bytes <= memory_limit:
@@ -312,7 +315,7 @@ def _refuse_text(
     if text == "code" or not found:
         return
     named = [each.name for each in found]
-    places = [first_text.get(name, f"{where}, column {name!r} is text") for name in named]
+    places = [first_text.get(each.name, f"{where}, column {each.name!r} {_shown(each)}") for each in found]
     option = given("text", written(named)) if len(found) <= FEW_COLUMNS else spelled("text")
     are_text = f"say that they are text ({option})"
     words = sorted({level for each in found for level in each.levels if not _is_typed(level)})
@@ -333,6 +336,12 @@ def _refuse_text(
     raise ValueError(
         "\n".join([*wrong, f"Mend it, leave such columns out with {spelled('exclude')}, or {remedy}."])
     )
+
+
+def _shown(column: RawColumn) -> str:
+    """What a column holds that is unlike most of it; that it is text, if all of it is alike."""
+    others = [level for level in column.levels if not _is_typed(level)]
+    return f"holds {others[0]!r}" if 0 < len(others) < len(column.levels) else "is text"
 
 
 def _needed(levels: Sequence[str]) -> str:
