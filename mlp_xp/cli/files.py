@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from mlp_xp.machine.whole_file import is_address
+from mlp_xp.rows.files import known_as
 from mlp_xp.settings.spelling import given, spelled
 from mlp_xp.tables.files.arrow_files import FORMATS
 
@@ -27,7 +28,8 @@ def given_data(data: str | None) -> Iterator[str | None]:
         with path.open("wb") as file:
             file.write(first)
             shutil.copyfileobj(sys.stdin.buffer, file)
-        yield str(path)
+        with known_as("standard input", str(path)):
+            yield str(path)
 
 
 FIRST_BYTES = {form.mark: form.suffixes[0] for form in FORMATS.values()}

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import importlib.util
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -166,6 +167,30 @@ def reading(file: File) -> Iterator[None]:
             else f"{file.path} can not be read to the end; it may be cut short, damaged or of another "
             f"format: {said}"
         ) from error
+
+
+@contextlib.contextmanager
+def known_as(name: str, path: str, *, first_row: int = 1) -> Iterator[None]:
+    """Errors about the file at `path`, which nobody but us has named, say `name` instead.
+
+    A `first_row` of 0 counts rows as Python does.
+    """
+    place = re.compile(re.escape(path) + r", row (\d{1,3}(?:,\d{3})*)")
+
+    def counted(found: re.Match[str]) -> str:
+        return f"{name}, row {int(found[1].replace(',', '')) - 1:,} (from 0)"
+
+    def renamed(said: object) -> object:
+        if not isinstance(said, str):
+            return said
+        said = place.sub(counted, said) if first_row == 0 else said
+        return said.replace(path, name).replace(Path(path).name, name)
+
+    try:
+        yield
+    except Exception as error:
+        error.args = tuple(map(renamed, error.args))
+        raise
 
 
 def local_file(path: str | os.PathLike[str]) -> File:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlp_xp.machine import blas
+from mlp_xp.rows.files import known_as
 from mlp_xp.settings import checks
 from mlp_xp.tables.advice import Run
 from mlp_xp.tables.calibration import calibrate
@@ -17,7 +18,7 @@ from mlp_xp.tables.fitting import Data, fit, loader_for, new_model, read_data, t
 from mlp_xp.tables.measured import Measured, measured
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TrainingOptions
-from mlp_xp.tables.own_tables import collected, columns_of
+from mlp_xp.tables.own_tables import arrow_table
 
 
 def fit_table(
@@ -60,33 +61,15 @@ def at_a_path(data: object) -> Iterator[str]:
         yield os.fspath(data)
         return
     try:
-        import pyarrow as pa
         from pyarrow import feather
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "a table in memory is read by pyarrow, which is not installed: pip install 'mlp-xp[files]'.",
             name="pyarrow",
         ) from error
-    try:
-        table = pa.table(columns_of(data) if isinstance(data, list | tuple) else collected(data))
-    except OverflowError:
-        raise ValueError(
-            "a column of data holds whole numbers of 2^63 or more: give it as texts, or as floats."
-        ) from None
-    except (TypeError, ValueError, pa.ArrowException) as error:
-        raise TypeError(
-            f"data is a {type(data).__name__} that is no table ({error}): give a path, a table of pandas, "
-            "polars or Arrow, a mapping of columns, or a list of rows as dicts."
-        ) from error
+    table = arrow_table(data)
     with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder).absolute() / "table.arrow")
+        path = str(Path(folder).absolute() / "table in memory.arrow")
         feather.write_feather(table, path)
-        try:
-            with own_file(path):
-                yield path
-        except Exception as error:
-            error.args = tuple(
-                each.replace(path, "data").replace("table.arrow", "data") if isinstance(each, str) else each
-                for each in error.args
-            )
-            raise
+        with own_file(path), known_as("data", path, first_row=0):
+            yield path

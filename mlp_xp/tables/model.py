@@ -19,7 +19,7 @@ from mlp_xp.settings.catalogue import describe, resolve
 from mlp_xp.tables.files.columns import meant, no_column
 from mlp_xp.tables.interpretation import Interpretation
 from mlp_xp.tables.options import TableOptions
-from mlp_xp.tables.own_tables import columns_of
+from mlp_xp.tables.own_tables import check_lengths, columns_of
 from mlp_xp.tables.preparation import Inputs, Targets
 from mlp_xp.tables.reading import open_inputs
 from mlp_xp.tables.values import raw_values
@@ -329,11 +329,7 @@ class TableModel(Interpretation):
         found = meant(self.inputs.names, known)
         checks.refuse(no_column("x has", [name for name, own in found.items() if own not in x], known))
         columns = self._read([x[name] for name in found.values()])
-        if len({len(column) for column in columns}) > 1:
-            lengths = [f"{n} {len(c)}" for n, c in zip(self.inputs.names, columns, strict=True)]
-            raise ValueError(
-                f"columns must have the same number of rows, but have: {checks.listed(lengths)}."
-            )
+        check_lengths(dict(zip(self.inputs.names, columns, strict=True)))
         return np.column_stack(columns)
 
     def __repr__(self) -> str:

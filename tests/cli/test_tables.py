@@ -490,6 +490,12 @@ def test_standard_input(run, houses, monkeypatch, form):
     }
 
 
+def test_mistakes_in_standard_input_are_those_of_standard_input(run, houses, monkeypatch):
+    good(run(*TRAIN, *QUICK, "--out", "m"))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"\n")))
+    assert "error: standard input is empty" in run("predict", "m", "-").err
+
+
 def test_a_pipe_of_commands(run, houses):
     good(run(*TRAIN, *QUICK, "--out", "m"))
     command = [sys.executable, "-m", "mlp_xp", "predict", "m", "-", "--keep", "id"]

@@ -63,6 +63,17 @@ def test_tables_in_memory_are_read_as_files(path, kind, need):
     np.testing.assert_allclose(of_table, of_path, rtol=1e-6)
 
 
+def test_the_index_of_a_frame_is_no_column_whether_it_has_a_name_or_not(need):
+    need("pandas")
+    frame = pytest.importorskip("pandas").DataFrame(columns())
+    expected = fit_table(frame, "price", epochs=1).predict(frame)
+    for index in (frame.index[::-1], frame.index.rename("number"), frame["size"]):
+        indexed = frame.set_index(index)
+        model = fit_table(indexed, "price", epochs=1)
+        assert model.inputs.names == ("size", "kind")
+        np.testing.assert_array_equal(model.predict(indexed), expected)
+
+
 def test_a_table_in_memory_starts_no_process_to_be_read_on_trial(path, tmp_path, monkeypatch):
     pa, feather = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.feather")
     feather.write_feather(pa.table(columns()), tmp_path / "t.arrow")
@@ -90,6 +101,9 @@ def test_numbers_that_a_frame_holds_as_texts_are_refused_with_what_to_do():
     table = {"a": [str(at / 2) for at in range(20)], "y": list(range(20))}
     with pytest.raises(ValueError, match=r"a number is needed(.|\n)*or store them as dates .* to_numeric"):
         fit_table(table, "y")
+    table["a"][3] = "n.v."
+    with pytest.raises(ValueError, match=r"column 'a' holds 'n.v.'(.|\n)*\(null='n.v.'\)"):
+        fit_table(table, "y")
 
 
 def test_what_is_refused(path):
@@ -97,14 +111,32 @@ def test_what_is_refused(path):
         fit_table(path, "price", epoch=3)
     with pytest.raises(ValueError, match="'prise'"):
         fit_table(path, "prise")
+    with pytest.raises(ValueError, match="data has no column 'prise'; did you mean 'price'"):
+        fit_table(columns(), "prise")
+    with pytest.raises(ValueError, match="data has columns, and no rows"):
+        fit_table({"a": [], "y": []}, "y")
     with pytest.raises(TypeError, match="data is a int that is no table"):
         fit_table(3, "price")
     with pytest.raises(ValueError, match="numbers of 2\\^63 or more: give it as texts"):
         fit_table({"x": [2**63, 1], "y": [1.0, 2.0]}, "y")
+    with pytest.raises(TypeError, match=r"column 'm' of data can not be read: .*'a' with type str"):
+        fit_table({"m": [1, "a"], "y": [1.0, 2.0]}, "y")
+    with pytest.raises(ValueError, match="same number of rows, but have: x 1, y 2"):
+        fit_table({"x": [1], "y": [1.0, 2.0]}, "y")
+
+
+def test_two_columns_of_a_name_are_refused_in_training_and_after(need):
+    need("pandas")
+    frame = pytest.importorskip("pandas").DataFrame([[1.0, 2.0, 3.0]] * 9, columns=["a", "a", "y"])
+    with pytest.raises(ValueError, match="more than one column named 'a'"):
+        fit_table(frame, "y")
+    model = fit_table(columns(), "price", epochs=1)
+    with pytest.raises(ValueError, match="more than one column named 'a'"):
+        model.predict(frame)
 
 
 def test_a_table_in_memory_has_no_path_of_its_own():
-    with pytest.raises(ValueError, match=r"^data, row 1, column 'y' holds nothing"):
+    with pytest.raises(ValueError, match=r"^data, row 0 \(from 0\), column 'y' holds nothing"):
         fit_table({"a": [1.0, 2.0], "y": [None, 1.0]}, "y")
     with pytest.raises(ValueError, match=r"^data has no column 'z'; known: a, y\.$"):
         fit_table({"a": [1.0, 2.0], "y": [0.0, 1.0]}, "z")
@@ -112,7 +144,7 @@ def test_a_table_in_memory_has_no_path_of_its_own():
 
 @pytest.mark.parametrize("task", ["auto", "classification"])
 def test_a_target_of_nothing_is_refused(task):
-    with pytest.raises(ValueError, match="row 1, column 'y' holds nothing, where a value is needed"):
+    with pytest.raises(ValueError, match=r"data, row 0 \(from 0\), column 'y' holds nothing, where"):
         fit_table({"a": [1.0, 2.0], "y": [None, None]}, "y", task=task)
 
 
