@@ -372,6 +372,11 @@ def _check_fit(network: Network, loader: Loader, loss: Loss) -> None:
             f"x has {source.n_features} columns, but this network was built for {n_inputs} "
             f"(layer_sizes={network.layer_sizes})."
         )
+    if source.n_weights not in (1, network.members or 1):
+        raise ValueError(
+            f"member_weight has {source.n_weights} columns, one for each member, but this network has "
+            f"{f'{network.members} members' if network.members else 'none: Network(sizes, members=k) has k'}."
+        )
     if source.n_targets == 0:
         raise ValueError("there are no targets to learn: give the loader y.")
     if loader.sample_weight is not None:

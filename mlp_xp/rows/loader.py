@@ -159,6 +159,11 @@ class Loader:
             if y is not None or sample_weight is not None:
                 raise ValueError("a source brings its own targets and weights: give y or a source, not both.")
             self.source: Source = as_source(x)
+        elif callable(x) or isinstance(x, Iterator):
+            raise TypeError(
+                f"x is a {type(x).__name__}: what gives batches again and again is a source as "
+                "mlp_xp.rows.streams.BatchSource(x)."
+            )
         else:
             arrays = (ResidentSource if is_elsewhere(x) else ArraySource)(x, y, sample_weight)
             self.sample_weight = arrays.sample_weight

@@ -789,6 +789,12 @@ def test_all_bad_numbers_are_refused_in_one_error(data, device):
         (
             np.ones((4, 3)),
             np.ones((4, 2)),
+            {"member_weight": np.ones((4, 5))},
+            "member_weight has 5 columns, one for each member, but this network has none",
+        ),
+        (
+            np.ones((4, 3)),
+            np.ones((4, 2)),
             {"dtype": "float32"},
             "made for .* and float32, but the network is on .* in float64",
         ),
