@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mlp_xp.estimators import MLPClassifier, MLPRegressor
     from mlp_xp.in_python.table_estimators import TableClassifier, TableRegressor
     from mlp_xp.in_python.table_model import TableModel, fit_table, load, save
+    from mlp_xp.in_python.tune import tune
     from mlp_xp.machine import data_parallel
     from mlp_xp.network import Network
     from mlp_xp.report.learning_rate import find_learning_rate
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from mlp_xp.run.epoch import Epoch
     from mlp_xp.saved.onnx_file import export_onnx
     from mlp_xp.training import train
-    from mlp_xp.tuning.tune import tune
 
 __version__ = VERSION
 __all__ = [
@@ -58,7 +58,7 @@ _PLACES = {
     "load": "in_python.table_model",
     "save": "in_python.table_model",
     "train": "training",
-    "tune": "tuning",
+    "tune": "in_python.tune",
 }
 """Where each name is, below this package."""
 

@@ -20,14 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from mlp_xp.machine import blas
-from mlp_xp.machine.array_api import ArrayLike
 from mlp_xp.machine.whole_file import read_plain, write_whole
 from mlp_xp.rows.fingerprint import fingerprint, same_data
 from mlp_xp.saved.checkpoint import decode, encode
 from mlp_xp.settings import checks
-from mlp_xp.settings.interval import seconds
 from mlp_xp.settings.spelling import given
-from mlp_xp.tables.fit_table import at_a_path, noted
+from mlp_xp.tables.fit_table import noted
 from mlp_xp.tables.fitting import Data, loader_for, new_model, read_data, takes_all_rows
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TrainingOptions
@@ -51,6 +49,11 @@ class Try:
     number: int
     options: TrainingOptions
     standing: Standing
+
+    def __repr__(self) -> str:
+        """Number, epochs, loss and settings, in a line."""
+        of, settings = self.standing, ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
+        return f"Try({self.number}: {of.epochs} epochs, held-out loss {of.best:.5g}; {settings})"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -79,60 +82,9 @@ class Tuning:
     tries: list[Try]
     stopped: str
 
-
-def tune(
-    data: ArrayLike,
-    target: str | Sequence[str],
-    *,
-    tries: int = 64,
-    time_budget: float | str | None = None,
-    folder: str | os.PathLike[str] | None = None,
-    say: Callable[[str], object] = lambda line: None,
-    **options: Any,
-) -> Tuning:
-    """Search for settings that suit a table.
-
-    Learning rate, weight decay, dropout, penalty, width, depth, activation and encoding are drawn at random.
-    Tries are judged by the held-out rows, or with ``folds=`` by those that each fold leaves out. What is
-    given as an option is not searched for.
-
-    Parameters
-    ----------
-    data, target
-        As of `fit_table`.
-    tries : int
-        How many settings, the recipe's own among them.
-    time_budget : float or str, optional
-        Seconds, or "90s", "10min", "1h": tries that are late in its first third are let go, and no
-        comparison is begun that would not end within it; the best try so far is still trained to its end.
-    folder : path, optional
-        Where the search is kept after each comparison: a search with the same arguments goes on from there.
-    say : callable (str)
-        Is told what goes on.
-    **options
-        Options of `mlp-xp train`, as of `fit_table`.
-
-    Returns
-    -------
-    Tuning
-        The same for the same seed, whatever the number of threads, unless time ends it.
-
-    Raises
-    ------
-    ValueError, TypeError, OSError
-        An option or the data cannot be used, or the folder is that of another search.
-    FloatingPointError
-        All tries diverged.
-    """
-    with at_a_path(data) as path:
-        return search(
-            TrainingOptions.of({"data": path, "target": target, **options}),
-            tries=tries,
-            time_budget=None if time_budget is None else seconds("time_budget", time_budget),
-            folder=folder,
-            say=say,
-            fixed=tuple(options),
-        )
+    def __repr__(self) -> str:
+        """The best try and how many there are."""
+        return f"Tuning(best of {len(self.tries)} tries: {self.tries[0]!r}; {self.stopped})"
 
 
 def search(
@@ -144,7 +96,7 @@ def search(
     say: Callable[[str], object] = lambda line: None,
     fixed: Sequence[str] = (),
 ) -> Tuning:
-    """`tune` for options that are read; settings among `fixed` are not searched for."""
+    """`mlp_xp.tune` for options that are read; settings among `fixed` are not searched for."""
     checks.refuse(
         [
             *options.problems(),

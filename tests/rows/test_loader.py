@@ -407,7 +407,7 @@ def test_device_and_dtype_are_those_of_the_network(device):
         ({"x": np.ones((0, 3)), "y": np.ones(0)}, ValueError, "at least one row"),
         ({"x": np.ones(5)}, ValueError, "needs two axes"),
         ({"x": [["a"]] * 5}, TypeError, "text"),
-        ({"x": lambda: iter([])}, TypeError, r"x is a function: .* BatchSource\(x\)"),
+        ({"x": lambda: iter([])}, TypeError, r"x is a function: .*BatchSource\(x\)"),
         ({"x": iter([])}, TypeError, "x is a list_iterator"),
         ({"x": Rows(5)}, ValueError, "a source brings its own targets"),
     ],

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from command_line import run_process
 
-from mlp_xp import load, tune
+from mlp_xp import TableModel, load, tune
 from mlp_xp.cli.tune import _result
 from mlp_xp.tables.fitting import fit, loader_for, new_model, read_data
 from mlp_xp.tables.options import TrainingOptions
@@ -180,9 +180,19 @@ def test_a_search_of_other_data_is_not_gone_on_with(tmp_path):
     table = {"x": [float(n % 13) for n in range(60)], "y": [float(n % 7) for n in range(60)]}
     arguments = {"tries": 2, "folder": tmp_path / "a", "epochs": 2, "hidden": "4", "scaling": "standard"}
     once = tune(table, "y", **arguments)
+    assert isinstance(once.model, TableModel)
+    assert once.model.evaluate(table)["rmse"] > 0
     np.testing.assert_array_equal(weights(once), weights(tune(table, "y", **arguments)))
     with pytest.raises(ValueError, match="of other data"):
         tune({**table, "x": table["x"][::-1]}, "y", **arguments)
+
+
+def test_a_search_is_shown_in_a_line():
+    shown = repr(found(tries=3))
+    assert shown.startswith("Tuning(best of 3 tries: Try(")
+    assert "held-out loss" in shown
+    assert "learning_rate=" in shown
+    assert len(shown) < 400
 
 
 def test_a_search_whose_tries_all_diverge_is_an_error():
