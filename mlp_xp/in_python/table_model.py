@@ -20,7 +20,7 @@ from mlp_xp.tables import fit_table as fitting
 from mlp_xp.tables import model as plain
 from mlp_xp.tables.advice import MOST
 from mlp_xp.tables.evaluation import assess
-from mlp_xp.tables.fit_table import at_a_path
+from mlp_xp.tables.fit_table import IN_MEMORY, at_a_path
 from mlp_xp.tables.measured import some_rows
 from mlp_xp.tables.options import TargetOptions
 from mlp_xp.tables.own_tables import columns_of
@@ -141,7 +141,8 @@ class TableModel(plain.TableModel):
                 "dtype": backend.dtype_name,
             }
             command = f"model.report({os.fspath(path)!r}, data)"
-            about_run = RunReport(table.name, [], command, result, history, VERSION)
+            name = table.name if isinstance(data, str | os.PathLike) else IN_MEMORY
+            about_run = RunReport(name, [], command, result, history, VERSION)
             self._write(path, about_run, table.source, table.source)
 
     def _write(
@@ -226,7 +227,8 @@ def fit_table(
     with at_a_path(data) as path:
         run, rates = fitting.fit_table(path, target, levels=levels, **options)
         given = path if isinstance(data, str | os.PathLike) else None
-        report = RunReport.of(run, result_of(run), _call(given, target, options), rates)
+        about = run if given else run.called(IN_MEMORY)
+        report = RunReport.of(about, result_of(run), _call(given, target, options), rates)
         judged = some_rows(run.model, run.found.rows, report.seed)
     model = TableModel.around(run.model)
     model.history, model._kept = run.history, Kept(report, run.found.sample, judged)
@@ -235,7 +237,7 @@ def fit_table(
 
 def _call(path: str | None, target: str | Sequence[str], options: Mapping[str, Any]) -> str:
     """What to type to do it again."""
-    data = "data" if path is None else repr(path)
+    data = IN_MEMORY if path is None else repr(path)
     named = (f"{name}={value!r}" for name, value in options.items())
     return f"fit_table({', '.join([data, repr(target), *named])})"
 

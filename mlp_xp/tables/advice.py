@@ -67,6 +67,11 @@ class Run:
     found: Measured
     stopped: str | None = None
 
+    def called(self, name: str) -> "Run":
+        """The same with another name for its table."""
+        table = dataclasses.replace(self.data.table, name=name)
+        return dataclasses.replace(self, data=dataclasses.replace(self.data, table=table))
+
 
 def advice(run: Run) -> list[str]:
     """Sentences, each with something to try."""

@@ -20,6 +20,9 @@ from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TrainingOptions
 from mlp_xp.tables.own_tables import arrow_table
 
+IN_MEMORY = "data"
+"""What a table in memory is called."""
+
 
 def fit_table(
     data: str,
@@ -71,5 +74,5 @@ def at_a_path(data: object) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder).absolute() / "table in memory.arrow")
         feather.write_feather(table, path)
-        with own_file(path), known_as("data", path, first_row=0):
+        with own_file(path), known_as(IN_MEMORY, path, first_row=0):
             yield path

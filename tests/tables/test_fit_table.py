@@ -142,6 +142,16 @@ def test_a_table_in_memory_has_no_path_of_its_own():
         fit_table({"a": [1.0, 2.0], "y": [0.0, 1.0]}, "z")
 
 
+def test_a_report_calls_a_table_in_memory_data(tmp_path):
+    table = {"a": list(range(30)), "y": [2.0 * at for at in range(30)]}
+    model = fit_table(table, "y", epochs=1, recipe="plain")
+    for rows in (None, table):
+        model.report(tmp_path / "report.html", rows)
+        page = (tmp_path / "report.html").read_text()
+        assert "<h1>y from data</h1>" in page
+        assert ".arrow" not in page
+
+
 @pytest.mark.parametrize("task", ["auto", "classification"])
 def test_a_target_of_nothing_is_refused(task):
     with pytest.raises(ValueError, match=r"data, row 0 \(from 0\), column 'y' holds nothing, where"):
