@@ -10,7 +10,8 @@ from mlp_xp.tables.own_tables import columns_of
 def refuse_dates(name: str, given: ArrayLike) -> None:
     """Raise TypeError where an array or a frame holds dates or spans, which NumPy counts in any unit."""
     columns = getattr(given, "dtypes", None)
-    kinds = {"": given.dtype} if columns is None and hasattr(given, "dtype") else columns
+    is_frame = hasattr(columns, "items")
+    kinds = columns if is_frame or not hasattr(given, "dtype") else {"": given.dtype}
     if kinds is None or not hasattr(kinds, "items"):
         return
     for column, dtype in kinds.items():
@@ -25,7 +26,8 @@ def refuse_dates(name: str, given: ArrayLike) -> None:
 
 def refuse_texts(given: ArrayLike, *, numeric: bool) -> None:
     """Raise ValueError where columns of X hold texts that are no numbers; it names them."""
-    columns = columns_of(given) if hasattr(given, "columns") else None
+    names = list(getattr(given, "columns", ()))  # of which scikit-learn lets two be the same
+    columns = columns_of(given) if names and len(set(names)) == len(names) else None
     if columns is None:
         array = given
         if isinstance(given, list) and np.asarray(given[:1]).dtype.kind in "OUS":

@@ -102,10 +102,11 @@ class Parameters(BaseEstimator):
 
     def _problems(self) -> list[str | None]:
         """What is wrong with the parameters that name something of mlp_xp."""
+        schedules = ", ".join(map(repr, SCHEDULES_OF_SKLEARN))
         return [
             self._unknown("activation", hidden_activations),
             self._unknown("solver", lambda _: self._rule(), "'lbfgs', 'sgd', 'adam', or "),
-            self._unknown("learning_rate", lambda _: self._schedule(), f"{SCHEDULES_OF_SKLEARN}, or "),
+            self._unknown("learning_rate", lambda _: self._schedule(), f"{schedules}, or "),
             None if self.initializer is None else self._unknown("initializer", _initializer, "None, "),
             None if self.regularizer is None else self._unknown("regularizer", _penalty, "None, "),
         ]

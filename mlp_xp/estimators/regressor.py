@@ -105,7 +105,10 @@ class MLPRegressor(RegressorMixin, Learner):
         return Encoded(source, False, lambda y: targets.encode(y, "float64"))
 
     def _problems(self) -> list[str | None]:
-        return [*super()._problems(), self._unknown("loss", lambda _: self._targets)]
+        found = self._unknown("loss", lambda _: self._targets)
+        if found and isinstance(self.loss, int | list | tuple):
+            found += f" Layers have a name of their own: hidden_layer_sizes={self.loss!r}."
+        return [*super()._problems(), found]
 
 
 OF_SKLEARN = {

@@ -233,12 +233,30 @@ KINDS = {
 def kind_of(y: ArrayLike) -> str:
     """What class labels are, of `KINDS`.
 
-    Raises ValueError: y holds no class labels.
+    Raises ValueError: y holds no class labels; TypeError: they have no order.
     """
+    refuse_objects(y)
     found = type_of_target(y, input_name="y")
     if found not in KINDS:
         raise ValueError(NO_CLASSES.format(found))
     return KINDS[found]
+
+
+def refuse_objects(y: ArrayLike) -> None:
+    """Refuse labels that are Python objects: ValueError for a gap, TypeError for labels without an order."""
+    values = np.asarray(None if scipy.sparse.issparse(y) else y)
+    if values.dtype != object or values.size == 0 or values.ndim == 0:
+        return
+    labels = values.ravel().tolist()
+    for at, label in enumerate(labels):
+        if label is None or type(label).__name__ == "NAType" or label != label:
+            row = at * len(values) // len(labels)
+            raise ValueError(f"y holds {label!r} in row {row} (from 0): leave the row out.")
+    try:
+        sorted(set(labels))
+    except TypeError:
+        kinds = ", ".join(sorted({type(label).__name__ for label in labels}))
+        raise TypeError(f"y mixes labels of the types {kinds}: make all of them texts, or numbers.") from None
 
 
 NO_CLASSES = (

@@ -29,6 +29,7 @@ try:
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
     from mlp_xp.estimators.data import weight_of_each
+    from mlp_xp.estimators.targets import refuse_objects
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "TableClassifier and TableRegressor need scikit-learn: pip install 'mlp-xp[sklearn,files]'",
@@ -189,7 +190,14 @@ class TableRegressor(RegressorMixin, TableEstimator):
             Data or parameters cannot be used; the message says why.
         """
         columns = self._columns(X, reset=True)
-        values = check_array(_present(self, y), ensure_2d=False, dtype="numeric", input_name="y")
+        try:
+            values = check_array(_present(self, y), ensure_2d=False, dtype="numeric", input_name="y")
+        except ValueError as error:
+            if "string" not in str(error):
+                raise
+            raise ValueError(
+                "y holds texts, where numbers are needed: TableClassifier predicts classes."
+            ) from error
         self._n_dim = values.ndim
         return self._fit(columns, values.reshape(len(values), -1), _name_of(y, "target"), sample_weight)
 
@@ -253,17 +261,14 @@ class TableClassifier(ClassifierMixin, TableEstimator):
         """
         columns = self._columns(X, reset=True)
         values = column_or_1d(_present(self, y), warn=True)
-        if values.dtype == object and None in values.tolist():
-            raise ValueError(
-                f"y holds None in row {values.tolist().index(None)} (from 0): leave the row out."
-            )
+        refuse_objects(values)
         assert_all_finite(values, input_name="y")
         check_classification_targets(values)
         self.classes_, codes = np.unique(values, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
                 f"TableClassifier needs samples of at least two classes; y has one class: "
-                f"{self.classes_[0]!r}."
+                f"{self.classes_.tolist()[0]!r}."
             )
         if isinstance(self.class_weight, dict):
             weight = weight_of_each(self.classes_, self.class_weight)[codes]

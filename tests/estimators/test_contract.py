@@ -208,6 +208,8 @@ def test_bad_data_are_refused_as_scikit_learn_refuses_them(ours, theirs):
 def test_bad_targets():
     with pytest.raises(ValueError, match="Unknown label type"):
         MLPClassifier().fit(x, real)
+    with pytest.raises(ValueError, match=r"a name of their own: hidden_layer_sizes=\(10,\)"):
+        MLPRegressor((10,)).fit(x, real)
     with pytest.raises(ValueError, match="needs targets >= 0"):
         MLPRegressor(loss="poisson").fit(x, real)
     model = MLPClassifier(warm_start=True, max_iter=2).fit(x, y)

@@ -172,3 +172,30 @@ def test_a_row_that_float32_has_no_room_for():
     with pytest.raises(ValueError, match=r"row 1 \(from 0\) of X has a value beyond 3\.4e\+38"):
         narrow.predict(bad)
     assert np.isfinite(wide.predict(bad)).all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "said"),
+    [
+        (["a", None, "b"], ValueError, r"y holds None in row 1 \(from 0\)"),
+        ([2, 1, None], ValueError, r"y holds None in row 2 \(from 0\)"),
+        (["a", 1, "b"], TypeError, "y mixes labels of the types int, str"),
+    ],
+)
+@pytest.mark.parametrize("name", ["MLPClassifier", "TableClassifier"])
+def test_labels_that_are_none_or_have_no_order_are_refused(name, labels, error, said):
+    import mlp_xp
+
+    y = np.array(labels * 10, dtype=object)
+    with pytest.raises(error, match=said):
+        getattr(mlp_xp, name)().fit(np.ones((30, 2)), y)
+
+
+def test_targets_of_another_kind_are_refused_with_what_to_do():
+    from mlp_xp import MLPRegressor, TableRegressor
+
+    x, pd = np.ones((6, 1)), pytest.importorskip("pandas")
+    with pytest.raises(ValueError, match="y holds texts, where numbers are needed: TableClassifier"):
+        TableRegressor().fit(x, ["a", "b"] * 3)
+    with pytest.raises(TypeError, match="y holds dates"):
+        MLPRegressor().fit(x, pd.Series(pd.date_range("2020-01-01", periods=6)))
