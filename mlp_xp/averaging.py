@@ -11,17 +11,8 @@ class Average:
 
         w̄ ← w̄ + (w − w̄) / max(1, min(t, α T))
 
-    with t the number of the step just made, from 1, and T the number of all. At first it is the mean of all
-    steps, then an exponential average over the last α T of them.
-
-    Parameters
-    ----------
-    parameters : Parameters
-        Those that are trained.
-    part : float in (0, 1]
-        α.
-    n_steps : int
-        T.
+    with t the number of the step just made, from 1, and T that of all (`n_steps`). At first it is the mean of
+    all steps, then an exponential average over the last part α of them.
 
     Attributes
     ----------

@@ -84,20 +84,10 @@ class Dropout:
         return a * mask, mask
 
     def mask(self, backend: Backend, shape: tuple[int, ...], step: int, layer: int, first_row: int) -> Array:
-        """Factors 0 or 1 / (1 − p), of shape (n_rows, n_units), for one hidden layer (0-based).
+        """Factors 0 or 1 / (1 − p), of shape (n_rows, n_units), for one hidden layer.
 
-        Parameters
-        ----------
-        backend : Backend
-            Where to compute.
-        shape : tuple of int
-            (…, n_rows, n_units) of this chunk; all members have the same mask.
-        step : int
-            The number of the update, from 0.
-        layer : int
-            The hidden layer.
-        first_row : int
-            Position of the chunk's first row in the step's global batch.
+        All members have the same. Updates and layers are numbered from 0; `first_row` is the position of the
+        chunk's first row in the step's global batch.
         """
         xp, (n_rows, n_units) = backend.xp, shape[-2:]
         row_key, unit_key = self.keys(step, layer)

@@ -37,12 +37,7 @@ class Room(NamedTuple):
 class Values:
     """Numbers computed on the device, read by the host many at a time: reading one stops a GPU's queue.
 
-    Parameters
-    ----------
-    backend : Backend
-        Where they wait.
-    members : int, optional
-        Of how many each value has a number.
+    Each is one number, or one of each member.
 
     Attributes
     ----------
@@ -105,16 +100,7 @@ class Values:
 class EpochLosses:
     """Σ s_i L_i, λ R(w) and Σ s_i of each step of an epoch, and J over all of them.
 
-    Parameters
-    ----------
-    backend : Backend
-        Where they wait.
-    takes_mean : bool
-        Whether J is divided by Σ s_i.
-    has_penalty : bool
-        Whether a step with rows has a second value, λ R(w).
-    members : int, optional
-        Of how many each value has a number.
+    J is divided by Σ s_i if it takes the mean; with a penalty each step that has rows has a second value.
     """
 
     def __init__(

@@ -25,18 +25,9 @@ class Memo:
     "For slightly more memory, a huge speed-up": without the memo the cost of all derivatives grows with the
     number of paths through the network, the product of its widths (bench/memoisation.py).
 
-    Buffers are made once and reused in every step.
-
-    Those of members have an axis for them before the others.
-
-    Parameters
-    ----------
-    network : Network
-        For whose layers.
-    n_rows : int
-        Rows of the largest chunk.
-    way_back : bool
-        False for predictions: nothing is kept, two buffers take turns.
+    Buffers, for the rows of the largest chunk, are made once and reused in every step; those of members have
+    an axis for them before the others. Without a way back, in predictions, two take turns, and nothing is
+    kept.
 
     Attributes
     ----------

@@ -29,20 +29,7 @@ AddChunk = Callable[..., Array]
 class Objective:
     """J and its gradient for one network, loss and regularizer; owns the memo and the gradient.
 
-    Parameters
-    ----------
-    network : Network
-        Read.
-    loss : loss
-        From `losses`.
-    regularizer : regularizer, optional
-        From `regularizers`.
-    dropout : Dropout, optional
-        For hidden units.
-    reduction : "mean" or "sum"
-        Whether J is divided by Σ s_i.
-    ranks : Ranks, optional
-        The processes over which a step's rows are shared out; J and its gradient are those of all rows.
+    Where a step's rows are shared out over `ranks`, they are those of all rows.
 
     Attributes
     ----------
@@ -88,16 +75,9 @@ class Objective:
         return self._memo
 
     def differentiate(self, batch: Batch, number: int = 0, add_chunk: AddChunk | None = None) -> None:
-        """Fill `gradient` with ∂J/∂w over a batch's chunks; J's terms wait on the device.
+        """Fill `gradient` with ∂J/∂w over a batch's chunks, which are consumed; J's terms wait on the device.
 
-        Parameters
-        ----------
-        batch : Batch
-            Its chunks are consumed.
-        number : int
-            The update's number from 0, of which dropout is a function.
-        add_chunk : callable, optional
-            In the place of the method of that name.
+        Dropout is a function of the update's number, from 0. `add_chunk` takes the place of the method.
         """
         gradient = self.gradient
         known = batch.divisor if self.reduction == "mean" else None
@@ -139,16 +119,7 @@ class Objective:
     ) -> Array:
         """Write the chunk's Σ s_i ∂L_i/∂w, times a factor, to `gradient` (or add it); return its Σ s_i L_i.
 
-        Parameters
-        ----------
-        x, y, weight : arrays
-            A chunk; read.
-        factor : float, array of one element, or None
-            What δ is multiplied with.
-        number, first_row : int
-            What dropout is a function of.
-        add : bool
-            Whether to add.
+        The chunk is read. Dropout is a function of the update's number and of the chunk's first row.
         """
         memo = self.memo.of(x.shape[-2])
         z = forward(self.network, x, memo, self.dropout, number, first_row)

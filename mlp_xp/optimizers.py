@@ -463,15 +463,6 @@ NO_FACTORS = RateFactors(by_fan_in=False, biases=1.0, input_scale=1.0)
 class Optimizer:
     """A rule at work: its state beside the parameters that it updates.
 
-    Parameters
-    ----------
-    rule : one of the classes above
-        What to do with a slice of the vectors.
-    parameters : Parameters
-        What it will update; gives backend and sizes.
-    factors : RateFactors, optional
-        On the rate, by group of parameters.
-
     Attributes
     ----------
     groups : list of (slice, float), or None

@@ -7,48 +7,24 @@ from mlp_xp.run.rates import Rates
 
 
 class Step:
-    """Differentiate the objective, clip the gradient, apply the rule.
-
-    Parameters
-    ----------
-    objective : Objective
-        J, and where its gradient goes.
-    optimizer : Optimizer
-        The rule and its state.
-    clip_norm : float, optional
-        The largest Euclidean norm of a gradient.
-    """
+    """Differentiate the objective, clip the gradient to a Euclidean norm (`clip_norm`), apply the rule."""
 
     def __init__(self, objective: Objective, optimizer: Optimizer, clip_norm: float | None = None) -> None:
         self.objective, self.optimizer, self.clip_norm = objective, optimizer, clip_norm
 
     def __call__(self, batch: Batch, number: int, rate: float) -> None:
-        """Make one; a batch whose weights sum to zero, or whose loss is seen to be infinite, changes nothing.
+        """Make update `number`, from 0, at rate η; the batch's chunks are consumed.
 
-        Parameters
-        ----------
-        batch : Batch
-            Its chunks are consumed.
-        number : int
-            The update's number, from 0.
-        rate : float
-            η.
+        A batch whose weights sum to zero, or whose loss is seen to be infinite, changes nothing.
         """
         self.objective.differentiate(batch, number)
         if not self.objective.losses.broken and batch.divisor:
             self.apply(rate)
 
     def at_once(self, block: Block, first: int, most: int, rates: Rates) -> int:
-        """Make the updates of some of a block's batches by one call, and return how many; here none.
+        """Make the updates of a block's batches from `first` on, `most` at most, by one call; here of none.
 
-        Parameters
-        ----------
-        block : Block
-            Its batches are not consumed.
-        first, most : int
-            The batch to begin with, and how many to take at most.
-        rates : Rates
-            ``ahead(n)`` gives η of the coming n steps.
+        It returns how many it has made; the batches are not consumed.
         """
         return 0
 

@@ -72,14 +72,7 @@ def run(
 class Descent:
     """The method that makes steps, w_new = w_old − η ∂J/∂w: SGD, mini-batch SGD or gradient descent.
 
-    Parameters
-    ----------
-    way : str
-        Of `training_settings.WAYS`.
-    clip_norm : float, optional
-        The largest Euclidean norm of a step's gradient.
-    loss_of : callable
-        An epoch's loss, from those of its steps: J over all of them.
+    `loss_of` gives an epoch's loss, from those of its steps: J over all of them.
     """
 
     forgets: str | None = None

@@ -234,20 +234,9 @@ class Ranks:
     def sum(self, vector: Array, numbers: Sequence[float], backend: Backend) -> list[float]:
         """Sum a vector on the device, and a few numbers of the host, over all ranks; the same bits on each.
 
-        Parameters
-        ----------
-        vector : array
-            Replaced by its sum. Its last elements are room for the numbers, which travel with it if it goes
-            through the host; what they are afterwards is not defined.
-        numbers : sequence of float
-            Read.
-        backend : Backend
-            Of the vector.
-
-        Returns
-        -------
-        list of float
-            Sums of the numbers.
+        The vector is replaced by its sum; the numbers' sums are returned. The vector's last elements are room
+        for the numbers, which travel with it if it goes through the host; what they are afterwards is not
+        defined.
         """
         on_device = self._summing_on(backend.runtime)
         if on_device is not None:
@@ -310,13 +299,7 @@ class Ranks:
         return [(self._bytes_from(rank, own.encode()) or b"").decode() for rank in range(self.size)]
 
     def refuse_differences(self, own: Mapping[str, Any]) -> None:
-        """Raise ValueError on all ranks where one was given something else than rank 0.
-
-        Parameters
-        ----------
-        own : mapping
-            What all ranks must agree on, by name: JSON values.
-        """
+        """Raise ValueError on all ranks where one was given something else (JSON values) than rank 0."""
         texts = self.texts(json.dumps(own, sort_keys=True))
         first = json.loads(texts[0])
         for rank, text in enumerate(texts):
@@ -343,14 +326,9 @@ class Ranks:
         return [each.decode() for each in found.tolist()]
 
     def end_all(self, say: Callable[[], object], status: int) -> NoReturn:
-        """Say an error and end all ranks; one that all of them have is said once.
+        """Say an error and end all ranks with an exit status; one that all of them have is said once.
 
-        Parameters
-        ----------
-        say : callable
-            Ranks but the first leave that one time to say the same and end them, before they call it.
-        status : int
-            The exit status.
+        Ranks but the first leave that one time to say the same and end them, before they say it.
         """
         if self.rank > 0:
             time.sleep(SECONDS_FOR_RANK_0)

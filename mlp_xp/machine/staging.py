@@ -117,17 +117,7 @@ class Resident(Staging):
 
 
 class HostStaging(Staging):
-    """Host buffers, slot by slot: themselves the rows on the CPU, else copied.
-
-    Parameters
-    ----------
-    backend : Backend
-        Where rows go.
-    columns : sequence of (width, dtype) or None
-        A row's parts; None for one that is not there.
-    n_rows : int
-        Rows a slot can hold.
-    """
+    """Host buffers for the parts of a row, slot by slot: themselves the rows on the CPU, else copied."""
 
     def __init__(self, backend: "Backend", columns: Sequence[Width | None], n_rows: int) -> None:
         self.backend, self.columns, self.n_rows = backend, columns, n_rows

@@ -34,13 +34,7 @@ LINE = 16
 
 
 class Started:
-    """A task that a thread of ours has, in the context of who started it: NumPy's errors are treated alike.
-
-    Parameters
-    ----------
-    task : callable
-        It takes nothing.
-    """
+    """A task of a thread of ours, in the context of who started it: NumPy's errors are treated alike."""
 
     def __init__(self, task: Callable[[], Any]) -> None:
         self.task, self.context = task, contextvars.copy_context()
@@ -126,15 +120,7 @@ def _c_library() -> ctypes.CDLL:
 
 
 def n_parts(n: int, work: int) -> int:
-    """How many threads share n equal pieces of work.
-
-    Parameters
-    ----------
-    n : int
-        Pieces.
-    work : int
-        Multiplications of the largest product of each.
-    """
+    """How many threads share n equal pieces of work, with so many multiplications in the largest product."""
     return min(n, blas.n_threads()) if work >= PART_WORK else 1
 
 

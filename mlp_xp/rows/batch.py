@@ -117,18 +117,9 @@ class Share(NamedTuple):
 
 
 class Block:
-    """Batches whose rows were gathered together; valid until the next block is asked for.
+    """Batches at positions start … stop of an epoch, whose rows, or this process's share, came together.
 
-    Parameters
-    ----------
-    gathered : Gathered
-        This process's rows of them.
-    start, stop : int
-        Which positions of the epoch.
-    batch_size : int
-        Rows of each global batch; the last one may have fewer.
-    share : Share
-        Which part of each batch the rows are.
+    It is valid until the next block is asked for. The last batch may have fewer rows than others.
 
     Attributes
     ----------

@@ -87,16 +87,8 @@ class Rows:
     """The row numbers of one epoch, made a block of positions at a time.
 
     `rows[start:stop]` is a 1-D int64 array, *read* only. The last block made is kept, so short
-    slices in sequence cost little more than a view. Threads may share one.
-
-    Parameters
-    ----------
-    n_rows : int
-        Positions in the epoch.
-    make : callable (start, stop) -> int64 array
-        The row numbers of positions start..stop, both within one block.
-    block : int
-        Positions in a block.
+    slices in sequence cost little more than a view. Threads may share one. `make(start, stop)` gives
+    the row numbers of positions within one block.
     """
 
     def __init__(self, n_rows: int, make: Callable[[int, int], Integers], block: int = BLOCK) -> None:

@@ -98,11 +98,7 @@ class Source:
     def on_device(self, backend: Backend, *, labels: bool) -> Callable[[np.ndarray], Taken] | None:
         """What gives the rows of an index where they are on the backend's device; None where they are not.
 
-        Parameters
-        ----------
-        backend : Backend
-        labels : bool
-            Whether targets become int32.
+        Labels become int32.
         """
         return None
 
@@ -267,16 +263,9 @@ def read(
 def passes(
     source: Source, n_rows: int | None = None, dtype: str = "float64", n_more: int = 0
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Row numbers, inputs, targets and weights of all rows once, some at a time, in bounded memory.
+    """Row numbers, inputs, targets (of `dtype`) and weights of all rows once, in bounded memory.
 
-    Parameters
-    ----------
-    n_rows : int
-        Rows at a time, at most; `PASS_ROWS` if not given.
-    dtype : str
-        Of the targets.
-    n_more : int
-        Numbers that the caller makes of each row: they count too.
+    There are `n_rows` at a time, at most, and as many as `pass_rows` says.
     """
     order = source.sequential(source.n_rows, 0, 0)
     ordered = source.in_order(order)

@@ -18,15 +18,7 @@ def refuse_differences(
 ) -> None:
     """Raise ValueError on all ranks where one has another network, other rows or other settings than rank 0.
 
-    Parameters
-    ----------
-    ranks : Ranks
-    network : Network
-        Its sizes; the weights are those of rank 0 anyway.
-    sources : mapping of str to source or None
-        Rows by what they are called. All of them are read once, but those of streams, which may be drawn.
-    given : mapping of str to object
-        Settings by name.
+    Weights are those of rank 0 anyway. All rows are read once, but those of streams, which may be drawn.
     """
     settings = {
         "layer_sizes": network.layer_sizes,

@@ -46,16 +46,10 @@ def within_memory(
 ) -> Result:
     """Do work that takes a loader's chunks, from the start again with smaller ones where memory runs out.
 
-    Raises MemoryError: not even one row fits, or an update was under way.
+    `work` may be called several times, and does not do again what it has completed; `forget` lets go of its
+    own buffers before. An update of the optimizer that has begun to move the weights is not made again.
 
-    Parameters
-    ----------
-    work : callable
-        May be called several times; what it has completed is not done again.
-    forget : callable
-        Lets go of the work's own buffers before it goes on.
-    optimizer : Optimizer, optional
-        Whose updates are part of the work: one that has begun to move the weights is not made again.
+    Raises MemoryError: not even one row fits, or an update was under way.
     """
     while True:
         try:
