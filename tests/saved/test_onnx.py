@@ -206,12 +206,13 @@ CATEGORIES = [
     Category("c", "text", ("a",), other=True),
     Category("c", "text", (), other=True, gaps=True),
     Category("c", "text", ("", "a"), other=True, gaps=True),
+    Category("c", "text", ("1", "2.50", "3.00", "true"), other=True),
 ]
 
 
 @pytest.mark.parametrize("column", CATEGORIES, ids=str)
 def test_texts(column):
-    texts = ["a", "ü b", "😀", "unseen", "", "A", "a "]
+    texts = ["a", "ü b", "😀", "unseen", "", "A", "a ", "1.0", "2.5", "2.50", "3", "True"]
     is_gap = [text == "" and "" not in column.levels for text in texts]
     codes = np.where(is_gap, np.nan, column.codes(texts))[:, None]
     check_table(table_model((column,)), {"c": np.array(texts, dtype=object)[:, None]}, codes)

@@ -246,12 +246,13 @@ def _of_category(graph: Graph, value: str, column: Category, gaps: Gaps) -> str:
 
 
 def other_spelling(column: Category, level: str) -> str:
-    """How a level may be written too: 1 as 1.0, true as True; itself, where that means nothing or another."""
+    """How a level may be written too: 1 as 1.0, 2.50 as 2.5, true as True; itself where that is nothing new."""
     if level.lower() in TRUTH:
         other = level.lower() if level != level.lower() else level.capitalize()
     elif is_name_of_number(level) and "e" not in level.lower():
         whole, _, fraction = level.partition(".")
-        other = f"{level}.0" if not fraction else whole if not fraction.strip("0") else level
+        short = fraction.rstrip("0")
+        other = f"{level}.0" if not fraction else f"{whole}.{short}" if short else whole
     else:
         return level
     names = column.names
