@@ -73,6 +73,13 @@ def without_contract(model: Any) -> Model:
     return model.model_ if hasattr(model, "model_") else model
 
 
+def no_model(given: object, done: str) -> TypeError:
+    """Why something cannot be saved or exported, and what to give instead."""
+    found = hasattr(given, "best_estimator_")  # a search of scikit-learn
+    instead = "its best_estimator_" if found else "a Network, a TableModel or a fitted estimator"
+    return TypeError(f"{given!r} cannot be {done}: give {instead}.")
+
+
 def save(model: Model | TableEstimator, path: str | os.PathLike[str]) -> None:
     """Write a model file: what `mlp_xp.save` does, which explains it."""
     model = without_contract(model)
@@ -86,7 +93,7 @@ def save(model: Model | TableEstimator, path: str | os.PathLike[str]) -> None:
         document = {"kind": "estimator", "estimator": model.description()}
         network = model.network
     else:
-        raise TypeError(f"{model!r} cannot be saved: give a Network, a TableModel or a fitted estimator.")
+        raise no_model(model, "saved")
     document |= {"network": _network_description(network)}
     document["format"] = FORMAT if has_news(document) else PLAIN_FORMAT
     tensors = {f"weights.{layer}": to_host(w) for layer, w in enumerate(network.parameters.weights)}

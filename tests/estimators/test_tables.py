@@ -6,9 +6,18 @@ import numpy as np
 import pytest
 from scikit_learn_checks import SINCE_1_9, with_checks
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
-from mlp_xp import MLPClassifier, MLPRegressor, TableClassifier, TableRegressor, fit_table
+from mlp_xp import (
+    MLPClassifier,
+    MLPRegressor,
+    TableClassifier,
+    TableRegressor,
+    export_onnx,
+    fit_table,
+    save,
+)
 
 pytestmark = pytest.mark.needs("sklearn", "pyarrow")
 
@@ -200,3 +209,10 @@ def test_folds_are_stratified_and_whole_groups_and_members_have_probabilities():
 def test_classes_with_a_gap_are_refused_with_their_row():
     with pytest.raises(ValueError, match=r"y holds None in row 1 \(from 0\)"):
         TableClassifier().fit([[1.0], [2.0], [3.0]], np.array(["a", None, "b"], dtype=object))
+
+
+@pytest.mark.parametrize("write", [save, export_onnx])
+def test_a_search_is_told_to_give_its_best_estimator(write, tmp_path):
+    search = GridSearchCV(MLPRegressor(max_iter=1), {"alpha": [0.1]}, cv=2)
+    with pytest.raises(TypeError, match="give its best_estimator_"), pytest.warns(ConvergenceWarning):
+        write(search.fit(np.eye(8), np.arange(8.0)), tmp_path / "model")

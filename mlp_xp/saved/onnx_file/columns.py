@@ -246,7 +246,7 @@ def _of_category(graph: Graph, value: str, column: Category, gaps: Gaps) -> str:
 
 
 def other_spelling(column: Category, level: str) -> str:
-    """How a level may be written too: 1 as 1.0, 2.50 as 2.5, true as True; itself where that is nothing new."""
+    """How a level may be written too: 1 as 1.0, 2.50 as 2.5, true as True; itself where that is no news."""
     if level.lower() in TRUTH:
         other = level.lower() if level != level.lower() else level.capitalize()
     elif is_name_of_number(level) and "e" not in level.lower():

@@ -10,7 +10,7 @@ import numpy as np
 from mlp_xp.machine.array_api import ArrayLike
 from mlp_xp.machine.whole_file import write_whole
 from mlp_xp.network import Network
-from mlp_xp.saved.model_file import Model, TableEstimator, without_contract
+from mlp_xp.saved.model_file import Model, TableEstimator, no_model, without_contract
 from mlp_xp.saved.onnx_file.columns import features, matrix_problem
 from mlp_xp.saved.onnx_file.graph import Graph
 from mlp_xp.saved.onnx_file.network import Layers, functions_of
@@ -148,7 +148,7 @@ def _parts(model: Model) -> Parts:
         classes = [np.arange(n_outputs)] if model.output.probabilities == "together" else None
         return Parts(model, Inputs.plain([f"x{i}" for i in range(n_inputs)]), False, None, classes)
     if not hasattr(model, "network"):
-        raise TypeError(f"{model!r} cannot be exported: give a Network, a TableModel or a fitted estimator.")
+        raise no_model(model, "exported")
     names = getattr(model, "feature_names_in_", None)
     n_inputs = model.network.layer_sizes[0]
     inputs = Inputs.plain([f"x{i}" for i in range(n_inputs)] if names is None else [*map(str, names)])
