@@ -88,7 +88,7 @@ class Tally:
         self.epoch: Epoch | None = None
         self.best: Epoch | None = None
         self.rows_gathered = 0
-        self._rows_at_epoch_start = 0
+        self._rows_at_epoch_start = self._epochs_before = 0
         self._began = self._epoch_began = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -104,7 +104,9 @@ class Tally:
         self.rows_gathered += n_rows
 
     def show(self, epoch: Epoch) -> None:
-        """Take note of an epoch that is complete."""
+        """Take note of an epoch that is complete; the first may be one of a run that goes on."""
+        if self.epoch is None:
+            self._epochs_before = epoch.number - 1
         self.epoch = epoch
         if epoch.is_best:
             self.best = epoch
@@ -120,6 +122,11 @@ class Tally:
     def share(self) -> float:
         """How much of the epoch under way is done, from 0 to 1."""
         return min(1.0, (self.rows_gathered - self._rows_at_epoch_start) / self.n_rows)
+
+    @property
+    def done(self) -> float:
+        """Epochs done since the start of the run, or since it went on."""
+        return (self.epoch.number - self._epochs_before if self.epoch else 0) + self.share
 
     def count(self) -> str:
         """Complete epochs, or where they take a while the one under way: "epoch 13/1000 at 40%"."""
@@ -137,7 +144,7 @@ class Tally:
             if epoch.validation_loss is not None:
                 facts.append(f"validation loss {epoch.validation_loss:.5g}")
             facts.append(f"learning rate {epoch.learning_rate:.3g}")
-        facts.append(f"{self.rows_gathered / seconds:,.0f} rows/s")
+        facts.append(f"{self.done * self.n_rows / seconds:,.0f} rows/s")
         memory = memory_taken()
         if memory is not None:
             facts.append(f"{memory / 1e6:,.0f} MB")
@@ -151,10 +158,9 @@ class Tally:
 
     def _left(self, seconds: float) -> float | None:
         """Seconds until the last epoch that is allowed; None where nobody knows."""
-        done = (self.epoch.number if self.epoch else 0) + self.share
-        if self.is_over or not done:
+        if self.is_over or not self.done:
             return None
-        left = max(0.0, seconds / done * (self.max_epochs - done))
+        left = max(0.0, seconds / self.done * (self.max_epochs - self._epochs_before - self.done))
         return left if self.time_budget is None else min(left, max(0.0, self.time_budget - seconds))
 
 
@@ -228,7 +234,7 @@ class LiveBar(Tally):
     def _render(self) -> Any:
         width = self._console.width
         count, facts = self.count(), self.facts()
-        done = ((self.epoch.number if self.epoch else 0) + self.share) / self.max_epochs
+        done = (self._epochs_before + self.done) / self.max_epochs
         bar_width = max(4, min(BAR_WIDTH, width - len(count) - 1))
         bar = ProgressBar(total=1.0, completed=1.0 if self.is_over else done, width=bar_width)
         taken = len(count) + 1 + bar_width

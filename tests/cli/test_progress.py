@@ -179,6 +179,24 @@ def test_a_time_budget_bounds_the_time_left(capsys, clock):
     ]
 
 
+def test_time_left_of_a_run_that_goes_on(capsys, clock):
+    with live.PlainLines(100, n_rows=10) as bar:
+        for number in (91, 92):
+            clock(2.0)
+            bar.passed(10)
+            bar.show(epoch(number, validation_loss=None))
+    assert lines(capsys)[-1].endswith("  5 rows/s  1,234 MB  at most 16 s left")
+
+
+def test_rows_that_a_search_gathers_once_pass_at_each_iteration(clock):
+    bar = live.Tally(100, n_rows=10)
+    bar.passed(10)
+    for number in (1, 2, 3):
+        clock(1.0)
+        bar.show(epoch(number))
+    assert "10 rows/s" in bar.facts()
+
+
 def test_silence_counts(capsys, clock):
     with live.Tally(5, n_rows=10) as bar:
         bar.passed(7)

@@ -330,7 +330,8 @@ def test_threads_are_the_most_that_compute(run, monkeypatch):
 def test_lbfgs(run):
     found = result(run("train", "--optimizer", "lbfgs", "--epochs", "30", "--json"))
     assert found["metrics"]["r2"] > 0.2
-    assert found["rows_gathered"][0] >= 398 * found["epochs"]
+    assert found["epochs"] > 1
+    assert found["rows_gathered"] == [398]  # which are kept from one evaluation to the next
 
 
 @pytest.mark.parametrize(
