@@ -1,6 +1,6 @@
 """What a network's derivatives and hidden activations are for some rows, all at once, without training it."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from mlp_xp.losses import LOSSES
 from mlp_xp.machine.array_api import Array, ArrayLike, on_host, to_host
 from mlp_xp.own import resolve
 from mlp_xp.parameters import Parameters
+from mlp_xp.rows.arrays import as_real
 
 if TYPE_CHECKING:
     from mlp_xp.network import Network
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 @unflagged()
 def gradient(
     network: "Network", x: ArrayLike, y: ArrayLike, loss: object, sample_weight: ArrayLike
-) -> tuple[float, Parameters]:
+) -> tuple[Any, Parameters]:
     """See `Network.gradient`."""
     value, _, found = _there_and_back(network, x, y, loss, sample_weight)
     return value, found
@@ -52,7 +53,7 @@ def _of_inputs(network: "Network", delta: Array) -> Array:
     """∂/∂x, from δ_1."""
     of_inputs = delta @ network.parameters.weights[0].mT
     if network.parameters.input_scale is not None:
-        of_inputs = of_inputs * network.parameters.input_scale[:, 0]
+        of_inputs = of_inputs * network.parameters.input_scale.mT
     return of_inputs
 
 
@@ -80,8 +81,8 @@ def _rows(network: "Network", x: ArrayLike) -> Array:
 
 def _there_and_back(
     network: "Network", x: ArrayLike, y: ArrayLike, loss: object, sample_weight: ArrayLike
-) -> tuple[float, Array, Parameters]:
-    """J, δ_1 and ∂J/∂w over all rows, with J = Σ s_i L_i / Σ s_i."""
+) -> tuple[Any, Array, Parameters]:
+    """J, δ_1 and ∂J/∂w over all rows, with J = Σ s_i L_i / Σ s_i; of each member, where there are some."""
     backend, rows = network.backend, _rows(network, x)
     resolved = resolve("loss", LOSSES, loss)
     targets, weight = _column(y, "y", rows.shape[0]), None
@@ -100,11 +101,12 @@ def _there_and_back(
         value = resolved(backend, z, on_device, weight)
         z *= 1.0 / divisor
         delta = backprop(network, memo, z, found, add=False)
-        return float(value) / divisor, delta, found
+        losses = to_host(value).astype(np.float64) / divisor
+        return float(losses) if network.members is None else losses, delta, found
 
 
 def _column(given: ArrayLike, name: str, n_rows: int) -> np.ndarray:
-    found = on_host(given)
+    found = as_real(name, on_host(given))
     found = found[:, None] if found.ndim == 1 else found
     if found.ndim != 2 or found.shape[0] != n_rows:
         raise ValueError(f"{name} has shape {tuple(found.shape)}, but x has {n_rows} rows.")

@@ -224,7 +224,7 @@ class Network:
 
         Returns
         -------
-        float, Parameters
+        float or array (members,), Parameters
             J, and ∂J/∂w in the layout of `parameters`: `weights[l]`, `biases[l]`, `flat`.
 
         Raises
@@ -248,7 +248,7 @@ class Network:
 
         Returns
         -------
-        array (n_rows, n_features)
+        array (n_rows, n_features), or (members, n_rows, n_features)
         """
         return derivatives.input_gradient(self, x, y, loss, sample_weight)
 
@@ -257,7 +257,7 @@ class Network:
 
         Returns
         -------
-        list of array (n_rows, n_units)
+        list of array (n_rows, n_units), or (members, n_rows, n_units)
         """
         return derivatives.hidden(self, x)
 

@@ -423,7 +423,7 @@ class RateFactors(fields.Checked):
         checks.refuse(
             f"frozen={layer!r} is no layer of this network: 0 is its first, {n_layers - 1} or -1 its last."
             for layer in layers
-            if isinstance(layer, bool) or layer not in range(-n_layers, n_layers)
+            if checks.whole("frozen", layer, least=-n_layers) or layer >= n_layers
         )
         factors = list(self.layers or (1.0,) * n_layers)
         for layer in layers:

@@ -47,7 +47,7 @@ def train(
     learning_rate: float | Sequence[float] = 1e-3,
     schedule: object = "constant",
     rate_factors: RateFactors | None = None,
-    frozen: Collection[int] = (),
+    frozen: int | Collection[int] = (),
     decay_schedule: object = "constant",
     regularizer: object = None,
     dropout: float | Sequence[float] | Sequence[Sequence[float]] = 0.0,
@@ -97,7 +97,7 @@ def train(
         A name of `schedules.SCHEDULES`, an instance, or a function of the history: the factor on η.
     rate_factors : RateFactors, optional
         Further factors on η, by group of parameters and by layer.
-    frozen : collection of int
+    frozen : int or collection of int
         Layers that stay as they are: 0 is the first, −1 the last.
     decay_schedule : str or schedule
         The factor on the decay of a rule that has one (`AdamW`), which falls with η too.
@@ -195,7 +195,7 @@ def train(
     >>> epoch.train_loss < 0.01
     True
     """
-    _check_kinds(network, loader, validation)
+    _check_kinds(network, loader, validation, state)
     network.backend.runtime.select()
     named = {
         "loss": loss,
@@ -236,7 +236,8 @@ def train(
     if validation is not None:
         validation.fit_chunks(Memo.bytes_per_row(network))
     history = History(steps_per_epoch=loader.steps_per_epoch, max_epochs=max_epochs)
-    factors = (rate_factors or NO_FACTORS).freezing(frozen, network.n_layers) if frozen else rate_factors
+    layers = (frozen,) if isinstance(frozen, int) else tuple(frozen)
+    factors = (rate_factors or NO_FACTORS).freezing(layers, network.n_layers) if layers else rate_factors
     training = _training(network, loader, each, history, factors, checkpoints, ranks)
     if state is not None:
         training.restore(state)
@@ -249,7 +250,7 @@ def train(
                 for part in ("batch_size", "seed", "order")
             }
             rows = {f"{name} rows": None if each is None else each.source for name, each in compared.items()}
-            others = {"seed": seed, "frozen": frozen, "rate_factors": rate_factors, "threads": None}
+            others = {"seed": seed, "frozen": layers, "rate_factors": rate_factors, "threads": None}
             refuse_differences(ranks, network, rows, {**named, **of_loaders, **others})
         ranks.broadcast(network.parameters.flat, network.backend)
     network.output = given.loss.link
@@ -352,8 +353,8 @@ def _fit_memory(network: Network, loader: Loader, given: Settings, ranks: Ranks 
     )
 
 
-def _check_kinds(network: object, loader: object, validation: object) -> None:
-    """Refuse what is no network or no loader, data itself above all."""
+def _check_kinds(network: object, loader: object, validation: object, state: object) -> None:
+    """Refuse what is no network, no loader or no state, data itself above all."""
     if not isinstance(network, Network):
         raise TypeError(
             f"network is a {type(network).__name__}; it must be a Network, such as Network((10, 64, 1))."
@@ -361,6 +362,8 @@ def _check_kinds(network: object, loader: object, validation: object) -> None:
     for name, given in (("loader", loader), ("validation", validation)):
         if not hasattr(given, "batches") and (given is not None or name == "loader"):
             raise TypeError(f"{name} is a {type(given).__name__}; it must be a Loader, such as Loader(x, y).")
+    if not isinstance(state, TrainingState | None):
+        raise TypeError(f"state is a {type(state).__name__}; it must be what `epoch.state()` gives.")
 
 
 def _check_fit(network: Network, loader: Loader, loss: Loss) -> None:

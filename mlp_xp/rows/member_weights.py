@@ -116,6 +116,7 @@ def bootstrap(n_rows: int, members: int, seed: int = 0) -> np.ndarray:
     ----------
     Efron, Bootstrap methods: another look at the jackknife, 1979; Breiman, Bagging predictors, 1996.
     """
+    checks.refuse([checks.whole("members", members)])
     generator = np.random.default_rng(seed)
     counts = [np.bincount(generator.integers(0, n_rows, n_rows), minlength=n_rows) for _ in range(members)]
     return np.stack(counts, axis=1)

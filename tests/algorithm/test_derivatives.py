@@ -85,3 +85,30 @@ def test_an_own_loss_has_a_gradient_too():
 def test_what_does_not_fit_is_refused(x, y, weight, message):
     with pytest.raises(ValueError, match=message):
         network_for("squared_error").gradient(x, y, sample_weight=weight)
+
+
+def test_targets_that_are_texts_are_refused_by_name():
+    """NumPy's error named its loop instead."""
+    with pytest.raises(TypeError, match="y holds text"):
+        network_for("squared_error").gradient(X, ["a"] * len(X))
+    with pytest.raises(TypeError, match="sample_weight holds text"):
+        network_for("squared_error").gradient(X, CASES["squared_error"], sample_weight=["a"] * len(X))
+
+
+@pytest.mark.parametrize("input_scale", [False, True])
+def test_members_have_derivatives_each(input_scale, device):
+    options = {"input_scale": input_scale, "device": device, "dtype": "float64", "activation": "tanh"}
+    several = Network((4, 5, 1), members=3, seed=2, **options)
+    if input_scale:
+        several.parameters.input_scale[...] = several.backend.asarray(
+            np.linspace(0.5, 2, 12).reshape(3, 4, 1)
+        )
+    y = X[:, :1]
+    values, gradient = several.gradient(X, y)
+    of_inputs = several.input_gradient(X, y)
+    assert of_inputs.shape == (3, *X.shape)
+    for n, alone in enumerate(several.each()):
+        value, own = alone.gradient(X, y)
+        assert values[n] == pytest.approx(value, rel=1e-12)
+        np.testing.assert_allclose(host(gradient.flat)[n], host(own.flat), rtol=1e-10, atol=1e-14)
+        np.testing.assert_allclose(of_inputs[n], alone.input_gradient(X, y), rtol=1e-10, atol=1e-14)

@@ -138,6 +138,9 @@ def test_factors_of_one_are_no_factors():
         ({"frozen": [3]}, "frozen=3 is no layer of this network: 0 is its first, 2 or -1 its last"),
         ({"frozen": [-4]}, "frozen=-4 is no layer"),
         ({"frozen": [True]}, "frozen=True is no layer"),
+        ({"frozen": [0.0]}, "frozen=0.0 is no layer"),
+        ({"frozen": 3}, "frozen=3 is no layer"),
+        ({"frozen": "0"}, "frozen='0' is no layer"),
         ({"frozen": [0, 1, 2]}, "not all of them 0"),
         ({"rate_factors": RateFactors(layers=(1.0,))}, "a factor for each of the network's 3 layers"),
     ],
@@ -145,6 +148,15 @@ def test_factors_of_one_are_no_factors():
 def test_what_cannot_be_frozen(named, message):
     with pytest.raises(ValueError, match=message):
         train(network(), Loader(X, Y), **named)
+
+
+@pytest.mark.parametrize("frozen", [0, [0], np.array([0])])
+def test_a_frozen_layer_may_be_the_first_however_it_is_given(frozen):
+    """0 and an array of it are false: nothing was frozen."""
+    net = network()
+    before = host(net.parameters.weights[0]).copy()
+    list(train(net, Loader(X, Y, batch_size=10), frozen=frozen, max_epochs=1))
+    np.testing.assert_array_equal(host(net.parameters.weights[0]), before)
 
 
 def test_the_derivatives_of_frozen_layers_are_not_computed(monkeypatch):

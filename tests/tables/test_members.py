@@ -27,6 +27,8 @@ def test_folds_leave_each_row_out_once():
 
 
 def test_a_bootstrap_draws_as_many_rows():
+    with pytest.raises(ValueError, match="members=0"):
+        bootstrap(200, 0)
     counts = bootstrap(200, 5, seed=1)
     np.testing.assert_array_equal(counts.sum(axis=0), 200)
     assert 0.3 < np.mean(counts == 0) < 0.45
