@@ -12,7 +12,6 @@ import contextlib
 import functools
 import itertools
 import os
-import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple
@@ -54,10 +53,6 @@ MOST_WORK = 2 * 10**9
 
 USUAL_ROWS = 128
 """Of a step. Not the step's own: whether the last, ragged one is compiled must not depend on its rows."""
-
-
-_TURNS = threading.Lock()
-"""Steps that are shared out come one after another: threads that spin for others want a core each."""
 
 
 def first_compiled_step(n_units: int, n_parameters: int, n_slow: int = 0) -> int:
@@ -269,11 +264,15 @@ def drops_of(masks: Sequence[Dropout | None], more: More) -> np.ndarray:
 
 def compiled_rule(optimizer: Optimizer) -> CompiledRule | None:
     """An optimizer's rule, with the factors of its groups; None where it has no compiled form."""
-    program = programs.of_rule(optimizer.rule)
-    if program is None or len(optimizer.rule.state) > MOST_STATE:
+    program = _program_of(optimizer.rule)
+    if program is None:
         return None
     factors = [factor for _, factor in _groups(optimizer)]
     return CompiledRule(optimizer.rule, program, optimizer.parameters.backend.dtype_name, factors)
+
+
+def _program_of(rule: Rule) -> Program | None:
+    return programs.of_rule(rule) if len(rule.state) <= MOST_STATE else None
 
 
 def _groups(optimizer: Optimizer) -> list[tuple[slice, float]]:
@@ -324,8 +323,7 @@ class CpuStep(Step):
 
     def __init__(self, objective: Objective, optimizer: Optimizer, clip_norm: float | None = None) -> None:
         super().__init__(objective, optimizer, clip_norm)
-        program = programs.of_rule(optimizer.rule)
-        self.program = program if len(optimizer.rule.state) <= MOST_STATE else None
+        self.may_turn = _program_of(optimizer.rule) is not None
         self.rule: CompiledRule | None = None
         self._loading: Future[Compiled] | None = None
         self.first_compiled = first_compiled_of(objective)
@@ -339,46 +337,32 @@ class CpuStep(Step):
         It is not, before a run of so many steps ends; one that is gone on with may be longer.
         """
         first = self.first_compiled
-        if self.program is not None and number >= (first // 2 if first < n_steps else first):
+        if self.may_turn and number >= (first // 2 if first < n_steps else first):
             if self._loading is None:
-                self._loading = beside(functools.partial(self._load, self.program))
+                self._loading = beside(self._load)
             if number >= first:
                 self.rule, self.plan = self._loading.result()
                 self.n_threads = 1 if self.rule is None else n_threads()
-                self.program = self._loading = None
+                self.may_turn, self._loading = False, None
         return self.rule is not None
 
-    def _load(self, program: Program) -> Compiled:
+    def _load(self) -> Compiled:
         """What compiled steps are told, with all that they call loaded, or compiled once on a machine."""
-        if compiled.problem() is not None:
+        rule = None if compiled.problem() is not None else compiled_rule(self.optimizer)
+        if rule is None:
             return None, None
-        from mlp_xp.fast.compiled.steps import apply_rule, make_steps, parts_for
-        from mlp_xp.fast.compiled.threads import LINE
+        from mlp_xp.fast.compiled.steps import apply_rule, parts_for
 
-        dtype = self.objective.network.backend.dtype_name
-        rule = CompiledRule(
-            self.optimizer.rule, program, dtype, [factor for _, factor in _groups(self.optimizer)]
-        )
         plan = None if self.optimizer.frozen else plan_of(self.objective)
-        told_of_rule = self._rule(rule, [0.0])
-        address, _, numbers, *vectors, _, _ = told_of_rule
+        address, bounds, numbers, *vectors, n_weights, n_biases = self._rule(rule, [0.0])
         apply_rule(address, numbers[0, 0], *vectors, 0, 0, 0)
         if plan is not None:
+            parts_for(1, 1, 1)
+            dtype, drops = self._memory.dtype, drops_of([None], More(0, np.ones(0), np.ones(0)))
             rows, labels = np.empty((0, 1), dtype=dtype), np.empty((0, 1), dtype=np.int32)
-            arrived, totals = np.zeros(LINE, dtype=np.int64), np.zeros(LINE)
-            memory = np.empty(plan.memory_size(parts_for(1, 1, 1)), dtype=dtype)
-            more = More(0, np.ones(0), np.ones(0))
-            told = (
-                *plan,
-                np.zeros(1),
-                drops_of([None], more),
-                address,
-                told_of_rule[1],
-                numbers[:0],
-                *told_of_rule[3:],
-            )
+            told = (address, bounds, numbers[:0], *vectors, n_weights, n_biases)
             scales, values = np.empty((0, 1)), np.empty((0, 1, 1), dtype=dtype)
-            make_steps(0, 1, arrived, totals, *told, rows, rows, labels, rows, 1, scales, memory, values)
+            by_one_thread(plan, np.zeros(1), drops, told, (rows, rows, labels, rows), 1, scales, values)
         return rule, plan
 
     def at_once(self, block: Block, first: int, most: int, rates: Rates) -> int:
@@ -463,7 +447,7 @@ class CpuStep(Step):
 
         # Each of our threads would have several of the BLAS's; and one alone is faster without them on
         # products that are too small to be shared out (32-100-1 with 200 rows: 57 instead of 109 µs).
-        with _TURNS if n_parts > 1 else contextlib.nullcontext(), blas.computing():
+        with workers().turns if n_parts > 1 else contextlib.nullcontext(), blas.computing():
             try:
                 others = workers().start([functools.partial(make, part) for part in range(1, n_parts)])
                 make(0)

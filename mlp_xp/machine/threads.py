@@ -72,11 +72,12 @@ class Workers:
 
     They are there for all who start tasks, and stay: a thread pool of the standard library takes 25 to 70 µs
     longer to hand over a task and its result, which is a third of the product of 128 × 256 and 256 × 256.
+    `turns` is held where tasks spin for one another, and so want a core each.
     """
 
     def __init__(self) -> None:
         self.started: queue.SimpleQueue[Started] = queue.SimpleQueue()
-        self.n, self.lock = 0, threading.Lock()
+        self.n, self.lock, self.turns = 0, threading.Lock(), threading.Lock()
 
     def start(self, tasks: Sequence[Callable[[], Any]]) -> list[Started]:
         """Have each task made by a thread of its own, side by side."""

@@ -372,6 +372,43 @@ def test_a_part_that_dies_before_the_first_meeting_leaves_no_thread_waiting(dyin
     np.testing.assert_array_equal(host(network.parameters.flat), before)
 
 
+FORKED = """
+import os, signal, threading
+import numpy as np
+from mlp_xp import Loader, Network, train
+from mlp_xp.fast import on_cpu
+from mlp_xp.fast.compiled import steps
+on_cpu.PAYS_AFTER, on_cpu.n_threads = 0.0, lambda: 2
+begun, is_over, make_steps = threading.Event(), threading.Event(), steps.make_steps
+
+def held_up(part, *arguments):
+    if threading.current_thread() is other:
+        begun.set()
+        is_over.wait()
+    make_steps(part, *arguments)
+
+def fit():
+    rows = Loader(np.ones((1000, 64)), np.ones(1000), batch_size=1000)
+    list(train(Network((64, 128, 1)), rows, max_epochs=1))
+
+steps.make_steps, other = held_up, threading.Thread(target=fit)
+other.start()
+begun.wait()
+child = os.fork()
+if not child:
+    signal.alarm(60)  # it would wait for a thread that only its parent has
+    fit()
+    os._exit(0)
+is_over.set()
+raise SystemExit(os.waitpid(child, 0)[1] != 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_fork_beside_a_step_that_is_shared_out_can_train():
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], cwd=ROOT, check=True, timeout=120)
+
+
 @pytest.mark.parametrize("every", [None, "1h", "2epochs", "3steps"])
 def test_whoever_waits_for_signals_leaves_steps_at_once(every, calls, tmp_path):
     """5 steps an epoch: a checkpoint by steps is the only thing that comes between them."""
@@ -489,10 +526,10 @@ def test_what_is_compiled_is_loaded_beside_the_steps_before(from_step_7, monkeyp
             thread.join()
     began, may_end, load = [], threading.Event(), CpuStep._load
 
-    def slow(self, program):
+    def slow(self):
         began.append(threading.current_thread() is threading.main_thread())
         assert may_end.wait(60)
-        return load(self, program)
+        return load(self)
 
     monkeypatch.setattr(CpuStep, "_load", slow)
     x, y, _ = rows("squared_error")
@@ -515,13 +552,13 @@ def test_what_is_compiled_is_loaded_beside_the_steps_before(from_step_7, monkeyp
 @pytest.mark.parametrize(("max_epochs", "loads"), [(1, False), (2, True)])
 def test_a_run_that_is_to_end_before_loads_nothing(max_epochs, loads, from_step_7, monkeypatch):
     began, load = [], CpuStep._load
-    monkeypatch.setattr(CpuStep, "_load", lambda self, program: began.append(1) or load(self, program))
+    monkeypatch.setattr(CpuStep, "_load", lambda self: began.append(1) or load(self))
     run("fast", max_epochs=max_epochs)
     assert bool(began) == loads
 
 
 def test_what_goes_wrong_while_it_is_loaded_is_raised(from_step_7, monkeypatch):
-    monkeypatch.setattr(CpuStep, "_load", lambda self, program: 1 // 0)
+    monkeypatch.setattr(CpuStep, "_load", lambda self: 1 // 0)
     x, y, _ = rows("squared_error")
     with pytest.raises(ZeroDivisionError):
         list(train(Network((4, 5, 1), seed=1), Loader(x, y, batch_size=BATCH), max_epochs=3))
