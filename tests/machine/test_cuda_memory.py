@@ -93,13 +93,6 @@ def test_what_is_available(pool):
     assert memory.available(0) == 100
 
 
-def test_allocations_are_counted(pool):
-    with contextlib.nullcontext(memory.allocations()) as count:
-        count.malloc_preprocess(device_id=0, size=10, mem_size=512)
-        count.malloc_preprocess(device_id=0, size=600, mem_size=1024)
-    assert (count.n_blocks, count.n_bytes) == (2, 1536)
-
-
 def test_what_is_taken(pool):
     assert memory.taken(2) == 350
     assert pool.devices == [2]

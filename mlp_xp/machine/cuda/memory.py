@@ -1,7 +1,6 @@
 """How much of a GPU's memory is there, and how much of it may be used."""
 
 import re
-from typing import Any
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -64,20 +63,3 @@ def taken(index: int) -> int:
 
     with cupy.cuda.Device(index):
         return int(cupy.get_default_memory_pool().total_bytes())
-
-
-def allocations() -> Any:
-    """A context manager that counts what is taken from CuPy's pool inside: `n_blocks`, `n_bytes`."""
-    import cupy
-
-    class Count(cupy.cuda.MemoryHook):
-        name = "mlp_xp allocations"
-
-        def __init__(self) -> None:
-            self.n_blocks = self.n_bytes = 0
-
-        def malloc_preprocess(self, **about: int) -> None:
-            self.n_blocks += 1
-            self.n_bytes += about["mem_size"]
-
-    return Count()
