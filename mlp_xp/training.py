@@ -14,8 +14,9 @@ from mlp_xp.losses import Loss
 from mlp_xp.machine.data_parallel import Ranks
 from mlp_xp.members.given import dropout_of, given_to
 from mlp_xp.members.pieces import EachLoss, EachPenalty, as_one
+from mlp_xp.members.rates import MemberRates
 from mlp_xp.members.step import MemberObjective, MemberOptimizer
-from mlp_xp.members.training import MemberDescent, MemberMonitor, MemberRates, MemberTraining
+from mlp_xp.members.training import MemberDescent, MemberMonitor, MemberTraining
 from mlp_xp.network import Network, seeds_of
 from mlp_xp.objective import Objective
 from mlp_xp.optimizers import NO_FACTORS, Optimizer, RateFactors

@@ -6,7 +6,7 @@ import functools
 import itertools
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from mlp_xp.machine.array_api import Array
 from mlp_xp.machine.threads import together
 from mlp_xp.members.losses import MemberLosses
 from mlp_xp.members.pieces import some
+from mlp_xp.members.rates import RatesOfEach
 from mlp_xp.objective import AddChunk, Objective
 from mlp_xp.optimizers import AdamW, Optimizer, RateFactors, Rule, clip_by_global_norm
 from mlp_xp.parameters import Parameters
@@ -257,16 +258,6 @@ class Steps(NamedTuple):
             rows = rows._replace(weight=weight[:, n : n + 1])
         rates, divisors = (of if of.shape[1] == 1 else of[:, n : n + 1] for of in (self.rates, self.divisors))
         return self._replace(rows=rows, rates=rates, divisors=divisors)
-
-
-class RatesOfEach(Protocol):
-    """η of each member."""
-
-    def of_each(self) -> Sequence[float]:
-        """At the step under way."""
-
-    def ahead_of_each(self, n_steps: int) -> np.ndarray:
-        """At the coming steps, all of one epoch: (n_steps, members), or 1 where they share them."""
 
 
 class Members(NamedTuple):
