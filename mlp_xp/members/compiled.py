@@ -8,7 +8,7 @@ import functools
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,16 +27,6 @@ MOST_OF_EACH = 2**20
 """Steps × members of one call: each may have numbers of its own for every step, 8 bytes each, some 60 MB."""
 
 
-class Maker(Protocol):
-    """What makes the steps of some members by one thread; see `SideBySide`."""
-
-    def groups(self, members: Sequence[int], batch: int, n_threads: int) -> list[list[int]]:
-        """Those of which it makes the steps at a time, for so many threads."""
-
-    def make(self, members: Sequence[int], steps: Steps) -> None:
-        """Make steps."""
-
-
 class OneByOne:
     """What makes the steps of one member after the other; members may share a rule."""
 
@@ -47,7 +37,7 @@ class OneByOne:
         self.reduction, self.has_labels = of.objective.reduction, of.objective.loss.labels
         self.clip_norms = [np.array([norm or 0.0]) for norm in of.clip_norms]
 
-    def groups(self, members: Sequence[int], batch: int, n_threads: int) -> list[list[int]]:
+    def groups(self, members: Sequence[int], batch: int) -> list[list[int]]:
         """Each alone: a thread that comes late, or is put aside, leaves more of them to the others."""
         return [[n] for n in members]
 
@@ -95,10 +85,10 @@ class CompiledMemberStep(MemberStep):
         self.first_compiled = on_cpu.first_compiled_of(objective) // objective.n
         self.is_possible = objective.ranks is None
         self.may_be_together = of.average is None and of.optimizer.groups is None
-        self.maker: Maker | None = None
+        self.maker: OneByOne | SideBySide | None = None
         self.n_threads = min(objective.n, on_cpu.n_threads())
 
-    def _turn(self, number: int, batch: int, *, has_own_rows: bool) -> Maker | None:
+    def _turn(self, number: int, batch: int, *, has_own_rows: bool) -> OneByOne | SideBySide | None:
         """What makes steps of so many rows, where the one of this number is compiled."""
         if self.maker is None and self.is_possible and number >= self.first_compiled:
             if compiled.problem() is None:
@@ -165,7 +155,7 @@ class CompiledMemberStep(MemberStep):
         more = rates.more_ahead(len(divisors))
         number, own_rates = rates.history.step, self.rates.ahead_of_each(len(divisors))
         steps = Steps(number, 0, chunk, batch, own_rates, divisors, more, values)
-        self._deal_out(maker.make, maker.groups(running, batch, self.n_threads), steps)
+        self._deal_out(maker.make, maker.groups(running, batch), steps)
         losses.extend(values.reshape(-1, self.members.n), divisors)
         self.rules.t += len(divisors)
         if self.average is not None:

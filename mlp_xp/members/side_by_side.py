@@ -36,14 +36,6 @@ def pays(n_weights: int, n_rows: int, members: int) -> bool:
     return members >= FEWEST and n_weights * n_rows <= min(MOST_WORK, WORK_PER_MEMBER * members)
 
 
-def grouped(members: Sequence[int], n_rows: int) -> list[list[int]]:
-    """Those that one call trains: the same for any number of threads, and so are the bits."""
-    most = min(WIDEST, max(NARROWEST, WIDTH // n_rows))
-    n_groups = max(-(-len(members) // most), min(CORES, len(members) // MEMBERS_A_CORE))
-    bounds = [len(members) * n // n_groups for n in range(n_groups + 1)]
-    return [list(members[start:stop]) for start, stop in itertools.pairwise(bounds)]
-
-
 class SideBySide:
     """What makes the steps of some members, whose rules have one program, by one call."""
 
@@ -59,9 +51,12 @@ class SideBySide:
             for of_each in (False, True)
         )
 
-    def groups(self, members: Sequence[int], batch: int, n_threads: int) -> list[list[int]]:
-        """Those of which `make` makes the steps at a time, whatever the number of threads."""
-        return grouped(members, batch)
+    def groups(self, members: Sequence[int], batch: int) -> list[list[int]]:
+        """Those of which `make` makes the steps at a time; not by the number of threads, nor are the bits."""
+        most = min(WIDEST, max(NARROWEST, WIDTH // batch))
+        n_groups = max(-(-len(members) // most), min(CORES, len(members) // MEMBERS_A_CORE))
+        bounds = [len(members) * n // n_groups for n in range(n_groups + 1)]
+        return [list(members[start:stop]) for start, stop in itertools.pairwise(bounds)]
 
     def make(self, members: Sequence[int], steps: Steps) -> None:
         """Make the steps of some members."""

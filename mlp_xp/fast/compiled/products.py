@@ -106,14 +106,7 @@ def gradient(a: Array, delta: Array, g: Array, add: bool) -> None:
         for k in range(n_in):
             for j in range(n_out):
                 sum_products(g, k * n_out + j, a, k * n_rows, 1, delta, j * n_rows, 1, n_rows)
-    else:
-        _gradient_of_one(a, delta, g, add)
-
-
-@in_any_order
-def _gradient_of_one(a: Array, delta: Array, g: Array, add: bool) -> None:
-    """g ← a δᵀ, or g ← g + a δᵀ."""
-    n_in, n_out = g.shape
+        return
     if suits_blas(n_in, n_out, a.shape[1]):
         _multiply(a, delta, g, add)
         return
