@@ -120,7 +120,8 @@ def _message_and_status(error: BaseException, given: Sequence[str]) -> tuple[str
         see = " ".join(["mlp-xp", *[command] * bool(command), "--help"])
         said = _unknown_option(error, command) or message()
         if said.startswith("Got unexpected extra") and command and "out" in COMMANDS[command].described():
-            said += ". A file to write is named with --out."
+            said += ". A file to write is named with --out"
+            said += ", a column to predict with --target." if command == "train" else "."
         return f"{said if said.endswith(('.', '?')) else f'{said}.'} See {see}.", 2
     if isinstance(error, FloatingPointError):
         return str(error), 1

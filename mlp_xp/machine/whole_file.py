@@ -45,6 +45,8 @@ def whole_file(path: str | os.PathLike[str], *, mode: int = 0o666, follow: bool 
     path = Path(os.path.realpath(path)) if follow else Path(path).absolute()
     if path.is_dir() or (follow and path.exists() and not path.is_file()):
         raise OSError(f"{path} is a {'folder' if path.is_dir() else 'device or pipe'}: name a file.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} in: make it first.")
     temporary = path.with_name(PART.replace("*", secrets.token_hex(8)))
     try:
         descriptor = os.open(

@@ -18,6 +18,7 @@ from typing import Any
 
 from mlp_xp.machine import main_memory
 from mlp_xp.rows.signatures import LONGEST, seems_to_be
+from mlp_xp.settings import checks
 
 EXTRA = 'pip install "mlp-xp[files]"'
 
@@ -199,8 +200,11 @@ def local_file(path: str | os.PathLike[str]) -> File:
     try:
         status = path.stat()
     except FileNotFoundError:
-        near = sorted(p.name for p in path.parent.glob("*") if p.suffix == path.suffix)[:5]
-        hint = f" There are: {', '.join(near)}." if near else ""
+        there = sorted(p.stem for p in path.parent.glob("*") if p.suffix == path.suffix)
+        named = [f"{each}{path.suffix}" for each in there[:5]]
+        hint = f" There are: {', '.join(named)}." if named else ""
+        if meant := checks.nearest(path.stem, there):
+            hint = f" Did you mean {meant + path.suffix!r}?"
         raise FileNotFoundError(f"there is no file {str(path)!r}.{hint}") from None
     if not os.access(path, os.R_OK):
         raise PermissionError(f"no permission to read {str(path)!r}.")

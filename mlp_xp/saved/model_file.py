@@ -258,6 +258,10 @@ def read(path: str | os.PathLike[str]) -> Contents:
             require(sum(map(_n_bytes, shapes.values())), f"the model {path}")
             tensors = {name: file.get_tensor(name) for name in names}
     except safetensors.SafetensorError as error:
+        if Path(path).suffix == ".onnx":
+            raise ValueError(
+                f"{path} is written for other programs: name the model it was made of."
+            ) from None
         raise ValueError(f"{path} is not a model file of mlp_xp, or is cut short: {error}.") from None
     _check_seal(path, document, tensors)
     if not all(np.isfinite(tensor).all() for tensor in tensors.values()):

@@ -29,7 +29,7 @@ from mlp_xp.tables.files.one_value import (
     resembles_number,
     resembles_time,
 )
-from mlp_xp.tables.files.opening import MEMORY_LIMIT, open_source
+from mlp_xp.tables.files.opening import MEMORY_LIMIT, names_in, open_source
 from mlp_xp.tables.files.records import NO_TEXT
 from mlp_xp.tables.files.text_values import READINGS
 from mlp_xp.tables.interpretation import Interpretation
@@ -148,7 +148,8 @@ def open_table(
         return _arrays(options, path, target, targets_needed)
     if targets_needed and not target:
         raise ValueError(
-            f"{options.data} has named columns: say which to predict with {given('target', 'NAME')}."
+            f"{options.data} has named columns: say which to predict with {given('target', 'NAME')}. Known: "
+            f"{checks.listed(names_in(options.data, options.csv_form))}."
         )
     drops = targets_needed and getattr(options, "drop_missing_target", False)
     excluded, form = options.read("exclude"), form or options.csv_form

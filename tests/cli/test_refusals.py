@@ -99,7 +99,9 @@ DATA = [
     ("target_text.csv --target price", "target 'price' holds text among numbers: row 5 is 'cheap'"),
     ("text.npy --target y.npy", "text.npy, y.npy: x holds text"),
     # Missing targets.
-    ("good.csv", "say which to predict with --target NAME"),
+    ("good.csv", "say which to predict with --target NAME. Known: a, b, price."),
+    ("goood.csv --target price", "/goood.csv'. Did you mean 'good.csv'?"),
+    ("good.csv price", "a column to predict with --target."),
     ("good.csv --target prise", "good.csv has no column 'prise'; did you mean 'price'?"),
     ("good.csv --target price,c", "good.csv has no column 'c'"),
     ("x.npy", "x.npy holds inputs alone: name the file with targets, --target y.npy"),
@@ -269,6 +271,7 @@ def models(folder):
     network = Network((2, 3, 1), seed=1)
     save(network, folder / "network.safetensors")
     (folder / "broken.safetensors").write_bytes((folder / "network.safetensors").read_bytes()[:-1])
+    (folder / "model.onnx").write_bytes(b"of another kind")
     return folder
 
 
@@ -282,6 +285,7 @@ OTHERS = [
     ("show", "results", "results is a folder: name a model file."),
     ("show", "broken.safetensors", "broken.safetensors is not a model file of mlp_xp, or is cut short"),
     ("show", "good.csv", "good.csv is not a model file of mlp_xp, or is cut short"),
+    ("show", "model.onnx", "model.onnx is written for other programs: name the model it was made of"),
     ("evaluate", "broken.safetensors x.npy --target y.npy", "broken.safetensors is not a model file"),
     ("predict", "network.safetensors good.csv", "good.csv has 3 columns (a, b, price), but this network was"),
     ("predict", "network.safetensors nan.npy --out p.csv", "nan.npy: x[3, 1] is nan"),

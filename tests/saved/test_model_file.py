@@ -440,7 +440,7 @@ def test_a_device_is_not_replaced():
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"^there is no folder .*no to write n in: make it first"):
         save(Network((2, 1)), tmp_path / "no" / "n")
 
 

@@ -25,7 +25,7 @@ from mlp_xp.tables.files.column_kinds import LABEL, ColumnKinds, Progress, settl
 from mlp_xp.tables.files.columns import PLURAL, RawColumn, as_names, meant, select
 from mlp_xp.tables.files.csv_files import SUFFIXES as CSV_SUFFIXES
 from mlp_xp.tables.files.csv_files import CsvForm, CsvTable
-from mlp_xp.tables.files.one_value import looks_like, resembles_number, resembles_time
+from mlp_xp.tables.files.one_value import is_number, looks_like, resembles_number, resembles_time
 from mlp_xp.tables.files.partitions import PartitionedTable
 from mlp_xp.tables.files.records import Converter, Schema, schema_of
 from mlp_xp.tables.files.sandbox import read_in_sandbox
@@ -177,6 +177,11 @@ def open_source(
     own_names = meant(kinds or {}, table.names)
     kinds = {own_names[name]: kind for name, kind in (kinds or {}).items()}
     notes = [f"{Path(where).name}: {table.note}"] if table.note else []
+    if form is not None and _may_be_a_row(table.names):
+        notes.append(
+            f"{Path(where).name}: its first line is taken for names of columns "
+            f"({checks.listed(table.names, 20)}); if it is a row, write a line of names above it"
+        )
     notes += [f"column {name!r}, the index of a pandas frame, is left out" for name in indices]
     options = {
         "columns": [selection.features, selection.targets, selection.weight],
@@ -231,6 +236,12 @@ def open_source(
     return written
 
 
+def _may_be_a_row(names: Sequence[str]) -> bool:
+    """Whether most names are numbers, and not all of these whole, as years are."""
+    numbers = [name for name in names if is_number(name)]
+    return len(numbers) > len(names) / 2 and any("." in name for name in numbers)
+
+
 def _indices_of_pandas(
     names: Sequence[str], target: str | os.PathLike[str] | Sequence[str] | None, weight_column: str | None
 ) -> list[str]:
@@ -249,6 +260,11 @@ def _one_name(target: str | os.PathLike[str] | Sequence[str] | None) -> str | No
 
 def _names(target: str | os.PathLike[str] | Sequence[str] | None) -> str | Sequence[str] | None:
     return os.fspath(target) if isinstance(target, os.PathLike) else target
+
+
+def names_in(path: str | os.PathLike[str], form: CsvForm) -> list[str]:
+    """The names of a table's columns."""
+    return table_of(find_files(path, TABLE_SUFFIXES), form)[1].names
 
 
 def table_of(files: Sequence[File], given: CsvForm) -> tuple[CsvForm | None, TableFile]:

@@ -49,6 +49,14 @@ def test_marks_of_numbers(tmp_path, content, expected, said):
     assert said in "\n".join(source.notes)
 
 
+@pytest.mark.parametrize(
+    ("line", "is_said"), [("5.1,3.5,setosa", True), ("2019,2020,town", False), ("5.1,a,b", False)]
+)
+def test_a_first_line_of_numbers_is_said_to_be_taken_for_names(tmp_path, line, is_said):
+    notes = "".join(read(tmp_path, f"{line}\n1,2,x\n").notes)
+    assert (f"first line is taken for names of columns ({line.replace(',', ', ')})" in notes) == is_said
+
+
 def test_marks_that_contradict_each_other_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"column 'a': its values, such as 1\.234, .* Say which"):
         read(tmp_path, "a;b;c\n2.596;1,5;1.5\n987;1,5;2.5\n")
