@@ -26,7 +26,8 @@ class Chunk(NamedTuple):
 
     def part(self, rows: slice) -> "Chunk":
         """Some of the rows, of all members."""
-        return Chunk(*(None if part is None else part[..., rows, :] for part in self))
+        weight = None if self.weight is None else self.weight[..., rows, :]
+        return Chunk(self.x[..., rows, :], self.y[..., rows, :], weight)
 
 
 class Batch:
@@ -82,7 +83,7 @@ class Gathered(NamedTuple):
         which = slice(first, first + n_rows)
         rows = self.rows.part(which)
         if self.host_weight is None or rows.weight is None:
-            return rows._replace(weight=None), float(n_rows)
+            return rows, float(n_rows)
         return rows._replace(weight=of_each(rows.weight)), _sum(self.host_weight[which])
 
     def whole(self) -> tuple[Chunk, Any]:
