@@ -1,5 +1,6 @@
 """The forward pass, and what it remembers for the way back."""
 
+import copy
 import functools
 import math
 from typing import TYPE_CHECKING
@@ -111,10 +112,8 @@ class Memo:
         return self._of_size[n_rows]
 
     def _first(self, n_rows: int) -> "Memo":
-        memo = object.__new__(Memo)
-        memo.network, memo.n_rows, memo.way_back, memo._of_size = self.network, n_rows, self.way_back, {}
-        memo.scaled, memo.products = self.scaled, self.products
-        memo.matmul, memo.matmuls = self.matmul, self.matmuls
+        memo = copy.copy(self)
+        memo.n_rows, memo._of_size = n_rows, {}
         memo.z = [z[..., :n_rows, :] for z in self.z]
         memo.kept = [None if kept is None else kept[..., :n_rows, :] for kept in self.kept]
         memo.masks = [None] * len(self.masks)

@@ -89,18 +89,9 @@ class Declared(NamedTuple):
     optional: bool
 
 
-def number(
-    default: Any = dataclasses.MISSING,
-    *,
-    above: float | None = None,
-    least: float | None = None,
-    below: float | None = None,
-    most: float | None = None,
-    kw_only: bool = False,
-    of_each: bool = False,
-) -> Any:
-    """Declare a field that is a finite number within bounds (`above` and `below` are exclusive)."""
-    return declare(Number(above, least, below, most, of_each), default, kw_only=kw_only)
+def number(default: Any = dataclasses.MISSING, *, kw_only: bool = False, **bounds: Any) -> Any:
+    """Declare a field that is a `Number` within bounds."""
+    return declare(Number(**bounds), default, kw_only=kw_only)
 
 
 def whole(default: Any = dataclasses.MISSING, *, least: int = 1) -> Any:
