@@ -27,7 +27,7 @@ class Signals:
             end_by(number)  # the second one: nothing more is put away
         self.number = self.number or number
         self._is_sent_again = False
-        raise KeyboardInterrupt(number)
+        raise KeyboardInterrupt(self.number)
 
     @property
     def status(self) -> int:

@@ -372,6 +372,20 @@ def test_an_interruption_while_it_starts_has_its_line_and_its_status(folder, lib
     assert [path.name for path in folder.iterdir()] == ["data"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_sigterm_is_none_of_ctrl_c_where_python_runs_a_text(folder):
+    """Python ends by SIGINT where KeyboardInterrupt has passed a text that was run, as those of dataclasses."""
+    (folder / "program.py").write_text(
+        "import sys; from mlp_xp.cli import main, stages\n"
+        "def report(*_, **__): exec('import os, signal; os.kill(os.getpid(), signal.SIGTERM)')\n"
+        "from mlp_xp.cli import devices; devices.show = report\n"
+        "sys.argv[1:] = ['devices']; main()\n"
+    )
+    command = [sys.executable, "-m", "program"]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (-signal.SIGTERM, "mlp-xp: error: interrupted.\n")
+
+
 LOOP = """
 import os, signal, sys
 if sys.argv[1] == "shell":  # where Ctrl-C is not ignored, in a process group of its own
