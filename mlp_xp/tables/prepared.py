@@ -16,6 +16,9 @@ BLOCK_NUMBERS = 65_536
 """Numbers that are prepared at a time: 0.5 MB stay in the cache. At once, in fresh memory, they
 take several times as long (4,096 rows of 64: 0.6 ms so)."""
 
+LEAST_ROWS = 32
+"""Rows that they are of at least: each column costs a call of NumPy's, however few rows there are."""
+
 
 class Coded(Wrapped):
     """A source whose single target becomes a class number, by which value of the target is which class.
@@ -103,7 +106,7 @@ class Prepared(Wrapped):
 
     def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray | None, weight: np.ndarray | None) -> None:
         """Fill the arrays with features and standardised targets."""
-        n_rows = max(1, BLOCK_NUMBERS // max(1, self.source.n_features))
+        n_rows = max(LEAST_ROWS, BLOCK_NUMBERS // max(1, self.source.n_features))
         for start in range(0, len(index), n_rows):
             part = slice(start, start + n_rows)
             raw_x = np.empty((len(index[part]), self.source.n_features))

@@ -76,9 +76,21 @@ def test_rows_are_prepared_some_at_a_time(rng, monkeypatch):
     index = rng.permutation(50)[:37]
     whole = rows(features, index)
     monkeypatch.setattr(prepared, "BLOCK_NUMBERS", 20)
+    monkeypatch.setattr(prepared, "LEAST_ROWS", 1)
     for part, expected in zip(rows(features, index), whole, strict=True):
         np.testing.assert_array_equal(part, expected)
     np.testing.assert_array_equal(whole[2], weight[index])
+
+
+def test_rows_of_very_many_columns_are_not_prepared_one_by_one(rng, monkeypatch):
+    """Else the time grows with the square of the columns: each costs a call however few rows there are."""
+    inputs, calls = Inputs((Number("a"), Number("b"), Number("c"))), []
+    fill = Inputs.fill
+    monkeypatch.setattr(Inputs, "fill", lambda *given: (calls.append(given), fill(*given)))
+    monkeypatch.setattr(prepared, "BLOCK_NUMBERS", 3)
+    source = source_of(rng.normal(size=(64, 3)), rng.normal(size=64), None)
+    rows(Prepared(source, inputs, Targets.unscaled(["t"])), np.arange(64))
+    assert len(calls) == 2
 
 
 def test_a_subset_has_its_rows_and_their_weights(rng):
