@@ -374,9 +374,9 @@ def test_an_interruption_while_it_starts_has_its_line_and_its_status(folder, lib
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_sigterm_is_none_of_ctrl_c_where_python_runs_a_text(folder):
-    """Python ends by SIGINT where KeyboardInterrupt has passed a text that was run, as those of dataclasses."""
+    """Python ends by SIGINT where KeyboardInterrupt has passed a text that it ran, as dataclasses have."""
     (folder / "program.py").write_text(
-        "import sys; from mlp_xp.cli import main, stages\n"
+        "import sys; from mlp_xp.cli import main\n"
         "def report(*_, **__): exec('import os, signal; os.kill(os.getpid(), signal.SIGTERM)')\n"
         "from mlp_xp.cli import devices; devices.show = report\n"
         "sys.argv[1:] = ['devices']; main()\n"
