@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mlp_xp.in_python.table_model import TableModel
+from mlp_xp.machine import blas
 from mlp_xp.machine.array_api import ArrayLike
 from mlp_xp.settings.interval import seconds
 from mlp_xp.tables.fit_table import at_a_path
@@ -66,12 +67,14 @@ def tune(
     (['activation', 'dropout', 'hidden'], (2, 1))
     """
     with at_a_path(data) as path:
-        found = search(
-            TrainingOptions.of({"data": path, "target": target, **options}),
-            tries=tries,
-            time_budget=None if time_budget is None else seconds("time_budget", time_budget),
-            folder=folder,
-            say=say or (lambda line: None),
-            fixed=tuple(options),
-        )
+        settings = TrainingOptions.of({"data": path, "target": target, **options})
+        with blas.at_most(settings.threads):
+            found = search(
+                settings,
+                tries=tries,
+                time_budget=None if time_budget is None else seconds("time_budget", time_budget),
+                folder=folder,
+                say=say or (lambda line: None),
+                fixed=tuple(options),
+            )
     return dataclasses.replace(found, model=TableModel.around(found.model))

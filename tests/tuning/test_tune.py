@@ -1,6 +1,7 @@
 """The search for settings: what is tried, what is dropped, and that it is the same again."""
 
 import dataclasses
+import importlib
 import json
 import math
 import subprocess
@@ -14,6 +15,7 @@ from command_line import run_process
 
 from mlp_xp import TableModel, load, tune
 from mlp_xp.cli.tune import _result
+from mlp_xp.machine import blas
 from mlp_xp.tables.fitting import fit, loader_for, new_model, read_data
 from mlp_xp.tables.options import TrainingOptions
 from mlp_xp.tuning.group import Group, Standing
@@ -173,6 +175,18 @@ def test_a_search_whose_last_tries_diverge_is_an_error(monkeypatch):
     monkeypatch.setattr(Group, "advance", advance_and_diverge)
     with pytest.raises(FloatingPointError, match="all tries diverged"):
         found()
+
+
+@pytest.mark.needs("pyarrow")
+def test_a_search_has_no_more_threads_than_it_may(monkeypatch):
+    module, asked = importlib.import_module("mlp_xp.tuning.tune"), []
+    monkeypatch.setattr("mlp_xp.machine.blas.cores", lambda: 8)
+    monkeypatch.setattr(blas.Threads, "usual", lambda _: 8)
+    pool = module.ThreadPoolExecutor
+    monkeypatch.setattr(module, "ThreadPoolExecutor", lambda n: asked.append(n) or pool(n))
+    table = {"x": [float(n % 13) for n in range(60)], "y": [float(n % 7) for n in range(60)]}
+    tune(table, "y", tries=1, threads=3, epochs=1, hidden="4")
+    assert asked == [3]
 
 
 def test_a_search_of_other_data_is_not_gone_on_with(tmp_path):
