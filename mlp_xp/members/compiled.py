@@ -42,38 +42,33 @@ class OneByOne:
         return [[n] for n in members]
 
     def make(self, members: Sequence[int], steps: Steps) -> None:
-        """Make steps."""
+        """Make steps of a member, with the bits that it has alone with one thread."""
+        (n,), n_steps = members, len(steps.divisors)
         if self.average is None:
-            self._make(members, steps)
+            self._make(n, steps)
             return
-        for start in range(len(steps.divisors)):
-            self._make(members, steps.part(start, start + 1))
-            for n in members:
-                self.average.take_of(n, steps.number + start + 1)
+        for start in range(n_steps):
+            self._make(n, steps.part(start, start + 1))
+            self.average.take_of(n, steps.number + start + 1)
 
-    def _make(self, members: Sequence[int], steps: Steps) -> None:
-        """Make steps of some members, with the bits that each has alone with one thread."""
-        backend = self.optimizer.parameters.backend
-        gradient = np.empty(self.optimizer.parameters.size, dtype=backend.dtype_name)
-        n_values = steps.values.shape[:2]
-        for n in members:
-            optimizer, own = self.optimizer.each[n], steps.of(n)
-            t = self.optimizer.t + steps.n_before - self.optimizer.behind[n]
-            rule = self.rules[n]
-            values = np.empty((*n_values, 1), dtype=backend.dtype_name)
-            on_cpu.by_one_thread(
-                self.plans[n],
-                self.clip_norms[n],
-                on_cpu.drops_of([alone(own.more.dropout, n)], own.more),
-                on_cpu.told_of_rule(
-                    rule, optimizer, gradient, rule.numbers(t + 1, own.rates[:, 0], own.more.decays)
-                ),
-                on_cpu.as_read(own.rows, has_labels=self.has_labels),
-                own.batch,
-                on_cpu.scales_of(own.divisors, self.reduction),
-                values,
-            )
-            steps.values[..., n] = values[..., 0]
+    def _make(self, n: int, steps: Steps) -> None:
+        optimizer, rule, own = self.optimizer.each[n], self.rules[n], steps.of(n)
+        t = self.optimizer.t + steps.n_before - self.optimizer.behind[n]
+        gradient = np.empty_like(optimizer.parameters.flat)
+        values = np.empty((*steps.values.shape[:2], 1), dtype=gradient.dtype)
+        on_cpu.by_one_thread(
+            self.plans[n],
+            self.clip_norms[n],
+            on_cpu.drops_of([alone(own.more.dropout, n)], own.more),
+            on_cpu.told_of_rule(
+                rule, optimizer, gradient, rule.numbers(t + 1, own.rates[:, 0], own.more.decays)
+            ),
+            on_cpu.as_read(own.rows, has_labels=self.has_labels),
+            own.batch,
+            on_cpu.scales_of(own.divisors, self.reduction),
+            values,
+        )
+        steps.values[..., n] = values[..., 0]
 
 
 class CompiledMemberStep(MemberStep):
