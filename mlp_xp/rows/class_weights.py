@@ -44,9 +44,8 @@ class ClassWeighted(Wrapped):
                 for label in class_weight
                 if label not in known
             )
-        self._table = np.ones(1 + max(given, default=0))
-        for label, weight in given.items():
-            self._table[label] = weight
+        self._classes = np.array(sorted(given) or [0])
+        self._weights = np.array([given.get(label, 1.0) for label in self._classes.tolist()])
 
     def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray | None, weight: np.ndarray | None) -> None:
         """Fill the arrays; weight with the source's own weight times that of the class."""
@@ -71,9 +70,8 @@ class ClassWeighted(Wrapped):
 
     def _of(self, classes: np.ndarray) -> np.ndarray:
         """The weights of some class numbers."""
-        numbers = classes.astype(np.int64)
-        is_named = (numbers >= 0) & (numbers < len(self._table)) & (numbers == classes)
-        found: np.ndarray = np.where(is_named, self._table[numbers % len(self._table)], 1.0)
+        nearest = np.minimum(np.searchsorted(self._classes, classes), len(self._classes) - 1)
+        found: np.ndarray = np.where(self._classes[nearest] == classes, self._weights[nearest], 1.0)
         return found
 
 

@@ -170,6 +170,8 @@ class Loader:
             if self.sample_weight is not None:
                 refuse_weights(self.sample_weight, zeros=False)  # `train` refuses those
             self.source = arrays
+        if not self.source.n_rows:
+            raise ValueError("there are no rows to train on; at least one is needed.")
         if class_weight is not None:
             self.source = ClassWeighted(self.source, class_weight)
         if member_weight is not None:

@@ -55,7 +55,12 @@ class MemberWeighted(EachWeighted):
     def __init__(self, source: Source, weights: ArrayLike) -> None:
         self.weights = on_host(weights)
         shape = self.weights.shape
-        if len(shape) != 2 or shape[0] != source.n_rows or self.weights.dtype.kind not in "fiub":
+        if (
+            len(shape) != 2
+            or shape[0] != source.n_rows
+            or not shape[1]
+            or self.weights.dtype.kind not in "fiub"
+        ):
             raise ValueError(
                 f"member_weight is {self.weights.dtype} of shape {shape}: needed are numbers of shape "
                 f"({source.n_rows}, members)."

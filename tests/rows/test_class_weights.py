@@ -78,3 +78,10 @@ def test_a_target_that_no_weight_is_for_has_that_of_one(targets):
 def test_balanced_classes_are_whole_numbers():
     with pytest.raises(ValueError, match=r"whole class numbers, but there is a target of 0\.5"):
         Loader(np.zeros((4, 1)), [0.5, 1.0, 0.0, 1.0], class_weight="balanced")
+
+
+def test_class_numbers_may_be_large():
+    """A table of all numbers up to them would take terabytes."""
+    loader = Loader(np.zeros((3, 1)), [0.0, 1e12, 0.0], class_weight="balanced", order="sequential")
+    ((chunk,),) = loader.batches(0, backend("cpu", "float64"))
+    assert chunk.weight.ravel().tolist() == [0.75, 1.5, 0.75]

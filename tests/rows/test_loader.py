@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from mlp_xp.machine.array_api import backend as find_backend
 from mlp_xp.network import Network
+from mlp_xp.rows.arrays import ArraySource
 from mlp_xp.rows.loader import Loader
+from mlp_xp.rows.source import Subset
 from mlp_xp.training import train
 
 CPU = find_backend("cpu", "float64")
@@ -472,3 +474,13 @@ def test_weights_of_a_step_are_summed_in_double():
             x, x, weight, batch_size=8, chunk_rows=chunk_rows, order="sequential", dtype="float32"
         )
         assert [batch.divisor for batch in loader] == [2.0**24 + 7] * 2
+
+
+def test_no_rows_are_refused():
+    with pytest.raises(ValueError, match="there are no rows"):
+        Loader(Subset(ArraySource(np.ones((3, 2)), np.ones(3)), np.arange(0)))
+
+
+def test_weights_of_no_members_are_refused():
+    with pytest.raises(ValueError, match=r"shape \(3, 0\): needed are numbers of shape \(3, members\)"):
+        Loader(np.ones((3, 2)), np.ones(3), member_weight=np.ones((3, 0)))
