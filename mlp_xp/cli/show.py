@@ -5,6 +5,8 @@ import itertools
 import json
 from collections.abc import Sequence
 
+import numpy as np
+
 from mlp_xp.cli.commands import Show
 from mlp_xp.cli.printing import aligned
 from mlp_xp.cli.printing import show as write
@@ -141,21 +143,28 @@ def treatment(column: Column) -> str:
         return f"{column.kind}, does not group the rows: not used"
     gaps = ", 1 for a gap" if column.gaps else ""
     if isinstance(column, Category):
-        levels = ", ".join(column.levels[:LEVELS_SHOWN]) + " ..." * (len(column.levels) > LEVELS_SHOWN)
+        shown = [repr(level) if "," in level else level for level in column.levels[:LEVELS_SHOWN]]
+        levels = ", ".join(shown) + " ..." * (len(column.levels) > LEVELS_SHOWN)
         others = ", 1 for others" if column.other else ""
         return f"{column.kind}, 1 for each of {len(column.levels)} levels ({levels}){others}{gaps}"
     clip = ", clipped smoothly" if column.clipped else ""
+    value = _moment if isinstance(column, Date) else "{:.6g}".format
     if column.encoding is not None:
         least, most = column.encoding.limits
         n_ramps = max(0, len(column.encoding.edges) - 1)
-        clip += f", from {least:.6g} to {most:.6g}" + ", rank" * bool(column.encoding.knots)
+        clip += f", from {value(least)} to {value(most)}" + ", rank" * bool(column.encoding.knots)
         clip += f", {n_ramps} ramps" * bool(n_ramps)
     what = cycles = ""
     if isinstance(column, Date):
         what = "date, days since 1970: "
         cycles = "".join(f", sin and cos of {cycle}" for cycle in column.cycles)
-    filled = f", gaps as {column.median:.6g}" if column.gaps else ""
+    filled = f", gaps as {value(column.median)}" if column.gaps else ""
     return f"{what}{_scaled(column.centre, column.scale)}{clip}{filled}{gaps}{cycles}"
+
+
+def _moment(days: float) -> str:
+    """A date, with the time of day if there is one."""
+    return str(np.datetime64(round(days * 1440), "m")).removesuffix("T00:00")
 
 
 def _shown(rows: list[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -107,6 +108,12 @@ def test_every_kind_of_column_trains_predicts_evaluates_and_is_shown(run, houses
     assert "kind    text, 1 for each of 3 levels (boat, flat, house), 1 for a gap" in shown
     assert ", 1 for a gap\n  kind" in shown
     assert "sin and cos of week, sin and cos of year" in shown
+
+
+def test_bounds_of_dates_are_shown_as_dates(run, houses):
+    good(run(*TRAIN, *QUICK, "--scaling", "encoded", "--out", "m"))
+    shown = good(run("show", "m")).out
+    assert re.search(r"date, days since 1970: .*, from 2020-0\d-\d\d to 2022-0\d-\d\d, ", shown)
 
 
 def test_columns_are_chosen_by_name_in_the_order_given(run, houses):
