@@ -37,9 +37,9 @@ header p { color: var(--soft); margin: 0.2rem 0; }
 section { margin-top: 2.2rem; }
 p { margin: 0.4rem 0; max-width: 46rem; }
 small { color: var(--soft); font-size: 0.8rem; font-weight: normal; }
-.tiles { display: grid; gap: 0.7rem; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); }
+.tiles { display: grid; gap: 0.7rem; grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr)); }
 .tiles div { background: var(--card); border-radius: 0.6rem; padding: 0.7rem 0.9rem; display: grid; }
-.tiles strong { font-size: 1.5rem; line-height: 1.3; font-variant-numeric: tabular-nums; }
+.tiles strong { font-size: 1.35rem; line-height: 1.3; font-variant-numeric: tabular-nums; }
 .tiles span { color: var(--soft); font-size: 0.9rem; }
 .tiles + table { margin-top: 1rem; }
 .figures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); }
