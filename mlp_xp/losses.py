@@ -13,6 +13,7 @@ Of members z has an axis before these, and the value is (members,); y and weight
 import dataclasses
 import itertools
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -242,6 +243,9 @@ class Loss(fields.Checked):
         ε, where labels are smoothed: a means of training alone.
     robust : str or None
         The name of a loss of the same kind that heeds rows far off less.
+    n_sums : int
+        Sums over rows that a mean follows from (`mean_of`): each call returns so many, on a last axis, where
+        it is not 1.
     """
 
     link: Link = IdentityLink()
@@ -255,6 +259,7 @@ class Loss(fields.Checked):
     metric: ClassVar[str | None] = None
     label_smoothing: float = 0.0
     robust: ClassVar[str | None] = None
+    n_sums: ClassVar[int] = 1
 
     def __call__(self, backend: Backend, z: Array, y: Array, weight: Array | None) -> Array:
         """Return Σ s L; z becomes δ."""
@@ -266,6 +271,10 @@ class Loss(fields.Checked):
         if self.label_smoothing and dataclasses.is_dataclass(self):
             return dataclasses.replace(self, label_smoothing=0.0)
         return self
+
+    def mean_of(self, sums: Sequence[float], divisor: float) -> float:
+        """What rows cost on average, of sums over all of them and Σ s, which is not 0."""
+        return sums[0] / divisor
 
     def of_members(self, first: int, stop: int) -> "Loss":
         """The loss of some members, which all have the same."""

@@ -30,20 +30,22 @@ def mean_loss(network: Network, loader: Loader, loss: Loss, ranks: Ranks | None 
 
 def mean_losses(network: Network, loader: Loader, loss: Loss, ranks: Ranks | None = None) -> list[float]:
     """`mean_loss` of each member, over the rows that it has a weight for; of one network alone, that one."""
-    members = network.members or 1
+    members, n_sums = network.members or 1, loss.n_sums
+    width = members * n_sums
 
     def over_rows() -> tuple[list[float], float | np.ndarray]:
-        values = Values(network.backend, network.members)
+        values = Values(network.backend, network.members if n_sums == 1 else width)
         divisor: float | np.ndarray = 0.0
         work = min(loader.chunk_rows, loader.n_rows) * network.parameters.most_weights
         n_parts = network.backend.runtime.n_parts(members, work)
         losses_of = _losses_in_parts(network, loss, n_parts) if n_parts > 1 else _losses(network, loss)
         for batch in loader.batches(0, network.backend, **targets_of(network, loss, ranks)):
             for x, y, weight in batch:
-                values.append(losses_of(x, y, weight))
+                found = losses_of(x, y, weight)
+                values.append(found if n_sums == 1 else network.backend.xp.reshape(found, (width,)))
             divisor = divisor + batch.own_weight
         values.flush()
-        return [_sum(values.read[n::members]) for n in range(members)], divisor
+        return [_sum(values.read[n::width]) for n in range(width)], divisor
 
     network.backend.runtime.select()
     with network.backend.runtime.working():
@@ -51,8 +53,9 @@ def mean_losses(network: Network, loader: Loader, loss: Loss, ranks: Ranks | Non
     divisors = np.broadcast_to(divisor, members).tolist()
     if ranks is not None:
         both = ranks.sum_numbers([*totals, *divisors])
-        totals, divisors = both[:members], both[members:]
-    return [total / own if own else math.nan for total, own in zip(totals, divisors, strict=True)]
+        totals, divisors = both[:width], both[width:]
+    sums = (totals[n : n + n_sums] for n in range(0, width, n_sums))
+    return [loss.mean_of(of, own) if own else math.nan for of, own in zip(sums, divisors, strict=True)]
 
 
 LossesOf = Callable[[Array, Array, Array | None], Array]

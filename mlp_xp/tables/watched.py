@@ -4,7 +4,9 @@ Values of these losses alone are used: they have no derivative.
 """
 
 import dataclasses
-import functools
+import math
+from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,8 +19,14 @@ DOUBT = 3.0
 LARGEST_LOG = 2.0
 """Temperatures are from e^-2 to e^2."""
 
-HALVINGS = 8
-"""Of the range in which log T is: then it is known to 0.01."""
+LOGS = np.linspace(-LARGEST_LOG, LARGEST_LOG, 9)
+"""u at which the loss is computed; it is a cubic polynomial between two of them."""
+
+MANY = 2**15
+"""Numbers of which some are computed together: more would not stay in the cache."""
+
+PLACES = np.linspace(0.0, 1.0, 64, endpoint=False)[:, np.newaxis]
+"""Where between two of them the best u is looked for."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,9 +62,10 @@ class Calibrated(Loss):
 
         T = argmin  n Σ_i s_i L_i(z / T) / Σ_i s_i  +  c (log T + 2 ε)²          n = (Σ s)² / Σ s²
 
-    That is `tables.calibration`, of one network or each member, and of the rows that are looked at together.
-    An epoch after which a network says more, but is too sure of it, is then no worse than one before it. The
-    derivative by u = −log T follows from the loss's own: Σ_ij δ_ij z_ij / T.
+    That is `tables.calibration`, of one network or each member. An epoch after which a network says more, but
+    is too sure of it, is then no worse than one before it. What it takes are sums over rows, so that chunks
+    and ranks do not matter: of the loss and its derivative by u = −log T, Σ_ij δ_ij z_ij / T, at some u, and
+    of s².
 
     References
     ----------
@@ -66,26 +75,36 @@ class Calibrated(Loss):
 
     loss: Loss
     smoothing: float
+    n_sums: ClassVar[int] = 2 * len(LOGS) + 1
 
     def check_targets(self, y: np.ndarray, n_outputs: int) -> None:
         """As the loss itself."""
         self.loss.check_targets(y, n_outputs)
 
     def __call__(self, backend: Backend, z: Array, y: Array, weight: Array | None) -> Array:
-        """Σ s_i L_i, of members of each; z is read."""
-        xp = backend.xp
-        of_each = functools.partial(xp.sum, axis=(-2, -1))
-        share: Array | float = 1.0  # n / Σ s
-        if weight is not None:
-            squares = of_each(weight * weight)
-            share = of_each(weight) / xp.where(squares > 0, squares, xp.ones_like(squares))
-        low = of_each(z) * 0.0 - LARGEST_LOG
-        high = low + 2.0 * LARGEST_LOG
-        for _ in range(HALVINGS):
-            log = 0.5 * (low + high)
-            scaled = z * xp.exp(log)[..., None, None]
+        """The sums, of members of each; z is read."""
+        xp, n_parts = backend.xp, min(len(LOGS), 1 + math.prod(z.shape) // MANY)
+        found: list[tuple[Array, Array]] = []
+        for logs in np.array_split(LOGS, n_parts):
+            scaled = backend.asarray(np.exp(logs).reshape(-1, *[1] * z.ndim)) * z
             delta = xp.asarray(scaled, copy=True)
-            self.loss(backend, delta, y, weight)
-            is_above = share * of_each(delta * scaled) + 2.0 * DOUBT * (log - 2.0 * self.smoothing) > 0
-            low, high = xp.where(is_above, low, log), xp.where(is_above, log, high)
-        return self.loss(backend, z * xp.exp(0.5 * (low + high))[..., None, None], y, weight)
+            found.append((self.loss(backend, delta, y, weight), xp.sum(delta * scaled, axis=(-2, -1))))
+        of_each = [xp.concat(each, axis=0) for each in zip(*found, strict=True)]
+        squares = xp.sum(z[..., 0] * 0.0 + 1.0 if weight is None else (weight * weight)[..., 0], axis=-1)
+        return xp.moveaxis(xp.concat([*of_each, squares + 0.0 * of_each[0][:1, ...]], axis=0), 0, -1)
+
+    def mean_of(self, sums: Sequence[float], divisor: float) -> float:
+        """What rows cost at the best temperature."""
+        losses, slopes = np.reshape(sums[:-1], (2, -1))
+        share = divisor / sums[-1]  # n / Σ s
+        off = LOGS - 2.0 * self.smoothing
+        with np.errstate(all="ignore"):  # what is not finite is no good epoch
+            cost = _between(share * losses + DOUBT * off**2, share * slopes + 2.0 * DOUBT * off)
+            return float(_between(losses, slopes).flat[np.argmin(cost)]) / divisor
+
+
+def _between(values: np.ndarray, slopes: np.ndarray) -> np.ndarray:
+    """The cubic polynomials that have values and slopes at `LOGS`, at places between two (n, 8)."""
+    t, width = PLACES, LOGS[1] - LOGS[0]
+    left, right = values[:-1] + width * slopes[:-1] * t, values[1:] - width * slopes[1:] * (1.0 - t)
+    return (1.0 - t) ** 2 * (left + 2.0 * t * values[:-1]) + t**2 * (right + 2.0 * (1.0 - t) * values[1:])

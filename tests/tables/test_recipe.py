@@ -146,10 +146,18 @@ def test_a_calibrated_loss_is_that_at_the_temperature_of_the_rows(backend, given
         scaled = of_member / temperature(of_member, labels, s, 0.05)
         p = np.exp(scaled) / np.exp(scaled).sum(axis=1, keepdims=True)
         wanted.append(-s @ np.log(p[np.arange(300), labels]))
-    y, weight = given(labels[:, None].astype(np.int32), "int32"), given(s[:, None]) if weighted else None
     watched = Calibrated(SoftmaxCrossEntropy(), 0.05)
-    np.testing.assert_allclose(to_host(watched(backend, given(z), y, weight)), wanted, rtol=1e-3)
-    np.testing.assert_allclose(to_host(watched(backend, given(z[2]), y, weight)), wanted[2], rtol=1e-3)
+
+    def sums(z, rows):
+        y, weight = given(labels[rows, None].astype(np.int32), "int32"), given(s[rows, None])
+        return to_host(watched(backend, given(z[..., rows, :]), y, weight if weighted else None))
+
+    parts = slice(0, 100), slice(100, 300)
+    for of_rows in (sums(z, slice(None)), sum(sums(z, part) for part in parts)):  # rows add up
+        found = [s.sum() * watched.mean_of(own, s.sum()) for own in of_rows.tolist()]
+        np.testing.assert_allclose(found, wanted, rtol=1e-3)
+    of_one = s.sum() * watched.mean_of(sums(z[2], slice(None)).tolist(), s.sum())
+    assert of_one == pytest.approx(wanted[2], rel=1e-3)
 
 
 # Whole trainings
