@@ -1,5 +1,9 @@
 """Multilayer perceptrons trained by explicit, memoised backpropagation, on NumPy or CuPy.
 
+Arrays are trained on by `Network`, `Loader` and `train`, or in scikit-learn's place by `MLPClassifier` and
+`MLPRegressor`; tables by `fit_table` and `tune`, or in scikit-learn's contract by `TableClassifier` and
+`TableRegressor`. `save`, `load` and `export_onnx` write and read models.
+
 The lesson, in the order to read it: `network`, `forward`, `backprop`, `losses`, `optimizers`, `objective`,
 `training_loop`.
 """

@@ -8,6 +8,7 @@ from mlp_xp.cli.printing import say
 from mlp_xp.cli.progress import reading
 from mlp_xp.network import Network
 from mlp_xp.saved.model_file import Model, load
+from mlp_xp.settings.checks import counted
 from mlp_xp.settings.options import written
 from mlp_xp.settings.spelling import spelled
 from mlp_xp.tables.files.opening import TABLE_SUFFIXES
@@ -89,4 +90,4 @@ def say_unlike(watched: Watched) -> None:
     for line in said[:MOST_UNLIKE]:
         say(line)
     if len(said) > MOST_UNLIKE:
-        say(f"... and {len(said) - MOST_UNLIKE} columns more")
+        say(f"... and {counted(len(said) - MOST_UNLIKE, 'column')} more")

@@ -265,6 +265,15 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
         other kind of file.
     ModuleNotFoundError
         It is a pipeline, and skl2onnx is not installed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from mlp_xp import Network
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(Network((3, 8, 1), seed=0), f"{folder}/model.safetensors")
+    ...     load(f"{folder}/model.safetensors").predict([[1.0, 2.0, 3.0]]).shape
+    (1, 1)
     """
     name, is_pipeline = os.fspath(path), hasattr(model, "steps")
     if is_pipeline and not name.endswith(".onnx"):

@@ -125,6 +125,8 @@ class Loader:
     >>> loader = Loader([[1.0], [2.0], [3.0]], [1.0, 2.0, 3.0], batch_size=2)
     >>> [batch.n_rows for batch in loader]
     [2, 1]
+    >>> [chunk.x.shape for batch in loader for chunk in batch]
+    [(2, 1), (1, 1)]
     """
 
     def __init__(
@@ -277,7 +279,7 @@ class Loader:
         )
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches of the next epoch; their arrays are the caller's own."""
+        """Yield the batches of the next epoch: each gives chunks (x, y, weight), the caller's own."""
         epoch, self._next_epoch = self._next_epoch, self._next_epoch + 1
         backend = self.backend_for()
         for batch in self.batches(epoch, backend, labels=self.source.labels):

@@ -27,9 +27,9 @@ def did_you_mean(given: str, known: Sequence[str]) -> str:
     """The sentence that follows `unknown ...`: the nearest name, then all of them, or of many the nearest."""
     near = nearest(given, known)
     hint = f"did you mean {near!r}? " if near else ""
-    if near and len(known) > MOST_LISTED:
-        close = difflib.get_close_matches(given, known)
-        return f"{hint}There are {len(known):,}, the nearest: {', '.join(close or [near])}"
+    if near and len(known) > 2 * SHOWN:
+        others = [each for each in difflib.get_close_matches(given, known) if each != near]
+        return f"{hint}There are {len(known):,}{', such as ' * bool(others)}{', '.join(others)}"
     return f"{hint}{'Known' if near else 'known'}: {listed(known)}"
 
 

@@ -242,7 +242,8 @@ class TableModel(Interpretation):
         Returns
         -------
         array
-            (n_rows, n_outputs) numbers in the targets' units, or (n_rows,) names of classes. With return_std
+            (n_rows, n_outputs) numbers in the targets' units, or (n_rows,) names of classes, which are texts
+            ("1" for a class 1; `TableClassifier` gives classes back as they were). With return_std
             or quantiles a tuple: these, the deviations (n_rows, n_outputs), and the quantiles
             (n_quantiles, n_rows, n_outputs), as far as they are asked for. They say how far the members
             differ, which is not how far the truth may be: noise is the same to all of them.
@@ -307,7 +308,7 @@ class TableModel(Interpretation):
         if rows.ndim != 2 or rows.shape[1] != len(columns):
             raise ValueError(
                 f"x has shape {rows.shape}, but this model needs (n_rows, {len(columns)}): the columns "
-                f"{checks.listed(self.inputs.names)}."
+                f"{checks.listed(self.inputs.names)}.{' One row is a dict by name.' * (rows.ndim == 1)}"
             )
         return np.column_stack(self._read([rows[:, at] for at in range(len(columns))]))
 

@@ -70,6 +70,7 @@ def arrow_table(x: Any) -> Any:
 def _arrow_column(name: str, values: Any) -> Any:
     import pyarrow as pa
 
+    values = values.sparse.to_dense() if hasattr(values, "sparse") else values  # of pandas
     try:
         return pa.chunked_array(values) if library_of(values) == "polars" else pa.array(values)
     except OverflowError:

@@ -125,6 +125,23 @@ def test_what_is_refused(path):
         fit_table({"x": [1], "y": [1.0, 2.0]}, "y")
 
 
+def test_one_row_without_names_is_answered_with_how_to_give_it():
+    model = fit_table(columns(), "price", epochs=1)
+    with pytest.raises(ValueError, match=r"the columns size, kind\. One row is a dict by name"):
+        model.predict(["1.0", "flat"])
+
+
+def test_sparse_columns_of_pandas_are_read(need):
+    need("pandas")
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"a": [0, 0, 1, 2] * 9, "y": [0.0, 0.0, 2.0, 4.0] * 9})
+    dense, sparse = (
+        fit_table(each, "y", epochs=2).predict(each)
+        for each in (frame, frame.assign(a=pd.arrays.SparseArray(frame["a"])))
+    )
+    np.testing.assert_array_equal(sparse, dense)
+
+
 def test_two_columns_of_a_name_are_refused_in_training_and_after(need):
     need("pandas")
     frame = pytest.importorskip("pandas").DataFrame([[1.0, 2.0, 3.0]] * 9, columns=["a", "a", "y"])

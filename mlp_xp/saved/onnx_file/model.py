@@ -65,6 +65,15 @@ def export_onnx(
         onnx is not installed, or skl2onnx for a pipeline.
     OSError
         The file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import onnx
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     export_onnx(Network((3, 8, 1), seed=0), f"{folder}/model.onnx")
+    ...     [value.name for value in onnx.load(f"{folder}/model.onnx").graph.output]
+    ['prediction']
     """
     write_whole(path, onnx_bytes(model, matrix_input=matrix_input, example=example))
 
