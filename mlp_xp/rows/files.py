@@ -40,22 +40,10 @@ def pyarrow() -> Arrow:
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """One file as it was when it was found.
+    """One file as it was when it was found: bytes, and the time of its last change (nanoseconds since 1970).
 
-    Parameters
-    ----------
-    path : str
-        Absolute path, or the address of a remote file.
-    size : int
-        Bytes.
-    mtime_ns : int
-        Time of the last change, in nanoseconds since 1970.
-    remote : tuple of (pyarrow filesystem, str), optional
-        Where it is if it is not local, and its path there.
-    folders : tuple of str
-        Names of the folders between the one that was named and the file.
-    inode : int
-        What the file system knows it by.
+    Its path is absolute, or the address of a remote file, of which `remote` has the file system and the path
+    there. `folders` are the names between the one that a user named and the file.
     """
 
     path: str

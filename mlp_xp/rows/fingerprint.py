@@ -8,10 +8,10 @@ import numpy as np
 from mlp_xp.rows.source import Source, passes, read
 
 WHOLE_BYTES = 64 << 20
-"""A data set that takes no more, as float64, has a fingerprint of one part; of a larger one"""
+"""A data set that takes no more, as float64, has a fingerprint of one part."""
 
 SPREAD_ROWS = 1024
-"""so many rows, evenly spread, are looked at by themselves, too."""
+"""Rows of a larger one, evenly spread, that are looked at by themselves, too."""
 
 
 def fingerprint(source: Source) -> str:
