@@ -29,8 +29,8 @@ from bench.harness.real_tables import TABLES, RealTable
 from bench.harness.results import Result
 
 HELD_OUT = 0.2
-SPLITS, FEW_ROWS, SPLITS_OF_FEW = 3, 2000, 5
-"""Splits of a table, and of one with fewer rows."""
+SPLITS, MOST_SPLITS, ROWS_MEASURED = 3, 20, 1000
+"""Splits of a table; more of a small one, until so many held-out rows are measured in all."""
 
 TOY_TABLES, TOY_SPLITS, TOY_OPTIONS = ("diabetes", "wine"), 1, ("--epochs", "2")
 OURS, TREES = "mlp-xp train", "HistGradientBoosting"
@@ -45,7 +45,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", default="tables", help="of mlp-xp train (default: tables)")
     parser.add_argument("--peers", default=TREES, help=f"with commas: {', '.join(PEERS)} (default: {TREES})")
     parser.add_argument(
-        "--splits", type=int, default=0, help="of each table (default: 3, or 5 of fewer than 2,000 rows)"
+        "--splits", type=int, default=0, help="of each table (default: 3, more of small ones)"
     )
 
 
@@ -65,9 +65,9 @@ def answer(
     for name in here:
         table = TABLES[name]
         frame = table.frame(name)
-        n_splits = TOY_SPLITS if quick else SPLITS_OF_FEW if len(frame) < FEW_ROWS else SPLITS
+        n_splits = splits or (TOY_SPLITS if quick else splits_of(len(frame)))
         found: dict[str, list[Measured]] = {method: [] for method in methods}
-        for seed in range(splits or n_splits):
+        for seed in range(n_splits):
             for method in methods:
                 found[method].append(measured(frame, table, seed, methods[method]))
         of_table = lines(name, table, frame, found)
@@ -80,6 +80,11 @@ def answer(
         device=device,
         packages=("scikit-learn", "lightgbm", "pytabkit", "pandas"),
     )
+
+
+def splits_of(n_rows: int) -> int:
+    """How often a table is split."""
+    return min(MOST_SPLITS, max(SPLITS, math.ceil(ROWS_MEASURED / (HELD_OUT * n_rows))))
 
 
 @dataclasses.dataclass(frozen=True)
