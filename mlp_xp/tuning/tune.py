@@ -175,8 +175,9 @@ class Halving:
             kept = alive if is_last else alive[: -(-len(alive) // 2)]
             best = self.standings[alive[0]].best
             self.say(
-                f"epoch {until}/{self.most_epochs}: {len(alive)} tries, the best is {alive[0]} with a "
-                f"held-out loss of {best:.5g}" + ("" if is_last else f"; {len(kept)} go on")
+                f"epoch {until}/{self.most_epochs}: {len(alive)} of {self.n_tries} tries, the best is "
+                f"{alive[0]} with a held-out loss of {best:.5g}"
+                + ("" if is_last else f", {len(kept)} to go on")
             )
             self._let_go_but(kept)
             if self.is_whole:
@@ -286,7 +287,7 @@ class Halving:
             tries = [each for each in group.tries if each[0] in numbers]
             groups.append(Group(group.data, tries, state))
         self.groups = groups
-        self.say(f"going on from {self.folder}, after {self.rung} comparisons")
+        self.say(f"going on from {self.folder}, after {checks.counted(self.rung, 'comparison')}")
 
 
 def _described(options: TrainingOptions) -> dict[str, Any]:
