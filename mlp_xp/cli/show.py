@@ -1,17 +1,17 @@
 """`mlp-xp show`: what a model file holds."""
 
 import contextlib
+import functools
 import itertools
 import json
 from collections.abc import Sequence
-
-import numpy as np
 
 from mlp_xp.cli.commands import Show
 from mlp_xp.cli.printing import aligned
 from mlp_xp.cli.printing import show as write
 from mlp_xp.losses import LINKS
 from mlp_xp.network import Network
+from mlp_xp.report.findings import value_of
 from mlp_xp.report.metric_tables import metric_tables
 from mlp_xp.saved.model_file import Contents, Estimator, read
 from mlp_xp.settings.catalogue import name_of
@@ -148,7 +148,7 @@ def treatment(column: Column) -> str:
         others = ", 1 for others" if column.other else ""
         return f"{column.kind}, 1 for each of {len(column.levels)} levels ({levels}){others}{gaps}"
     clip = ", clipped smoothly" if column.clipped else ""
-    value = _moment if isinstance(column, Date) else "{:.6g}".format
+    value = functools.partial(value_of, column) if isinstance(column, Date) else "{:.6g}".format
     if column.encoding is not None:
         least, most = column.encoding.limits
         n_ramps = max(0, len(column.encoding.edges) - 1)
@@ -160,11 +160,6 @@ def treatment(column: Column) -> str:
         cycles = "".join(f", sin and cos of {cycle}" for cycle in column.cycles)
     filled = f", gaps as {value(column.median)}" if column.gaps else ""
     return f"{what}{_scaled(column.centre, column.scale)}{clip}{filled}{gaps}{cycles}"
-
-
-def _moment(days: float) -> str:
-    """A date, with the time of day if there is one."""
-    return str(np.datetime64(round(days * 1440), "m")).removesuffix("T00:00")
 
 
 def _shown(rows: list[tuple[str, str]]) -> list[tuple[str, str]]:

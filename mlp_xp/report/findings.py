@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mlp_xp.losses import AbsoluteError, Huber
 from mlp_xp.report.charts import number
 from mlp_xp.tables.evaluation import evaluate
 from mlp_xp.tables.metrics import METRICS, deciding
@@ -140,7 +141,8 @@ def importance_of_columns(model: TableModel, rows: Sample, seed: int) -> tuple[s
     Returns
     -------
     str, list of Importance
-        The metric (the deciding one, or "r2" of several targets), and the columns, the most important first.
+        The metric (the deciding one; "mae" of an absolute or Huber loss, "r2" of several targets), and the
+        columns, the most important first.
 
     References
     ----------
@@ -151,6 +153,8 @@ def importance_of_columns(model: TableModel, rows: Sample, seed: int) -> tuple[s
     here = Sample(x, rows.y, rows.weight)
     before = evaluate(model, here)
     metric = "r2" if "r2" in before and len(model.targets.names) > 1 else deciding(before)
+    if metric == "rmse" and isinstance(model.loss, AbsoluteError | Huber):  # which heed far rows less
+        metric = "mae"
     sign = -1.0 if METRICS[metric].higher else 1.0
     found = []
     for at, name in enumerate(model.inputs.names):

@@ -230,6 +230,15 @@ def test_a_column_that_nothing_depends_on_is_worth_nothing(n_targets, rng):
     np.testing.assert_array_equal(rows.x, before)
 
 
+@pytest.mark.parametrize(
+    ("loss", "metric"), [("absolute_error", "mae"), ("huber:delta=2", "mae"), (None, "rmse")]
+)
+def test_columns_are_judged_by_errors_that_the_loss_heeds(loss, metric, rng):
+    model = TableModel(Network((2, 1)), Inputs.plain(["a", "b"]), Targets.unscaled(["y"]), loss=loss)
+    rows = sample(ArraySource(rng.normal(size=(50, 2)), np.zeros(50)), 0)
+    assert findings.importance_of_columns(model, rows, 0)[0] == metric
+
+
 def test_a_large_network_is_asked_on_fewer_rows_or_not_at_all(monkeypatch):
     monkeypatch.setattr(findings, "MOST_MULTIPLICATIONS", 1.2e8)
     rows = sample(ArraySource(np.arange(60000.0).reshape(20000, 3), np.zeros(20000)), 0)
