@@ -31,14 +31,15 @@ class EachWeighted(Wrapped):
         raise NotImplementedError
 
     def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray | None, weight: np.ndarray | None) -> None:
-        """Fill the arrays; weight (m, members) with the source's own weight times each factor."""
+        """Fill the arrays; weight, (m, members) or (m,) of one, with the source's own times each factor."""
         if weight is None:
             self.source.rows(index, x, y, None)
             return
         y = np.empty((len(index), self.n_targets)) if y is None else y
         own = np.empty(len(index), dtype=weight.dtype)
         self.source.rows(index, x, y, own)
-        np.multiply(self.factors(index, x, y), own[:, None], out=weight)
+        of_each = weight if weight.ndim > 1 else weight[:, np.newaxis]
+        np.multiply(self.factors(index, x, y), own[:, np.newaxis], out=of_each)
 
 
 class MemberWeighted(EachWeighted):

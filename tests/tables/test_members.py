@@ -58,8 +58,9 @@ def test_a_bootstrap_of_a_stream_draws_from_poisson():
     assert not np.array_equal(counts, drawn(StreamBootstrap(source, 4, seed=6), 20_000))
 
 
-def test_members_of_a_streams_bootstrap_are_those_of_its_draws():
-    members, options = 3, {"seed": 2, "batch_size": 16}
+@pytest.mark.parametrize("members", [1, 3])
+def test_members_of_a_streams_bootstrap_are_those_of_its_draws(members):
+    options = {"seed": 2, "batch_size": 16}
     counts = drawn(StreamBootstrap(BatchSource(stream()), members, seed=5), 150)
     together = Network((2, 6, 1), members=members, dtype="float64", seed=7)
     rows = Loader(StreamBootstrap(BatchSource(stream(), buffer_rows=50), members, seed=5), **options)
@@ -68,6 +69,20 @@ def test_members_of_a_streams_bootstrap_are_those_of_its_draws():
         alone = Network((2, 6, 1), dtype="float64", seed=7 + n)
         list(train(alone, Loader(BatchSource(stream(counts[:, n]), buffer_rows=50), **options), max_epochs=3))
         np.testing.assert_array_equal(together.each()[n].parameters.flat, alone.parameters.flat)
+
+
+def test_one_member_has_weights_of_its_own():
+    rows, weight = np.column_stack([X, TABLE["b"]]), bootstrap(150, 1, seed=3)
+    found = []
+    for members, given in ((1, {"member_weight": weight}), (None, {"sample_weight": weight[:, 0]})):
+        network = Network((2, 6, 1), members=members, dtype="float64", seed=7)
+        loader, held_out = (Loader(rows, TABLE["y"], batch_size=size, **given) for size in (16, "full"))
+        losses = [
+            epoch.validation_loss for epoch in train(network, loader, validation=held_out, max_epochs=3)
+        ]
+        found.append((losses, network.parameters.to_host().ravel()))
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-14)
 
 
 def test_folds_cross_validate():
