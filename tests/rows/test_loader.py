@@ -436,18 +436,40 @@ def test_a_target_without_meaning_is_named_by_its_row_in_the_source(device):
         list(train(network, Loader(Unseen(), batch_size=8), loss="softmax_cross_entropy"))
 
 
-@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "binary_cross_entropy", "poisson"])
-def test_targets_that_change_after_they_were_looked_at(loss, monkeypatch):
+def changing_run(loss, optimizer, monkeypatch, **how):
+    """A run whose targets are the caller's own array, and that array."""
     monkeypatch.setattr("mlp_xp.rows.arrays._COPIED_BYTES", 0)
-    y = np.arange(40) % 2
-    network = Network((3, 4, 2 if loss.startswith("softmax") else 1))
-    run = train(
-        network, Loader(np.ones((40, 3)), y, batch_size=10, order="sequential"), loss=loss, max_epochs=9
-    )
+    x, y = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2
+    network = Network((3, 4, 2 if loss.startswith("softmax") else 1), seed=0)
+    return train(network, Loader(x, y, **how), loss=loss, optimizer=optimizer, max_epochs=5), y
+
+
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "binary_cross_entropy", "poisson"])
+@pytest.mark.parametrize(
+    ("optimizer", "how"),
+    [
+        ("adam", {"batch_size": 10, "order": "sequential"}),
+        pytest.param("lbfgs", {"batch_size": "full", "chunk_rows": 8}, marks=pytest.mark.needs("scipy")),
+    ],
+)
+def test_targets_that_change_after_they_were_looked_at(loss, optimizer, how, monkeypatch):
+    run, y = changing_run(loss, optimizer, monkeypatch, **how)
     next(run)
     y[17] = -(10**6)
     with pytest.raises(ValueError, match="row 17"):
-        next(run)
+        list(run)
+
+
+@pytest.mark.needs("scipy")
+def test_lbfgs_has_rows_of_its_own_where_they_are_one_chunk(monkeypatch):
+    as_they_were, changed = [], []
+    for losses in (as_they_were, changed):
+        run, y = changing_run("softmax_cross_entropy", "lbfgs", monkeypatch, batch_size="full")
+        losses.append(next(run).train_loss)
+        y[17] = -(10**6) if losses is changed else y[17]
+        losses += [epoch.train_loss for epoch in run]
+    assert len(changed) > 2
+    assert changed == as_they_were
 
 
 @pytest.mark.parametrize(
