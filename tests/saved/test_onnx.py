@@ -178,6 +178,13 @@ def test_encoded_numbers(rng):
     )
 
 
+def test_numbers_whose_ramps_are_narrower_than_what_float32_tells_apart():
+    """Microseconds as seconds, or times of day that differ by less than a millisecond."""
+    values = np.tile([1e-6, 1e-5, 0.333333, 0.999999, 1.000001, 7e-6], 10)[:, None]
+    column = Number("n", 0.39, 0.45, encoding=encoding_of(values[:, 0], 5))
+    check_table(table_model((column,)), {"n": values}, values)
+
+
 SECONDS = [
     np.datetime64(text, "s").astype(int)
     for text in ("1970-01-01T00:00:00", "1969-12-31T23:59:59", "2024-02-29T06:30:00", "1900-03-01T12:00:00",

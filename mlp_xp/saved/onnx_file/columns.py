@@ -46,8 +46,12 @@ def matrix_problem(inputs: Inputs) -> str | None:
 
 def dtype_of(column: Column) -> str:
     """What a column is in an ONNX file: float64 where float32 would round what tells numbers apart."""
-    if isinstance(column, Number) and column.kind == "number" and is_coarse(column.centre, column.scale):
-        return "float64"
+    if isinstance(column, Number) and column.kind == "number":
+        encoding = column.encoding or Encoding((0.0, 1.0))
+        steps = (*itertools.pairwise(encoding.knots), *itertools.pairwise(encoding.edges))
+        spreads = ((column.centre, column.scale), *((max(-low, high), high - low) for low, high in steps))
+        if any(itertools.starmap(is_coarse, spreads)):
+            return "float64"
     return DTYPES[column.kind]
 
 
