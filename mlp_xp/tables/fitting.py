@@ -137,9 +137,16 @@ def _hold_out(options: TrainingOptions, seed: int | None) -> HoldOut:
 
 
 def new_model(data: Data, copies: int | None = None) -> TableModel:
-    """A new network with what the columns mean; or several that start alike, as members of one."""
+    """A new network with what the columns mean; or several that start alike, as members of one.
+
+    Raises ValueError: there are members, and the rule searches for one.
+    """
     table, loss, options = data.table, data.loss, data.options
     members = options.folds or options.members
+    if members and takes_all_rows(options):
+        name = spelled("folds" if options.folds else "members")
+        rule = given("optimizer", options.optimizer)
+        raise ValueError(f"{rule} searches for one network: leave {name} out, or name another rule.")
     seed: int | list[int] = options.seed
     if copies is not None:
         seed = [options.seed + n for _ in range(copies) for n in range(members or 1)]

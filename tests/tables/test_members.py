@@ -85,6 +85,13 @@ def test_one_member_has_weights_of_its_own():
     np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-14)
 
 
+@pytest.mark.needs("pyarrow")
+@pytest.mark.parametrize("name", ["folds", "members"])
+def test_a_search_for_one_network_is_none_for_members(name):
+    with pytest.raises(ValueError, match=f"optimizer='lbfgs' searches for one network: leave {name} out"):
+        fit_table(TABLE, "y", optimizer="lbfgs", **{name: 3}, **QUICK)
+
+
 def test_folds_cross_validate():
     pytest.importorskip("pyarrow")
     model = fit_table(TABLE, "y", folds=3, **QUICK)
