@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from mlp_xp import derivatives
 from mlp_xp.estimators.array_home import HOST, Home, home_of, on_host, seen_by_host, stays
-from mlp_xp.estimators.data import is_streamed
+from mlp_xp.estimators.data import CHUNK_ROWS, is_streamed
 from mlp_xp.estimators.numeric import refuse_dates, refuse_non_finite, refuse_overflow, refuse_texts
 from mlp_xp.estimators.parameters import Parameters, hidden_activations
 from mlp_xp.estimators.rows import dense_pieces
@@ -31,9 +31,6 @@ except ModuleNotFoundError:  # scikit-learn before 1.9
 
 CallbackSupport: Any = _mixin
 """The base class that brings `set_callbacks`, where scikit-learn has it; else one that brings nothing."""
-
-CHUNK_ROWS = 4096
-"""Rows that are predicted together."""
 
 
 class Built(NamedTuple):
