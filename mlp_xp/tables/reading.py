@@ -248,8 +248,7 @@ def open_for(options: TableOptions, model: Interpretation, **more: Any) -> Table
     used.
     """
     known = model.inputs.columns
-    of_any_kind = [each.name for each in known if isinstance(each, Constant) and each.kind != "text"]
-    kinds = {each.name: each.kind for each in known if each.name not in of_any_kind}
+    kinds = {each.name: each.kind for each in known if not isinstance(each, Constant) or each.kind == "text"}
     kinds = model.written.known(kinds | _kinds_of_targets(model, options), options.csv_form)
     columns = model.inputs.names if options.has_names else ()
     own = dataclasses.replace(options, exclude="")

@@ -114,8 +114,11 @@ def no_column(where_is: str, names: Sequence[str], known: Sequence[str]) -> Iter
     if len(names) == 1:
         yield f"{where_is} no column {names[0]!r}; {did_you_mean(names[0], known)}."
     elif names:
-        near = {name: nearest(name, known) for name in names}
-        said = [f"{name!r}" + f" (did you mean {near[name]!r}?)" * bool(near[name]) for name in names]
+        near = {name: nearest(name, known) for name in names[: checks.MOST_LISTED]}
+        said = [
+            f"{name!r} (did you mean {other!r}?)" if (other := near.get(name)) else repr(name)
+            for name in names
+        ]
         yield f"{where_is} no columns {listed(said)}; known: {listed(known)}."
 
 

@@ -9,7 +9,7 @@ import pytest
 from mlp_xp.rows.files import local_file
 from mlp_xp.settings.checks import did_you_mean
 from mlp_xp.tables.encoding import quantiles
-from mlp_xp.tables.files import csv_files, records
+from mlp_xp.tables.files import columns, csv_files, records
 from mlp_xp.tables.files.arrow_files import block_rows
 from mlp_xp.tables.files.columns import meant, select
 from mlp_xp.tables.files.csv_files import CsvForm, CsvTable
@@ -180,3 +180,12 @@ def test_columns_for_which_there_is_no_memory_are_refused(tmp_path, monkeypatch)
     monkeypatch.setattr(csv_files, "_COLUMN_BYTES", 1 << 60)
     with pytest.raises(MemoryError, match="reading 2 columns of a CSV file takes"):
         open_source(path, "y")
+
+
+def test_of_very_many_columns_that_there_are_not_few_are_looked_for(monkeypatch):
+    """Only those that an error shows: what is written nearly as a name takes long to find."""
+    asked = []
+    monkeypatch.setattr(columns, "nearest", lambda name, known: asked.append(name))
+    with pytest.raises(ValueError, match=r"no columns 'c0', .* \(20,000 in all\); known: a, y"):
+        select(["a", "y"], "t", columns=[f"c{n}" for n in range(20_000)])
+    assert len(asked) <= 100
