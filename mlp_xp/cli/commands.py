@@ -97,7 +97,8 @@ class Predict(OfModel, Talking, PredictionOptions):
 
     The data has the columns that the model was trained on, in any order; further ones are ignored. There
     is one column `prediction`, or several `prediction_NAME` for several targets or quantiles; for classes
-    `prediction` comes last, after `probability_NAME` of each.
+    `prediction` comes last, after `probability_NAME` of each. Numbers and truth values name classes by
+    what they are, however a table writes them: 1 for 1.0, true for TRUE.
 
     For example
 

@@ -60,7 +60,7 @@ def tune(options: Tune) -> int:
     return 0
 
 
-def _as_train(options: Tune, found: Tuning) -> Train:
+def _as_train(options: Tune, found: Tuning[Any]) -> Train:
     """The command that trains the best try again."""
     names = Train.described().keys() & Tune.described().keys() - {"plot", "data", "time_budget"}
     own = {name: getattr(found.options, name) for name in names}
@@ -69,7 +69,7 @@ def _as_train(options: Tune, found: Tuning) -> Train:
     return Train(**own, data=options.data)
 
 
-def _result(found: Tuning) -> dict[str, Any]:
+def _result(found: Tuning[Any]) -> dict[str, Any]:
     """What came out, as JSON values."""
     measured = found.model.training
     metrics = ("metrics", "metrics_on", "rows_measured", "intervals", "baselines", "cross_validation")
@@ -89,7 +89,7 @@ def _result(found: Tuning) -> dict[str, Any]:
     }
 
 
-def _tries(found: Tuning) -> list[tuple[str, ...]]:
+def _tries(found: Tuning[Any]) -> list[tuple[str, ...]]:
     """The best tries as a table."""
     head = ("try", "epochs", "held-out loss", *(name.replace("_", " ") for name in found.tries[0].settings))
     lines = [

@@ -1,6 +1,5 @@
 """A search for settings, in Python: what `mlp-xp tune` does."""
 
-import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,7 +22,7 @@ def tune(
     folder: str | os.PathLike[str] | None = None,
     say: Callable[[str], object] | None = None,
     **options: Any,
-) -> Tuning:
+) -> Tuning[TableModel]:
     """Search for settings that suit a table.
 
     Learning rate, weight decay, dropout, penalty, width, depth, activation and encoding are drawn at random.
@@ -77,4 +76,4 @@ def tune(
                 say=say or (lambda line: None),
                 fixed=tuple(options),
             )
-    return dataclasses.replace(found, model=TableModel.around(found.model))
+    return Tuning(TableModel.around(found.model), found.options, found.tries, found.stopped)

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from mlp_xp.machine import blas
 from mlp_xp.machine.whole_file import read_plain, write_whole
@@ -31,6 +31,8 @@ from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.options import TrainingOptions
 from mlp_xp.tuning.group import Group, Standing
 from mlp_xp.tuning.space import SEARCHED, SHAPE, draw
+
+Model = TypeVar("Model", bound=TableModel)
 
 MOST_RUNGS = 5
 """Times that tries are compared, at most: the first comparison comes after a 16th of all epochs."""
@@ -62,7 +64,7 @@ class Try:
 
 
 @dataclasses.dataclass(frozen=True)
-class Tuning:
+class Tuning(Generic[Model]):
     """What a search has found.
 
     Attributes
@@ -77,7 +79,7 @@ class Tuning:
         Why the search ended.
     """
 
-    model: TableModel
+    model: Model
     options: TrainingOptions
     tries: list[Try]
     stopped: str
@@ -95,7 +97,7 @@ def search(
     folder: str | os.PathLike[str] | None = None,
     say: Callable[[str], object] = lambda line: None,
     fixed: Sequence[str] = (),
-) -> Tuning:
+) -> Tuning[TableModel]:
     """`mlp_xp.tune` for options that are read; settings among `fixed` are not searched for."""
     checks.refuse(
         [
