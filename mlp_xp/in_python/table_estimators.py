@@ -36,7 +36,7 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-_ALSO = ("text", "scaling", "max_levels", "null_words", "device", "memory_limit")
+_ALSO = ("exclude", "text", "null_words", "scaling", "max_levels", "device", "memory_limit")
 _NEVER = ("init", "seed")
 
 PARAMETERS = {

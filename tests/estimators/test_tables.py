@@ -154,6 +154,12 @@ def test_names_that_are_taken():
     assert set(model.model_.inputs.names) == set(x)
 
 
+def test_leaves_columns_out():
+    table, price = columns()
+    model = TableRegressor(exclude="id", epochs=2).fit({**table, "id": np.arange(len(price))}, price)
+    assert list(model.model_.inputs.names) == list(table)
+
+
 def test_unknown_parameters_are_refused_with_a_hint():
     with pytest.raises(TypeError, match="no parameter 'epoch'; did you mean 'epochs'"):
         TableRegressor(epoch=3)
