@@ -161,7 +161,7 @@ class Converter:
         import pyarrow as pa
 
         try:
-            joined = pa.concat_arrays(block.batch.columns[numbers.start : numbers.stop])
+            joined = pa.concat_arrays([block.batch.column(number) for number in numbers])
             batch = pa.RecordBatch.from_arrays([joined], names=["several"])
             converted = self._column(numbers.start, dataclasses.replace(block, batch=batch), at=0)
         except (ValueError, pa.ArrowException):

@@ -1,5 +1,6 @@
 """Tables with many columns: what is done for each, and that columns read together are as if read alone."""
 
+import dataclasses
 import sys
 
 import numpy as np
@@ -124,6 +125,29 @@ def test_columns_that_are_converted_together_are_as_if_converted_alone(tmp_path,
     together = result()
     monkeypatch.setattr(records, "_TOGETHER", 1)
     assert result() == together
+
+
+class OneByOne:
+    """A batch of Arrow's of which nobody asks for all columns, as it makes them anew each time."""
+
+    def __init__(self, batch):
+        self._batch = batch
+
+    def __getattr__(self, name):
+        assert name != "columns"
+        return getattr(self._batch, name)
+
+
+def test_no_group_of_columns_costs_a_look_at_all(tmp_path, monkeypatch):
+    """Else the time grows with the square of the columns."""
+    convert = records.Converter.records
+
+    def watched(self, block):
+        return convert(self, dataclasses.replace(block, batch=OneByOne(block.batch)))
+
+    monkeypatch.setattr(records.Converter, "records", watched)
+    (tmp_path / "t.csv").write_text("a,b,c,y\n" + "1,2,3,4\n" * 9)
+    assert open_source(tmp_path / "t.csv", "y").n_rows == 9
 
 
 def test_blocks_of_wide_tables_have_fewer_rows():
