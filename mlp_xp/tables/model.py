@@ -22,7 +22,7 @@ from mlp_xp.tables.options import TableOptions
 from mlp_xp.tables.own_tables import check_lengths, columns_of
 from mlp_xp.tables.preparation import Inputs, Targets
 from mlp_xp.tables.reading import open_inputs
-from mlp_xp.tables.values import raw_values
+from mlp_xp.tables.values import class_values, raw_values
 from mlp_xp.tables.written import Written
 
 PREDICT_ROWS = 8192
@@ -171,6 +171,17 @@ class TableModel(Interpretation):
         return tuple(f"{name}_{one}" for name, one in itertools.product(self.targets.names, each))
 
     @property
+    def classes(self) -> np.ndarray | None:
+        """The classes (n_classes,) in the order of `levels`, their names, as `predict` gives them back.
+
+        Whole numbers, numbers, booleans, dates (datetime64) or texts, whichever the target held; None for
+        regression.
+        """
+        if self.levels is None:
+            return None
+        return class_values(self.levels, self.written.readings.get(self.targets.names[0], ""))
+
+    @property
     def n_numbers(self) -> int:
         """Numbers that are made of each row to predict for it: its features and its predictions."""
         return self.inputs.n_features + self.network.layer_sizes[-1] + len(self.output_names)
@@ -242,9 +253,8 @@ class TableModel(Interpretation):
         Returns
         -------
         array
-            (n_rows, n_outputs) numbers in the targets' units, or (n_rows,) names of classes, which are texts
-            ("1" for a class 1; `TableClassifier` gives classes back as they were). With return_std
-            or quantiles a tuple: these, the deviations (n_rows, n_outputs), and the quantiles
+            (n_rows, n_outputs) numbers in the targets' units, or (n_rows,) `classes`. With return_std or
+            quantiles a tuple: these, the deviations (n_rows, n_outputs), and the quantiles
             (n_quantiles, n_rows, n_outputs), as far as they are asked for. They say how far the members
             differ, which is not how far the truth may be: noise is the same to all of them.
 
@@ -255,7 +265,7 @@ class TableModel(Interpretation):
         """
         if not return_std and quantiles is None:
             outputs = self._outputs(x)
-            return outputs if self.levels is None else self.choose(outputs)
+            return outputs if self.classes is None else self.classes[np.argmax(outputs, axis=1)]
         if self.levels is not None:
             raise ValueError("names of classes have no deviation: ask predict_proba, with return_std.")
         return self._with_spread(x, return_std, quantiles)

@@ -6,7 +6,7 @@ Texts are read as in a file (`files.one_value`); typed values as the same values
 import datetime as dt
 import decimal
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,13 @@ from mlp_xp.tables.files.one_value import (
     SECONDS,
     Gaps,
     are_names_of_numbers,
+    is_name_of_number,
     meaning,
     name_of_number,
     seconds_of,
 )
 from mlp_xp.tables.preparation import Category, Column
+from mlp_xp.tables.written import TEXT
 
 NO_VALUE = ("None", "nan", "NaT", "<NA>")
 """How Python, NumPy and pandas write a gap."""
@@ -37,6 +39,28 @@ TIME_OF_DAY, DURATION = SECONDS
 _EXACT = 2**53
 
 _DAY = 86_400e6
+
+
+def class_values(names: Sequence[str], reading: str = "") -> np.ndarray:
+    """What the names of classes stand for in a target of this reading.
+
+    Examples
+    --------
+    >>> class_values(["-1", "7"]), class_values(["false", "true"]), class_values(["01", "1"], "text")
+    (array([-1,  7]), array([False,  True]), array(['01', '1'], dtype=object))
+    """
+    if reading in TEXT:
+        return np.array(names, dtype=object)
+    if tuple(names) == ("false", "true"):
+        return np.array([False, True])
+    if reading.startswith("date"):
+        return np.array(names, dtype="datetime64")
+    if not all(map(is_name_of_number, names)):
+        return np.array(names, dtype=object)
+    if not all(name.removeprefix("-").isdigit() for name in names):
+        return np.array([float(name) for name in names])
+    whole = [int(name) for name in names]
+    return np.array(whole, dtype=np.int64 if max(map(abs, whole)) < 2**63 else object)
 
 
 def raw_values(column: Column, given: ArrayLike, reading: str = "", gaps: Gaps | None = None) -> np.ndarray:
