@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from llvmlite import ir as _ir
 from numba.core import cgutils
 from numba.extending import intrinsic as _intrinsic
 from numba.np import arrayobj
 
 _numba: Any = numba
 types, carray = _numba.types, _numba.carray
+ir: Any = _ir
 building: Any = cgutils
 arrays: Any = arrayobj
 """Numba as mypy, which knows it halfway, does not stumble over it."""

@@ -9,8 +9,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from llvmlite import ir
-
 from mlp_xp.fast.compiled import elementary
 from mlp_xp.fast.compiled.compiler import (
     ANY_ORDER,
@@ -19,6 +17,7 @@ from mlp_xp.fast.compiled.compiler import (
     for_c,
     intrinsic,
     intrinsic_of_text,
+    ir,
     pointer,
     types,
 )

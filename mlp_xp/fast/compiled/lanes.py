@@ -2,9 +2,7 @@
 
 from typing import Any
 
-from llvmlite import ir
-
-from mlp_xp.fast.compiled.compiler import ANY_ORDER, building, intrinsic, types
+from mlp_xp.fast.compiled.compiler import ANY_ORDER, building, intrinsic, ir, types
 
 LANES = 8
 """Members that one register holds: their number is a multiple of it."""
