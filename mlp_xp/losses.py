@@ -243,6 +243,8 @@ class Loss(fields.Checked):
         ε, where labels are smoothed: a means of training alone.
     robust : str or None
         The name of a loss of the same kind that heeds rows far off less.
+    heeds_far_rows : bool
+        Whether a few rows far off may make most of it.
     n_sums : int
         Sums over rows that a mean follows from (`mean_of`): each call returns so many, on a last axis, where
         it is not 1.
@@ -259,6 +261,7 @@ class Loss(fields.Checked):
     metric: ClassVar[str | None] = None
     label_smoothing: float = 0.0
     robust: ClassVar[str | None] = None
+    heeds_far_rows: ClassVar[bool] = True
     n_sums: ClassVar[int] = 1
 
     def __call__(self, backend: Backend, z: Array, y: Array, weight: Array | None) -> Array:
@@ -360,6 +363,8 @@ def _sign(backend: Backend, a: Array) -> Array:
 class AbsoluteError(Pointwise):
     """L = |y − z|, δ = sign(z − y)."""
 
+    heeds_far_rows: ClassVar[bool] = False
+
     def differentiate(self, backend: Backend, z: Array, y: Array) -> Array:
         """Return L; z becomes ∂L/∂z."""
         z -= y
@@ -383,6 +388,7 @@ class Huber(Pointwise):
     """
 
     delta: float = fields.number(1.0, above=0)
+    heeds_far_rows: ClassVar[bool] = False
 
     def differentiate(self, backend: Backend, z: Array, y: Array) -> Array:
         """Return L; z becomes ∂L/∂z."""

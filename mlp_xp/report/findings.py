@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlp_xp.losses import AbsoluteError, Huber
 from mlp_xp.report.charts import number
 from mlp_xp.tables.evaluation import evaluate
 from mlp_xp.tables.metrics import METRICS, deciding
@@ -141,8 +140,8 @@ def importance_of_columns(model: TableModel, rows: Sample, seed: int) -> tuple[s
     Returns
     -------
     str, list of Importance
-        The metric (the deciding one; "mae" of an absolute or Huber loss, "r2" of several targets), and the
-        columns, the most important first.
+        The metric (the deciding one; "mae" of a loss that heeds no far rows, "r2" of several targets), and
+        the columns, the most important first.
 
     References
     ----------
@@ -153,7 +152,7 @@ def importance_of_columns(model: TableModel, rows: Sample, seed: int) -> tuple[s
     here = Sample(x, rows.y, rows.weight)
     before = evaluate(model, here)
     metric = "r2" if "r2" in before and len(model.targets.names) > 1 else deciding(before)
-    if metric == "rmse" and isinstance(model.loss, AbsoluteError | Huber):  # which heed far rows less
+    if metric == "rmse" and model.loss is not None and not model.loss.heeds_far_rows:
         metric = "mae"
     sign = -1.0 if METRICS[metric].higher else 1.0
     found = []
