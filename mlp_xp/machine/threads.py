@@ -8,7 +8,7 @@ import itertools
 import os
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -105,14 +105,23 @@ if hasattr(os, "register_at_fork"):  # a fork has none of its parent's threads
     os.register_at_fork(after_in_child=workers.cache_clear)
 
 
-def keep_beside(thread: threading.Thread) -> None:
-    """Have a thread that takes turns with the calling one run on its core, where the system can do that.
+@contextlib.contextmanager
+def beside(thread: threading.Thread) -> Iterator[None]:
+    """Inside, a thread and the calling one, which waits for it, have one core, where the system can do that.
 
-    Else each is woken on another, idle one, which takes some 100 µs (L-BFGS on 442 rows: 26, not 13 ms).
+    Else each is woken on another, idle one, which takes some 100 µs (L-BFGS on 442 rows: 26, not 12 ms). The
+    thread may be started inside.
     """
-    if thread.native_id is not None:
+    cores = None
+    try:
         with contextlib.suppress(AttributeError, OSError, ValueError):
-            os.sched_setaffinity(thread.native_id, {_c_library().sched_getcpu()})
+            core, cores = {_c_library().sched_getcpu()}, os.sched_getaffinity(0)
+            os.sched_setaffinity(0, core)
+            os.sched_setaffinity(thread.native_id or 0, core)
+        yield
+    finally:
+        if cores is not None:
+            os.sched_setaffinity(0, cores)
 
 
 @functools.cache

@@ -139,30 +139,28 @@ class Search:
         start = parameters.to_host().astype(np.float64)
         asked: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        iterates: list[tuple[np.ndarray, float]] = []  # that SciPy told of since it asked last
         n_left = history.max_epochs - len(history.train_losses)
 
-        def ask(what: str, content: Any) -> Any:
-            asked.put((what, content))
+        def ask(vector: np.ndarray) -> Any:
+            asked.put(("evaluate", vector.copy()))
             answer = answers.get()
             if answer is None:
                 raise StopIteration
             return answer
 
+        def tell(vector: np.ndarray, value: float) -> None:
+            iterates.append((vector.copy(), value))
+
         def work() -> None:
             try:
-                why = minimise(
-                    lambda vector: ask("evaluate", vector.copy()),
-                    start,
-                    self.rule,
-                    n_left,
-                    lambda vector, value: asked.put(("iterate", (vector.copy(), value))),
-                )
-                asked.put(("done", why))
+                asked.put(("done", minimise(ask, start, self.rule, n_left, tell)))
             except BaseException as error:  # whatever it is, it belongs to the caller's thread
                 asked.put(("failed", error))
 
         thread = threading.Thread(target=work, name="mlp_xp L-BFGS", daemon=True)
-        thread.start()
+        with threads.beside(thread):
+            thread.start()
         at, found = start, None
 
         def iteration(stopped: str | None) -> Pass:
@@ -174,7 +172,13 @@ class Search:
 
         try:
             while True:
-                what, content = asked.get()
+                with threads.beside(thread):
+                    what, content = asked.get()
+                while iterates:
+                    if found is not None:
+                        yield iteration(None)
+                        training.after_steps()
+                    found = iterates.pop(0)
                 if what == "evaluate":
                     try:
                         found_there = rows.value_and_gradient(content)
@@ -182,14 +186,8 @@ class Search:
                             found_there[1][part] = 0.0
                     finally:  # also where Ctrl-C ends it
                         parameters.flat[...] = parameters.backend.asarray(at)
-                    threads.keep_beside(thread)
                     answers.put(found_there)
                     training.after_steps()
-                elif what == "iterate":
-                    if found is not None:
-                        yield iteration(None)
-                        training.after_steps()
-                    found = content
                 elif what == "failed":
                     raise content
                 else:

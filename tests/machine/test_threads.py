@@ -152,13 +152,18 @@ def test_a_small_product_is_shared_with_nobody(monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads cannot be bound to cores here")
-def test_a_thread_is_kept_on_the_core_of_the_calling_one():
+def test_who_waits_for_a_thread_waits_on_its_core():
     may_end, cores = threading.Event(), os.sched_getaffinity(0)
     thread = threading.Thread(target=may_end.wait)
-    threads.keep_beside(thread)  # which has not started: nothing is bound
-    thread.start()
-    threads.keep_beside(thread)
+    with threads.beside(thread):
+        thread.start()
+        (core,) = os.sched_getaffinity(0)
+        assert os.sched_getaffinity(thread.native_id) == {core}
+    assert os.sched_getaffinity(0) == cores
+    os.sched_setaffinity(thread.native_id, cores)
     try:
+        with pytest.raises(KeyboardInterrupt), threads.beside(thread):
+            raise KeyboardInterrupt
         assert len(os.sched_getaffinity(thread.native_id)) == 1
         assert os.sched_getaffinity(0) == cores
     finally:
