@@ -27,6 +27,7 @@ from mlp_xp.estimators.saved import HISTORY
 from mlp_xp.estimators.together import Together, set_weights
 from mlp_xp.estimators.training import Continuation, FitMonitor, Validation, epoch_loss
 from mlp_xp.history import History
+from mlp_xp.machine import blas
 from mlp_xp.machine.array_api import Array, ArrayLike, to_host
 from mlp_xp.machine.data_parallel import Ranks, world
 from mlp_xp.members.given import dropout_of
@@ -430,7 +431,8 @@ class Fit:
         estimator, rates, listeners, stopped = self.estimator, training.rates, self.listeners, None
         estimator.n_iter_ = 0
         try:
-            with contextlib.closing(run(training, monitor)) as epochs:
+            # To say it of each epoch alone takes as long as a quarter of a step on a few rows.
+            with blas.computing(), contextlib.closing(run(training, monitor)) as epochs:
                 for _ in range(n_epochs):
                     listeners.begin_epoch()
                     rates.last = rates.now()
