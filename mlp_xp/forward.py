@@ -3,7 +3,7 @@
 import copy
 import functools
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -193,13 +193,13 @@ def _chunk_rows(network: "Network", n_rows: int) -> int:
     return min(MOST_ROWS, max(FEWEST_ROWS, fitting if n_rows <= MANY_ROWS else 8 * fitting))
 
 
-def unflagged() -> np.errstate:
+def unflagged(**more: Any) -> np.errstate:
     """Inside, NumPy says nothing of invalid values.
 
     Kernels of its BLAS set the processor's flag now and then where none is, as they compute with what is
     beside their operands; and where one is, an output is nan.
     """
-    return np.errstate(invalid="ignore")
+    return np.errstate(invalid="ignore", **more)
 
 
 def predict(network: "Network", x: ArrayLike, *, output: str, members: str, chunk_rows: int | None) -> Array:
@@ -254,11 +254,11 @@ def _fill(
             rows = x[start:stop, ...]
             is_here = on_device or backend.xp is np  # rows of the right dtype need not be copied
             given = backend.xp.astype(rows, backend.dtype, copy=False) if is_here else backend.asarray(rows)
-            with backend.runtime.computing((stop - start) * network.parameters.most_weights):
+            with backend.runtime.multiplying(*network.parameters.largest_products(stop - start)):
                 found = link(backend, forward(network, given, memo.of(stop - start)))
             predictions[..., start:stop, :] = found if on_device else to_host(found)
 
-    with unflagged(), np.errstate(over="ignore"):
+    with unflagged(over="ignore"):
         if n_parts == 1:
             fill(0)
         else:

@@ -83,6 +83,7 @@ class Parameters:
         weight_shapes = list(itertools.pairwise(layer_sizes))
         self.n_weights = sum(math.prod(shape) for shape in weight_shapes)
         self.most_weights = max(math.prod(shape) for shape in weight_shapes)
+        self._most_of_one_unit = max((n_in for n_in, n_out in weight_shapes if n_out == 1), default=0)
         bias_shapes = [(*row, n_out) for n_out in layer_sizes[1:]] if bias else []
         scale_shapes = [(layer_sizes[0], 1)] if input_scale else []
         self.size = sum(math.prod(shape) for shape in [*weight_shapes, *bias_shapes, *scale_shapes])
@@ -120,6 +121,12 @@ class Parameters:
         self.vector[:1] = before
         if seen != 1.0:
             raise TypeError(refusal)
+
+    def largest_products(self, n_rows: int) -> tuple[int, int]:
+        """Multiplications of a layer for so many rows, at most: with a vector, and of matrices."""
+        if n_rows == 1:
+            return self.most_weights, 0
+        return n_rows * self._most_of_one_unit, n_rows * self.most_weights
 
     def zeros_like(self, extra: int = 0) -> "Parameters":
         """Zeros in the same layout: a gradient to fill."""

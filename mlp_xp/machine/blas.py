@@ -22,9 +22,10 @@ from typing import Any
 
 from mlp_xp.machine import open_blas
 
-SMALL = 9216
-"""Multiplications that OpenBLAS never shares out (interface/gemv.c: 2304 × GEMM_MULTITHREAD_THRESHOLD). With
-fewer nothing needs to be said to it, which takes some 10 µs."""
+SMALL, SMALL_OF_MATRICES = 9216, 262_144
+"""Multiplications that OpenBLAS never shares out, of a matrix with a vector and of two matrices
+(interface/gemv.c: 2304 × GEMM_MULTITHREAD_THRESHOLD; gemm.c: 65536 ×). With fewer nothing needs to be said to
+it, which takes some 10 µs."""
 
 _CGROUPS, _OWN_GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
@@ -198,15 +199,11 @@ def n_threads() -> int:
 class Computing:
     """What `computing` gives; a class, since it is entered once a step, and a generator takes longer."""
 
-    def __init__(self, work: int) -> None:
-        self.is_small = work < SMALL
-        self.taken: tuple[Threads, ...] = ()
+    def __init__(self, wanted: tuple[Threads, ...]) -> None:
+        self.wanted = wanted
 
     def __enter__(self) -> None:
-        if self.is_small:
-            return
-        # SciPy may have been loaded since what surrounds this began.
-        self.taken = tuple(each for each in _both() if each.libraries and each not in _own.taken)
+        self.taken = tuple(each for each in self.wanted if each.libraries and each not in _own.taken)
         for each in self.taken:
             each.take_one()
         _own.taken += self.taken
@@ -218,18 +215,26 @@ class Computing:
                 each.give_back()
 
 
-def computing(work: int = SMALL) -> Computing:
+def computing() -> Computing:
     """Compute inside with one thread of each BLAS: the same, whatever else goes on.
 
     SciPy's own has one, too: where two libraries take turns, the threads of one wait on the cores that the
     other needs (100 iterations of L-BFGS on 100 rows of 2-100-100-1: 900 instead of 110 ms).
+    """
+    return Computing(_both())  # SciPy may have been loaded since what surrounds this began
+
+
+def multiplying(with_vector: int, of_matrices: int = 0) -> Computing:
+    """Multiply inside with one thread of NumPy's BLAS alone.
 
     Parameters
     ----------
-    work : int
-        Multiplications of the largest product; little changes nothing.
+    with_vector, of_matrices : int
+        Multiplications of the largest product with a vector, or of any kind, and of the largest of those that
+        are known to be of two matrices; little changes nothing.
     """
-    return Computing(work)
+    is_small = with_vector < SMALL and of_matrices < SMALL_OF_MATRICES
+    return Computing(() if is_small else _both()[:1])
 
 
 def let_use(n_threads: int) -> None:

@@ -76,9 +76,9 @@ class Runtime:
         """What surrounds the steps of an epoch, or as much work: one thread of the BLAS."""
         return blas.computing()
 
-    def computing(self, work: int) -> contextlib.AbstractContextManager[None]:
+    def multiplying(self, with_vector: int, of_matrices: int) -> contextlib.AbstractContextManager[None]:
         """What surrounds a prediction with products of so many multiplications: one thread of the BLAS."""
-        return blas.computing(work)
+        return blas.multiplying(with_vector, of_matrices)
 
     def n_parts(self, n: int, work: int) -> int:
         """In how many parts n equal pieces of so much work are done side by side (`threads.together`)."""

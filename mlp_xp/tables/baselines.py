@@ -91,7 +91,7 @@ def linear(model: TableModel, training: Sample) -> Predict | None:
     if model.loss is not None and model.loss.link.probabilities == "each":
         return _of_classes(model, raw, y, weight, lambda z: 1 / (1 + np.exp(-z)))
     x = _features(model, raw)
-    with blas.computing(x.size * n_features):
+    with blas.multiplying(x.size * n_features):
         w = np.linalg.solve(_curvature(x, weight, 1.0), x.T @ (weight[:, None] * y))
     least, most = y.min(axis=0), y.max(axis=0)
     return lambda x: np.clip(_features(model, x) @ w, least, most)
@@ -102,11 +102,11 @@ def _of_classes(
 ) -> Predict:
     """In float32: all rows are read twice a step, and reading them takes the time."""
     x, y, weight = _features(model, raw, np.float32), y.astype(np.float32), weight.astype(np.float32)
-    with blas.computing(x.size * x.shape[1]):
+    with blas.multiplying(x.size * x.shape[1]):
         step = np.linalg.inv(_curvature(x, weight, 0.5).astype(float)).astype(np.float32)
     w = ahead = np.zeros((x.shape[1], y.shape[1]), np.float32)
     penalised = _penalty(x.shape[1]).astype(np.float32)[:, None]
-    with blas.computing(x.size * y.shape[1]):
+    with blas.multiplying(x.size * y.shape[1]):
         for n in range(STEPS):
             new = ahead + step @ (x.T @ (weight[:, None] * (y - link(x @ ahead))) - penalised * ahead)
             w, ahead = new, new + np.float32(n / (n + 3)) * (new - w)

@@ -419,7 +419,7 @@ def test_whoever_waits_for_signals_leaves_steps_at_once(every, calls, tmp_path):
 
 def test_there_are_as_many_threads_as_the_blas_may_use(monkeypatch):
     assert on_cpu.n_threads() == blas.n_threads() >= 1
-    with blas.computing(1):  # who computes beside us changes nothing
+    with blas.multiplying(1):  # who computes beside us changes nothing
         assert on_cpu.n_threads() == blas.n_threads()
     with blas.at_most(1):
         assert on_cpu.n_threads() == 1

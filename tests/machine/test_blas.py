@@ -46,8 +46,11 @@ def test_each_has_one_while_anybody_computes(libraries):
 
 
 def test_small_products_change_nothing(libraries):
-    with blas.computing(blas.SMALL - 1):
+    with blas.multiplying(blas.SMALL - 1, blas.SMALL_OF_MATRICES - 1):
         assert libraries.numpys.num_threads == 8
+    for large in ((blas.SMALL,), (0, blas.SMALL_OF_MATRICES)):
+        with blas.multiplying(*large):
+            assert (libraries.numpys.num_threads, libraries.scipys.num_threads) == (1, 8)
 
 
 def test_no_more_than_the_caller_allows(libraries):
@@ -69,7 +72,7 @@ def test_a_run_of_many_steps_changes_the_number_once(libraries, monkeypatch):
     monkeypatch.setattr(libraries.numpys, "set_num_threads", told.append)
     with blas.computing():
         for _ in range(3):
-            with blas.computing(2**60):
+            with blas.multiplying(2**60):
                 pass
     assert told == [1, 8]
 

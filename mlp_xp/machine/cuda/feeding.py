@@ -95,7 +95,7 @@ class Streams(Runtime):
             finally:
                 before.wait_event(compute.record())
 
-    def computing(self, work: int) -> contextlib.AbstractContextManager[None]:
+    def multiplying(self, with_vector: int, of_matrices: int) -> contextlib.AbstractContextManager[None]:
         """What surrounds products of so many multiplications: nothing."""
         return contextlib.nullcontext()
 
