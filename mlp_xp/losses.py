@@ -79,10 +79,9 @@ class SoftmaxLink(Link):
 
     def __call__(self, backend: Backend, z: Array) -> Array:
         """z is consumed."""
-        xp = backend.xp
-        z -= xp.max(z, axis=-1, keepdims=True)
-        backend.into(z, xp.exp, z)
-        z /= xp.sum(z, axis=-1, keepdims=True)
+        z -= _row_max(backend, z)
+        backend.into(z, backend.xp.exp, z)
+        z /= _row_sums(backend, z, _ones(backend, z.shape[-1]))
         return z
 
 
@@ -198,6 +197,14 @@ def _weigh(delta: Array, weight: Array | None) -> None:
         delta *= weight
 
 
+FEW_COLUMNS = 32
+
+
+def _ones(backend: Backend, n: int) -> Array | None:
+    """A column of ones, where a product with it is the better sum of so few columns; see `_row_sums`."""
+    return backend.ones((n, 1)) if n <= FEW_COLUMNS else None
+
+
 def _row_sums(backend: Backend, a: Array, ones: Array | None) -> Array:
     """Σ_j of an array (n_rows, n_outputs), (n_rows, 1); with `ones` (n_outputs, 1), by a product.
 
@@ -207,7 +214,18 @@ def _row_sums(backend: Backend, a: Array, ones: Array | None) -> Array:
     return backend.xp.sum(a, axis=-1, keepdims=True) if ones is None else a @ ones
 
 
-FEW_COLUMNS = 32
+def _row_max(backend: Backend, a: Array) -> Array:
+    """max_j of an array (n_rows, n_outputs), (n_rows, 1).
+
+    Of few columns NumPy takes it in a fraction of the time where the values of a column are neighbours
+    (1,797 × 10: 17 instead of 72 µs).
+    """
+    n_rows, n_columns = a.shape[-2:]
+    if n_columns > FEW_COLUMNS or n_rows == 1:
+        return backend.xp.max(a, axis=-1, keepdims=True)
+    by_column = backend.empty((*a.shape[:-2], n_columns, n_rows))
+    by_column[...] = a.mT
+    return backend.xp.max(by_column, axis=-2)[..., None]
 
 
 def _bounded(backend: Backend, eps: float, *minus_log_p: Array) -> tuple[Array, ...]:
@@ -560,7 +578,9 @@ class SoftmaxCrossEntropy(Loss):
                 f"softmax cross-entropy needs one column of class numbers, but y has {y.shape[1]} columns. "
                 "For several labels a row use binary cross-entropy."
             )
-        wrong = (y < 0) | (y >= n_outputs) | (y != np.floor(y))
+        wrong = (y < 0) | (y >= n_outputs)
+        if y.dtype.kind == "f":
+            wrong |= y != np.floor(y)
         if wrong.any():
             row = int(np.argmax(wrong[:, 0]))
             raise ValueError(
@@ -571,9 +591,9 @@ class SoftmaxCrossEntropy(Loss):
     def __call__(self, backend: Backend, z: Array, y: Array, weight: Array | None) -> Array:
         """Return Σ s L; z becomes δ."""
         xp, smoothing, n_classes = backend.xp, self.label_smoothing, z.shape[-1]
-        ones = backend.ones((n_classes, 1)) if n_classes <= FEW_COLUMNS else None
+        ones = _ones(backend, n_classes)
         hit = xp.astype(y == backend.arange(n_classes), backend.dtype)
-        z -= xp.max(z, axis=-1, keepdims=True)
+        z -= _row_max(backend, z)
         of_class = _row_sums(backend, hit * z, ones)
         e = xp.exp(z)
         e -= hit * e  # those of the other classes
