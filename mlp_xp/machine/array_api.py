@@ -117,7 +117,6 @@ class Backend:
 
     def matmul(self, work: int) -> Callable[..., Array]:
         """What multiplies matrices, in products of at most so many multiplications of numbers."""
-        work *= 2 if self.dtype_name == "float64" else 1
         if self.large_matmul is None or work < 2 * threads.PIECE_WORK:
             matmul: Callable[..., Array] = self.xp.matmul
             return matmul
