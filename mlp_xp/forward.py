@@ -3,7 +3,7 @@
 import copy
 import functools
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -193,13 +193,13 @@ def _chunk_rows(network: "Network", n_rows: int) -> int:
     return min(MOST_ROWS, max(FEWEST_ROWS, fitting if n_rows <= MANY_ROWS else 8 * fitting))
 
 
-def unflagged(**more: Any) -> np.errstate:
+def unflagged() -> np.errstate:
     """Inside, NumPy says nothing of invalid values.
 
     Kernels of its BLAS set the processor's flag now and then where none is, as they compute with what is
     beside their operands; and where one is, an output is nan.
     """
-    return np.errstate(invalid="ignore", **more)
+    return np.errstate(invalid="ignore")
 
 
 def predict(network: "Network", x: ArrayLike, *, output: str, members: str, chunk_rows: int | None) -> Array:
@@ -258,7 +258,7 @@ def _fill(
                 found = link(backend, forward(network, given, memo.of(stop - start)))
             predictions[..., start:stop, :] = found if on_device else to_host(found)
 
-    with unflagged(over="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         if n_parts == 1:
             fill(0)
         else:

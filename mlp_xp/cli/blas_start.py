@@ -38,8 +38,8 @@ def _require_room() -> None:
         return
     if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
         return
-    asked = os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or ""
-    n_threads = min(int(asked), cores()) if asked.isdecimal() and int(asked) else cores()
+    wanted = os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or ""
+    n_threads = min(int(wanted), cores()) if wanted.isdecimal() and int(wanted) else cores()
     n_bytes = FIRST_BYTES + BYTES_PER_THREAD * (n_threads - 1)
     try:
         mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()

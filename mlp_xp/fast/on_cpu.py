@@ -221,14 +221,14 @@ class CompiledRule:
         The latest are remembered for members that share them.
         """
         rates, decays = np.asarray(rates), np.asarray(decays)
-        asked, latest = (t, rates.tobytes(), decays.tobytes()), self._latest
-        if latest is None or latest[0] != asked:
+        steps, latest = (t, rates.tobytes(), decays.tobytes()), self._latest
+        if latest is None or latest[0] != steps:
             own = np.multiply.outer(rates, self.factors)
             found = programs.numbers_of_steps(self.rule, self.program, t, own)
             if self.rule.weight_decay:
                 decaying = rates * decays * self.rule.weight_decay
                 found[..., -1] = 1.0 - decaying[:, np.newaxis]
-            latest = self._latest = asked, found
+            latest = self._latest = steps, found
         return latest[1]
 
 

@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from mlp_xp.in_python.table_model import fit_table
+from mlp_xp.machine.array_api import ArrayLike
 from mlp_xp.settings import checks
 from mlp_xp.settings.panels import END, NETWORK, TRAINING
 from mlp_xp.tables.options import TrainingOptions
@@ -80,7 +81,7 @@ class TableEstimator(Parameters):
         tags.input_tags.allow_nan = tags.input_tags.string = tags.input_tags.categorical = True
         return tags
 
-    def _columns(self, x: Any, *, reset: bool) -> dict[str, Any]:
+    def _columns(self, x: ArrayLike, *, reset: bool) -> dict[str, Any]:
         """The columns of X by name; those of `fit`, unless they are new."""
         columns = None if scipy.sparse.issparse(x) else columns_of(x)
         if columns is None:
@@ -103,7 +104,7 @@ class TableEstimator(Parameters):
         columns: dict[str, Any],
         y: np.ndarray,
         name: str,
-        sample_weight: Any,
+        sample_weight: ArrayLike,
         levels: Sequence[str] | None = None,
     ) -> Self:
         """Fit to targets (n_rows, n_targets): numbers, or those of classes."""
@@ -181,7 +182,7 @@ class TableRegressor(RegressorMixin, TableEstimator):
         tags.target_tags.multi_output = True
         return tags
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike = None) -> Self:
         """Fit to a table (n_rows, n_columns) and targets (n_rows,) or (n_rows, n_targets).
 
         Raises
@@ -201,7 +202,9 @@ class TableRegressor(RegressorMixin, TableEstimator):
         self._n_dim = values.ndim
         return self._fit(columns, values.reshape(len(values), -1), _name_of(y, "target"), sample_weight)
 
-    def predict(self, X: Any, *, return_std: bool = False, quantiles: Sequence[float] | None = None) -> Any:
+    def predict(
+        self, X: ArrayLike, *, return_std: bool = False, quantiles: Sequence[float] | None = None
+    ) -> Any:
         """Targets (n_rows,), or (n_rows, n_targets) where fit had two dimensions.
 
         With `return_std` or `quantiles` a tuple: these, and how far members (``members=``, ``folds=``)
@@ -251,7 +254,7 @@ class TableClassifier(ClassifierMixin, TableEstimator):
 
     _task = "classification"
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike = None) -> Self:
         """Fit to a table (n_rows, n_columns) and classes (n_rows,).
 
         Raises
@@ -276,24 +279,24 @@ class TableClassifier(ClassifierMixin, TableEstimator):
         levels = [str(each) for each in self.classes_]
         return self._fit(columns, codes[:, None], _name_of(y, "class"), sample_weight, levels)
 
-    def predict_proba(self, X: Any, *, return_std: bool = False) -> Any:
+    def predict_proba(self, X: ArrayLike, *, return_std: bool = False) -> Any:
         """Probabilities (n_rows, n_classes); with `return_std` also how far members differ."""
         check_is_fitted(self)
         return self.model_.predict_proba(self._columns(X, reset=False), return_std=return_std)
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """The likeliest class of each row (n_rows,)."""
         chosen = np.argmax(self.predict_proba(X), axis=1)
         return self.classes_[chosen]
 
 
-def _present(estimator: BaseEstimator, y: Any) -> Any:
+def _present(estimator: BaseEstimator, y: ArrayLike) -> Any:
     if y is None:
         raise ValueError(f"{type(estimator).__name__} requires y to be passed, but the target y is None.")
     return y
 
 
-def _name_of(y: Any, otherwise: str) -> str:
+def _name_of(y: ArrayLike, otherwise: str) -> str:
     """The name of a column of a table; that of an array is made up."""
     name = getattr(y, "name", None)
     return name if isinstance(name, str) and name else otherwise

@@ -61,7 +61,7 @@ class TableModel(plain.TableModel):
     _kept: Kept | None = None
 
     @classmethod
-    def around(cls, model: plain.TableModel) -> "TableModel":
+    def from_plain(cls, model: plain.TableModel) -> "TableModel":
         """The same model, with these methods."""
         own = cls.__new__(cls)
         own.__dict__.update(model.__dict__)
@@ -230,7 +230,7 @@ def fit_table(
         about = run if given else run.called(IN_MEMORY)
         report = RunReport.of(about, result_of(run), _call(given, target, options), rates)
         judged = some_rows(run.model, run.found.rows, report.seed)
-    model = TableModel.around(run.model)
+    model = TableModel.from_plain(run.model)
     model.history, model._kept = run.history, Kept(report, run.found.sample, judged)
     return model
 
@@ -324,5 +324,5 @@ def load(
     """
     model = model_file.load(path, device, activations=activations)
     if isinstance(model, plain.TableModel):
-        return TableModel.around(model)
+        return TableModel.from_plain(model)
     return cast("Network | MLPClassifier | MLPRegressor", model)

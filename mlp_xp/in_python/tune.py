@@ -76,4 +76,4 @@ def tune(
                 say=say or (lambda line: None),
                 fixed=tuple(options),
             )
-    return Tuning(TableModel.around(found.model), found.options, found.tries, found.stopped)
+    return Tuning(TableModel.from_plain(found.model), found.options, found.tries, found.stopped)

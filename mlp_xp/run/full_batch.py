@@ -137,13 +137,13 @@ class Search:
         history, parameters = training.history, training.parameters
         rows = AllRows(training.objective, training.loader)
         start = parameters.to_host().astype(np.float64)
-        asked: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        questions: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         iterates: list[tuple[np.ndarray, float]] = []  # that SciPy told of since it asked last
         n_left = history.max_epochs - len(history.train_losses)
 
         def ask(vector: np.ndarray) -> Any:
-            asked.put(("evaluate", vector.copy()))
+            questions.put(("evaluate", vector.copy()))
             answer = answers.get()
             if answer is None:
                 raise StopIteration
@@ -154,9 +154,9 @@ class Search:
 
         def work() -> None:
             try:
-                asked.put(("done", minimise(ask, start, self.rule, n_left, tell)))
+                questions.put(("done", minimise(ask, start, self.rule, n_left, tell)))
             except BaseException as error:  # whatever it is, it belongs to the caller's thread
-                asked.put(("failed", error))
+                questions.put(("failed", error))
 
         thread = threading.Thread(target=work, name="mlp_xp L-BFGS", daemon=True)
         with threads.beside(thread):
@@ -173,7 +173,7 @@ class Search:
         try:
             while True:
                 with threads.beside(thread):
-                    what, content = asked.get()
+                    what, content = questions.get()
                 while iterates:
                     if found is not None:
                         yield iteration(None)

@@ -54,11 +54,11 @@ def counted(n: int, noun: str) -> str:
 def nearest(given: str, known: Sequence[str]) -> str | None:
     """The known name that is meant by a usual one, or by one that is written nearly so; else None."""
     plain = {str(name).lower().replace("-", "_"): str(name) for name in known}
-    asked = given.lower().replace("-", "_")
-    for usual in (asked, OTHER_NAMES.get(asked)):
+    usual_form = given.lower().replace("-", "_")
+    for usual in (usual_form, OTHER_NAMES.get(usual_form)):
         if usual in plain:
             return plain[usual]
-    near = difflib.get_close_matches(asked, plain, n=1)
+    near = difflib.get_close_matches(usual_form, plain, n=1)
     return plain[near[0]] if near else None
 
 

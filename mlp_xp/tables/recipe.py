@@ -126,23 +126,23 @@ def settled(options: Settings, *, n_rows: int, has_classes: bool) -> Settings:
 
 
 def _missing(options: "TrainingOptions", n_rows: int, has_classes: bool) -> dict[str, Any]:
-    asked = {name: getattr(options, name) for name in PLAIN}
+    own = {name: getattr(options, name) for name in PLAIN}
     wanted = dict(TABLES if uses_tables(options) else PLAIN)
     if uses_tables(options):
-        part = asked["validation"]
+        part = own["validation"]
         wanted["validation"] = part = validation_part(n_rows) if part is None else part
         n_training = _n_training(n_rows, part, options)
         wanted["learning_rate"] = learning_rate(has_classes=has_classes)
         size = batch_size(n_training)
         wanted["batch_size"] = str(size)
-        given = asked["batch_size"]
+        given = own["batch_size"]
         size = int(given) if given and given.isdigit() else size
         wanted["epochs"] = epochs(n_training, size, has_classes=has_classes)
-        if asked["optimizer"] is not None:
+        if own["optimizer"] is not None:
             wanted |= {name: PLAIN[name] for name in (*STEPS, "learning_rate", "average", "patience")}
-        if asked["hidden"] is not None and not asked["hidden"].strip():
+        if own["hidden"] is not None and not own["hidden"].strip():
             wanted["dropout"] = PLAIN["dropout"]  # there is no hidden layer
-    return {name: value for name, value in wanted.items() if asked[name] is None}
+    return {name: value for name, value in wanted.items() if own[name] is None}
 
 
 def _n_training(n_rows: int, part: float, options: "TrainingOptions") -> int:

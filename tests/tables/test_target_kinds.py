@@ -105,7 +105,7 @@ def learned(form, kind):
     with at_a_path(form) as path:
         data = read_data(TrainingOptions.of({"data": path, **options}))
         training = data.parts.training
-        return TableModel.around(new_model(data)), read(training, np.arange(training.n_rows))
+        return TableModel.from_plain(new_model(data)), read(training, np.arange(training.n_rows))
 
 
 @pytest.fixture(autouse=True)

@@ -275,12 +275,12 @@ class TypedTable(TableFile):
     def blocks(self, names: Sequence[str], parts: Sequence[Part] | None = None) -> Iterator[TableBlock]:
         """The rows of the columns `names`, part by part (of `parts`, if given)."""
         parts = self.parts if parts is None else parts
-        asked = max(1, sum(part.n_rows or 0 for part in parts))
+        n_rows = max(1, sum(part.n_rows or 0 for part in parts))
         n_read = 0
         for part in parts:
             first_row = part.first_row
             for batch in self.form.batches(part, names):
                 n_read += batch.num_rows
-                share = min(1.0, n_read / asked)
+                share = min(1.0, n_read / n_rows)
                 yield TableBlock(part.file, first_row, batch.select(list(names)), share)
                 first_row += batch.num_rows

@@ -78,9 +78,9 @@ def select(
     Raises ValueError: a column that does not exist or has two roles, a name that the file has twice, no
     feature left; all that is wrong in one message.
     """
-    asked = [as_names(given) for given in (target, columns, exclude, weight_column)]
-    found = meant(itertools.chain(*asked, described), known)
-    targets, wanted, excluded, weight = (tuple(found[name] for name in names) for names in asked)
+    lists = [as_names(given) for given in (target, columns, exclude, weight_column)]
+    found = meant(itertools.chain(*lists, described), known)
+    targets, wanted, excluded, weight = (tuple(found[name] for name in names) for names in lists)
     others = {*excluded, *(() if columns is not None else (*targets, *weight))}
     features = tuple(name for name in (known if columns is None else wanted) if name not in others)
     named = dict.fromkeys((*targets, *weight, *wanted, *excluded, *(found[name] for name in described)))

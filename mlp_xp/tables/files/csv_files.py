@@ -313,11 +313,11 @@ class CsvTable(TableFile):
     def blocks(self, names: Sequence[str], parts: Sequence[Part] | None = None) -> Iterator[TableBlock]:
         """The rows of the columns `names` as strings, file by file (of `parts`, if given)."""
         parts = [Part(file) for file in self.files] if parts is None else parts
-        asked, before = max(1, sum(map(_n_bytes, parts))), 0
+        n_bytes, before = max(1, sum(map(_n_bytes, parts))), 0
         for part in parts:
             for block in self._blocks_of(part, names):
                 done = before + block.share * _n_bytes(part)
-                yield dataclasses.replace(block, share=min(1.0, done / asked))
+                yield dataclasses.replace(block, share=min(1.0, done / n_bytes))
             before += _n_bytes(part)
 
     def _blocks_of(self, part: Part, names: Sequence[str]) -> Iterator[TableBlock]:

@@ -246,8 +246,8 @@ def _indices_of_pandas(
     names: Sequence[str], target: str | os.PathLike[str] | Sequence[str] | None, weight_column: str | None
 ) -> list[str]:
     """Columns that pandas adds where a frame's index has no name, unless they are asked for."""
-    asked = (*as_names(_names(target)), weight_column)
-    return [name for name in names if re.fullmatch(r"__index_level_\d+__", name) and name not in asked]
+    named = (*as_names(_names(target)), weight_column)
+    return [name for name in names if re.fullmatch(r"__index_level_\d+__", name) and name not in named]
 
 
 def _one_name(target: str | os.PathLike[str] | Sequence[str] | None) -> str | None:
