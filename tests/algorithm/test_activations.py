@@ -10,6 +10,7 @@ from arrays import host, readonly
 from oracles import exact
 
 from mlp_xp.activations import ACTIVATIONS, Custom, Elu, LeakyRelu, resolve_activation
+from mlp_xp.machine.array_api import backend as find_backend
 from mlp_xp.network import Network
 
 # Where e^z overflows and underflows in float32 and in float64, and both sides of every kink.
@@ -45,6 +46,22 @@ def test_value_and_derivative_to_the_last_digits(name, backend):
         eps = float(np.finfo(dtype).eps)
         np.testing.assert_allclose(a, expected[:, 0], rtol=8 * eps, atol=8 * eps)
         np.testing.assert_allclose(slope, expected[:, 1], rtol=16 * eps, atol=16 * eps)
+
+
+def with_other_numbers(kind):
+    """One whose numbers are not the defaults, which the oracles have."""
+    numbers = {each.name: each.default for each in dataclasses.fields(kind) if type(each.default) is float}
+    return kind(**{name: 0.75 * default for name, default in numbers.items()})
+
+
+@pytest.mark.parametrize("name", [name for name, kind in ACTIVATIONS.items() if dataclasses.fields(kind)])
+def test_the_derivative_is_that_of_the_value_whatever_its_numbers(name):
+    f, backend, step = with_other_numbers(ACTIVATIONS[name]), find_backend("cpu", "float64"), 1e-6
+    assert f != ACTIVATIONS[name]()
+    z = np.array([sign * z for z in (0.3, 0.99, 2.5, 5.0) for sign in (-1, 1)])
+    after, before = (compute(f, backend, z + change)[0] for change in (step, -step))
+    slope = compute(f, backend, z)[1]
+    np.testing.assert_allclose(slope, (after - before) / (2 * step), rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["identity", "relu", "leaky_relu", "softplus", "silu", "logistic"])

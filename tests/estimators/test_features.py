@@ -50,8 +50,11 @@ def test_one_activation_a_layer_and_a_users_own_pair():
 
 @pytest.mark.parametrize("solver", [*OPTIMIZERS, "adamw:weight_decay=0.1", mlp_xp.optimizers.RMSprop(0.9)])
 def test_every_solver_by_name_or_object(solver):
-    model = regressor(solver=solver, learning_rate_init=0.005).fit(x, real[:, 0])
-    assert model.score(x, real[:, 0]) > 0.3
+    first, model = (
+        regressor(solver=solver, learning_rate_init=0.005, **more).fit(x, real[:, 0])
+        for more in ({"max_iter": 1}, {})
+    )
+    assert model.loss_ < first.loss_
 
 
 @pytest.mark.parametrize("schedule", [*SCHEDULES, Cosine(30), "step:every=10,factor=0.5"])
