@@ -258,7 +258,7 @@ def _fill(
                 found = link(backend, forward(network, given, memo.of(stop - start)))
             predictions[..., start:stop, :] = found if on_device else to_host(found)
 
-    with np.errstate(invalid="ignore", over="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):  # see `unflagged`; what overflows is infinite
         if n_parts == 1:
             fill(0)
         else:
