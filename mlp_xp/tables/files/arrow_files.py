@@ -9,7 +9,8 @@ from mlp_xp.rows.files import Arrow, File, reading
 from mlp_xp.settings import checks
 from mlp_xp.settings.spelling import spelled
 from mlp_xp.tables.files.blocks import Part, TableBlock, TableFile
-from mlp_xp.tables.files.one_value import SECONDS, Gaps
+from mlp_xp.tables.files.one_value import ANY, SECONDS, Gaps
+from mlp_xp.tables.files.text_values import kind_of_reading
 
 # Bytes of each column that are read ahead.
 _BUFFER_BYTES = 1 << 16
@@ -27,70 +28,40 @@ DIGITS = {32: 9, 64: 18, 128: 38, 256: 76}
 """What decimals of so many bits have at most, and so on which side of the point they may end."""
 
 
-def kind_of(arrow_type: Arrow) -> str | None:
-    """The kind of column that an Arrow type is; "gap" if it holds nothing, None if it is no column.
+def reading_of(arrow_type: Arrow) -> str | None:
+    """How the values of an Arrow type are read, in words of `READINGS`; None if it is no column.
 
-    Times of day and durations are numbers of seconds.
+    It is "text" for texts, and "gap" if it holds nothing.
     """
     from pyarrow import types
 
     if types.is_dictionary(arrow_type):
         arrow_type = arrow_type.value_type
-    if types.is_null(arrow_type):
-        return "gap"
-    if types.is_boolean(arrow_type):
-        return "bool"
-    if types.is_timestamp(arrow_type) or types.is_date(arrow_type):
-        return "date"
-    if types.is_string(arrow_type) or types.is_large_string(arrow_type):
-        return "text"
-    if types.is_string_view(arrow_type):
-        return "text"
     if types.is_decimal(arrow_type) and abs(arrow_type.scale) > DIGITS[arrow_type.bit_width]:
         return None  # of a damaged file: Arrow has no text for such numbers
-    numeric = (types.is_integer, types.is_floating, types.is_decimal, types.is_time)
-    if any(is_one(arrow_type) for is_one in numeric) or types.is_duration(arrow_type):
-        return "number"
-    return None
+    known = {
+        ANY: (types.is_integer, types.is_floating, types.is_decimal),
+        "text": (types.is_string, types.is_large_string, types.is_string_view),
+        "boolean": (types.is_boolean,),
+        "date, year first": (types.is_timestamp, types.is_date),
+        "time of day, in seconds": (types.is_time,),
+        "duration, in seconds": (types.is_duration,),
+        "gap": (types.is_null,),
+    }
+    return next((name for name, ones in known.items() if any(is_one(arrow_type) for is_one in ones)), None)
 
 
-def reading_of(arrow_type: Arrow) -> str:
-    """The reading that gives the values of an Arrow type; "gap" if it holds nothing."""
-    from pyarrow import types
-
-    if types.is_time(arrow_type):
-        return "time of day, in seconds"
-    if types.is_duration(arrow_type):
-        return "duration, in seconds"
-    return {
-        "number": "number with a decimal point",
-        "bool": "boolean",
-        "date": "date, year first",
-        "text": "text",
-        "gap": "gap",
-    }[kind_of(arrow_type) or "text"]
-
-
-def _common_reading(readings: dict[str, str], name: str) -> str:
+def _common_reading(readings: dict[str, str], name: str, *, as_text: bool) -> str:
     """What a column is read as whose type differs from file to file: {reading: first file that has it}."""
-    seen = set(readings) - {"gap"} or {"number with a decimal point"}
-    if len(seen) > 1 and seen & set(SECONDS):
-        listed = ", ".join(f"{reading} in {path}" for reading, path in readings.items())
-        raise ValueError(
-            f"column {name!r} has different types: {listed}. Write it alike in all files, or leave it out "
-            "with exclude."
-        )
-    return max(seen, key=len)  # a number, where there are booleans too
-
-
-def _common_kind(kinds: dict[str, str], name: str) -> str | None:
-    """What a column is whose kind differs from file to file: {kind: first file that has it}."""
-    seen = set(kinds) - {"gap"} or {"gap"}
-    if seen == {"number", "bool"}:
-        return "number"
-    if len(seen) == 1:
-        return next(iter(seen))
-    listed = ", ".join(f"{kind} in {path}" for kind, path in kinds.items())
+    seen = set(readings) - {"gap"} or {"gap"}
+    kinds = set(map(kind_of_reading, seen))
+    is_one_kind = len(kinds) == 1 or kinds == {"number", "bool"}
+    if is_one_kind and (as_text or len(seen) == 1 or not seen & set(SECONDS)):
+        return max(seen, key=len)  # a number, where there are booleans too
+    listed = ", ".join(
+        f"{reading if is_one_kind else kind_of_reading(reading)} in {path}"
+        for reading, path in readings.items()
+    )
     raise ValueError(
         f"column {name!r} has different types: {listed}. Write it alike in all files, or leave it "
         f"out with {spelled('exclude')}."
@@ -231,28 +202,23 @@ class TypedTable(TableFile):
         self._columns = [form.columns(file) for file in self.files]
         self.names = [name for name, _ in self._columns[0]]
 
-    def kind(self, name: str) -> str | None:
-        """The kind of a column, the same in all files."""
-        kinds: dict[str, str] = {}
+    def reading(self, name: str, *, as_text: bool = False) -> str | None:
+        """The reading that has the values of a column; ValueError if files disagree."""
+        readings: dict[str, str] = {}
         for file, types in zip(self.files, self._types, strict=True):
             if name not in types:
                 raise ValueError(
                     f"{file.path} has no column {name!r}, which {self.files[0].path} has; "
                     f"{checks.did_you_mean(name, list(types))}."
                 )
-            kind = kind_of(types[name])
-            if kind is None:
+            reading = reading_of(types[name])
+            if reading is None:
                 raise ValueError(
                     f"{file.path}, column {name!r} is of type {types[name]}; numbers, booleans, dates "
                     f"and text are read. Leave it out with {spelled('exclude')}."
                 )
-            kinds.setdefault(kind, file.path)
-        return _common_kind(kinds, name)
-
-    def reading(self, name: str) -> str:
-        """The reading that has the values of a typed column; ValueError if files disagree."""
-        files = zip(self.files, self._types, strict=True)
-        return _common_reading({reading_of(types[name]): file.path for file, types in files}, name)
+            readings.setdefault(reading, file.path)
+        return _common_reading(readings, name, as_text=as_text)
 
     @functools.cached_property
     def _types(self) -> list[dict[str, Any]]:

@@ -85,13 +85,12 @@ class TableFile:
         """Rows, where the files say so."""
         return None
 
-    def kind(self, name: str) -> str | None:
-        """What a column is, where the files say so; "gap" if it holds nothing."""
-        return None
+    def reading(self, name: str, *, as_text: bool = False) -> str | None:
+        """How a column is read, where the files say so: a reading, "text", or "gap" if it holds nothing.
 
-    def reading(self, name: str) -> str:
-        """The reading of a column that has a type; nothing if text."""
-        return ""
+        What is to be read `as_text` may have several types.
+        """
+        return None
 
     @property
     def parts(self) -> list[Part]:

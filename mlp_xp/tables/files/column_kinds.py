@@ -73,7 +73,7 @@ def settle(
     """
     known = {name: kind for name in names if (kind := (known or {}).get(name)) is not None}
     fixed = frozenset(name for name, kind in known.items() if kind in READINGS)
-    own = {name: table.kind(name) for name in names}
+    own = {name: table.reading(name, as_text=known.get(name) in ("text", LABEL)) for name in names}
     checks.refuse(_mismatch(table, name, known[name], own[name]) for name in sorted(fixed))
     labels = {name for name, kind in known.items() if kind == LABEL}
     texts = {
@@ -140,7 +140,8 @@ def settle(
         if name in open_columns:
             reading = _choose(table, name, open_columns[name].fits)
         else:
-            reading = known[name] if name in fixed else table.reading(name)
+            typed = known[name] if name in fixed else own[name] or "gap"
+            reading = POINT if typed == "gap" else typed
         columns[name] = RawColumn(name, READINGS[reading].kind, (), reading)
     return ColumnKinds(n_rows, columns, fixed, first_text, notes)
 
@@ -149,13 +150,13 @@ def _mismatch(table: TableFile, name: str, known: str, own: str | None) -> str |
     """Why a column of this type cannot be read as it is known to be."""
     if own in (None, "text", "gap"):
         return None
-    kind, reading = READINGS[known].kind, table.reading(name)
+    kind, own_kind = READINGS[known].kind, READINGS[own].kind
     numbers = ("number", "bool")
-    fits = own == kind or (own in numbers and kind in numbers)
-    if fits and (reading not in SECONDS or reading == known):
+    fits = own_kind == kind or (own_kind in numbers and kind in numbers)
+    if fits and (own not in SECONDS or own == known):
         return None
-    found = reading.replace(", in seconds", "s").replace("time of days", "times of day")
-    shown = found if reading in SECONDS else PLURAL[own]
+    found = own.replace(", in seconds", "s").replace("time of days", "times of day")
+    shown = found if own in SECONDS else PLURAL[own_kind]
     needed = known if known in SECONDS else PLURAL[kind]
     return f"{table.files[0].path}, column {name!r} holds {shown}, where {needed} are needed."
 

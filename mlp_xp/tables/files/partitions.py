@@ -51,13 +51,9 @@ class PartitionedTable(TableFile):
         """Rows, where the files say so."""
         return self.table.n_rows
 
-    def kind(self, name: str) -> str | None:
-        """What a column is, where that is known before it is read."""
-        return None if name in self._values else self.table.kind(name)
-
-    def reading(self, name: str) -> str:
-        """The reading of a column that has a type."""
-        return "" if name in self._values else self.table.reading(name)
+    def reading(self, name: str, *, as_text: bool = False) -> str | None:
+        """How a column is read, where that is known before it is."""
+        return None if name in self._values else self.table.reading(name, as_text=as_text)
 
     @property
     def parts(self) -> list[Part]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from mlp_xp.rows.files import Arrow
 from mlp_xp.settings.spelling import given, spelled
+from mlp_xp.tables.files.arrow_files import reading_of
 from mlp_xp.tables.files.arrow_values import (
     is_gap,
     numbers_of,
@@ -203,7 +204,7 @@ class Converter:
         import pyarrow as pa
 
         values = block.batch.column(number)
-        if column.kind == "text" or not is_text(values.type):
+        if column.kind == "text" or reading_of(values.type) != "text":
             return strings_of(self.table, values, text=True) if column.kind == "text" else values
         strings = strings_of(self.table, values, text=False)
         if column.name not in self.known:
@@ -343,15 +344,6 @@ def _seconds(values: Arrow) -> Array:
     if unit == "ns" and pa.types.is_time(kind):  # Python's times of day have microseconds
         count, unit = count // 1000, "us"
     return np.where(is_gap(values), np.nan, seconds_counted(count, unit))
-
-
-def is_text(kind: Arrow) -> bool:
-    """Whether a column of an Arrow type holds strings."""
-    from pyarrow import types
-
-    if types.is_dictionary(kind):
-        kind = kind.value_type
-    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
 
 
 def _remedy(column: RawColumn) -> str:

@@ -367,6 +367,25 @@ def test_times_and_durations_are_seconds(tmp_path):
     np.testing.assert_array_equal(x, [[60, 90, 3], [np.nan] * 3])
 
 
+def test_times_in_a_dictionary_are_read_as_others(tmp_path):
+    times = pa.array([dt.time(0, 1), dt.time(0, 2)])
+    feather.write_feather(pa.table({"a": times.dictionary_encode(), "b": times}), tmp_path / "t.arrow")
+    source = open_source(tmp_path / "t.arrow")
+    assert {column.reading for column in source.columns} == {"time of day, in seconds"}
+    np.testing.assert_array_equal(all_rows(source)[0], [[60, 60], [120, 120]])
+
+
+def test_durations_beside_numbers_are_texts_alone(tmp_path):
+    for name, values in (("1.arrow", [5]), ("2.arrow", pa.array([6], pa.duration("s")))):
+        feather.write_feather(pa.table({"a": values}), tmp_path / name)
+    with pytest.raises(
+        ValueError, match=r"number with a decimal point in .*1\.arrow, duration, in seconds in"
+    ):
+        open_source(tmp_path)
+    source = open_source(tmp_path, text="code", kinds={"a": "text"})
+    assert source.columns[0].levels == ("5", "6")
+
+
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())])
 def test_every_type_of_text(tmp_path, kind):
     table = pa.table({"a": pa.array(["y", None, "x"]).cast(kind), "b": [1, 2, 3]})
