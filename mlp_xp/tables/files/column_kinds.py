@@ -75,75 +75,27 @@ def settle(
     fixed = frozenset(name for name, kind in known.items() if kind in READINGS)
     own = {name: table.reading(name, as_text=known.get(name) in ("text", LABEL)) for name in names}
     checks.refuse(_mismatch(table, name, known[name], own[name]) for name in sorted(fixed))
-    labels = {name for name, kind in known.items() if kind == LABEL}
-    texts = {
-        name
-        for name in names
-        if known.get(name, own[name]) == "text" or (name in labels and own[name] is not None)
+    columns = {name: _opened(table, known.get(name), own[name]) for name in names}
+    looked_at = {
+        name: each for name, each in columns.items() if each.levels is not None or len(each.fits) > 1
     }
-    levels: dict[str, set[str]] = {name: set() for name in names if name in texts | labels}
-    open_columns = {
-        name: OpenColumn(_readings(table, known.get(name)))
-        for name in names
-        if name not in fixed and name not in texts and own[name] in (None, "text")
-    }
-    first_text: dict[str, str] = {}
-    late: set[str] = set()
-    n_rows = 0
-    if open_columns or levels or table.n_rows is None:
-        looked_at = list(dict.fromkeys((*open_columns, *levels))) or list(names[:1])  # to count the rows
-        for block in table.blocks(looked_at):
-            n_rows += block.batch.num_rows
-            for number, (name, column) in enumerate(open_columns.items()):
-                if column.fits and not column.narrow(table, block, number, first_text):
-                    if name in levels:
-                        continue
-                    levels[name] = set()
-                    if n_rows > block.batch.num_rows:
-                        late.add(name)
-            for name, found in levels.items():
-                _add_levels(found, table, block, name)
-            if progress:
-                progress("looking at the columns", block.share)
-    else:
-        n_rows = table.n_rows
-    notes = _settle_marks(table, open_columns)
-    for name, column in open_columns.items():
+    n_rows = table.n_rows
+    if looked_at or n_rows is None:
+        n_rows = _look_at(table, looked_at, progress, to_count=names[:1])
+    notes = _settle_marks(table, looked_at)
+    for name, column in looked_at.items():
         if column.is_code and name not in known:
             notes.append(
                 f"column {name!r} is read as text: its values are codes, digits of one length some of which "
                 "begin with 0"
             )
-            levels[name], column.fits = set(), []
-            late.add(name)
-        elif name in levels and column.is_code:
-            column.fits = []
-        elif column.is_words:
-            column.fits = []
-            if name not in levels:
-                levels[name] = set()
-                late.add(name)
-        elif column.again:
-            late.add(name)
-    if late:
-        _look_again(table, sorted(late), open_columns, levels, first_text)
-    columns = {}
-    for name in names:
-        if name in levels:
-            numbers = own[name] not in (None, "text", "gap") or bool(
-                name in open_columns and open_columns[name].fits
-            )
-            columns[name] = RawColumn(
-                name, "text", tuple(sorted(levels[name])), "text of numbers" if numbers else "text"
-            )
-            continue
-        if name in open_columns:
-            reading = _choose(table, name, open_columns[name].fits)
-        else:
-            typed = known[name] if name in fixed else own[name] or "gap"
-            reading = POINT if typed == "gap" else typed
-        columns[name] = RawColumn(name, READINGS[reading].kind, (), reading)
-    return ColumnKinds(n_rows, columns, fixed, first_text, notes)
+            column.become_text()
+        elif column.is_words or (column.is_code and column.levels is not None):
+            column.become_text()
+    _look_again(table, {name: column for name, column in looked_at.items() if column.is_late})
+    found = {name: _settled(table, name, column) for name, column in columns.items()}
+    first_text = {name: column.first_text for name, column in columns.items() if column.first_text}
+    return ColumnKinds(n_rows, found, fixed, first_text, notes)
 
 
 def _mismatch(table: TableFile, name: str, known: str, own: str | None) -> str | None:
@@ -161,28 +113,42 @@ def _mismatch(table: TableFile, name: str, known: str, own: str | None) -> str |
     return f"{table.files[0].path}, column {name!r} holds {shown}, where {needed} are needed."
 
 
-def _readings(table: TableFile, kind: str | None) -> list[str]:
-    """What a column of text can be read as, what gives a kind that it is known to be before all else."""
-    base = [name for name in table.readings or READINGS if name not in GROUPED]
-    return sorted(base, key=lambda name: READINGS[name].kind != kind)
+def _opened(table: TableFile, known: str | None, own: str | None) -> "OpenColumn":
+    """A column before it is looked at: one reading is left where it is known, or follows from its type."""
+    if (known or own) == "text" or (known == LABEL and own is not None):
+        return OpenColumn([], set(), are_numbers=own in READINGS)
+    if known is not None and known in READINGS:
+        return OpenColumn([known])
+    if own is not None and own != "text":
+        return OpenColumn([POINT if own == "gap" else own])
+    # What gives a kind that it is known to be before all else.
+    readings = [name for name in table.readings or READINGS if name not in GROUPED]
+    readings.sort(key=lambda name: READINGS[name].kind != known)
+    return OpenColumn(readings, set() if known == LABEL else None)
 
 
 class OpenColumn:
-    """A column of text that can still be several things.
+    """A column that is a text, or that can still be several things.
 
     Attributes
     ----------
     fits : list of str
         Readings that all values so far fit.
-    again : bool
-        Whether values before were not looked at as numbers with something between their thousands.
+    levels : set of str or None
+        The different texts so far, where it is one or its texts are wanted.
+    are_numbers : bool
+        Whether these are of something else for which the file has a type.
+    is_late : bool
+        Whether values before were not looked at as what it is now: texts, or numbers with something between
+        their thousands.
+    first_text : str
+        The place of the first value that no reading fits.
     has, as_groups : dict of str to bool
         For each decimal mark, whether there is one, and whether all values may have it between thousands.
     """
 
-    def __init__(self, fits: list[str]) -> None:
-        self.fits = fits
-        self.again = False
+    def __init__(self, fits: list[str], levels: set[str] | None = None, *, are_numbers: bool = False) -> None:
+        self.fits, self.levels, self.are_numbers, self.is_late = fits, levels, are_numbers, False
         self.has = {".": False, ",": False}
         self.as_groups = {".": True, ",": True}
         self._width: int | None = None
@@ -190,7 +156,7 @@ class OpenColumn:
         self._leading_zero = False
         self._n_seen = 0
         self._has_value, self._has_word = False, False
-        self._ended = ""
+        self._ended = self.first_text = ""
 
     @property
     def is_code(self) -> bool:
@@ -202,8 +168,23 @@ class OpenColumn:
         """Whether there is nothing but words such as NA, which are texts where one says so."""
         return self._has_word and not self._has_value
 
-    def narrow(self, table: TableFile, block: TableBlock, number: int, first_text: dict[str, str]) -> bool:
-        """Leave in `fits` the readings that the block's values fit too; whether there are any."""
+    def become_text(self, *, is_late: bool = True) -> None:
+        """Keep its texts from now on, as no reading is left."""
+        self.fits = []
+        if self.levels is None:
+            self.levels, self.is_late = set(), is_late
+
+    def look(self, table: TableFile, block: TableBlock, number: int) -> None:
+        """Take note of a block's values."""
+        if self.fits:
+            self._narrow(table, block, number)
+            if not self.fits:
+                self.become_text(is_late=self._n_seen > block.batch.num_rows)
+        if self.levels is not None:
+            self._add_levels(self.levels, table, block, number)
+
+    def _narrow(self, table: TableFile, block: TableBlock, number: int) -> None:
+        """Leave in `fits` the readings that the block's values fit too."""
         column = block.batch.column(number)
         strings = strings_of(table, column, text=False)
         if not (table.gaps.words or self._has_value):
@@ -217,16 +198,15 @@ class OpenColumn:
             self._ended = block.place(at, number)
             self.fits = [name for name in GROUPED if name in (table.readings or READINGS)]
             self._drop_misfits(strings)
-            self.again = bool(self.fits) and self._n_seen > 0
+            self.is_late = self.levels is None and bool(self.fits) and self._n_seen > 0
         if not self.fits:
-            first_text[block.batch.schema.names[number]] = self._ended
+            self.first_text = self._ended
         elif POINT in self.fits or COMMA in self.fits:
             if table.marks_are_open:
                 self._look_at_marks(strings)
             if self._one_width:
                 self._look_at_width(strings)
         self._n_seen += len(strings)
-        return bool(self.fits)
 
     def _drop_misfits(self, strings: Arrow) -> None:
         import pyarrow as pa
@@ -265,6 +245,18 @@ class OpenColumn:
         if self._one_width and not self._leading_zero:
             self._leading_zero = pc.any(pc.starts_with(strings, "0")).as_py()
 
+    def _add_levels(self, levels: set[str], table: TableFile, block: TableBlock, number: int) -> None:
+        import pyarrow.compute as pc
+
+        strings = strings_of(table, block.batch.column(number), text=True)
+        levels.update(pc.unique(strings).drop_null().to_pylist())
+        if len(levels) > MOST_LEVELS:
+            name = block.batch.schema.names[number]
+            raise ValueError(
+                f"{block.file.path}, column {name!r} holds more than {MOST_LEVELS:,} different texts: it "
+                f"names rows rather than groups them. Leave it out with {spelled('exclude')}."
+            )
+
     def looks_grouped(self, mark: str) -> bool:
         """Whether its marks may all stand between thousands: 1.234 and 987."""
         return self.has[mark] and self.as_groups[mark]
@@ -302,36 +294,33 @@ def _settle_marks(table: TableFile, columns: Mapping[str, OpenColumn]) -> list[s
     return notes
 
 
-def _look_again(
+def _look_at(
     table: TableFile,
-    names: Sequence[str],
     columns: Mapping[str, OpenColumn],
-    levels: dict[str, set[str]],
-    first_text: dict[str, str],
-) -> None:
+    progress: Progress | None = None,
+    to_count: Sequence[str] = (),
+) -> int:
+    """Read some columns, or those that count the rows; how many there are."""
+    n_rows = 0
+    for block in table.blocks(list(columns or to_count)):
+        n_rows += block.batch.num_rows
+        for number, column in enumerate(columns.values()):
+            column.look(table, block, number)
+        if progress:
+            progress("looking at the columns", block.share)
+    return n_rows
+
+
+def _look_again(table: TableFile, late: Mapping[str, OpenColumn]) -> None:
     """Read some columns once more from the start: text that came late, and thousands."""
-    verified = [name for name in names if name not in levels]
-    levels |= {name: set() for name in verified}
-    for block in table.blocks(names):
-        for number, name in enumerate(names):
-            _add_levels(levels[name], table, block, name)
-            if name in verified and columns[name].fits:
-                columns[name].narrow(table, block, number, first_text)
-    for name in verified:
-        if columns[name].fits:
-            del levels[name]
-
-
-def _add_levels(levels: set[str], table: TableFile, block: TableBlock, name: str) -> None:
-    import pyarrow.compute as pc
-
-    strings = strings_of(table, block.batch.column(name), text=True)
-    levels.update(pc.unique(strings).drop_null().to_pylist())
-    if len(levels) > MOST_LEVELS:
-        raise ValueError(
-            f"{block.file.path}, column {name!r} holds more than {MOST_LEVELS:,} different texts: it "
-            f"names rows rather than groups them. Leave it out with {spelled('exclude')}."
-        )
+    verified = [column for column in late.values() if column.levels is None]
+    for column in verified:
+        column.levels = set()
+    if late:
+        _look_at(table, late)
+    for column in verified:
+        if column.fits:
+            column.levels = None
 
 
 def strings_of(table: TableFile, column: Arrow, *, text: bool) -> Any:
@@ -362,13 +351,16 @@ def as_text(column: Arrow) -> Any:
     return column.cast(pa.string())
 
 
-def _choose(table: TableFile, name: str, fits: Sequence[str]) -> str:
-    """The first reading that fits, unless a later one gives the same texts another meaning."""
-    chosen = fits[0]
-    rivals = [other for other in READINGS[chosen].excludes if other in fits]
+def _settled(table: TableFile, name: str, column: OpenColumn) -> RawColumn:
+    """What a column is: texts, or the first reading that fits, unless a later one gives another meaning."""
+    if column.levels is not None:
+        reading = "text of numbers" if column.fits or column.are_numbers else "text"
+        return RawColumn(name, "text", tuple(sorted(column.levels)), reading)
+    chosen = column.fits[0]
+    rivals = [other for other in READINGS[chosen].excludes if other in column.fits]
     if rivals:
         raise ValueError(
             f"{table.files[0].path}, column {name!r}: all of its dates can be read as {chosen!r} and "
             f"as {rivals[0]!r}. Say which, e.g. {given('date_format', 'day first')}."
         )
-    return chosen
+    return RawColumn(name, READINGS[chosen].kind, (), chosen)
