@@ -10,6 +10,8 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from mlp_xp.tables.files.arrow_values import strings_from
 from mlp_xp.tables.files.one_value import GAPS, GROUPS, MARKS, MEANINGS, grouped_pattern, meaning
 
@@ -70,18 +72,6 @@ def _grouped_numbers(group: str, mark: str) -> Callable[[Strings], Any]:
         return _numbers(pc.replace_substring(pc.replace_substring_regex(strings, between, ""), mark, "."))
 
     return read
-
-
-def _booleans(strings: Strings) -> Any:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    # Arrow would take 0 and 1 too, but those are numbers.
-    lower = pc.utf8_lower(strings)
-    known = pc.is_in(lower.drop_null(), strings_from(["true", "false"], strings.type))
-    if not pc.all(known, min_count=0).as_py():
-        raise pa.ArrowInvalid("neither true nor false")
-    return pc.equal(lower, strings_from(["true"], strings.type)[0])
 
 
 def _dates(strings: Strings) -> Any:
@@ -145,18 +135,18 @@ def _times_of_day(strings: Strings) -> Any:
     return pc.divide(moments.cast(pa.int64()).cast(pa.float64()), 1e6)
 
 
-def _one_by_one(reading: str) -> Callable[[Strings], Any]:
-    def read(strings: Strings) -> Any:
-        import pyarrow as pa
+def _text_by_text(mean: Callable[[str], float], strings: Strings) -> Any:
+    """What each of the different texts means, as floats."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
-        mean = MEANINGS[reading]
-        try:
-            values = [None if text is None else mean(text) for text in strings.to_pylist()]
-        except ValueError as error:
-            raise pa.ArrowInvalid(str(error)) from None
-        return pa.array(values, pa.float64())
-
-    return read
+    distinct = pc.dictionary_encode(strings)
+    try:
+        values = np.array([mean(text) for text in distinct.dictionary.to_pylist()], float)
+    except (ValueError, KeyError) as error:
+        raise pa.ArrowInvalid(str(error)) from None
+    buffers = [None, pa.py_buffer(values)]
+    return pa.Array.from_buffers(pa.float64(), len(values), buffers).take(distinct.indices)
 
 
 READINGS: Mapping[str, Reading] = {
@@ -168,13 +158,15 @@ READINGS: Mapping[str, Reading] = {
         for mark in MARKS
         if (name := f"number with {between} between thousands and a decimal {mark}") in MEANINGS
     },
-    "boolean": Reading("bool", _booleans),
+    "boolean": Reading("bool", functools.partial(_text_by_text, MEANINGS["boolean"])),
     "date, year first": Reading("date", _dates),
     "date with a time zone": Reading("date", _dates_with_zone),
     "date, day first": Reading("date", _dates_with_day_first, ("date, month first",)),
     "date, month first": Reading("date", _dates_with_month_first),
     "time of day, in seconds": Reading("number", _times_of_day),
-    "duration, in seconds": Reading("number", _one_by_one("duration, in seconds")),
+    "duration, in seconds": Reading(
+        "number", functools.partial(_text_by_text, MEANINGS["duration, in seconds"])
+    ),
 }
 
 GROUPED = tuple(name for name in READINGS if "thousands" in name)
@@ -242,12 +234,8 @@ def read_as_known(name: str, strings: Strings) -> Any:
     try:
         return read(name, strings)
     except pa.ArrowInvalid:
-        distinct = pc.dictionary_encode(without_gaps(pc.utf8_trim_whitespace(strings), GAPS))
-        try:
-            values = [meaning(name, text) for text in distinct.dictionary.to_pylist()]
-        except ValueError as error:
-            raise pa.ArrowInvalid(str(error)) from None
-        floats = pa.array(values, pa.float64()).take(distinct.indices)
+        texts = without_gaps(pc.utf8_trim_whitespace(strings), GAPS)
+        floats = _text_by_text(functools.partial(meaning, name), texts)
         if READINGS[name].kind != "date":
             return floats
         micros = pc.round(pc.multiply(floats, 86_400e6)).cast(pa.int64())
