@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mlp_xp.settings.checks import did_you_mean
+from mlp_xp.settings.spelling import Spelling, speaking
 
 Thing = TypeVar("Thing")
 
@@ -59,7 +60,12 @@ def resolve(kind: str, catalogue: Mapping[str, type[Thing]], given: object) -> T
     missing = [each for each, is_needed in fields.items() if is_needed and each not in parameters]
     if missing:
         raise ValueError(f"{kind} {name!r} needs {', '.join(missing)}: it has no default.")
-    return _with_python_numbers(catalogue[name](**parameters))
+    try:
+        with speaking(Spelling()):  # its patience is not --patience
+            return _with_python_numbers(catalogue[name](**parameters))
+    except ValueError as error:
+        lines = str(error).splitlines()
+        raise ValueError("\n".join(f"{kind} {name!r}: {line}" for line in lines)) from error
 
 
 def _parameters_of(kind: type) -> dict[str, bool]:

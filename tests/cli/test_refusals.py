@@ -164,6 +164,8 @@ OPTIONS = [
     ("--loss hubr", "unknown loss 'hubr'; did you mean 'huber'?"),
     ("--loss huber:dleta=2", "loss 'huber' has no parameter 'dleta'; did you mean 'delta'?"),
     ("--loss huber:2", "'2' is not PARAMETER=VALUE"),
+    ("--loss huber:delta=-2", "loss 'huber': delta=-2 must be a finite number > 0"),
+    ("--schedule reduce_on_plateau:patience=0", "'reduce_on_plateau': patience=0 must be a whole number"),
     ("--optimizer adm", "unknown optimizer 'adm'; did you mean 'adam'?"),
     ("--schedule cosin", "unknown schedule 'cosin'; did you mean 'cosine'?"),
     ("--order shufled", "unknown order 'shufled'; did you mean 'shuffled'?"),
