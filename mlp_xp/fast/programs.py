@@ -5,7 +5,7 @@ a user's own function may change from call to call.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from mlp_xp.activations import ACTIVATIONS, Activation
 from mlp_xp.losses import LINKS, LOSSES, Link, Loss, Pointwise
 from mlp_xp.machine.array_api import Array, backend
-from mlp_xp.machine.symbolic import Program, program
+from mlp_xp.machine.symbolic import Program, missing, program
 from mlp_xp.optimizers import OPTIMIZERS, Rule
 from mlp_xp.settings.catalogue import known_name
 
@@ -70,10 +70,27 @@ def _of_loss(loss: Pointwise, dtype: str) -> Program | None:
     return program(differentiate, 2)
 
 
-def of_link(link: Link, dtype: str) -> Program | None:
-    """Of z: the prediction."""
+def of_prediction(piece: Activation | Link, dtype: str) -> Program | None:
+    """Of z: what a prediction has of it."""
+    is_known = known_name(ACTIVATIONS, piece) or known_name(LINKS, piece)
+    return program(_applied(piece, dtype), 1) if is_known else None
+
+
+def missing_in(piece: Activation | Link, dtype: str) -> str | None:
+    """The function that leaves a prediction without a program, if one does."""
+    return missing(_applied(piece, dtype), 1)
+
+
+def _applied(piece: Activation | Link, dtype: str) -> Callable[..., Sequence[Array]]:
     on = backend("cpu", dtype)
-    return program(lambda inputs, *_: [link(on, *inputs)], 1) if known_name(LINKS, link) else None
+
+    def apply(inputs: Sequence[Array], *_: object) -> Sequence[Array]:
+        if isinstance(piece, Link):
+            return [piece(on, inputs[0])]
+        piece.forward(on, inputs[0], None)
+        return inputs
+
+    return apply
 
 
 def of_rule(rule: Rule) -> Program | None:

@@ -10,6 +10,7 @@ Numbers (constants, parameters, what changes from step to step) stand apart from
 compiled loop serves a slope of 0.1 and of 0.2.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -21,6 +22,10 @@ FUNCTIONS = ("sqrt", "exp", "expm1", "log", "log1p", "tanh", "sin", "cos")
 ARITHMETIC = ("add", "subtract", "multiply", "divide", "maximum", "minimum", "negative", "absolute", "where")
 OPERATIONS = (*COMPARISONS, *FUNCTIONS, *ARITHMETIC)
 """What a program is made of, besides inputs and numbers: each has a form in every language."""
+
+
+REFUSALS = (ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError)
+"""What code that is no formula raises of symbols, whatever it asked of them."""
 
 
 class Program(NamedTuple):
@@ -107,6 +112,7 @@ class _Tape:
     def __init__(self, n_inputs: int, n_changing: int) -> None:
         self.places: dict[tuple[Any, ...], int] = {}
         self.numbers: list[float] = []
+        self.missing: str | None = None
         self.inputs = [self._symbol("input", k) for k in range(n_inputs)]
         self.changing = [self._symbol("number", k) for k in range(n_changing)]
 
@@ -136,6 +142,7 @@ class _Tape:
         if operation in DERIVED:
             return DERIVED[operation](*operands)
         if operation not in OPERATIONS:
+            self.missing = operation
             raise TypeError(f"{operation} is no function of elements")
         if isinstance(operands[-1], float) and (operation, operands[-1]) in NEUTRAL:
             return Symbol(self, self.number_at(operands[0]))
@@ -154,6 +161,14 @@ def program(function: Callable[..., Sequence[Any]], n_inputs: int, n_changing: i
     try:
         found = function(tape.inputs, tape.changing, Symbol(tape, -1))
         outputs = tuple(map(tape.number_at, found))
-    except (ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError):
-        return None  # whatever the code asked of a symbol, it is no formula
+    except REFUSALS:
+        return None
     return Program(tuple(tape.places), outputs, tuple(tape.numbers))
+
+
+def missing(function: Callable[..., Sequence[Any]], n_inputs: int) -> str | None:
+    """The function that is none of `OPERATIONS` and so leaves another one without a program, if one does."""
+    tape = _Tape(n_inputs, 0)
+    with contextlib.suppress(*REFUSALS):
+        function(tape.inputs, tape.changing, Symbol(tape, -1))
+    return tape.missing

@@ -110,7 +110,7 @@ def test_all_of_the_catalogues_are_formulas_but_for_those():
     without = {name for name, f in ACTIVATIONS.items() if programs.of_activation(f(), "float32") is None}
     without |= {name for name, loss in LOSSES.items() if programs.of_loss(loss(), "float32") is None}
     without |= {name for name, rule in OPTIMIZERS.items() if programs.of_rule(rule()) is None}
-    without |= {name for name, link in LINKS.items() if programs.of_link(link(), "float32") is None}
+    without |= {name for name, link in LINKS.items() if programs.of_prediction(link(), "float32") is None}
     assert without == {
         *("pinball", "softmax_cross_entropy", "lbfgs"),
         *("softmax", "sorted", "grouped_softmax"),

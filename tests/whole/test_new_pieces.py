@@ -18,7 +18,7 @@ from mlp_xp import Loader, Network, load, save, train, training_loop
 from mlp_xp.activations import ACTIVATIONS, Activation
 from mlp_xp.fast import on_cpu
 from mlp_xp.fast.on_cuda import CudaStep
-from mlp_xp.losses import LOSSES, Pointwise
+from mlp_xp.losses import LOSSES, Link, Pointwise
 from mlp_xp.optimizers import OPTIMIZERS, Rule
 from mlp_xp.step import Step
 
@@ -74,6 +74,22 @@ class Arctan(Activation):
         return kept
 
 
+@dataclasses.dataclass(frozen=True)
+class Centred(Activation):
+    """f(z) = z less the mean of its row."""
+
+    def forward(self, backend, z, kept):
+        z -= backend.xp.mean(z, axis=-1, keepdims=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class ArctanLink(Link):
+    """Predictions are arctan z."""
+
+    def __call__(self, backend, z):
+        return backend.into(z, backend.xp.atan, z)
+
+
 X = np.random.default_rng(0).normal(size=(60, 3))
 Y = np.sin(X[:, :1]) + X[:, 1:2]
 
@@ -82,6 +98,7 @@ Y = np.sin(X[:, :1]) + X[:, 1:2]
 def new_pieces(monkeypatch):
     monkeypatch.setitem(ACTIVATIONS, "softsign", Softsign)
     monkeypatch.setitem(ACTIVATIONS, "arctan", Arctan)
+    monkeypatch.setitem(ACTIVATIONS, "centred", Centred)
     monkeypatch.setitem(LOSSES, "log_cosh", LogCosh)
     monkeypatch.setitem(OPTIMIZERS, "sign_descent", SignDescent)
 
@@ -183,5 +200,15 @@ def test_an_onnx_file_has_them_or_says_what_is_missing(tmp_path):
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     (found,) = session.run(None, {session.get_inputs()[0].name: X.astype("float32")})
     np.testing.assert_allclose(found, network.predict(X), rtol=1e-5, atol=1e-6)
-    with pytest.raises(ValueError, match=r"the activation 'arctan' has no form in ONNX's operators"):
-        export_onnx(Network((3, 6, 1), activation="arctan"), tmp_path / "model.onnx")
+    network = Network((3, 6, 1), activation=["arctan", "centred"])
+    network.output = ArctanLink()
+    with pytest.raises(ValueError, match="no form") as refused:
+        export_onnx(network, tmp_path / "model.onnx")
+    assert str(refused.value).splitlines() == [
+        f"the {what} has no form in ONNX's operators: {why}. Train with another one."
+        for what, why in (
+            ("activation 'arctan'", "it uses arctan, which has none"),
+            ("activation 'centred'", "it is more than a formula of each element"),
+            ("output 'ArctanLink'", "it uses arctan, which has none"),
+        )
+    ]

@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from mlp_xp import losses, own
 from mlp_xp.activations import Activation, Custom, Logistic, Relu
 from mlp_xp.fast import programs
 from mlp_xp.losses import GroupedSoftmaxLink, Link, SoftmaxLink, SortedLink, group_columns
@@ -16,6 +17,7 @@ from mlp_xp.machine.symbolic import Program
 from mlp_xp.network import Network, activation_name
 from mlp_xp.saved.onnx_file.graph import Graph
 from mlp_xp.settings import checks
+from mlp_xp.settings.catalogue import known_name
 
 OPERATORS = {
     "add": "Add",
@@ -63,13 +65,13 @@ class Layers:
 
     def computed(self, program: Program, x: str) -> str:
         """The first output of a program of one input."""
-        known = {kind: programs.of_activation(f, self.dtype) for kind, f in SHORTER.items()}
+        known = {kind: programs.of_prediction(f, self.dtype) for kind, f in SHORTER.items()}
 
         @functools.cache
         def at(place: int) -> str:
             name, *places = program.steps[place]
             for kind, both in known.items():
-                inputs = both and inputs_of(both.forward, program, place)
+                inputs = both and inputs_of(both, program, place)
                 if inputs:
                     return self.op(kind, *map(at, inputs))
             match name:
@@ -107,7 +109,7 @@ class Layers:
 
     def linked(self, link: Link, z: str) -> str:
         """The predictions."""
-        program = programs.of_link(link, self.dtype)
+        program = programs.of_prediction(link, self.dtype)
         return LINKS[type(link)](self, link, z) if program is None else self.computed(program, z)
 
     def softmax_of_groups(self, z: str, groups: tuple[int, ...]) -> str:
@@ -156,7 +158,7 @@ def inputs_of(pattern: Program, program: Program, place: int) -> set[int] | None
 def functions_of(network: Network) -> list[Program]:
     """What each layer's activation computes.
 
-    Raises ValueError: some are the user's own, or more than a function of each element; with their names.
+    Raises ValueError: some are the user's own, or use what has no form, as the output may; with their names.
     """
     checks.refuse(
         f"the activation {f.name!r} is its user's own Python code, which an ONNX file cannot hold: train "
@@ -164,11 +166,20 @@ def functions_of(network: Network) -> list[Program]:
         for f in network.activations
         if isinstance(f, Custom)
     )
-    found = {f: programs.of_activation(f, network.backend.dtype_name) for f in network.activations}
+    dtype, link = network.backend.dtype_name, network.output
+    found = {f: programs.of_prediction(f, dtype) for f in network.activations}
+    without: dict[str, Activation | Link] = {
+        f"activation {activation_name(f)!r}": f for f, program in found.items() if program is None
+    }
+    if type(link) not in LINKS and programs.of_prediction(link, dtype) is None:
+        without[f"output {known_name(losses.LINKS, link) or own.name_of(link)!r}"] = link
     checks.refuse(
-        f"the activation {activation_name(f)!r} has no form in ONNX's operators: what it does is more than a "
-        "formula of each element. Train with another one."
-        for f, both in found.items()
-        if both is None
+        f"the {what} has no form in ONNX's operators: {_why_not(piece, dtype)}. Train with another one."
+        for what, piece in without.items()
     )
-    return [both.forward for f in network.activations if (both := found[f])]
+    return [program for f in network.activations if (program := found[f])]
+
+
+def _why_not(piece: Activation | Link, dtype: str) -> str:
+    missing = programs.missing_in(piece, dtype)
+    return f"it uses {missing}, which has none" if missing else "it is more than a formula of each element"
