@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 from arrays import host, readonly
+from drawn import drawn
 from oracles import exact
 
 from mlp_xp.activations import ACTIVATIONS, Custom, Elu, LeakyRelu, resolve_activation
@@ -48,15 +49,9 @@ def test_value_and_derivative_to_the_last_digits(name, backend):
         np.testing.assert_allclose(slope, expected[:, 1], rtol=16 * eps, atol=16 * eps)
 
 
-def with_other_numbers(kind):
-    """One whose numbers are not the defaults, which the oracles have."""
-    numbers = {each.name: each.default for each in dataclasses.fields(kind) if type(each.default) is float}
-    return kind(**{name: 0.75 * default for name, default in numbers.items()})
-
-
 @pytest.mark.parametrize("name", [name for name, kind in ACTIVATIONS.items() if dataclasses.fields(kind)])
-def test_the_derivative_is_that_of_the_value_whatever_its_numbers(name):
-    f, backend, step = with_other_numbers(ACTIVATIONS[name]), find_backend("cpu", "float64"), 1e-6
+def test_the_derivative_is_that_of_the_value_whatever_its_numbers(name, rng):
+    f, backend, step = drawn(ACTIVATIONS[name], rng), find_backend("cpu", "float64"), 1e-6
     assert f != ACTIVATIONS[name]()
     z = np.array([sign * z for z in (0.3, 0.99, 2.5, 5.0) for sign in (-1, 1)])
     after, before = (compute(f, backend, z + change)[0] for change in (step, -step))

@@ -14,6 +14,7 @@ import zlib
 import numpy as np
 import pytest
 from arrays import host, readonly
+from drawn import sizes_of, targets
 from oracles import textbook
 
 from mlp_xp.activations import ACTIVATIONS
@@ -34,10 +35,9 @@ WIDTHS = {0: (), 1: (4,), 2: (4, 3), 3: (4, 3, 5)}
 N_ROWS, N_INPUTS = 5, 3
 
 # Each loss, some with more than their defaults: name, parameters, targets, outputs.
-LOSS_CASES = {name: (name, {}, 2, 2) for name, loss in LOSSES.items() if not loss.labels} | {
+LOSS_CASES = {name: (name, {}, *sizes_of(loss())) for name, loss in LOSSES.items()} | {
     "huber": ("huber", {"delta": 0.7}, 2, 2),
     "pinball, 3 quantiles": ("pinball", {"quantiles": (0.1, 0.5, 0.8)}, 2, 6),
-    "softmax_cross_entropy": ("softmax_cross_entropy", {}, 1, 3),
     "softmax_cross_entropy, smoothed": ("softmax_cross_entropy", {"label_smoothing": 0.2}, 1, 3),
     "grouped_cross_entropy": ("grouped_cross_entropy", {"groups": (2, 3)}, 2, 5),
 }
@@ -116,7 +116,7 @@ def make(activations, loss_case, depth, penalty=None, dropout=False, weighted=Fa
     for attempt in range(100):
         rng = np.random.default_rng((key, attempt))
         x = readonly(rng.normal(size=(N_ROWS, N_INPUTS)))
-        y = readonly(_targets(rng, name, n_targets, n_outputs))
+        y = readonly(targets(rng, loss, (N_ROWS, n_targets), n_outputs))
         weight = readonly(rng.uniform(0.2, 3.0, N_ROWS)) if weighted else None
         loader = Loader(x, y, weight, batch_size="full", chunk_rows=3)
         problem = Problem(
@@ -142,18 +142,6 @@ def make(activations, loss_case, depth, penalty=None, dropout=False, weighted=Fa
         if distance > KINK_MARGIN and largest < LARGEST_Z:
             return problem
     raise AssertionError("no draw is off the kinks")
-
-
-def _targets(rng, loss, n_targets, n_outputs):
-    if loss == "softmax_cross_entropy":
-        return rng.integers(0, n_outputs, (N_ROWS, 1))
-    if loss == "grouped_cross_entropy":
-        return rng.integers(0, (2, 3), (N_ROWS, 2))
-    if loss == "poisson":
-        return rng.poisson(2.0, (N_ROWS, n_targets)).astype(float)
-    if loss == "binary_cross_entropy":
-        return np.concatenate([rng.integers(0, 2, (N_ROWS, 1)), rng.random((N_ROWS, 1))], axis=1)
-    return rng.normal(size=(N_ROWS, n_targets))
 
 
 def look_at_z(problem):
