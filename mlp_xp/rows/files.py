@@ -16,8 +16,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mlp_xp.machine import main_memory
-from mlp_xp.rows.signatures import LONGEST, seems_to_be
 from mlp_xp.settings import checks
 
 EXTRA = 'pip install "mlp-xp[files]"'
@@ -104,15 +102,6 @@ class File:
         filesystem, path = self._filesystem()
         return filesystem.open_input_stream(path, compression="detect")
 
-    @property
-    def seems_to_be(self) -> str:
-        """What a local file begins like, and what to do, where that is not what its name says."""
-        if self.remote is not None:
-            return ""
-        with contextlib.suppress(OSError), self._local.open("rb") as stream:
-            return seems_to_be(stream.read(LONGEST), self._local.suffix)
-        return ""
-
     def _filesystem(self) -> tuple[Arrow, str]:
         if self.remote:
             return self.remote
@@ -127,35 +116,6 @@ class File:
             ) from None
 
         return fs.LocalFileSystem(), self.path
-
-
-@contextlib.contextmanager
-def reading(file: File) -> Iterator[None]:
-    """Errors of pyarrow and of other places while a file is read, in our words: they name the file."""
-    arrow = pyarrow()
-    try:
-        yield
-    except (FileNotFoundError, PermissionError) as error:
-        raise type(error)(f"{file.path} can not be opened: {error.strerror or error}.") from error
-    except Exception as error:
-        if not isinstance(error, (arrow.ArrowException, OSError, MemoryError, UnicodeError)) and (
-            file.remote is None or file.path in str(error)
-        ):
-            raise
-        if short := main_memory.shortage(error):
-            raise MemoryError(
-                f"{file.path} can not be read to the end: there is not enough memory ({short})."
-            ) from error
-        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        known = file.seems_to_be
-        if file.remote is not None:  # whose library may go on with an advice to programmers
-            said = f"{said.partition('. ')[0].rstrip('.')}. If that does not end, download it first"
-        raise ValueError(
-            f"{file.path} can not be read to the end; {known}."
-            if known
-            else f"{file.path} can not be read to the end; it may be cut short, damaged or of another "
-            f"format: {said}"
-        ) from error
 
 
 @contextlib.contextmanager

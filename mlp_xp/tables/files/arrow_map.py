@@ -16,8 +16,9 @@ import numpy as np
 
 from mlp_xp.machine.maps import Guard
 from mlp_xp.rows.arrays import Array, find_in_batch
-from mlp_xp.rows.files import Arrow, File, reading
+from mlp_xp.rows.files import Arrow, File
 from mlp_xp.tables.files.records import Schema
+from mlp_xp.tables.files.signatures import reading
 from mlp_xp.tables.files.table_source import SchemaSource
 
 

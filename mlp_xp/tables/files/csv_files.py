@@ -16,13 +16,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mlp_xp.machine import main_memory
-from mlp_xp.rows.files import Arrow, File, reading
-from mlp_xp.rows.signatures import seems_to_be
+from mlp_xp.rows.files import Arrow, File
 from mlp_xp.settings import checks
 from mlp_xp.settings.spelling import given
 from mlp_xp.tables.files.blocks import Part, TableBlock, TableFile
 from mlp_xp.tables.files.csv_parts import PartOfFile, parts_of
 from mlp_xp.tables.files.one_value import Gaps
+from mlp_xp.tables.files.signatures import reading, seems_to_be
 from mlp_xp.tables.files.text_values import READINGS, without_gaps
 
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".csv.bz2", ".csv.zst", ".tsv.gz")

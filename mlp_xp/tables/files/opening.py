@@ -17,7 +17,7 @@ from mlp_xp.rows.streams import BUFFER_ROWS, BatchSource
 from mlp_xp.settings import checks
 from mlp_xp.settings.options import written
 from mlp_xp.settings.spelling import given, spelled
-from mlp_xp.tables.files.arrow_files import ARROW, FORMATS, TypedTable
+from mlp_xp.tables.files.arrow_files import ARROW, FORMATS
 from mlp_xp.tables.files.arrow_map import ArrowSource, is_mappable
 from mlp_xp.tables.files.blocks import TableFile
 from mlp_xp.tables.files.class_names import ClassNames
@@ -33,6 +33,7 @@ from mlp_xp.tables.files.table_cache import cache_folder, cache_path, open_recor
 from mlp_xp.tables.files.table_source import TableSource
 from mlp_xp.tables.files.table_stream import TableStream
 from mlp_xp.tables.files.text_values import kind_of_reading
+from mlp_xp.tables.files.typed_table import TypedTable
 
 MEMORY_LIMIT = 1 << 30
 """Bytes that a table may take in memory if nothing else is said: 1 GiB."""

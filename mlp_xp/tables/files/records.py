@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from mlp_xp.rows.files import Arrow
 from mlp_xp.settings.spelling import given, spelled
-from mlp_xp.tables.files.arrow_files import reading_of
 from mlp_xp.tables.files.arrow_values import (
     is_gap,
     numbers_of,
@@ -29,6 +28,7 @@ from mlp_xp.tables.files.column_kinds import ColumnKinds, strings_of
 from mlp_xp.tables.files.columns import PLURAL, RawColumn, Selection
 from mlp_xp.tables.files.one_value import SECONDS
 from mlp_xp.tables.files.text_values import first_that_does_not_read, read, read_as_known
+from mlp_xp.tables.files.typed_table import reading_of
 
 Array = npt.NDArray[Any]
 

@@ -23,7 +23,8 @@ from typing import Any
 
 from mlp_xp.rows.files import File, local_file
 from mlp_xp.settings import checks
-from mlp_xp.tables.files.arrow_files import FORMATS, Format, TypedTable
+from mlp_xp.tables.files.arrow_files import FORMATS, Format
+from mlp_xp.tables.files.typed_table import TypedTable
 
 SPARE_BYTES = 128 << 20
 """Memory that reading any file may take."""

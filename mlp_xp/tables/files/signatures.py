@@ -1,6 +1,11 @@
-"""What files begin with: of what format one is whose name says something else."""
+"""What files begin with, of what format one is whose name says something else, and errors in reading."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from mlp_xp.machine import main_memory
+from mlp_xp.rows.files import File, pyarrow
 
 _BY_NAME, _AS_TABLE = "let its name end in", "write its table as Parquet or CSV"
 
@@ -48,3 +53,41 @@ def seems_to_be(start: bytes, suffix: str = "") -> str:
         if start.startswith(first) and suffix.lower() not in endings:
             return f"it begins like {what}: {remedy}"
     return ""
+
+
+def _seems_to_be(file: File) -> str:
+    """What a local file begins like, and what to do, where that is not what its name says."""
+    if file.remote is not None:
+        return ""
+    with contextlib.suppress(OSError), Path(file.path).open("rb") as stream:
+        return seems_to_be(stream.read(LONGEST), Path(file.path).suffix)
+    return ""
+
+
+@contextlib.contextmanager
+def reading(file: File) -> Iterator[None]:
+    """Errors of pyarrow and of other places while a file is read, in our words: they name the file."""
+    arrow = pyarrow()
+    try:
+        yield
+    except (FileNotFoundError, PermissionError) as error:
+        raise type(error)(f"{file.path} can not be opened: {error.strerror or error}.") from error
+    except Exception as error:
+        if not isinstance(error, (arrow.ArrowException, OSError, MemoryError, UnicodeError)) and (
+            file.remote is None or file.path in str(error)
+        ):
+            raise
+        if short := main_memory.shortage(error):
+            raise MemoryError(
+                f"{file.path} can not be read to the end: there is not enough memory ({short})."
+            ) from error
+        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        known = _seems_to_be(file)
+        if file.remote is not None:  # whose library may go on with an advice to programmers
+            said = f"{said.partition('. ')[0].rstrip('.')}. If that does not end, download it first"
+        raise ValueError(
+            f"{file.path} can not be read to the end; {known}."
+            if known
+            else f"{file.path} can not be read to the end; it may be cut short, damaged or of another "
+            f"format: {said}"
+        ) from error
