@@ -32,7 +32,7 @@ def given_data(data: str | None) -> Iterator[str | None]:
             yield str(path)
 
 
-FIRST_BYTES = {form.mark: form.suffixes[0] for form in FORMATS.values()}
+FIRST_BYTES = {form.mark: form.suffixes[0] for form in FORMATS.values() if form.mark}
 """How files begin that are no text."""
 
 

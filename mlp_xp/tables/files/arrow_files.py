@@ -6,7 +6,6 @@ from typing import Any
 
 from mlp_xp.rows.files import Arrow, File
 from mlp_xp.tables.files.blocks import Part
-from mlp_xp.tables.files.signatures import reading
 
 # Bytes of each column that are read ahead.
 _BUFFER_BYTES = 1 << 16
@@ -22,14 +21,16 @@ def block_rows(n_columns: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """How files of one format are known and read.
+    """How files of one format are known and read. What its functions raise is said of the file (`reading`).
 
     Attributes
     ----------
+    name : str
+        What people call it.
     suffixes : tuple of str
         Ends of their names, the usual one first.
     mark : bytes
-        How they begin.
+        How they begin; empty if they begin in many ways.
     columns : callable (File) -> list of (str, Arrow type)
         Names and types of the columns.
     parts : callable (File) -> list of Part
@@ -40,6 +41,7 @@ class Format:
         The same where rows are only looked at, if that can cost less.
     """
 
+    name: str
     suffixes: tuple[str, ...]
     mark: bytes
     columns: Callable[[File], list[tuple[str, Any]]]
@@ -62,13 +64,13 @@ def _parquet(stream: Arrow) -> Any:
 
 
 def _parquet_columns(file: File) -> list[tuple[str, Any]]:
-    with reading(file), file.open() as stream:
+    with file.open() as stream:
         return [(field.name, field.type) for field in _parquet(stream).schema_arrow]
 
 
 def _parquet_parts(file: File) -> list[Part]:
     parts, first_row = [], 1
-    with reading(file), file.open() as stream:
+    with file.open() as stream:
         metadata = _parquet(stream).metadata
         for group in range(metadata.num_row_groups):
             n_rows = metadata.row_group(group).num_rows
@@ -78,7 +80,7 @@ def _parquet_parts(file: File) -> list[Part]:
 
 
 def _parquet_batches(part: Part, names: Sequence[str]) -> Iterator[Any]:
-    with reading(part.file), part.file.open() as stream:
+    with part.file.open() as stream:
         reader = _parquet(stream)
         for batch in reader.iter_batches(
             block_rows(len(names)), row_groups=[part.group], columns=list(names)
@@ -91,14 +93,14 @@ def _parquet_batches(part: Part, names: Sequence[str]) -> Iterator[Any]:
 def _ipc_columns(file: File) -> list[tuple[str, Any]]:
     from pyarrow import ipc
 
-    with reading(file), file.open() as stream:
+    with file.open() as stream:
         return [(field.name, field.type) for field in ipc.open_file(stream).schema]
 
 
 def _ipc_parts(file: File) -> list[Part]:
     from pyarrow import ipc
 
-    with reading(file), file.open() as stream:
+    with file.open() as stream:
         reader = ipc.open_file(stream)
         if hasattr(reader, "count_rows"):
             return [Part(file, 1, int(reader.count_rows()))]
@@ -109,7 +111,7 @@ def _ipc_parts(file: File) -> list[Part]:
 
 
 def _ipc_batches(part: Part, names: Sequence[str]) -> Iterator[Any]:
-    with reading(part.file), part.file.open() as stream:
+    with part.file.open() as stream:
         n_rows = block_rows(len(names))
         for batch in _checked_ipc(stream, names):
             for start in range(0, batch.num_rows, n_rows):
@@ -120,7 +122,7 @@ def _mapped_ipc_batches(part: Part, names: Sequence[str]) -> Iterator[Any]:
     """Numbers that are not compressed are not looked at, and cost nothing however many they are."""
     from pyarrow import memory_map
 
-    with reading(part.file), memory_map(part.file.path) as stream:
+    with memory_map(part.file.path) as stream:
         yield from _checked_ipc(stream, names)
 
 
@@ -138,9 +140,15 @@ def _checked_ipc(stream: Arrow, names: Sequence[str]) -> Iterator[Any]:
         yield batch
 
 
-PARQUET = Format((".parquet", ".pq"), b"PAR1", _parquet_columns, _parquet_parts, _parquet_batches)
+PARQUET = Format("Parquet", (".parquet", ".pq"), b"PAR1", _parquet_columns, _parquet_parts, _parquet_batches)
 ARROW = Format(
-    (".arrow", ".feather", ".ipc"), b"ARROW1", _ipc_columns, _ipc_parts, _ipc_batches, _mapped_ipc_batches
+    "Arrow",
+    (".arrow", ".feather", ".ipc"),
+    b"ARROW1",
+    _ipc_columns,
+    _ipc_parts,
+    _ipc_batches,
+    _mapped_ipc_batches,
 )
 
-FORMATS = {"Parquet": PARQUET, "Arrow": ARROW}
+FORMATS = {form.name: form for form in (PARQUET, ARROW)}

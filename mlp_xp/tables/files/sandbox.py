@@ -1,4 +1,4 @@
-"""Parquet and Arrow files are read once on trial, in a process of its own, before they are read in this one.
+"""Files of formats that have types are read once on trial, in another process, before they are in this one.
 
 Their reader believes what a file says of itself: 6 kB can ask for gigabytes and take a minute, and a fault in
 it ends the process. The trial has a limit of memory that follows from the size of the file, and may die: that
@@ -24,7 +24,8 @@ from typing import Any
 from mlp_xp.rows.files import File, local_file
 from mlp_xp.settings import checks
 from mlp_xp.tables.files.arrow_files import FORMATS, Format
-from mlp_xp.tables.files.typed_table import TypedTable
+from mlp_xp.tables.files.signatures import FAULTS
+from mlp_xp.tables.files.typed_table import TypedTable, read
 
 SPARE_BYTES = 128 << 20
 """Memory that reading any file may take."""
@@ -91,7 +92,7 @@ class Sandbox:
             checks.refuse([answer["refused"]])
             return
         raise ValueError(
-            f"{file.path} can not be read: it ended the process in which pyarrow read it on trial (status "
+            f"{file.path} can not be read: it ended the process in which it was read on trial (status "
             f"{self._end()}). It is damaged; write it again."
         )
 
@@ -129,11 +130,10 @@ def read_in_sandbox(table: TypedTable, names: Sequence[str]) -> None:
 
     Raises ValueError: one of them cannot be read.
     """
-    form = next(name for name, form in FORMATS.items() if form is table.form)
     with Sandbox() as sandbox:
         for file in table.files:
             if not file.remote and file.path != _own.get():
-                sandbox.read(form, file, names)
+                sandbox.read(table.form.name, file, names)
 
 
 def serve() -> None:
@@ -153,6 +153,8 @@ def serve() -> None:
                     break
         except (ValueError, MemoryError) as error:
             refused = str(error)
+        except FAULTS:
+            pass  # which are raised again where the file is read in earnest
         sys.stdout.write(json.dumps({"refused": refused}) + "\n")
         sys.stdout.flush()
 
@@ -160,8 +162,8 @@ def serve() -> None:
 def _sizes(form: Format, file: File, names: Sequence[str]) -> Iterator[int]:
     """Read a file as it is read to be converted; yield the bytes of each batch."""
     look = form.looked_at or form.batches
-    for part in form.parts(file):
-        for batch in look(part, names):
+    for part in read(form, form.parts, file):
+        for batch in read(form, look, part, names):
             yield batch.nbytes
 
 

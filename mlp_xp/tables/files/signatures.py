@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mlp_xp.machine import main_memory
 from mlp_xp.rows.files import File, pyarrow
+from mlp_xp.tables.files.arrow_files import FORMATS
 
 _BY_NAME, _AS_TABLE = "let its name end in", "write its table as Parquet or CSV"
 
@@ -25,8 +26,6 @@ SIGNATURES: Mapping[bytes, tuple[str, str, tuple[str, ...]]] = {
         "unpack it, or save a spreadsheet as CSV",
         (".npz",),
     ),
-    b"PAR1": ("a Parquet file", f"{_BY_NAME} .parquet", (".parquet", ".pq")),
-    b"ARROW1": ("an Arrow file", f"{_BY_NAME} .arrow", (".arrow", ".feather", ".ipc")),
     b"FEA1": ("a Feather file of the first version", "write it anew as Feather 2 or Parquet", ()),
     b"\x93NUMPY": ("a NumPy array", f"{_BY_NAME} .npy", (".npy",)),
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": ("an Excel file", "save it as CSV", ()),
@@ -35,6 +34,14 @@ SIGNATURES: Mapping[bytes, tuple[str, str, tuple[str, ...]]] = {
     b"SQLite format 3\0": ("an SQLite database", _AS_TABLE, ()),
     b"\x80\x04\x95": ("a pickle", _AS_TABLE, ()),
     b"\x80\x05\x95": ("a pickle", _AS_TABLE, ()),
+} | {
+    form.mark: (
+        f"a{'n' * form.name.startswith(tuple('AEIOU'))} {form.name} file",
+        f"{_BY_NAME} {form.suffixes[0]}",
+        form.suffixes,
+    )
+    for form in FORMATS.values()
+    if form.mark
 }
 """First bytes to what they are of, what to do about it, and the ends of names that say so."""
 
@@ -64,24 +71,33 @@ def _seems_to_be(file: File) -> str:
     return ""
 
 
+FAULTS = (AssertionError, AttributeError, ImportError, NameError, NotImplementedError, TypeError)
+"""What code raises that is wrong itself, and not what it reads."""
+
+
 @contextlib.contextmanager
-def reading(file: File) -> Iterator[None]:
-    """Errors of pyarrow and of other places while a file is read, in our words: they name the file."""
+def reading(file: File, form: str | None = None) -> Iterator[None]:
+    """Errors of pyarrow and of other places while a file is read, in our words: they name the file.
+
+    With the name of a `Format`, whose functions read it, all of theirs do but `FAULTS`.
+    """
     arrow = pyarrow()
     try:
         yield
     except (FileNotFoundError, PermissionError) as error:
         raise type(error)(f"{file.path} can not be opened: {error.strerror or error}.") from error
     except Exception as error:
-        if not isinstance(error, (arrow.ArrowException, OSError, MemoryError, UnicodeError)) and (
-            file.remote is None or file.path in str(error)
-        ):
+        is_usual = isinstance(error, (arrow.ArrowException, OSError, MemoryError, UnicodeError))
+        is_of_reader = file.remote is not None or (form is not None and not isinstance(error, FAULTS))
+        if not is_usual and (not is_of_reader or file.path in str(error)):
             raise
         if short := main_memory.shortage(error):
             raise MemoryError(
                 f"{file.path} can not be read to the end: there is not enough memory ({short})."
             ) from error
         said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if form is not None and not is_usual:
+            said = f"{type(error).__name__} in the reader of {form} files: {said}"
         known = _seems_to_be(file)
         if file.remote is not None:  # whose library may go on with an advice to programmers
             said = f"{said.partition('. ')[0].rstrip('.')}. If that does not end, download it first"

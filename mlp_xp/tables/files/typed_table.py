@@ -1,7 +1,7 @@
 """Files that say the type of each column, as one table."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from mlp_xp.rows.files import Arrow, File
@@ -10,6 +10,7 @@ from mlp_xp.settings.spelling import spelled
 from mlp_xp.tables.files.arrow_files import Format
 from mlp_xp.tables.files.blocks import Part, TableBlock, TableFile
 from mlp_xp.tables.files.one_value import ANY, SECONDS, Gaps
+from mlp_xp.tables.files.signatures import reading
 from mlp_xp.tables.files.text_values import kind_of_reading
 
 DIGITS = {32: 9, 64: 18, 128: 38, 256: 76}
@@ -56,12 +57,20 @@ def _common_reading(readings: dict[str, str], name: str, *, as_text: bool) -> st
     )
 
 
+def read(
+    form: Format, function: Callable[..., Iterable[Any]], of: File | Part, *names: Sequence[str]
+) -> Iterator[Any]:
+    """What a function of a format gives of a file or a part."""
+    with reading(of if isinstance(of, File) else of.file, form.name):
+        yield from function(of, *names)
+
+
 class TypedTable(TableFile):
     """Files that say the type of each column, as one table: read one after the other, columns by name."""
 
     def __init__(self, files: Sequence[File], form: Format, gaps: Gaps | None = None) -> None:
         self.files, self.form, self.gaps = list(files), form, gaps or Gaps()
-        self._columns = [form.columns(file) for file in self.files]
+        self._columns = [list(read(form, form.columns, file)) for file in self.files]
         self.names = [name for name, _ in self._columns[0]]
 
     def reading(self, name: str, *, as_text: bool = False) -> str | None:
@@ -89,7 +98,7 @@ class TypedTable(TableFile):
     @functools.cached_property
     def parts(self) -> list[Part]:
         """What can be read on its own, in order."""
-        found = [part for file in self.files for part in self.form.parts(file)]
+        found = [part for file in self.files for part in read(self.form, self.form.parts, file)]
         for part in found:
             if part.n_rows is not None and part.n_rows < 0:
                 raise ValueError(f"{part.file.path} is damaged: it says that it has {part.n_rows:,} rows.")
@@ -107,7 +116,7 @@ class TypedTable(TableFile):
         n_read = 0
         for part in parts:
             first_row = part.first_row
-            for batch in self.form.batches(part, names):
+            for batch in read(self.form, self.form.batches, part, names):
                 n_read += batch.num_rows
                 share = min(1.0, n_read / n_rows)
                 yield TableBlock(part.file, first_row, batch.select(list(names)), share)
