@@ -75,6 +75,27 @@ class Arctan(Activation):
 
 
 @dataclasses.dataclass(frozen=True)
+class ArctanError(Pointwise):
+    """With r = z − y: L = r arctan r − log(1 + r²) / 2, δ = arctan r."""
+
+    def differentiate(self, backend, z, y):
+        z -= y
+        slope = backend.xp.atan(z)
+        value = z * slope - 0.5 * backend.xp.log1p(z * z)
+        z[...] = slope
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class ArctanDescent(Rule):
+    """p ← p − η arctan g."""
+
+    def move(self, xp, h, p, g):
+        (rate,) = h
+        p -= rate * xp.atan(g)
+
+
+@dataclasses.dataclass(frozen=True)
 class Centred(Activation):
     """f(z) = z less the mean of its row."""
 
@@ -100,7 +121,9 @@ def new_pieces(monkeypatch):
     monkeypatch.setitem(ACTIVATIONS, "arctan", Arctan)
     monkeypatch.setitem(ACTIVATIONS, "centred", Centred)
     monkeypatch.setitem(LOSSES, "log_cosh", LogCosh)
+    monkeypatch.setitem(LOSSES, "arctan_error", ArctanError)
     monkeypatch.setitem(OPTIMIZERS, "sign_descent", SignDescent)
+    monkeypatch.setitem(OPTIMIZERS, "arctan_descent", ArctanDescent)
 
 
 NEW = [
@@ -109,6 +132,7 @@ NEW = [
     {"optimizer": "sign_descent"},
     {"activation": "softsign", "loss": "log_cosh", "optimizer": "sign_descent"},
 ]
+WITHOUT_FORM = [{"activation": "arctan"}, {"loss": "arctan_error"}, {"optimizer": "arctan_descent"}]
 
 
 def trained(activation="tanh", loss="squared_error", optimizer="adam", way="plain"):
@@ -120,7 +144,7 @@ def trained(activation="tanh", loss="squared_error", optimizer="adam", way="plai
     return host(network.parameters.flat)
 
 
-@pytest.mark.parametrize("new", [*NEW, {"activation": "arctan"}])
+@pytest.mark.parametrize("new", [*NEW, *WITHOUT_FORM])
 @pytest.mark.needs("numba", "scipy")
 def test_they_are_compiled_where_they_are_formulas(new, monkeypatch):
     monkeypatch.setattr(on_cpu, "first_compiled_step", lambda *_: 3)  # long before the end
@@ -129,17 +153,18 @@ def test_they_are_compiled_where_they_are_formulas(new, monkeypatch):
         on_cpu.CpuStep, "_make_steps", lambda *given: made.append(make_steps(*given)) or made[-1]
     )
     np.testing.assert_allclose(trained(**new, way="fast"), trained(**new), rtol=1e-7, atol=1e-9)
-    assert bool(made) == ("arctan" not in new.values())
+    assert bool(made) == (new in NEW)
 
 
-@pytest.mark.parametrize("new", [*NEW, {"activation": "arctan"}])
+@pytest.mark.parametrize("new", [*NEW, *WITHOUT_FORM])
 def test_they_are_kernels_where_they_are_formulas(new, monkeypatch):
     engine = StandInEngine()
     step = functools.partial(CudaStep, engine=engine)
     monkeypatch.setattr(training_loop, "ways", lambda _, way, **named: Step if way == "plain" else step)
     np.testing.assert_allclose(trained(**new, way="fast"), trained(**new), rtol=1e-7, atol=1e-9)
-    assert {"differentiate", "update"} <= set(engine.calls)
-    assert ("activate" in engine.calls) == ("arctan" not in new.values())
+    kernels = {"activation": "activate", "loss": "differentiate", "optimizer": "update"}
+    without = {kernels[kind] for kind in new} if new in WITHOUT_FORM else set()
+    assert set(kernels.values()) - set(engine.calls) == without
 
 
 def test_they_have_the_gradients_that_they_state():
@@ -177,16 +202,19 @@ def test_the_estimators_have_them():
     assert np.isfinite(fitted.predict(X)).all()
 
 
-def test_the_command_line_and_the_report_have_them(tmp_path, capsys):
+@pytest.mark.parametrize("new", [NEW[-1], *WITHOUT_FORM])
+def test_the_command_line_and_the_report_have_them(new, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(on_cpu, "first_compiled_step", lambda *_: 3)
     table = tmp_path / "table.csv"
     np.savetxt(table, np.hstack([X, Y]), delimiter=",", header="a,b,c,y", comments="")
     outcome = runner(capsys)(
-        *("train", str(table), "--target", "y", "--epochs", "3", "--hidden", "6"),
-        *("--activation", "softsign", "--loss", "log_cosh", "--optimizer", "sign_descent"),
+        *("train", str(table), "--target", "y", "--epochs", "3", "--batch-size", "10", "--hidden", "6"),
+        *(word for kind, name in new.items() for word in (f"--{kind}", name)),
         *("--out", str(tmp_path / "run"), "--report", str(tmp_path / "report.html")),
     )
     assert outcome.status == 0, outcome.err
-    assert "softsign" in (tmp_path / "report.html").read_text()
+    assert "mlp-xp:" not in outcome.err
+    assert all(name in (tmp_path / "report.html").read_text() for name in new.values())
 
 
 @pytest.mark.needs("onnx", "onnxruntime")

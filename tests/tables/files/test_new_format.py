@@ -16,7 +16,7 @@ from mlp_xp.tables.files.typed_table import TypedTable
 
 pytestmark = pytest.mark.needs("pyarrow")
 
-ORC = """
+NEW = """
 
 def _orc(file: File) -> Any:
     from pyarrow import orc
@@ -24,7 +24,7 @@ def _orc(file: File) -> Any:
     return orc.ORCFile(file.open())
 
 
-ORC = Format(
+NEW = Format(
     "ORC",
     (".orc",),
     b"ORC",
@@ -33,7 +33,7 @@ ORC = Format(
     batches=lambda part, names: _orc(part.file).read(columns=list(names)).to_batches(),
 )
 WRONG = dataclasses.replace(
-    ORC, name="Wrong", suffixes=(".wrong",), mark=b"", batches=lambda part, names: part.nothing
+    NEW, name="Wrong", suffixes=(".wrong",), mark=b"", batches=lambda part, names: part.nothing
 )
 
 """
@@ -49,10 +49,8 @@ def folder(tmp_path_factory):
     shutil.copytree(Path(mlp_xp.__file__).parent, folder / "mlp_xp")
     catalogue = folder / "mlp_xp/tables/files/arrow_files.py"
     before, line, after = catalogue.read_text(encoding="utf-8").partition("\nFORMATS = ")
-    assert "(PARQUET, ARROW)" in after
-    catalogue.write_text(
-        before + ORC + line + after.replace("ARROW)", "ARROW, ORC, WRONG)"), encoding="utf-8"
-    )
+    after = after.replace("(PARQUET", "(NEW, WRONG, PARQUET")
+    catalogue.write_text(before + NEW + line + after, encoding="utf-8")
     x = np.linspace(-1.0, 1.0, 200)
     table = pa.table({"x": x, "side": np.where(x > 0, "right", "left"), "y": 3 * x})
     orc.write_table(table, folder / "t.orc")
