@@ -18,7 +18,7 @@ pytestmark = pytest.mark.needs("pyarrow")
 
 NEW = """
 
-def _orc(file: File) -> Any:
+def _new(file: File) -> Any:
     from pyarrow import orc
 
     return orc.ORCFile(file.open())
@@ -28,9 +28,9 @@ NEW = Format(
     "ORC",
     (".orc",),
     b"ORC",
-    columns=lambda file: [(field.name, field.type) for field in _orc(file).schema],
-    parts=lambda file: [Part(file, 1, _orc(file).nrows)],
-    batches=lambda part, names: _orc(part.file).read(columns=list(names)).to_batches(),
+    columns=lambda file: [(field.name, field.type) for field in _new(file).schema],
+    parts=lambda file: [Part(file, 1, _new(file).nrows)],
+    batches=lambda part, names: _new(part.file).read(columns=list(names)).to_batches(),
 )
 WRONG = dataclasses.replace(
     NEW, name="Wrong", suffixes=(".wrong",), mark=b"", batches=lambda part, names: part.nothing
