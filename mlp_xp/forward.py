@@ -3,6 +3,7 @@
 import copy
 import functools
 import math
+import weakref
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -189,8 +190,13 @@ def _chunk_rows(network: "Network", n_rows: int) -> int:
     filled with zeros by it, which may take longer than the prediction (1,000 rows of 32-100-1: 285 instead of
     155 µs).
     """
-    fitting = network.backend.block // (max(network.layer_sizes[1:]) * (network.members or 1))
+    fitting = _fitting_rows(network)
     return min(MOST_ROWS, max(FEWEST_ROWS, fitting if n_rows <= MANY_ROWS else 8 * fitting))
+
+
+def _fitting_rows(network: "Network") -> int:
+    """Rows of which the largest layer's outputs fit 128 kB on a CPU."""
+    return network.backend.block // (max(network.layer_sizes[1:]) * (network.members or 1))
 
 
 def unflagged() -> np.errstate:
@@ -246,17 +252,26 @@ def _fill(
     work = min(chunk_rows, n_rows) * network.parameters.most_weights
     starts = range(0, n_rows, chunk_rows)
     n_parts = backend.runtime.n_parts(len(starts), work) if len(starts) > 1 else 1
+    is_kept = n_rows <= min(chunk_rows, FEWEST_ROWS, _fitting_rows(network)) and not on_device
+    memos = network.memos if is_kept else []
 
     def fill(part: int) -> None:
-        memo = Memo(network, max(1, min(chunk_rows, n_rows)), way_back=False)
+        try:
+            memo = memos.pop()  # which no other thread has from now on
+        except IndexError:
+            owner = weakref.proxy(network)  # no circle: a network's memory is free with it
+            memo = Memo(owner, max(1, min(chunk_rows, n_rows)), way_back=False)
         for start in starts[part::n_parts]:
             stop = min(start + chunk_rows, n_rows)
             rows = x[start:stop, ...]
             is_here = on_device or backend.xp is np  # rows of the right dtype need not be copied
             given = backend.xp.astype(rows, backend.dtype, copy=False) if is_here else backend.asarray(rows)
+            of_rows = memo.of(stop - start)
             with backend.runtime.multiplying(*network.parameters.largest_products(stop - start)):
-                found = link(backend, forward(network, given, memo.of(stop - start)))
+                found = link(backend, forward(network, given, of_rows))
             predictions[..., start:stop, :] = found if on_device else to_host(found)
+            of_rows.inputs[0] = None  # the rows are the caller's
+        memos.append(memo)
 
     with np.errstate(invalid="ignore", over="ignore"):  # see `unflagged`; what overflows is infinite
         if n_parts == 1:

@@ -9,7 +9,7 @@ import numpy as np
 
 from mlp_xp import derivatives
 from mlp_xp.activations import ACTIVATIONS, Activation, Custom, Identity, resolve_activation
-from mlp_xp.forward import predict
+from mlp_xp.forward import Memo, predict
 from mlp_xp.initializers import INITIALIZERS, Initializer
 from mlp_xp.losses import LINKS, IdentityLink, Link
 from mlp_xp.machine.array_api import Array, ArrayLike, Backend
@@ -134,9 +134,14 @@ class Network:
         biases = self.parameters.biases or [None] * self.n_layers
         return list(zip(self.parameters.weights, biases, self.activations, strict=True))
 
+    @functools.cached_property
+    def memos(self) -> list[Memo]:
+        """What predictions of few rows leave to the next: to make one takes as long as to predict a row."""
+        return []
+
     def __getstate__(self) -> dict[str, Any]:
         """What a copy is made of: the layers are views of the vector, and follow from it."""
-        return {name: value for name, value in vars(self).items() if name != "layers"}
+        return {name: value for name, value in vars(self).items() if name not in ("layers", "memos")}
 
     @functools.cached_property
     def output_is_linear(self) -> bool:

@@ -1,5 +1,6 @@
 """What both estimators share: weights as attributes, predictions in bounded memory, pickles."""
 
+import math
 import operator
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -139,8 +140,10 @@ class Perceptron(CallbackSupport, Parameters):
                 "and sources. Give it rows, some at a time if they are many."
             )
         home = home_of(X)
-        refuse_dates("X", X)
-        refuse_texts(X, numeric=self._y_numeric)
+        is_plain = self._is_plain(X)
+        if not is_plain:
+            refuse_dates("X", X)
+            refuse_texts(X, numeric=self._y_numeric)
         if get_config()["array_api_dispatch"] and home != self._home():
             raise ValueError(
                 f"Inputs passed to {type(self).__name__}.{method}() must use the same namespace and the "
@@ -149,7 +152,7 @@ class Perceptron(CallbackSupport, Parameters):
         if stays(X):
             validate_data(self, seen_by_host(X), dtype=None, reset=False)
             ResidentSource(X)  # refuses what is not finite
-        elif not self._is_plain(X):
+        elif not is_plain:
             X = validate_data(
                 self, X if home == HOST else on_host(X), accept_sparse=["csr", "csc"], reset=False
             )
@@ -162,7 +165,7 @@ class Perceptron(CallbackSupport, Parameters):
         if X.shape[1] != self.n_features_in_ or len(X) == 0 or "feature_names_in_" in vars(self):
             return False
         with np.errstate(over="ignore", invalid="ignore"):
-            return bool(np.isfinite(X.sum()))
+            return math.isfinite(X.sum())
 
     def _outputs(self, X: ArrayLike, members: str = "mean") -> np.ndarray:
         """The network's output after its link, (n_rows, n_outputs), or of all members, on the host."""

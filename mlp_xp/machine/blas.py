@@ -224,6 +224,9 @@ def computing() -> Computing:
     return Computing(_both())  # SciPy may have been loaded since what surrounds this began
 
 
+_NOTHING = Computing(())
+
+
 def multiplying(with_vector: int, of_matrices: int = 0) -> Computing:
     """Multiply inside with one thread of NumPy's BLAS alone.
 
@@ -234,7 +237,7 @@ def multiplying(with_vector: int, of_matrices: int = 0) -> Computing:
         are known to be of two matrices; little changes nothing.
     """
     is_small = with_vector < SMALL and of_matrices < SMALL_OF_MATRICES
-    return Computing(() if is_small else _both()[:1])
+    return _NOTHING if is_small else Computing(_both()[:1])
 
 
 def let_use(n_threads: int) -> None:
