@@ -1,12 +1,10 @@
 """Checks of what users give: each returns a message or None, and `refuse` raises them all at once."""
 
-import contextlib
 import difflib
 import itertools
 import math
 import numbers
-import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from mlp_xp.settings.other_names import OTHER_NAMES
 from mlp_xp.settings.spelling import spelled
@@ -65,8 +63,10 @@ def nearest(given: str, known: Sequence[str]) -> str | None:
 def _as_number(value: object) -> float:
     """The value as a float; nan where it is no finite number, or a larger one than there are."""
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        with contextlib.suppress(OverflowError):
+        try:
             return float(value) if math.isfinite(value) else math.nan
+        except OverflowError:
+            return math.nan
     return math.nan
 
 
@@ -74,23 +74,23 @@ def number(
     name: str,
     value: object,
     *,
-    above: float | None = None,
-    least: float | None = None,
-    below: float | None = None,
-    most: float | None = None,
+    above: float = -math.inf,
+    least: float = -math.inf,
+    below: float = math.inf,
+    most: float = math.inf,
 ) -> str | None:
     """A finite number within bounds (`above` and `below` are exclusive)."""
     found = _as_number(value)
-    bounds: list[tuple[str, float | None, Callable[[float, float], bool]]] = [
-        (">", above, operator.gt),
-        (">=", least, operator.ge),
-        ("<", below, operator.lt),
-        ("<=", most, operator.le),
-    ]
-    if not math.isnan(found) and all(bound is None or holds(found, bound) for _, bound, holds in bounds):
+    if above < found < below and least <= found <= most:
         return None
-    needed = " and ".join(f"{sign} {bound:g}" for sign, bound, _ in bounds if bound is not None)
+    needed = " and ".join(signed(above, least, below, most))
     return f"{spelled(name)}={value!r} must be a finite number{' ' + needed if needed else ''}."
+
+
+def signed(above: float, least: float, below: float, most: float) -> list[str]:
+    """The bounds that there are, each after its sign."""
+    bounds = {">": above, ">=": least, "<": below, "<=": most}
+    return [f"{sign} {bound:g}" for sign, bound in bounds.items() if math.isfinite(bound)]
 
 
 def whole(name: str, value: object, *, least: int = 1) -> str | None:

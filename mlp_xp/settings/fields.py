@@ -10,6 +10,8 @@ documents) reads the same declaration with `of`.
 """
 
 import dataclasses
+import functools
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -36,22 +38,25 @@ class Bound(Protocol):
 class Number:
     """A finite number; `above` and `below` are exclusive. Or several, with `of_each`."""
 
-    above: float | None = None
-    least: float | None = None
-    below: float | None = None
-    most: float | None = None
+    above: float = -math.inf
+    least: float = -math.inf
+    below: float = math.inf
+    most: float = math.inf
     of_each: bool = False
 
     def problem(self, name: str, value: object) -> str | None:
         """A message, or None."""
-        bounds = {"above": self.above, "least": self.least, "below": self.below, "most": self.most}
         values = value if self.of_each and isinstance(value, tuple) and value else (value,)
-        found = (checks.number(name, each, **bounds) for each in values)
-        return next((problem for problem in found if problem is not None), None)
+        for each in values:
+            problem = checks.number(
+                name, each, above=self.above, least=self.least, below=self.below, most=self.most
+            )
+            if problem is not None:
+                return problem
+        return None
 
     def __str__(self) -> str:
-        signs = {">": self.above, ">=": self.least, "<": self.below, "<=": self.most}
-        return ", ".join(f"{sign} {bound:g}" for sign, bound in signs.items() if bound is not None)
+        return ", ".join(checks.signed(self.above, self.least, self.below, self.most))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,9 +117,14 @@ def declare(bound: Bound, default: Any = dataclasses.MISSING, *, kw_only: bool =
 
 def of(thing: Dataclass | type[Dataclass]) -> dict[str, Declared]:
     """The declarations of a dataclass or of an instance of it, by the fields' names, in their order."""
+    return _of_class(thing if isinstance(thing, type) else type(thing))
+
+
+@functools.cache
+def _of_class(kind: type[Dataclass]) -> dict[str, Declared]:
     return {
         field.name: field.metadata[Declared]
-        for field in dataclasses.fields(thing)
+        for field in dataclasses.fields(kind)
         if Declared in field.metadata
     }
 
@@ -130,10 +140,10 @@ def numbers_of_each(thing: object) -> dict[str, tuple[float, ...]]:
 
 def problems(instance: Dataclass) -> list[str | None]:
     """What is wrong with an instance's declared fields: a message or None for each."""
-    values = {name: getattr(instance, name) for name in of(instance)}
+    values = ((name, declared, getattr(instance, name)) for name, declared in of(instance).items())
     return [
-        None if declared.optional and values[name] is None else declared.bound.problem(name, values[name])
-        for name, declared in of(instance).items()
+        None if declared.optional and value is None else declared.bound.problem(name, value)
+        for name, declared, value in values
     ]
 
 
