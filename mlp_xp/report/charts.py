@@ -275,9 +275,19 @@ def points(x: np.ndarray, y: np.ndarray, x_title: str, y_title: str, about: str)
     return chart(across, up, x_title, y_title, [dots, ideal], about)
 
 
+def counts_in_bins(values: np.ndarray, n_bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """How many finite values are in each bin, and the bins' edges; one bin where float64 has none between."""
+    values = values[np.isfinite(values)]
+    try:
+        with np.errstate(all="ignore"):
+            return np.histogram(values, bins=n_bins)
+    except ValueError:  # too near each other, or too far apart
+        return np.array([len(values)]), np.array([values.min(), values.max()])
+
+
 def histogram(values: np.ndarray, x_title: str, about: str, n_bars: int = 25) -> str:
     """How often values occur; those that are not finite are left out."""
-    counts, edges = np.histogram(values[np.isfinite(values)], bins=n_bars)
+    counts, edges = counts_in_bins(values, n_bars)
     x, y = horizontal(edges), vertical([0, counts.max()], whole=True)
     bars = []
     for count, (low, high) in zip(counts.tolist(), itertools.pairwise(edges.tolist()), strict=True):

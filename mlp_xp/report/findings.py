@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlp_xp.report.charts import number
+from mlp_xp.report.charts import counts_in_bins, number
 from mlp_xp.tables.evaluation import evaluate
 from mlp_xp.tables.metrics import METRICS, deciding
 from mlp_xp.tables.model import TableModel
@@ -74,7 +74,7 @@ def summary_of(name: str, kind: str, values: np.ndarray, levels: Sequence[str] |
     words = f"median {say(middle)}, {say(low)} to {say(high)}"
     if kind != "date":
         words = f"mean {say(float(known.mean()))} ± {say(float(known.std()))}, {words}"
-    return Summary(name, kind, gaps, words, np.histogram(known, bins=12)[0].tolist())
+    return Summary(name, kind, gaps, words, counts_in_bins(known, 12)[0].tolist())
 
 
 def _level(levels: Sequence[str], code: int) -> str:

@@ -190,6 +190,7 @@ def test_columns_in_a_few_words():
     assert findings.summary_of("a", "number", np.array([gap])).words == "no values"
     assert findings.summary_of("a", "text", np.array([0.0, 0.0])).words == "a single value"
     assert findings.summary_of("a", "number", np.array([2.0, 2.0])).words == "always 2"
+    assert findings.summary_of("a", "number", np.array([1e16, 1e16 + 2])).counts == [2]
 
 
 def test_calibration_by_hand():
@@ -283,6 +284,11 @@ def test_predictions_that_are_not_finite_are_left_out():
     for values in (x, np.array([np.inf])):
         assert "inf" not in charts.histogram(values, "x", "about")
     assert "nan" not in charts.points(x[1:2], y[1:2], "x", "y", "about")
+
+
+@pytest.mark.parametrize("values", [[1e20, 1e20], [1e16, 1e16 + 2], [1.0, np.nextafter(1.0, 2.0)]])
+def test_values_too_near_each_other_for_bins_are_drawn(values):
+    assert ": 2</title>" in charts.histogram(np.array(values), "x", "about")
 
 
 def test_epochs_have_no_halves():
