@@ -17,6 +17,8 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 VERSION = b"brain.Event:2"
 """What the first event of every file says."""
 
@@ -41,7 +43,7 @@ class EventFile:
     def add(self, wall_time: float, step: int, values: Mapping[str, float]) -> None:
         """Append the values of some curves, by tag, at one step."""
         summary = b"".join(
-            _bytes(1, _bytes(1, tag.encode()) + _field(2, FLOAT, struct.pack("<f", value)))
+            _bytes(1, _bytes(1, tag.encode()) + _field(2, FLOAT, _float32(value)))
             for tag, value in values.items()
         )
         event = _field(1, DOUBLE, struct.pack("<d", wall_time)) + b"\x10" + _varint(step) + _bytes(5, summary)
@@ -61,6 +63,12 @@ def _field(number: int, kind: int, content: bytes) -> bytes:
 
 def _bytes(number: int, content: bytes) -> bytes:
     return _field(number, BYTES, _varint(len(content)) + content)
+
+
+def _float32(value: float) -> bytes:
+    """Four bytes; a value too large for them is infinite."""
+    with np.errstate(over="ignore"):
+        return np.array(value).astype("<f4").tobytes()
 
 
 def _varint(value: int) -> bytes:

@@ -65,6 +65,12 @@ def test_records_carry_their_check_sums(tmp_path):
     assert len(record(b"")) == 16
 
 
+def test_a_loss_too_large_for_float32_is_infinite(tmp_path):
+    file = EventFile(tmp_path / "tfevents", 0.0)
+    file.add(0.0, 1, {"loss": 1e39})
+    assert struct.pack("<f", np.inf) in records_of(file.path.read_bytes())[1]
+
+
 def test_an_existing_file_is_not_written_over(tmp_path):
     EventFile(tmp_path / "tfevents", 0.0)
     with pytest.raises(FileExistsError):
