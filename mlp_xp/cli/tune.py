@@ -10,6 +10,7 @@ from mlp_xp.cli import configuration
 from mlp_xp.cli.commands import Train, Tune
 from mlp_xp.cli.files import SUFFIXES, given_data, output_problems, suffix_problem
 from mlp_xp.cli.printing import aligned, say, show
+from mlp_xp.report.charts import KINDS
 from mlp_xp.report.metric_tables import metric_tables
 from mlp_xp.report.plot import draw_lines, plot_problem
 from mlp_xp.saved.model_file import save
@@ -20,7 +21,7 @@ from mlp_xp.tuning.tune import Tuning, search
 SHOWN = 10
 """Tries that the table at the end has."""
 
-DRAWN = 6
+DRAWN = len(KINDS)
 """Tries that the picture has."""
 
 

@@ -19,6 +19,9 @@ LEFT, RIGHT, TOP, BOTTOM = 64, 12, 10, 38
 FEW = 20
 """Rows below which a share of them says little: it is drawn thin."""
 
+KINDS = ("first", "second", "third", "fourth", "fifth", "sixth")
+"""Of curves: each has a colour of its own."""
+
 MOST_POINTS = 400
 """Points of a curve that are drawn; more would not be seen."""
 
@@ -176,7 +179,7 @@ def curves(
     best: int = 0,
     width: int = WIDTH,
 ) -> str:
-    """At most two curves over 1, 2, 3, ... in the page's colours, their names below; `best` marks a place."""
+    """Curves over 1, 2, 3, ..., one for each of `KINDS` at most, their names below; `best` marks a place."""
     words = [f'<span class="{kind}">{escaped(name)}</span>' for kind, name in _legend(named, best)]
     return f'{_curves(named, x_title, y_title, about, best, width)}<p class="legend">{" ".join(words)}</p>'
 
@@ -215,18 +218,19 @@ def _marked(x: Axis, value: float, what: str) -> str:
     )
 
 
-def _file(inner: str, legend: Iterable[tuple[str, str]]) -> str:
+def _file(inner: str, legend: Sequence[tuple[str, str]]) -> str:
     """A chart with its legend, as an SVG file of its own."""
     inner = inner.replace("<svg ", f'<svg width="{WIDTH}" height="{HEIGHT}" ', 1)
     entries = []
     for n, (kind, name) in enumerate(legend):
-        x, y = 12 + n * 112, HEIGHT + 10
+        x, y = 12 + n % 3 * 112, HEIGHT + 10 + n // 3 * 14
         entries.append(
             path([(x, y), (x + 16, y)], kind) + f'<text x="{x + 21}" y="{y + 4}">{escaped(name)}</text>'
         )
+    height = HEIGHT + 22 + (len(legend) - 1) // 3 * 14
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT + 22}" '
-        f'width="{2 * WIDTH}" height="{2 * (HEIGHT + 22)}">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+        f'width="{2 * WIDTH}" height="{2 * height}">'
         f"<style>{COLOURS}{CHART}text {{ font-family: system-ui, sans-serif; }}</style>"
         f'<rect width="100%" height="100%" fill="var(--paper)"/>{inner}'
         f'<g class="words">{"".join(entries)}</g>'
@@ -244,7 +248,7 @@ def _curves(
     marks = []
     if best:
         marks.append(_marked(x, best, f"best: epoch {best}"))
-    for kind, curve in zip(("first", "second"), named.values(), strict=False):
+    for kind, curve in zip(KINDS, named.values(), strict=False):
         shown = np.unique(np.linspace(0, len(curve) - 1, MOST_POINTS).round().astype(int))
         place = [
             (x.place(n + 1), y.place(curve[n]) if math.isfinite(curve[n]) else math.nan)
@@ -256,7 +260,7 @@ def _curves(
 
 def _legend(named: Iterable[str], best: int) -> list[tuple[str, str]]:
     """How each thing in a chart of curves is drawn, and what it is called."""
-    entries = list(zip(("first", "second"), named, strict=False))
+    entries = list(zip(KINDS, named, strict=False))
     return [*entries, ("best", f"best: epoch {best:,}")] if best else entries
 
 

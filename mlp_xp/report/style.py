@@ -2,15 +2,21 @@
 
 COLOURS = """
 :root { color-scheme: light dark; --ink: #1c2330; --soft: #5b6575; --paper: #fff; --card: #f5f7fa;
-  --line: #d9dee6; --first: #2463c7; --second: #d96c1d; }
+  --line: #d9dee6; --first: #2463c7; --second: #d96c1d; --third: #2f9e44; --fourth: #9c36b5;
+  --fifth: #0c8599; --sixth: #c92a2a; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ef; --soft: #9aa4b5; --paper: #14171d;
-  --card: #1d222b; --line: #343b48; --first: #6ea3ff; --second: #ff9f57; } }
+  --card: #1d222b; --line: #343b48; --first: #6ea3ff; --second: #ff9f57;
+  --third: #69db7c; --fourth: #da77f2; --fifth: #3bc9db; --sixth: #ff8787; } }
 """
 
 CHART = """
 svg path { fill: none; stroke-width: 2; stroke-linejoin: round; }
 svg path.first { stroke: var(--first); }
 svg path.second { stroke: var(--second); }
+svg path.third { stroke: var(--third); }
+svg path.fourth { stroke: var(--fourth); }
+svg path.fifth { stroke: var(--fifth); }
+svg path.sixth { stroke: var(--sixth); }
 svg path.dots { stroke-width: 3.2; stroke-linecap: round; opacity: 0.45; }
 svg .thin { opacity: 0.45; }
 svg path.thin { stroke-width: 0.7; stroke-dasharray: 2 2; }

@@ -5,7 +5,9 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from mlp_xp.history import History
-from mlp_xp.report.plot import draw_curves, plot_problem
+from mlp_xp.report.charts import KINDS
+from mlp_xp.report.plot import draw_curves, draw_lines, plot_problem
+from mlp_xp.report.style import CHART
 
 LOSSES = [3.0, 1.0, 0.5, float("inf")]
 HISTORY = History(train_losses=LOSSES, validation_losses=[4.0, 2.0, 2.5, 3.0], best_epoch=2)
@@ -20,6 +22,15 @@ def test_an_svg_has_both_curves_with_their_names(tmp_path):
     draw_curves(tmp_path / "curves.svg", HISTORY, "squared_error")
     texts = texts_of(tmp_path / "curves.svg")
     assert {"epoch", "squared_error", "training", "validation", "best: epoch 2"} <= set(texts)
+
+
+def test_six_curves_have_a_colour_and_a_name_each(tmp_path):
+    draw_lines(tmp_path / "a.svg", {f"try {n}": [2.0, 1.0 + n] for n in range(6)}, "loss", "tries")
+    paths = ET.parse(tmp_path / "a.svg").iter("{http://www.w3.org/2000/svg}path")
+    kinds = [path.get("class") for path in paths]
+    assert [kinds.count(kind) for kind in KINDS] == [2] * 6  # the curve, and its sign in the legend
+    assert {f"try {n}" for n in range(6)} <= set(texts_of(tmp_path / "a.svg"))
+    assert all(f"path.{kind} {{ stroke: var(--{kind})" in CHART for kind in KINDS)
 
 
 @pytest.mark.needs("matplotlib")
