@@ -82,7 +82,7 @@ def page(run: RunReport, model: TableModel, training: Source, measured: Source) 
     """The page as HTML, of a model as it was trained.
 
     It tells of raw rows: those that were trained on, and those that the model is judged on, as ``metrics_on``
-    of the result says; with folds both are the same.
+    of the result says; with folds, and of rows that are given, both are the same.
     """
     seen, judged = (some_rows(model, rows, run.seed) for rows in (training, measured))
     on = run.result["metrics_on"]
@@ -106,7 +106,7 @@ def page(run: RunReport, model: TableModel, training: Source, measured: Source) 
             f"What each column is worth, on {_some(affordable.n_rows if affordable else 0, n_judged, part)}",
             _importances(metric, importances),
         ),
-        ("Columns of the training part", _columns(model, seen)),
+        (f"Columns of the {'given rows' if on == 'given' else 'training part'}", _columns(model, seen)),
         ("How it was trained", _facts(run, model)),
         ("Do it again", f'<pre tabindex="0"><code>{escaped(run.command)}</code></pre>'),
         ("Made with", _table(_versions(run))),
@@ -215,7 +215,8 @@ def _tiles(run: RunReport) -> str:
     ]
     best = result["best_epoch"]
     tiles.append(("epochs", f"{result['epochs']:,}", f"best: {best:,}" if best else ""))
-    tiles.append(("time", f"{result['seconds']:,.1f} s", f"on {result['device']}"))
+    if run.history.train_losses:
+        tiles.append(("time", f"{result['seconds']:,.1f} s", f"on {result['device']}"))
     return f'<div class="tiles">{"".join(_tile(*tile) for tile in tiles)}</div>'
 
 

@@ -89,6 +89,8 @@ def test_a_page(model, houses, tmp_path, is_loaded):
     assert "What each column is worth" in page
     assert "300 given rows" in page
     assert ("<h2>Curves</h2>" in page) != is_loaded
+    assert ("<span>time</span>" in page) != is_loaded
+    assert "Columns of the given rows" in page
 
 
 def test_a_page_about_a_training_needs_no_rows_where_it_was_made(model, tmp_path):
