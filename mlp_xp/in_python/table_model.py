@@ -228,17 +228,20 @@ def fit_table(
         run, rates = fitting.fit_table(path, target, levels=levels, **options)
         given = path if isinstance(data, str | os.PathLike) else None
         about = run if given else run.called(IN_MEMORY)
-        report = RunReport.of(about, result_of(run), _call(given, target, options), rates)
+        report = RunReport.of(about, result_of(run), _call(given, target, levels, options), rates)
         judged = some_rows(run.model, run.found.rows, report.seed)
     model = TableModel.from_plain(run.model)
     model.history, model._kept = run.history, Kept(report, run.found.sample, judged)
     return model
 
 
-def _call(path: str | None, target: str | Sequence[str], options: Mapping[str, Any]) -> str:
+def _call(
+    path: str | None, target: str | Sequence[str], levels: Sequence[str] | None, options: Mapping[str, Any]
+) -> str:
     """What to type to do it again."""
     data = IN_MEMORY if path is None else repr(path)
-    named = (f"{name}={value!r}" for name, value in options.items())
+    all_named = options if levels is None else {"levels": list(levels), **options}
+    named = (f"{name}={value!r}" for name, value in all_named.items())
     return f"fit_table({', '.join([data, repr(target), *named])})"
 
 

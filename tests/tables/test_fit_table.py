@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import html
 import pickle
 
 import numpy as np
@@ -167,6 +168,14 @@ def test_a_report_calls_a_table_in_memory_data(tmp_path):
         page = (tmp_path / "report.html").read_text()
         assert "<h1>y from data</h1>" in page
         assert ".arrow" not in page
+
+
+def test_a_report_says_how_classes_are_called(tmp_path):
+    table = {"a": list(range(30)), "y": [at % 2 for at in range(30)]}
+    model = fit_table(table, "y", levels=["no", "yes"], task="classification", epochs=1, recipe="plain")
+    model.report(tmp_path / "report.html")
+    page = html.unescape((tmp_path / "report.html").read_text())
+    assert "fit_table(data, 'y', levels=['no', 'yes'], task='classification', epochs=1" in page
 
 
 @pytest.mark.parametrize("task", ["auto", "classification"])
