@@ -131,7 +131,10 @@ def test_a_model_goes_to_standard_output(mlp_xp, tmp_path):
         (("{model}", "--out", "{model}"), "is a file that is read: name another"),
         (("{model}", "--out", "nowhere/model.onnx"), "there is no folder nowhere"),
         (("{model}", "--out", "-", "--json"), "both write to standard output"),
-        (("{model}", "--matrix-input", "--out", "m.onnx"), "'colour' (text), 'sold' (date)"),
+        (
+            ("{model}", "--matrix-input", "--out", "m.onnx"),
+            "--matrix-input: one matrix of numbers cannot hold 'colour' (text), 'sold' (date)",
+        ),
     ],
 )
 def test_refusals(mlp_xp, table, tmp_path, monkeypatch, arguments, message):

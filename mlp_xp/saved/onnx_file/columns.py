@@ -11,6 +11,7 @@ import numpy as np
 
 from mlp_xp.saved.onnx_file.graph import Graph
 from mlp_xp.settings.precision import is_coarse
+from mlp_xp.settings.spelling import spelled
 from mlp_xp.tables.encoding import Encoding
 from mlp_xp.tables.files.one_value import TRUTH, Gaps, is_name_of_number
 from mlp_xp.tables.preparation import CLIP, PERIODS, Category, Column, Date, Inputs, Number
@@ -38,9 +39,10 @@ def matrix_problem(inputs: Inputs) -> str | None:
     if not others:
         return None
     named = ", ".join(f"{column.name!r} ({column.kind})" for column in others[:20])
+    option = spelled("matrix_input")
     return (
-        f"--matrix-input: one matrix of numbers cannot hold {named}{' ...' * (len(others) > 20)}. Leave "
-        "--matrix-input out: then each column is an input of its own."
+        f"{option}: one matrix of numbers cannot hold {named}{' ...' * (len(others) > 20)}. Leave {option} "
+        "out: then each column is an input of its own."
     )
 
 

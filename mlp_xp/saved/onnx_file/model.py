@@ -17,13 +17,14 @@ from mlp_xp.saved.onnx_file.network import Layers, functions_of
 from mlp_xp.saved.onnx_file.pipeline import Pipeline, with_steps_before
 from mlp_xp.settings import checks
 from mlp_xp.settings.precision import is_coarse
+from mlp_xp.settings.spelling import given
 from mlp_xp.tables.files.one_value import Gaps
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.preparation import Inputs, Targets
 from mlp_xp.version import VERSION
 
 MATRIX = "X"
-"""The name of the one input of a file with --matrix-input."""
+"""The name of the one input of a file with `matrix_input`."""
 
 OUTPUTS = ("prediction", "label", "probabilities")
 
@@ -161,10 +162,10 @@ def _parts(model: Model) -> Parts:
     names = getattr(model, "feature_names_in_", None)
     n_inputs = model.network.layer_sizes[0]
     inputs = Inputs.plain([f"x{i}" for i in range(n_inputs)] if names is None else [*map(str, names)])
-    given = getattr(model, "classes_", None)
-    if given is None:
+    known = getattr(model, "classes_", None)
+    if known is None:
         return Parts(model.network, inputs, names is not None)
-    classes = list(given) if isinstance(given, list) else [np.asarray(given)]
+    classes = list(known) if isinstance(known, list) else [np.asarray(known)]
     if len(classes[0]) == 1:
         raise ValueError(
             f"this model knows a single class, {str(classes[0][0])!r}: there is nothing to export."
@@ -180,7 +181,8 @@ def _names_problem(names: Sequence[str]) -> str | None:
         return None
     return (
         f"column {', '.join(map(repr, wrong))}: an ONNX file has its outputs under the names "
-        f"{', '.join(OUTPUTS)}, and no empty name. Rename the column and train again, or use --matrix-input."
+        f"{', '.join(OUTPUTS)}, and no empty name. Rename the column and train again, or use "
+        f"{given('matrix_input', True)}."
     )
 
 
