@@ -17,6 +17,7 @@ from mlp_xp.report.charts import escaped, number
 from mlp_xp.report.metric_tables import metric_tables
 from mlp_xp.report.style import STYLE
 from mlp_xp.rows.source import Source
+from mlp_xp.settings.checks import counted
 from mlp_xp.settings.spelling import given
 from mlp_xp.tables.advice import Run
 from mlp_xp.tables.evaluation import Evaluation, assess
@@ -176,7 +177,9 @@ def _of_numbers(rows: Sequence[Sequence[str]]) -> str:
 def _worst(
     model: TableModel, judged: Sample, found: Evaluation, columns: Sequence[str]
 ) -> Iterator[tuple[str, str]]:
-    """Rows that cost most, with the columns that count most."""
+    """Rows that cost most, with the columns that count most; where they have numbers, and one prediction."""
+    if judged.numbers is None or len(model.targets.names) > 1 or model.quantiles is not None:
+        return
     names = model.inputs.names
     shown = [names.index(name) for name in (columns or names)[:MOST_VALUES]]
     head = [
@@ -188,8 +191,6 @@ def _worst(
     ]
     rows = []
     for at, _, share in found.worst:
-        if judged.numbers is None or len(model.targets.names) > 1 or model.quantiles is not None:
-            return
         predicted = model.predict_raw(judged.x[at : at + 1])
         guess = number(float(predicted[0, 0])) if model.levels is None else str(model.choose(predicted)[0])
         true = judged.y[at, 0]
@@ -236,7 +237,7 @@ def _figures(drawn: Iterable[tuple[str, str]], whole: int = 0) -> str:
 
 
 def _curves(run: RunReport, model: TableModel) -> Iterator[tuple[str, str]]:
-    history, loss = run.history, _value(model.description()["loss"])
+    history, loss = run.history, _value(model.described_loss)
     curves = {"training": history.train_losses, "held-out": history.validation_losses}
     known = {name: losses for name, losses in curves.items() if losses}
     if not known:
@@ -281,8 +282,12 @@ def _residuals(model: TableModel, true: np.ndarray, predicted: np.ndarray) -> st
             guess - y, f"predicted − true {name}", f"How large the errors of {name} are"
         )
         drawn += [(f"{_name(name)}: true against predicted", cloud), (f"{_name(name)}: errors", errors)]
-    more = len(model.targets.names) - MOST_TARGETS
-    return _figures(drawn) + (f"<p>... and {more:,} more targets.</p>" if more > 0 else "")
+    return _figures(drawn) + _more(len(model.targets.names) - MOST_TARGETS, "target")
+
+
+def _more(n: int, what: str) -> str:
+    """How many of a thing are not shown, where some are not."""
+    return f"<p>... and {counted(n, f'more {what}')}.</p>" if n > 0 else ""
 
 
 def _confusions(levels: Sequence[str], true: np.ndarray, guess: np.ndarray) -> str:
@@ -341,7 +346,7 @@ def _calibration_of_quantiles(model: TableModel, y: np.ndarray, predicted: np.nd
             quantiles, below, [len(y)] * len(quantiles), "quantile", "part below it", about
         )
         drawn.append((f"{_name(name)}: the part of rows below each predicted quantile", chart))
-    return _figures(drawn)
+    return _figures(drawn) + _more(len(model.targets.names) - MOST_TARGETS, "target")
 
 
 def _importances(metric: str, found: Sequence[findings.Importance] | None) -> str:
@@ -356,12 +361,11 @@ def _importances(metric: str, found: Sequence[findings.Importance] | None) -> st
             f'<tr><th scope="row">{_name(each.name)}</th><td><i style="--share:{share:.3f}"></i></td>'
             f"<td>{number(each.loss)} <small>± {number(each.spread)}</small></td></tr>"
         )
-    more = len(found) - MOST_COLUMNS
     return (
         f"<p>How much the {METRICS[metric].words} {change} when the values of a column are shuffled "
         f"({findings.REPEATS} times: mean and deviation). Columns that say the same share what they are "
         f'worth.</p><table class="bars"><tbody>{"".join(lines)}</tbody></table>'
-        + (f"<p>... and {more:,} more columns.</p>" if more > 0 else "")
+        + _more(len(found) - MOST_COLUMNS, "column")
     )
 
 
@@ -376,11 +380,10 @@ def _columns(model: TableModel, rows: Sample) -> str:
         for each in shown
     ]
     drawn = f" (of {_some(rows.n_rows, rows.n_all, 'rows')})" if rows.n_rows < rows.n_all else ""
-    more = n_inputs - MOST_COLUMNS
     return (
-        f"<p>{n_inputs:,} columns and {len(found) - n_inputs:,} to predict{drawn}.</p>"
+        f"<p>{counted(n_inputs, 'column')} and {len(found) - n_inputs:,} to predict{drawn}.</p>"
         f'<table class="columns"><tbody>{"".join(lines)}</tbody></table>'
-        + (f"<p>... and {more:,} more columns.</p>" if more > 0 else "")
+        + _more(n_inputs - MOST_COLUMNS, "column")
     )
 
 

@@ -36,6 +36,7 @@ CASES = {
     "many numbers": (SquaredError(), tuple(f"y{n}" for n in range(8)), None),
     "two numbers": (SquaredError(), ("y", NASTY), None),
     "quantiles": (Pinball((0.1, 0.5, 0.9)), ("y",), None),
+    "quantiles of many": (Pinball((0.1, 0.9)), tuple(f"y{n}" for n in range(7)), None),
     "labels": (BinaryCrossEntropy(), ("y", "z"), None),
     "two classes": (SoftmaxCrossEntropy(), ("y",), ("no" * 100, NASTY)),
     "many classes": (SoftmaxCrossEntropy(), ("y",), tuple(f"{NASTY} {n}" for n in range(25))),
@@ -133,6 +134,12 @@ def test_names_and_values_are_shown_and_do_nothing(case, held_out, rng):
     assert [name for name in names if name not in words] == []
     assert f"mlp-xp train '{NASTY}.csv' --target y" in words
     assert '"><img src=x onerror=alert(1)>' in words
+
+
+@pytest.mark.parametrize("case", ["many numbers", "quantiles of many"])
+def test_targets_that_are_not_drawn_are_counted(case, rng):
+    n_more = len(CASES[case][1]) - 6
+    assert f"... and {n_more} more target{'s' * (n_more > 1)}." in page_of(case, rng)
 
 
 def test_what_is_known_of_the_run_is_told(rng):
