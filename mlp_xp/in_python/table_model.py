@@ -27,7 +27,6 @@ from mlp_xp.tables.own_tables import columns_of
 from mlp_xp.tables.reading import Table, for_model, open_for
 from mlp_xp.tables.result import result_of
 from mlp_xp.tables.sample import Sample
-from mlp_xp.version import VERSION
 
 if TYPE_CHECKING:
     from mlp_xp.estimators import MLPClassifier, MLPRegressor
@@ -142,7 +141,7 @@ class TableModel(plain.TableModel):
             }
             command = f"model.report({os.fspath(path)!r}, data)"
             name = table.name if isinstance(data, str | os.PathLike) else IN_MEMORY
-            about_run = RunReport(name, [], command, result, history, VERSION)
+            about_run = RunReport(name, [], command, result, history)
             self._write(path, about_run, table.source, table.source)
 
     def _write(

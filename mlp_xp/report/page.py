@@ -65,7 +65,6 @@ class RunReport:
     command: str
     result: Mapping[str, Any]
     history: History
-    version: str
     learning_rates: Sequence[float] = ()
     seed: int = 0
 
@@ -76,7 +75,7 @@ class RunReport:
         """What it tells of a training that is over."""
         begun = introduction(run.data, run.model.network)
         name, seed = run.data.table.name, run.data.options.seed
-        return cls(name, begun, command, result, run.history, VERSION, learning_rates, seed)
+        return cls(name, begun, command, result, run.history, learning_rates, seed)
 
 
 def page(run: RunReport, model: TableModel, training: Source, measured: Source) -> str:
@@ -422,7 +421,7 @@ def _versions(run: RunReport) -> list[tuple[str, str]]:
     modules = {name: sys.modules[name] for name in LIBRARIES if name in sys.modules}
     versions = {name: getattr(module, "__version__", "") for name, module in modules.items()}
     return [
-        ("mlp_xp", run.version),
+        ("mlp_xp", VERSION),
         ("Python", platform.python_version()),
         *versions.items(),
         ("machine", f"{platform.system()} {platform.release()}, {platform.machine()}"),

@@ -18,6 +18,7 @@ from mlp_xp.tables.measured import Measured
 from mlp_xp.tables.model import TableModel
 from mlp_xp.tables.preparation import Category, Constant, Date, Inputs, Number, Targets
 from mlp_xp.tables.sample import sample
+from mlp_xp.version import VERSION
 
 NASTY = "<script>alert('x')</script>"
 COLUMNS = (
@@ -86,9 +87,7 @@ def page_of(case, rng, *, held_out=True):
     }
     history = History(train_losses=[3.0, 2.0, float("inf")], validation_losses=[4.0, 3.0, 3.5], best_epoch=2)
     command = f"mlp-xp train '{NASTY}.csv' --target y"
-    about_run = RunReport(
-        f"{NASTY}.csv", [f"read from {NASTY}"], command, result, history, "1.2.3", [0.1, 0.1, 0.01]
-    )
+    about_run = RunReport(f"{NASTY}.csv", [f"read from {NASTY}"], command, result, history, [0.1, 0.1, 0.01])
     return page(about_run, model, rows, rows)
 
 
@@ -148,7 +147,7 @@ def test_what_is_known_of_the_run_is_told(rng):
         "Why it stopped: reached 3 epochs",
         "undefined",
         "best: epoch 2",
-        "mlp_xp 1.2.3",
+        f"mlp_xp {VERSION}",
         "0.1235",
         "learning rate",
     ):
@@ -328,7 +327,7 @@ def test_what_is_measured_and_what_to_try_is_told(rng):
         "ranks": 1,
     }
     history = History(train_losses=[3.0, 2.0, 1.0], validation_losses=[4.0, 3.0, 3.5], best_epoch=2)
-    about_run = RunReport("d.csv", [], "mlp-xp train", result, history, "1.2.3", [0.1] * 3)
+    about_run = RunReport("d.csv", [], "mlp-xp train", result, history, [0.1] * 3)
     text = page(about_run, model, rows, rows)
     assert 'Try <span class="option">--learning-rate</span> 0.1.' in text  # which does not break at a dash
     words = " ".join(Reader(text).words)
