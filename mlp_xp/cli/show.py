@@ -65,15 +65,14 @@ def sections(contents: Contents) -> Sections:
             itertools.pairwise(contents.layer_sizes), contents.activation_names, strict=True
         )
     ]
-    scale = contents.input_scale
-    n_parameters = sum(tensor.size for tensor in (*contents.weights, *contents.biases))
-    n_parameters += 0 if scale is None else scale.size
-    biases = (
-        ("with" if contents.bias else "without") + " biases" + ", a scale of each input" * (scale is not None)
-    )
+    n_parameters = sum(tensor.size for tensor in contents.tensors.values())
+    biases = "with biases" if contents.bias else "without biases"
+    scale = ", a scale of each input" * ("input_scale" in contents.tensors)
     output = name_of(LINKS, contents.output)
     n_members = "" if contents.members is None else f"{contents.members} members, together "
-    title = f"network: {n_members}{n_parameters:,} parameters, {biases}, {contents.dtype}, output {output}"
+    title = (
+        f"network: {n_members}{n_parameters:,} parameters, {biases}{scale}, {contents.dtype}, output {output}"
+    )
     # Nothing is computed here, so that a user's own activations need not be given.
     model = contents.model("cpu", dict.fromkeys(contents.own_activations, "identity"))
     if isinstance(model, Network):

@@ -39,8 +39,6 @@ METADATA_KEY = "mlp_xp"
 STATED = {"float32": "F32", "float64": "F64"}
 """What the header of a file calls a dtype."""
 
-BYTES = {"F32": 4, "F64": 8}
-
 KINDS = ("network", "table", "estimator")
 
 
@@ -158,9 +156,9 @@ class OwnActivation:
 class Contents:
     """What a model file says, checked, before a network is made of it.
 
-    Activations, weights and biases are one a layer; biases are none without them. Networks that are several
-    have an axis of members; the scale of the inputs is (n_inputs,). What the whole JSON document says of a
-    table is not checked yet.
+    Activations are one a layer. Tensors are "weights.0" and, with biases, "biases.0" and so on, and where the
+    inputs are scaled "input_scale" (n_inputs,); networks that are several have an axis of members. What the
+    whole JSON document says of a table is not checked yet.
     """
 
     layer_sizes: tuple[int, ...]
@@ -169,11 +167,9 @@ class Contents:
     dtype: str
     output: Link
     members: int | None
-    weights: list[np.ndarray]
-    biases: list[np.ndarray]
-    input_scale: np.ndarray | None
     document: Mapping[str, Any]
     path: Path
+    tensors: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def activation_names(self) -> list[str]:
@@ -192,16 +188,17 @@ class Contents:
             self.layer_sizes,
             activation=activations,
             bias=self.bias,
-            input_scale=self.input_scale is not None,
+            input_scale="input_scale" in self.tensors,
             initializer="zeros",
             device=device,
             dtype=self.dtype,
             members=self.members,
         )
-        for layer, weights in enumerate(self.weights):
-            network.parameters.set_layer(layer, weights, self.biases[layer] if self.bias else None)
-        if self.input_scale is not None:
-            network.parameters.set_input_scale(self.input_scale)
+        for layer in range(len(activations)):
+            weights, biases = self.tensors[f"weights.{layer}"], self.tensors.get(f"biases.{layer}")
+            network.parameters.set_layer(layer, weights, biases)
+        if "input_scale" in self.tensors:
+            network.parameters.set_input_scale(self.tensors["input_scale"])
         network.output = self.output
         if self.document["kind"] == "network":
             return network
@@ -224,7 +221,7 @@ DAMAGE = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowE
 """What reading a document raises that is not as `save` writes it."""
 
 
-def _damaged(path: Path, error: BaseException) -> ValueError:
+def _damaged(path: Path, error: object) -> ValueError:
     what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
     return ValueError(
         f"{path} is damaged, or was not written by mlp_xp: {what.rstrip('.')}. Train or copy it again."
@@ -255,36 +252,26 @@ def read(path: str | os.PathLike[str]) -> Contents:
                 unread = _contents(path, document, shapes)
             except DAMAGE as error:
                 raise _damaged(path, error) from None
-            require(sum(map(_n_bytes, shapes.values())), f"the model {path}")
+            n_values = sum(math.prod(shape) for _, shape in shapes.values())
+            require(n_values * np.dtype(unread.dtype).itemsize, f"the model {path}")
             tensors = {name: file.get_tensor(name) for name in names}
     except safetensors.SafetensorError as error:
-        if Path(path).suffix == ".onnx":
+        if path.suffix == ".onnx":
             raise ValueError(
                 f"{path} is written for other programs: name the model it was made of."
             ) from None
         raise ValueError(f"{path} is not a model file of mlp_xp, or is cut short: {error}.") from None
     _check_seal(path, document, tensors)
     if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
-        raise _damaged(path, ValueError("it has weights that are nan or infinite"))
-    n_layers = len(unread.layer_sizes) - 1
-    return dataclasses.replace(
-        unread,
-        weights=[tensors[f"weights.{layer}"] for layer in range(n_layers)],
-        biases=[tensors[f"biases.{layer}"] for layer in range(n_layers if unread.bias else 0)],
-        input_scale=tensors.get("input_scale"),
-    )
-
-
-def _n_bytes(stated: tuple[str, tuple[int, ...]]) -> int:
-    """Bytes of a tensor of a type and a shape."""
-    return math.prod(stated[1]) * BYTES[stated[0]]
+        raise _damaged(path, "it has weights that are nan or infinite")
+    return dataclasses.replace(unread, tensors=tensors)
 
 
 def _check_seal(path: Path, document: dict[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
     """Take the checksum out of the document; refuse the file if it is wrong. Early files have none."""
     stated = document.pop("sha256", None)
     if stated is not None and stated != checksum(json.dumps(document, sort_keys=True), tensors):
-        raise _damaged(path, ValueError("its checksum is wrong"))
+        raise _damaged(path, "its checksum is wrong")
 
 
 def _document(path: Path, text: str | None) -> dict[str, Any]:
@@ -347,7 +334,7 @@ def _contents(
     output = resolve_link(network["output"])
     if misfit := output.misfit(sizes[-1]):
         raise ValueError(misfit)
-    return Contents(tuple(sizes), activations, bias, dtype, output, members, [], [], None, document, path)
+    return Contents(tuple(sizes), activations, bias, dtype, output, members, document, path)
 
 
 def _network_description(network: Network) -> dict[str, Any]:
