@@ -20,7 +20,7 @@ from mlp_xp.regularizers import REGULARIZERS
 from mlp_xp.report.charts import rate_picture
 from mlp_xp.rows.batch import Batch
 from mlp_xp.rows.loader import Loader
-from mlp_xp.settings import checks, fields
+from mlp_xp.settings import checks
 from mlp_xp.step import Step
 
 MEMORY = 0.9
@@ -66,20 +66,6 @@ class RateTest:
         rates, losses, smoothed = (each.tolist() for each in (self.rates, self.losses, self.smoothed))
         drawn = rate_picture(rates, losses, smoothed, self.suggestion)
         write_whole(path, drawn.encode())
-
-
-@dataclasses.dataclass(frozen=True)
-class _Range(fields.Checked):
-    """The rates of a test."""
-
-    lowest: float = fields.number(above=0)
-    highest: float = fields.number(above=0)
-    n_steps: int = fields.whole(least=2 * FIRST_STEPS)
-
-    def __post_init__(self) -> None:
-        """Check the bounds, and that they are in order."""
-        super().__post_init__()
-        checks.refuse([checks.number("highest", self.highest, above=self.lowest)])
 
 
 def find_learning_rate(
@@ -130,7 +116,14 @@ def find_learning_rate(
     >>> 1e-4 < find_learning_rate(Network((3, 20, 1), seed=1), loader).suggestion < 1
     True
     """
-    of = _Range(lowest, highest, n_steps)
+    checks.refuse(
+        [
+            checks.number("lowest", lowest, above=0),
+            checks.number("highest", highest, above=0),
+            checks.whole("n_steps", n_steps, least=2 * FIRST_STEPS),
+        ]
+    )
+    checks.refuse([checks.number("highest", highest, above=lowest)])
     rule = resolve("optimizer", OPTIMIZERS, optimizer)
     penalty = None if regularizer is None else resolve("regularizer", REGULARIZERS, regularizer)
     if rule.search is not None:
@@ -141,17 +134,17 @@ def find_learning_rate(
     objective = Objective(trained, resolve("loss", LOSSES, loss), penalty)
     step = Step(objective, Optimizer(rule, trained.parameters))
     trained.backend.runtime.select()
-    rates = np.geomspace(of.lowest, of.highest, of.n_steps).tolist()
+    rates = np.geomspace(lowest, highest, n_steps).tolist()
     losses: list[float] = []
     smoothed: list[float] = []
     with trained.backend.runtime.working(), np.errstate(all="ignore"):
         for number, (rate, batch) in enumerate(zip(rates, _batches(loader, objective), strict=False)):
             objective.losses.start()
             step(batch, number, rate)
-            losses.append(objective.losses.objective())
-            if not math.isfinite(losses[-1]):
-                losses.pop()
+            found = objective.losses.objective()
+            if not math.isfinite(found):
                 break
+            losses.append(found)
             smoothed.append(_running_mean(losses))
             if number >= FIRST_STEPS and smoothed[-1] > smoothed[0] + 3.0 * abs(smoothed[0]):
                 break
