@@ -10,6 +10,7 @@ from typing import Any
 from mlp_xp.machine.whole_file import write_whole
 from mlp_xp.report.event_file import EventFile
 from mlp_xp.run.epoch import Epoch
+from mlp_xp.tables.evaluation import finite
 
 
 def numbers_of(epoch: Epoch) -> dict[str, Any]:
@@ -25,11 +26,7 @@ def numbers_of(epoch: Epoch) -> dict[str, Any]:
         "is_best": epoch.is_best,
         "stopped": epoch.stopped,
     }
-    return {name: _finite(value) for name, value in numbers.items()}
-
-
-def _finite(value: object) -> object:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return {name: finite(value) for name, value in numbers.items()}
 
 
 class Log:

@@ -5,12 +5,15 @@ import heapq
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from mlp_xp.rows.source import Source, passes
 from mlp_xp.tables.metrics import METRICS, Classes, Kind, Labels, Numbers, Quantiles, Sums, in_order
 from mlp_xp.tables.model import PREDICT_ROWS, TableModel
+
+Value = TypeVar("Value")
 
 MOST_NUMBERS = 2**22
 """Targets and predictions that are kept for what looks at all rows at once; of more, evenly spread rows."""
@@ -60,9 +63,9 @@ class Evaluation:
         }
 
 
-def finite(value: float) -> float | None:
-    """A number as JSON has it, which knows neither infinities nor nan."""
-    return value if math.isfinite(value) else None
+def finite(value: Value) -> Value | None:
+    """A value as JSON has it, which knows neither infinities nor nan."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def kind_of(model: TableModel, near: np.ndarray) -> Kind:
