@@ -1,5 +1,6 @@
 """What a command shows while it works: live in a terminal, plain lines elsewhere, on standard error."""
 
+import itertools
 import mmap
 import threading
 import time
@@ -238,9 +239,8 @@ class LiveBar(Tally):
         bar_width = max(4, min(BAR_WIDTH, width - len(count) - 1))
         bar = ProgressBar(total=1.0, completed=1.0 if self.is_over else done, width=bar_width)
         taken = len(count) + 1 + bar_width
-        n_beside = sum(
-            taken + sum(len(fact) + 2 for fact in facts[:n]) <= width for n in range(1, len(facts) + 1)
-        )
+        ends = itertools.accumulate(len(fact) + 2 for fact in facts)
+        n_beside = sum(taken + end <= width for end in ends)
         first = Table.grid(padding=(0, 1))
         beside = [Text("  ".join(facts[:n_beside]), no_wrap=True)] if n_beside else []
         first.add_row(Text(count, no_wrap=True), bar, *beside)

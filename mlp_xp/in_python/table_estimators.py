@@ -213,11 +213,9 @@ class TableRegressor(RegressorMixin, TableEstimator):
         check_is_fitted(self)
         columns = self._columns(X, reset=False)
         found = self.model_.predict(columns, return_std=return_std, quantiles=quantiles)
-        is_column = self._n_dim == 1 and len(self.model_.output_names) == 1
-        shaped = [
-            each[..., 0] if is_column else each for each in (found if type(found) is tuple else [found])
-        ]
-        return tuple(shaped) if type(found) is tuple else shaped[0]
+        if self._n_dim > 1 or len(self.model_.output_names) > 1:
+            return found
+        return tuple(each[..., 0] for each in found) if type(found) is tuple else found[..., 0]
 
 
 class TableClassifier(ClassifierMixin, TableEstimator):

@@ -299,7 +299,8 @@ class Checkpoints(Interruption):
             return state
         if shortage is not None:
             raise shortage
-        checks.refuse(["; ".join(damaged) + ": no good checkpoint is left." if damaged else None])
+        if damaged:
+            raise ValueError(f"{'; '.join(damaged)}: no good checkpoint is left.")
         return None
 
     def _difference(self, path: Path, configuration: Mapping[str, Any], data: str | None) -> str | None:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from mlp_xp.machine.array_api import ArrayLike
-from mlp_xp.settings import checks
 
 OPSET = 19
 """The first version of the standard operators whose `Equal` compares texts."""
@@ -103,8 +102,8 @@ class Graph:
         model = self._model
         self._onnx.helper.set_model_props(model, dict(about))
         if model.ByteSize() > LARGEST:
-            checks.refuse(
-                [f"the model takes {model.ByteSize():,} bytes, but an ONNX file holds {LARGEST:,}."]
+            raise ValueError(
+                f"the model takes {model.ByteSize():,} bytes, but an ONNX file holds {LARGEST:,}."
             )
         self._onnx.checker.check_model(model, full_check=True)
         return bytes(model.SerializeToString(deterministic=True))
