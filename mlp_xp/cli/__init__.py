@@ -1,4 +1,4 @@
-"""The command line: `mlp-xp train`, `predict`, `evaluate`, `export`, `show`, `devices` and `cache`.
+"""The command line: `mlp-xp train`, `tune`, `predict`, `evaluate`, `export`, `show`, `devices`, `cache`.
 
 Exit statuses: 0 done; 1 the training diverged; 2 something that was given is refused (the message says what
 was given, what is needed and what to do); 3 an error of mlp-xp itself; 130 interrupted; 143 terminated. The

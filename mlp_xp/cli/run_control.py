@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 from mlp_xp.cli.commands import Train
-from mlp_xp.cli.printing import say as say_line
+from mlp_xp.cli.printing import say
 from mlp_xp.history import History
 from mlp_xp.machine.data_parallel import Ranks, world
 from mlp_xp.rows.fingerprint import fingerprint
@@ -100,9 +100,9 @@ def _latest(run: Checkpoints, *, resume: bool, override: bool) -> TrainingState 
 def _say_where(run: Checkpoints) -> None:
     at = run.resumed_from
     if at is None:
-        say_line(f"{run.folder} has no checkpoint yet: starting from the beginning")
+        say(f"{run.folder} has no checkpoint yet: starting from the beginning")
     else:
-        say_line(f"going on after epoch {at['epoch']}, step {at['step']}, from {run.folder}")
+        say(f"going on after epoch {at['epoch']}, step {at['step']}, from {run.folder}")
 
 
 def _say_how(options: Train, state: TrainingState | None) -> None:
@@ -114,7 +114,7 @@ def _say_how(options: Train, state: TrainingState | None) -> None:
         if getattr(options.read(name), "n_epochs", 0) is None
     ] + ([given("average", options.average)] if options.average else [])
     if before != options.epochs and stretched:
-        say_line(
+        say(
             f"{', '.join(stretched)}: over {options.epochs} epochs from here on, and over {before} before, "
             "so that the result is not that of one run"
         )

@@ -35,8 +35,8 @@ BINS = 10
 class Summary:
     """A column in a few words: its gaps are a share of the rows, `counts` a histogram.
 
-    Numbers and dates: "mean 5, median 4, 0 to 12"; texts: the most frequent with their shares, and how often
-    each of these is.
+    Numbers: "mean 5 ± 2, median 4, 0 to 12", dates without a mean; texts: the most frequent with their
+    shares, and how often each of these is.
     """
 
     name: str
