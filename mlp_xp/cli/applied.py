@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from mlp_xp.cli.commands import Evaluate, Predict
 from mlp_xp.cli.printing import say
-from mlp_xp.cli.progress import reading
+from mlp_xp.cli.progress import ReadingProgress
 from mlp_xp.network import Network
 from mlp_xp.saved.model_file import Model, load
 from mlp_xp.settings.checks import counted
@@ -38,7 +38,7 @@ def opened(options: Predict | Evaluate, data: str | None) -> tuple[TableModel, W
     """
     model, judges = load(options.model, options.device), isinstance(options, Evaluate)
     here: TableOptions = dataclasses.replace(options, data=data)
-    with reading(options.data, quiet=options.quiet) as progress:
+    with ReadingProgress(options.data, quiet=options.quiet) as progress:
         if isinstance(model, TableModel):
             if judges and not here.target and data is not None and here.has_names:
                 here = dataclasses.replace(here, target=written(model.targets.names))

@@ -280,8 +280,8 @@ def progress(
 class ReadingProgress:
     """Says how far the reading of a large file is, once it takes a while; `open_source`'s progress."""
 
-    def __init__(self, name: str, *, quiet: bool) -> None:
-        self.name, self._quiet = printable(name), quiet
+    def __init__(self, name: str | None, *, quiet: bool) -> None:
+        self.name, self._quiet = printable(name or ""), quiet
         console = Console(stderr=True)
         self._live = console.is_terminal and not console.is_dumb_terminal
         self._columns = console.width
@@ -317,8 +317,3 @@ class ReadingProgress:
         if not self._live:
             return 5.0
         return 0.2 if self._shown else 1.0
-
-
-def reading(data: str | None, *, quiet: bool) -> ReadingProgress:
-    """What shows how far the reading of the data is."""
-    return ReadingProgress(data or "", quiet=quiet)

@@ -11,7 +11,7 @@ from mlp_xp.cli.commands import Train
 from mlp_xp.cli.files import SUFFIXES, collected, given_data, output_problems, suffix_problem
 from mlp_xp.cli.outputs import Outputs, command_line
 from mlp_xp.cli.printing import explained, show
-from mlp_xp.cli.progress import reading
+from mlp_xp.cli.progress import ReadingProgress
 from mlp_xp.cli.run_control import controlled, find_ranks, lowest_first, seed_of_split
 from mlp_xp.machine import cuda
 from mlp_xp.machine.data_parallel import Ranks
@@ -48,7 +48,7 @@ def train(options: Train) -> int:
     with contextlib.ExitStack() as stack:
         data = stack.enter_context(given_data(options.data))
         here = dataclasses.replace(options, data=data)
-        with lowest_first(ranks), reading(options.data, quiet=options.quiet) as progress:
+        with lowest_first(ranks), ReadingProgress(options.data, quiet=options.quiet) as progress:
             rows = read_data(here, start, progress=progress, split_seed=split_seed)
         model = start or new_model(rows)
         # Until the end of the process: a signal between the last epoch and the model's file waits too.
