@@ -163,7 +163,7 @@ class Objective:
         values[...] = own_value
         own = np.broadcast_to(batch.own_weight, members or 1).tolist()
         *weights, n_that_stop = ranks.sum(
-            gradient.vector, [*own, float(ranks.stop_asked)], self.network.backend
+            gradient.vector, [*own, float(ranks.stop_wanted)], self.network.backend
         )
         ranks.stop_agreed = n_that_stop > 0
         self.losses.add(values[0] if members is None else values)

@@ -91,7 +91,7 @@ def _status_of(given: "Sequence[str]") -> int:
 
         print(f"mlp-xp {VERSION}")
         return 0
-    if completion.is_asked():
+    if completion.is_wanted():
         return completion.answer()
     if (command := help_page.wanted(given)) is not None:
         print(help_page.page(command))

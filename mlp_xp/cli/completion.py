@@ -10,18 +10,18 @@ from collections.abc import Iterator, Mapping
 
 from mlp_xp.cli.commands import COMMANDS, OF_ALL, OF_PROGRAM, flags, in_order
 
-ASKED = "_MLP_XP_COMPLETE"
+VARIABLE = "_MLP_XP_COMPLETE"
 """The variable in which a shell says what it wants: complete_bash, source_zsh, ..."""
 
 
-def is_asked(environment: Mapping[str, str] = os.environ) -> bool:
+def is_wanted(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether a shell wants to know how a line may go on."""
-    return environment.get(ASKED, "").startswith("complete_")
+    return environment.get(VARIABLE, "").startswith("complete_")
 
 
 def answer(environment: Mapping[str, str] = os.environ) -> int:
     """Print how a line may go on, as the shell wants it; the exit status."""
-    shell = environment[ASKED].removeprefix("complete_")
+    shell = environment[VARIABLE].removeprefix("complete_")
     found = dict(candidates(*_words(shell, environment)))
     if shell == "bash":
         lines = list(found)

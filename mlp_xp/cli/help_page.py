@@ -12,7 +12,7 @@ from mlp_xp.cli.commands import COMMANDS, OF_ALL, OF_PROGRAM, flags, in_order
 from mlp_xp.settings import panels
 from mlp_xp.settings.options import Option, Options
 
-ASKED = frozenset({"--help", "-h"})
+HELP = frozenset({"--help", "-h"})
 
 DESCRIPTION = "Multilayer perceptrons trained by memoised backpropagation, on a CPU or a CUDA GPU."
 
@@ -37,10 +37,10 @@ def wanted(given: Sequence[str]) -> str | None:
     ('train', '', None)
     """
     words = [word for word in given if word != "--debug"]
-    if not words or ASKED & {*itertools.takewhile(lambda word: word.startswith("-"), words)}:
+    if not words or HELP & {*itertools.takewhile(lambda word: word.startswith("-"), words)}:
         return ""
-    is_asked = ASKED & {*itertools.takewhile(lambda word: word != "--", words)}
-    return words[0] if is_asked and words[0] in COMMANDS else None
+    wants_help = HELP & {*itertools.takewhile(lambda word: word != "--", words)}
+    return words[0] if wants_help and words[0] in COMMANDS else None
 
 
 def page(command: str) -> str:

@@ -167,7 +167,7 @@ class Ranks:
         How gradients on GPUs are summed, of `cuda.ALL_REDUCES`; the same on all ranks.
     have_agreed : bool
         What they were given was compared by who trains with them.
-    stop_asked : bool
+    stop_wanted : bool
         This process wants the run to end; it travels with the next step's gradient.
     stop_agreed : bool
         Some process wanted it in the last step; every rank knows.
@@ -181,7 +181,7 @@ class Ranks:
         self._machine = communicator.Split_type(MPI.COMM_TYPE_SHARED)
         self.local_rank, self.local_size = self._machine.Get_rank(), self._machine.Get_size()
         self.all_reduce = "auto"
-        self.have_agreed = self.stop_asked = self.stop_agreed = False
+        self.have_agreed = self.stop_wanted = self.stop_agreed = False
         self._on_device: dict[tuple[Runtime, str], AllReduce | None] = {}
 
     @property

@@ -56,12 +56,12 @@ class Interruption:
         """Ask the run to end after the step under way; safe in a signal handler."""
         self.interrupted_by = signal_number
 
-    def is_asked(self, training: Training) -> bool:
+    def is_to_end(self, training: Training) -> bool:
         """Whether the run is to end now: on all ranks in the same step."""
         ranks = training.objective.ranks
         if ranks is None:
             return self.interrupted_by is not None
-        ranks.stop_asked = self.interrupted_by is not None
+        ranks.stop_wanted = self.interrupted_by is not None
         return ranks.stop_agreed
 
     def asks_in(self, training: Training) -> int:
@@ -76,7 +76,7 @@ class Interruption:
 
         Raises KeyboardInterrupt: the run was interrupted.
         """
-        if self.is_asked(training):
+        if self.is_to_end(training):
             raise KeyboardInterrupt
 
     def after_epoch(self, training: Training) -> None:
@@ -172,7 +172,7 @@ class Checkpoints(Interruption):
         KeyboardInterrupt
             The run was interrupted; its checkpoint is written.
         """
-        if self.is_asked(training):
+        if self.is_to_end(training):
             self.write(training)
             raise KeyboardInterrupt
         if self.every.unit == "steps":
