@@ -113,7 +113,7 @@ def test_a_signal_ends_with_checkpoint_and_model_and_the_run_goes_on(number, tmp
     ]
     run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert "rows to train on" in run.stderr.readline()
-    while "epoch" not in run.stderr.readline():
+    while "  loss " not in run.stderr.readline():  # an epoch is over
         pass
     time.sleep(0.05)
     run.send_signal(number)
