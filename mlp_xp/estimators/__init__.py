@@ -1,13 +1,11 @@
 """MLPClassifier and MLPRegressor: scikit-learn's contract, translated to the core.
 
 array_home     in whose library and on which device X lives, and results go back to
-rows           sparse matrices as sources, and parts of sources
-data           the rows of a fit, in memory or read as they are needed
-drawing        weights and orders drawn as scikit-learn draws them
+data           the rows of a fit, in memory or read as they are needed; sparse matrices as sources
+drawing        weights and orders drawn as scikit-learn draws them, or given
 parameters     constructor parameters, checked and translated to the core's objects
 targets        class labels to class numbers and back
-callbacks      who is told of every epoch
-training       the epoch loop with scikit-learn's way of stopping
+training       scikit-learn's way of stopping, who is told of every epoch, and members that go together
 saved          a fitted estimator as JSON beside its network
 fitting        fit and partial_fit, for both classes
 perceptron     weights as attributes, predictions in bounded memory, pickles

@@ -9,6 +9,9 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 
 from mlp_xp.activations import Activation, Logistic
+from mlp_xp.initializers import Given
+from mlp_xp.machine.array_api import ArrayLike
+from mlp_xp.parameters import Parameters
 
 
 def draw_weights(
@@ -26,6 +29,30 @@ def draw_weights(
         weights.append(random_state.uniform(-bound, bound, (n_in, n_out)))
         biases.append(random_state.uniform(-bound, bound, n_out))
     return weights, biases
+
+
+def set_weights(
+    parameters: Parameters, weights: Sequence[ArrayLike], biases: Sequence[ArrayLike] | None
+) -> None:
+    """Give a network weights that somebody has already; its members' have an axis of members first.
+
+    Raises ValueError: their shapes are not those of the parameters, or there are more of them.
+    """
+    members, unused = parameters.members, np.random.default_rng()
+    n_layers = len(parameters.weights)
+    if any(len(each) > n_layers for each in (weights, biases or ())):
+        raise ValueError(f"weights or biases of more layers are given than the network has: {n_layers}.")
+    for n, own in enumerate(parameters.each()):
+        if members is None:
+            given = Given(weights, biases)
+        elif all(len(each) == members for each in [*weights, *(biases or ())]):
+            rows = None if biases is None else [np.ravel(each[n]) for each in biases]
+            given = Given([each[n] for each in weights], rows)
+        else:
+            raise ValueError(f"weights of {members} members have an axis of so many before their own.")
+        for layer, (n_in, n_out) in enumerate(itertools.pairwise(parameters.layer_sizes)):
+            of_layer = (given.weights, given.biases)
+            own.set_layer(layer, *(of(unused, layer, n_in, n_out) for of in of_layer))
 
 
 def draw_validation(

@@ -17,15 +17,13 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from mlp_xp.dropout import resolve_dropout
 from mlp_xp.estimators.array_home import HOST, device_for, home_of, on_host, seen_by_host, stays
-from mlp_xp.estimators.callbacks import Listeners
 from mlp_xp.estimators.data import Encoded, InMemory, Rows, Streamed, is_streamed, names_of, source_given
-from mlp_xp.estimators.drawing import DrawnOrder, draw_validation, draw_weights
+from mlp_xp.estimators.drawing import DrawnOrder, draw_validation, draw_weights, set_weights
 from mlp_xp.estimators.numeric import refuse_dates, refuse_texts
 from mlp_xp.estimators.parameters import hidden_activations
 from mlp_xp.estimators.perceptron import Perceptron
 from mlp_xp.estimators.saved import HISTORY
-from mlp_xp.estimators.together import Together, set_weights
-from mlp_xp.estimators.training import Continuation, FitMonitor, Validation, epoch_loss
+from mlp_xp.estimators.training import Continuation, FitMonitor, Listeners, Together, Validation, epoch_loss
 from mlp_xp.history import History
 from mlp_xp.machine import blas
 from mlp_xp.machine.array_api import Array, ArrayLike, to_host

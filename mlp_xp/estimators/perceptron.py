@@ -14,13 +14,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from mlp_xp import derivatives
 from mlp_xp.estimators.array_home import HOST, Home, home_of, on_host, seen_by_host, stays
-from mlp_xp.estimators.data import CHUNK_ROWS, is_streamed
+from mlp_xp.estimators.data import CHUNK_ROWS, dense_pieces, is_streamed
+from mlp_xp.estimators.drawing import set_weights
 from mlp_xp.estimators.numeric import refuse_dates, refuse_non_finite, refuse_overflow, refuse_texts
 from mlp_xp.estimators.parameters import Parameters, hidden_activations
-from mlp_xp.estimators.rows import dense_pieces
 from mlp_xp.estimators.saved import description_of
 from mlp_xp.estimators.targets import Targets
-from mlp_xp.estimators.together import set_weights
 from mlp_xp.machine.array_api import DTYPES, Array, ArrayLike, to_host
 from mlp_xp.network import Network
 from mlp_xp.rows.device_arrays import ResidentSource

@@ -1,4 +1,4 @@
-"""What scikit-learn looks at after each epoch of a fit, and what a later fit goes on from."""
+"""What scikit-learn looks at after each epoch of a fit, who is told, and what a later fit goes on from."""
 
 import copy
 import dataclasses
@@ -6,7 +6,7 @@ import functools
 import math
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,8 +14,10 @@ from mlp_xp.dropout import Dropout
 from mlp_xp.epoch_losses import EpochLosses
 from mlp_xp.estimators.drawing import DrawnOrder
 from mlp_xp.estimators.perceptron import Perceptron
-from mlp_xp.machine.array_api import Array, to_host
-from mlp_xp.members.step import MemberOptimizer
+from mlp_xp.machine.array_api import Array, ArrayLike, to_host
+from mlp_xp.members.step import MemberObjective, MemberOptimizer, Members
+from mlp_xp.members.ways import member_step
+from mlp_xp.network import Network
 from mlp_xp.optimizers import Optimizer, Rule
 from mlp_xp.parameters import Parameters
 from mlp_xp.rows.loader import Loader
@@ -23,7 +25,9 @@ from mlp_xp.run.monitor import Monitor
 from mlp_xp.run.rates import Rates
 from mlp_xp.run.state import Training
 from mlp_xp.run.validation import mean_loss
+from mlp_xp.step import Step
 from mlp_xp.stopping import Stopping
+from mlp_xp.training_loop import Descent
 
 
 @dataclasses.dataclass
@@ -245,3 +249,73 @@ class FitMonitor(Monitor):
         estimator, network = self.estimator, self.training.objective.network
         rate, snapshot = self.training.rates.last, functools.partial(estimator.snapshot_of, network)
         return Progress(estimator.n_iter_, estimator.loss_, self.loss, self.score, rate, seconds, snapshot)
+
+
+class Listeners:
+    """Tells the callbacks of a fit of its epochs; they may ask for the training data as given."""
+
+    def __init__(
+        self, estimator: Perceptron, network: Network, X: ArrayLike, y: ArrayLike, metadata: object
+    ) -> None:
+        self.estimator, self.network = estimator, network
+        self.task = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
+        self.root: Any = None
+        self.epoch: Any = None
+        if hasattr(estimator, "_init_callback_context"):  # scikit-learn 1.9 has callbacks
+            self.root = estimator._init_callback_context(max_subtasks=estimator.max_iter)
+        self.wanted = bool(getattr(estimator, "_skl_callbacks", []))
+
+    def _now(self) -> dict[str, Any]:
+        return self.estimator._as_fitted(self.network)
+
+    def begin(self) -> None:
+        """Fit begins."""
+        if self.wanted:
+            self.root.call_on_fit_task_begin(**self.task)
+
+    def begin_epoch(self) -> None:
+        """An epoch begins."""
+        if self.wanted:
+            self.epoch = self.root.subcontext(task_name="epoch")
+            self.epoch.call_on_fit_task_begin(**self.task)
+
+    def end_epoch(self, progress: Progress) -> bool:
+        """An epoch ends. True: stop."""
+        stop = False
+        if self.wanted:
+            stop = self.epoch.call_on_fit_task_end(reconstruction_attributes=self._now, **self.task)
+        if self.estimator.callback is not None:
+            stop |= bool(self.estimator.callback(progress))
+        return stop
+
+    def end(self) -> None:
+        """Fit ends."""
+        if self.wanted:
+            self.root.call_on_fit_task_end(reconstruction_attributes=self._now, **self.task)
+
+
+class Together(Descent):
+    """The method that makes steps of all members, at one rate."""
+
+    def step_of(self, training: Training) -> Step:
+        """What makes the updates."""
+        objective, optimizer, rates = training.objective, training.optimizer, training.rates
+        if not (isinstance(objective, MemberObjective) and isinstance(optimizer, MemberOptimizer)):
+            raise TypeError("members have an objective and an optimizer of their own.")
+        members = Members(objective, optimizer, [self.clip_norm] * objective.n, OneRate(rates, objective.n))
+        return member_step(self.way, members, schedules_more=rates.schedules_more)
+
+
+class OneRate(NamedTuple):
+    """The rates of all members: the same."""
+
+    rates: Rates
+    n_members: int
+
+    def of_each(self) -> list[float]:
+        """At the step under way."""
+        return [self.rates.last] * self.n_members
+
+    def ahead_of_each(self, n_steps: int) -> np.ndarray:
+        """At the coming steps, (n_steps, 1)."""
+        return np.array(self.rates.ahead(n_steps))[:, np.newaxis]
