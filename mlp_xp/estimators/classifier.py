@@ -21,6 +21,7 @@ from mlp_xp.estimators.fitting import OF_SKLEARN, Learner, ValidationData, check
 from mlp_xp.estimators.parameters import COUNT, PART, allowed
 from mlp_xp.estimators.targets import Labels, kind_of, labels_of
 from mlp_xp.machine.array_api import Array, ArrayLike
+from mlp_xp.rows.class_weights import ClassWeighted
 from mlp_xp.rows.source import Source
 
 
@@ -287,7 +288,7 @@ class MLPClassifier(ClassifierMixin, Learner):
                 f"Previously got {self.classes_}, `y` has {labels.classes}"
             )
 
-    def _encoded_source(self, source: Source, *, learn: bool) -> Encoded:
+    def _encoded_source(self, source: Source, *, learn: bool) -> Source:
         """A source with encoded targets; one pass learns or checks the classes."""
         found = targets_of(source)
         if learn and not (self.warm_start and hasattr(self, "classes_")):
@@ -297,13 +298,12 @@ class MLPClassifier(ClassifierMixin, Learner):
         labels = self._targets
         if (found.labels.kind == "multioutput") != (labels.kind == "multioutput"):
             raise ValueError(f"the targets are {found.labels.kind}, but those of fit {labels.kind}.")
-        weights = None
-        if self.class_weight is not None and learn:
-            if source.n_targets > 1 or isinstance(self.class_weight, list):
-                raise ValueError("class_weight with a source needs one target, and a dict or 'balanced'.")
-            weights = found.class_weights(self.class_weight)
-        encode = found.encoder(labels)
-        return Encoded(source, not labels.is_logistic, encode, weights, found.values[0])
+        encoded = Encoded(source, not labels.is_logistic, found.encoder(labels))
+        if self.class_weight is None or not learn:
+            return encoded
+        if source.n_targets > 1 or isinstance(self.class_weight, list):
+            raise ValueError("class_weight with a source needs one target, and a dict or 'balanced'.")
+        return ClassWeighted(encoded, found.class_weights(self.class_weight))
 
     def _weighted(self, y: ArrayLike, weight: np.ndarray | None, *, incremental: bool) -> np.ndarray | None:
         """Sample weights times class weights."""

@@ -15,6 +15,7 @@ from mlp_xp.estimators.targets import NO_CLASSES, Labels, numbers_of
 from mlp_xp.machine.array_api import ArrayLike, to_host
 from mlp_xp.network import Network
 from mlp_xp.rows.arrays import ArraySource
+from mlp_xp.rows.class_weights import ClassWeighted
 from mlp_xp.rows.device_arrays import ResidentSource, is_elsewhere, take_rows
 from mlp_xp.rows.loader import Loader
 from mlp_xp.rows.source import Source, Subset, Wrapped, as_source, is_source, passes
@@ -113,7 +114,7 @@ class Streamed:
 
     def held_out(self, rows: np.ndarray) -> "Streamed":
         """Some rows, not copied, without class weights."""
-        source = self.source.own if isinstance(self.source, Encoded) else self.source
+        source = self.source.source if isinstance(self.source, ClassWeighted) else self.source
         return Streamed(Subset(source, rows))
 
     def outputs(self, network: Network) -> Scored:
@@ -145,33 +146,12 @@ Rows = InMemory | Streamed
 class Encoded(Wrapped):
     """A source whose targets are what the core's losses read: class numbers (`labels`) or numbers.
 
-    Parameters
-    ----------
-    source : source
-        With targets as the file or the user has them, read as float64.
-    encode : callable
-        Targets (m, n_targets) to encoded ones.
-    class_weight, classes : array, optional
-        By class number, what multiplies the sample weights; the values that have these numbers.
+    `encode` makes them of targets (m, n_targets) as the file or the user has them.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        labels: bool,
-        encode: Callable[[np.ndarray], np.ndarray],
-        class_weight: np.ndarray | None = None,
-        classes: np.ndarray | None = None,
-    ) -> None:
+    def __init__(self, source: Source, labels: bool, encode: Callable[[np.ndarray], np.ndarray]) -> None:
         super().__init__(source)
         self.labels, self.encode = labels, encode
-        self.class_weight, self.classes = class_weight, classes
-        self.has_weights = source.has_weights or class_weight is not None
-
-    @property
-    def own(self) -> "Encoded":
-        """The same with the rows' own weights alone."""
-        return Encoded(self.source, self.labels, self.encode)
 
     def rows(self, index: np.ndarray, x: np.ndarray, y: np.ndarray | None, weight: np.ndarray | None) -> None:
         """Fill x, y and weight with the rows of `index`."""
@@ -179,8 +159,6 @@ class Encoded(Wrapped):
         self.source.rows(index, x, given, weight)
         if y is not None:
             y[...] = self.encode(given)
-        if weight is not None and self.class_weight is not None and self.classes is not None:
-            weight *= self.class_weight[numbers_of(given[:, 0], self.classes)]
 
 
 def is_streamed(X: ArrayLike) -> bool:
@@ -251,14 +229,13 @@ class SourceTargets:
 
         return encode
 
-    def class_weights(self, given: Any) -> np.ndarray:
-        """The weight of each of the values of the one target, from a dict or "balanced"."""
+    def class_weights(self, given: Any) -> dict[int, float]:
+        """The weight of each class of the one target by its number, from a dict or "balanced"."""
         classes = self.labels.classes
-        place_of = np.searchsorted(classes, self.named[0])
-        if given == "balanced":
-            n = np.bincount(place_of, self.counts[0])
-            return (n.sum() / (len(n) * n))[place_of]
-        return weight_of_each(classes, given)[place_of]
+        if given != "balanced":
+            return dict(enumerate(weight_of_each(classes, given).tolist()))
+        n = np.bincount(np.searchsorted(classes, self.named[0]), self.counts[0])
+        return dict(enumerate((n.sum() / (len(n) * n)).tolist()))
 
 
 def weight_of_each(classes: np.ndarray, class_weight: Mapping[Any, float]) -> np.ndarray:

@@ -17,7 +17,7 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from mlp_xp.dropout import resolve_dropout
 from mlp_xp.estimators.array_home import HOST, device_for, home_of, on_host, seen_by_host, stays
-from mlp_xp.estimators.data import Encoded, InMemory, Rows, Streamed, is_streamed, names_of, source_given
+from mlp_xp.estimators.data import InMemory, Rows, Streamed, is_streamed, names_of, source_given
 from mlp_xp.estimators.drawing import DrawnOrder, draw_validation, draw_weights, set_weights
 from mlp_xp.estimators.numeric import refuse_dates, refuse_texts
 from mlp_xp.estimators.parameters import hidden_activations
@@ -515,7 +515,7 @@ class Learner(Perceptron):
     def _learn(self, y: ArrayLike, *, incremental: bool) -> None:
         """Learn what there is to know of targets."""
 
-    def _encoded_source(self, source: Source, *, learn: bool) -> Encoded:
+    def _encoded_source(self, source: Source, *, learn: bool) -> Source:
         """A source with targets as the core's losses read them."""
         raise NotImplementedError
 

@@ -92,7 +92,7 @@ class MLPRegressor(RegressorMixin, Learner):
         }
         return Numbers(shared("loss", own.resolve("loss", for_numbers, self.loss)))
 
-    def _encoded_source(self, source: Source, *, learn: bool) -> Encoded:
+    def _encoded_source(self, source: Source, *, learn: bool) -> Source:
         """A source with targets that are numbers."""
         if not source.n_targets:
             raise ValueError("the source has no targets: name the target column as y.")
