@@ -63,12 +63,9 @@ def device_for(x: ArrayLike, wanted: str | None) -> str:
 
     Raises ValueError: x is on another GPU than the one asked for, or on one while the CPU is asked for.
     """
-    near = None
-    if home_of(x) != HOST:
-        kind, index = x.__dlpack_device__()
-        near = f"cuda:{index}" if kind == _CUDA else None
+    near = f"cuda:{x.__dlpack_device__()[1]}" if stays(x) else None
     if wanted is None:
         return near or "cpu"
     if near is not None and wanted not in (near, "cuda"):
         raise ValueError(f"device={wanted!r}, but X is on {near}: leave device out, or move X to {wanted}.")
-    return near if near is not None else wanted
+    return near or wanted

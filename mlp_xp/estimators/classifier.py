@@ -247,8 +247,19 @@ class MLPClassifier(ClassifierMixin, Learner):
         return dataclasses.replace(self._labels, smoothing=float(self.label_smoothing))
 
     def _know(self, labels: Labels) -> None:
-        """Have these classes from now on; say where there is one alone."""
-        self._labels, self.classes_ = labels, labels.classes
+        """Have these classes from now on, and say where there is one alone; a warm start must have them.
+
+        Raises ValueError: it has others.
+        """
+        if self.warm_start and hasattr(self, "_labels"):
+            if not labels.has_same_classes(self._labels):
+                raise ValueError(
+                    "warm_start can only be used where `y` has the same classes as in the previous call to "
+                    f"fit. Previously got {self.classes_}, `y` has {labels.classes}"
+                )
+            return
+        self._labels: Labels = labels
+        self.classes_: Any = labels.classes
         for t, classes in enumerate(() if labels.kind == "multilabel" else labels.of_each):
             if len(classes) == 1:
                 where = f"column {t} of y" if labels.by_column else "y"
@@ -275,26 +286,14 @@ class MLPClassifier(ClassifierMixin, Learner):
 
     def _learn(self, y: ArrayLike, *, incremental: bool) -> None:
         """Learn the classes, or check that they are those of the last fit; `Labels.encode` finds others."""
-        if not hasattr(self, "classes_") or not (self.warm_start or incremental):
+        if self.warm_start or not (incremental and hasattr(self, "classes_")):
             self._know(labels_of(y))
-        elif self.warm_start:
-            self._refuse_others(labels_of(y))
-
-    def _refuse_others(self, labels: Labels) -> None:
-        """Raise ValueError where classes are not those of the last fit."""
-        if not labels.has_same_classes(self._labels):
-            raise ValueError(
-                "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
-                f"Previously got {self.classes_}, `y` has {labels.classes}"
-            )
 
     def _encoded_source(self, source: Source, *, learn: bool) -> Source:
         """A source with encoded targets; one pass learns or checks the classes."""
         found = targets_of(source)
-        if learn and not (self.warm_start and hasattr(self, "classes_")):
+        if learn:
             self._know(found.labels)
-        elif learn:
-            self._refuse_others(found.labels)
         labels = self._targets
         if (found.labels.kind == "multioutput") != (labels.kind == "multioutput"):
             raise ValueError(f"the targets are {found.labels.kind}, but those of fit {labels.kind}.")

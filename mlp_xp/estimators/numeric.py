@@ -1,5 +1,7 @@
 """What cannot be computed with as it is: dates, texts, and what float32 has no room for."""
 
+from typing import Any
+
 import numpy as np
 import scipy.sparse
 
@@ -9,12 +11,10 @@ from mlp_xp.tables.own_tables import columns_of
 
 def refuse_dates(name: str, given: ArrayLike) -> None:
     """Raise TypeError where an array or a frame holds dates or spans, which NumPy counts in any unit."""
-    columns = getattr(given, "dtypes", None)
-    is_frame = hasattr(columns, "items")
-    kinds = columns if is_frame or not hasattr(given, "dtype") else {"": given.dtype}
-    if kinds is None or not hasattr(kinds, "items"):
-        return
-    for column, dtype in kinds.items():
+    dtypes: Any = getattr(given, "dtypes", None)
+    if not hasattr(dtypes, "items"):
+        dtypes = {"": getattr(given, "dtype", None)}
+    for column, dtype in dtypes.items():
         if getattr(dtype, "kind", "") in ("M", "m"):
             where = f"{name}, column {column!r}" if column != "" else name
             held, span = ("dates", "datetime64") if dtype.kind == "M" else ("time spans", "timedelta64")

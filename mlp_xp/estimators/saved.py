@@ -74,12 +74,10 @@ def description_of(estimator: Parameters) -> dict[str, Any]:
         document["feature_names"] = list(estimator.feature_names_in_)
     labels = getattr(estimator, "_labels", None)
     if labels is not None:
-        several = labels.kind == "multioutput"
-        columns = labels.classes if several else [labels.classes]
         document["labels"] = {
             "kind": labels.kind,
             "sparse": labels.sparse,
-            "classes": [{"dtype": c.dtype.str, "values": _as_json(c)} for c in columns],
+            "classes": [{"dtype": c.dtype.str, "values": _as_json(c)} for c in labels.of_each],
         }
     return document
 
