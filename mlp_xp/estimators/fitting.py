@@ -293,10 +293,9 @@ class Fit:
                 f"these data and hidden_layer_sizes need {tuple(layer_sizes)}."
             )
         known.backend.runtime.select()
-        network = copy.copy(known)
-        network.parameters = known.parameters.zeros_like()
-        network.parameters.flat[...] = known.parameters.flat
-        return network
+        parameters = known.parameters.zeros_like()
+        parameters.flat[...] = known.parameters.flat
+        return known.with_parameters(parameters)
 
     def _descend(self, network: Network, data: Rows, validation: Rows | None, given: Loader | None) -> None:
         """Train step by step."""
@@ -461,13 +460,10 @@ class Fit:
             "best_validation_score_": -np.inf if early else None,
         }
         if validated:
-            defaults |= {"validation_loss_curve_": []}
-            if early:
-                defaults |= {"best_validation_loss_": np.inf}
+            defaults |= {"validation_loss_curve_": []} | ({"best_validation_loss_": np.inf} if early else {})
         for name, value in defaults.items():
             known = vars(estimator).get(name)
-            known = value if known is None else known
-            setattr(estimator, name, [*known] if isinstance(known, list) else known)
+            setattr(estimator, name, copy.copy(value if known is None else known))
 
     def _validation(self, network: Network, rows: Rows | None) -> Validation | None:
         """What is looked at on the rows held out."""
