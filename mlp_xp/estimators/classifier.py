@@ -17,7 +17,7 @@ from sklearn.utils.validation import _check_sample_weight
 
 from mlp_xp.estimators.array_home import on_host
 from mlp_xp.estimators.data import Encoded, targets_of, weight_of_each
-from mlp_xp.estimators.fitting import OF_SKLEARN, Learner, ValidationData, checked
+from mlp_xp.estimators.fitting import OF_SKLEARN, Given, Learner, checked
 from mlp_xp.estimators.parameters import COUNT, PART, allowed
 from mlp_xp.estimators.targets import Labels, kind_of, labels_of
 from mlp_xp.machine.array_api import Array, ArrayLike
@@ -186,10 +186,8 @@ class MLPClassifier(ClassifierMixin, Learner):
         -------
         self : MLPClassifier
         """
-        held_out = ValidationData(X_val, y_val, sample_weight_val)
-        return self._fit(
-            X, y, sample_weight, held_out, prepare=lambda: self._first_classes(on_host(y), classes)
-        )
+        rows, held = Given(X, y, sample_weight), Given(X_val, y_val, sample_weight_val)
+        return self._fit(rows, held, prepare=lambda: self._first_classes(on_host(y), classes))
 
     def _has_partial_fit(self) -> bool:
         """L-BFGS has none."""

@@ -58,8 +58,8 @@ _OF_CALLBACKS = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
 """What scikit-learn needs after a fit, also after one that failed."""
 
 
-class ValidationData(NamedTuple):
-    """Validation data as the user gave them."""
+class Given(NamedTuple):
+    """Rows as the user gave them, to train on or to validate."""
 
     X: ArrayLike
     y: ArrayLike
@@ -87,16 +87,13 @@ class Fit:
         self.going_on = not self.first and self.keeps
         self.ranks: Ranks | None = world() if is_streamed(X) else None
 
-    def run(
-        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike, held: ValidationData, start: Start
-    ) -> None:
+    def run(self, rows: Given, held: Given, start: Start) -> None:
         """From data to a trained network."""
         estimator = self.estimator
         sizes = estimator._hidden_sizes()
         if start.biases is not None and start.weights is None:
             raise ValueError("intercept_init goes with coef_init: give both, or neither.")
-        data = self._data(X, y, sample_weight)
-        validation = self._checked_held(held, y if isinstance(X, str | os.PathLike) else None)
+        data, validation = self._data(rows), self._held(held, rows)
         self.random_state = self._generator()
         estimator.n_outputs_ = estimator._targets.n_outputs(data.source.n_targets)
         layer_sizes = [estimator.n_features_in_, *sizes, estimator.n_outputs_]
@@ -107,15 +104,15 @@ class Fit:
         if start.weights is not None:
             set_weights(network.parameters, start.weights, start.biases)
         if self.ranks is not None:
-            rows = {"rows": data.source, "validation rows": None if validation is None else validation.source}
-            refuse_differences(self.ranks, network, rows, estimator.get_params())
+            sources = {"rows": data.source, "validation rows": validation.source if validation else None}
+            refuse_differences(self.ranks, network, sources, estimator.get_params())
             self.ranks.broadcast(network.parameters.flat, network.backend)
-        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-        self.listeners = Listeners(estimator, network, X, y, metadata)
+        metadata = None if rows.sample_weight is None else {"sample_weight": rows.sample_weight}
+        self.listeners = Listeners(estimator, network, rows.X, rows.y, metadata)
         self.listeners.begin()
         search = estimator._rule().search
         if search is None:
-            self._descend(network, data, validation, X if isinstance(X, Loader) else None)
+            self._descend(network, data, validation, rows.X if isinstance(rows.X, Loader) else None)
         else:
             self._search(search, network, data, validation)
         if not network.parameters.are_finite():
@@ -126,49 +123,51 @@ class Fit:
         estimator._publish(network)
         self.listeners.end()
 
-    def _data(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike) -> Rows:
+    def _source(self, given: Given, weight_name: str) -> Source | None:
+        """The source that is given, None for data."""
+        labels = not self.estimator._y_numeric
+        source = source_given(given.X, given.y, self.estimator.dtype, labels=labels)
+        if source is not None and given.sample_weight is not None:
+            raise TypeError(f"a path, a source or a loader brings its own weights: leave {weight_name} out.")
+        return source
+
+    def _data(self, rows: Given) -> Rows:
         """The rows, checked."""
         estimator = self.estimator
         with contextlib.nullcontext() if self.ranks is None else self.ranks.lowest_first():
-            source = source_given(X, y, estimator.dtype, labels=not estimator._y_numeric)
-        home = HOST if source is not None else home_of(X)
+            source = self._source(rows, "sample_weight")
+        home = home_of(rows.X) if source is None else HOST
         if not self.first and home != estimator._home():
             raise ValueError(
                 f"this estimator was fitted with arrays of {estimator._home()}, but X is of {home}: go on "
                 "with the same library and device."
             )
         if self.first:
-            estimator.device_ = (
-                (estimator.device or "cpu") if source is not None else device_for(X, estimator.device)
-            )
+            estimator.device_ = device_for(rows.X if source is None else None, estimator.device)
         if source is None:
-            data: Rows = self._checked(X, y, sample_weight)
+            data: Rows = self._checked(rows)
         elif self.incremental:
             raise TypeError(
                 "partial_fit takes arrays: an epoch over a path, a source or a loader is fit with "
                 "warm_start='continue' and max_iter=1."
             )
         else:
-            _refuse_own_weights("sample_weight", sample_weight)
             data = self._opened(source)
         if self.first:
             estimator._home_marker = home.send(np.empty(0, dtype=self.dtype))
         return data
 
-    def _checked(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike) -> InMemory:
+    def _checked(self, rows: Given) -> InMemory:
         """Rows of arrays."""
         estimator = self.estimator
-        X, y = self._validated(X, y, reset=self.first)
+        X, y, weight = self._validated(rows, reset=self.first, warn=True)
         self._decide_dtype("float32" if X.dtype == (home_of(X).xp or np).float32 else "float64")
         if self.dtype == "float32" and self.first and isinstance(X, np.ndarray):
             warn_if_coarse("X", X, vars(estimator).get("feature_names_in_"))
             if estimator._y_numeric:
                 warn_if_coarse("y", np.reshape(y, (len(y), -1)))
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
         estimator._learn(y, incremental=self.incremental)
         encoded = estimator._targets.encode(y, self.dtype)
-        weight = _weights(sample_weight, y)
         return InMemory(X, encoded, estimator._weighted(y, weight, incremental=self.incremental), weight)
 
     def _decide_dtype(self, found: str) -> None:
@@ -176,9 +175,11 @@ class Fit:
         estimator = self.estimator
         self.dtype = (estimator.dtype or found) if self.first else estimator._network_now().backend.dtype_name
 
-    def _validated(self, X: ArrayLike, y: ArrayLike, *, reset: bool) -> tuple[ArrayLike, Array]:
-        """X and y as scikit-learn checks them, on the host but for an X that stays where it is."""
-        estimator, stay = self.estimator, stays(X)
+    def _validated(
+        self, given: Given, *, reset: bool, warn: bool
+    ) -> tuple[ArrayLike, Array, np.ndarray | None]:
+        """Rows as scikit-learn checks them, on the host but for an X that stays where it is."""
+        estimator, (X, y, weight), stay = self.estimator, given, stays(given.X)
         refuse_dates("X", X)
         refuse_texts(X, numeric=estimator._y_numeric)
         if estimator._y_numeric:
@@ -195,7 +196,12 @@ class Fit:
             order=None if stay else "C",
             reset=reset,
         )
-        return (X if stay else checked), y
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=warn)
+        if weight is not None:
+            weight = _check_sample_weight(on_host(weight), y)
+            refuse_weights(weight)
+        return (X if stay else checked), y, weight
 
     def _opened(self, source: Source) -> Streamed:
         """Rows of a source."""
@@ -229,25 +235,20 @@ class Fit:
                 f"{'' if known is None else f' {list(known)}'}."
             )
 
-    def _checked_held(self, held: ValidationData, target: ArrayLike) -> Rows | None:
-        """The user's own validation rows."""
-        estimator = self.estimator
+    def _held(self, held: Given, rows: Given) -> Rows | None:
+        """The user's own validation rows, whose target has the name that it has among the others."""
         if all(each is None for each in held):
             return None
-        by_path = isinstance(held.X, str | os.PathLike)
-        named = target if by_path and held.y is None else held.y
-        source = source_given(held.X, named, estimator.dtype, labels=not estimator._y_numeric)
+        if held.y is None and all(isinstance(each.X, str | os.PathLike) for each in (held, rows)):
+            held = held._replace(y=rows.y)
+        source = self._source(held, "sample_weight_val")
         if source is not None:
-            _refuse_own_weights("sample_weight_val", held.sample_weight)
             self._check_columns(source, reset=False)
-            return Streamed(estimator._encoded_source(source, learn=False))
+            return Streamed(self.estimator._encoded_source(source, learn=False))
         if held.X is None or held.y is None:
             raise ValueError("X_val and y_val go together, sample_weight_val with them: give both or none.")
-        X, y = self._validated(held.X, held.y, reset=False)
-        weight = _weights(held.sample_weight, y)
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = y[:, 0]
-        return InMemory(X, estimator._targets.encode(y, self.dtype), weight)
+        X, y, weight = self._validated(held, reset=False, warn=False)
+        return InMemory(X, self.estimator._targets.encode(y, self.dtype), weight)
 
     def _generator(self) -> np.random.RandomState:
         """What to draw from: where it is left to chance, the same on all ranks."""
@@ -485,21 +486,6 @@ class Fit:
         return lambda: float(scorer(estimator.snapshot_of(network), x, y, **more))
 
 
-def _refuse_own_weights(name: str, given: ArrayLike) -> None:
-    """Raise TypeError where weights are given beside a source."""
-    if given is not None:
-        raise TypeError(f"a path, a source or a loader brings its own weights: leave {name} out.")
-
-
-def _weights(given: ArrayLike, y: np.ndarray) -> np.ndarray | None:
-    """Sample weights, checked."""
-    if given is None:
-        return None
-    weight: np.ndarray = _check_sample_weight(on_host(given), y)
-    refuse_weights(weight)
-    return weight
-
-
 def _whole(rows: Rows) -> Loader:
     """All rows at once, in the order in which they can be read."""
     return Loader(rows.source, batch_size="full", order=rows.source.order or "sequential")
@@ -558,8 +544,8 @@ class Learner(Perceptron):
         self : object
             After an error it is as it was before.
         """
-        held, start = ValidationData(X_val, y_val, sample_weight_val), Start(coef_init, intercept_init)
-        return self._fit(X, y, sample_weight, held, start)
+        held, start = Given(X_val, y_val, sample_weight_val), Start(coef_init, intercept_init)
+        return self._fit(Given(X, y, sample_weight), held, start)
 
     @checked
     def partial_fit(
@@ -577,14 +563,12 @@ class Learner(Perceptron):
         Parameters are as in `fit`. With early_stopping=True the estimator predicts with the best weights so
         far, while training goes on from the latest.
         """
-        return self._fit(X, y, sample_weight, ValidationData(X_val, y_val, sample_weight_val))
+        return self._fit(Given(X, y, sample_weight), Given(X_val, y_val, sample_weight_val))
 
     def _fit(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
-        sample_weight: ArrayLike,
-        held: ValidationData,
+        rows: Given,
+        held: Given,
         start: Start | None = None,
         prepare: Callable[[], None] | None = None,
     ) -> Self:
@@ -596,7 +580,7 @@ class Learner(Perceptron):
         try:
             if prepare is not None:
                 prepare()
-            Fit(self, X, incremental=start is None).run(X, y, sample_weight, held, start or Start())
+            Fit(self, rows.X, incremental=start is None).run(rows, held, start or Start())
         except BaseException:
             kept = {name: value for name, value in vars(self).items() if name in _OF_CALLBACKS}
             self.__dict__ = before | kept
