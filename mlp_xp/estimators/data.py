@@ -166,11 +166,6 @@ def is_streamed(X: ArrayLike) -> bool:
     return isinstance(X, str | os.PathLike | Loader) or is_source(X)
 
 
-def is_table(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is of a table, whose columns have names, rather than of arrays."""
-    return not os.fspath(path).lower().endswith((".npy", ".npz"))
-
-
 def label_dtype(source: Source) -> np.dtype[Any]:
     """What keeps the targets of a source as they are: integers and truth values are not made floats."""
     y = source.y
@@ -185,7 +180,8 @@ def source_given(X: ArrayLike, y: ArrayLike, dtype: str | None, *, labels: bool 
     Raises ValueError: y is given beside a source that has its own targets, or is missing beside a path.
     """
     if isinstance(X, str | os.PathLike):
-        kinds = dict.fromkeys(as_names(y), LABEL) if labels and is_table(X) else None
+        has_names = not os.fspath(X).lower().endswith((".npy", ".npz"))
+        kinds = dict.fromkeys(as_names(y), LABEL) if labels and has_names else None
         return open_source(X, y, dtype=dtype or "float32", kinds=kinds)
     if not is_streamed(X):
         return None
