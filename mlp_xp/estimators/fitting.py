@@ -436,19 +436,15 @@ class Fit:
                     rates.last = rates.now()
                     epoch = next(epochs)
                     wishes = listeners.end_epoch(monitor.progress(epoch.seconds))
-                    stopped = epoch.stopped
-                    if self._any(wishes):
-                        stopped = stopped or "stopped by a callback"
+                    if self.ranks is not None:  # any rank's callback stops all
+                        wishes = self.ranks.sum_numbers([float(wishes)])[0] > 0
+                    stopped = epoch.stopped or ("stopped by a callback" if wishes else None)
                     if stopped is not None:
                         break
         except KeyboardInterrupt:
             stopped = "interrupted"
             warnings.warn("Training interrupted by user.", stacklevel=OF_SKLEARN + 1)
         return stopped
-
-    def _any(self, wishes: bool) -> bool:
-        """Whether any rank's callback wishes to stop: all must decide alike."""
-        return wishes if self.ranks is None else self.ranks.sum_numbers([float(wishes)])[0] > 0
 
     def _start_history(self, *, validated: bool) -> None:
         """Lists and counts that epochs go on with; the lists are copied."""

@@ -6,7 +6,7 @@ import functools
 import math
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -257,16 +257,14 @@ class Listeners:
     def __init__(
         self, estimator: Perceptron, network: Network, X: ArrayLike, y: ArrayLike, metadata: object
     ) -> None:
-        self.estimator, self.network = estimator, network
+        self.estimator = estimator
         self.task = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
         self.root: Any = None
         self.epoch: Any = None
         if hasattr(estimator, "_init_callback_context"):  # scikit-learn 1.9 has callbacks
             self.root = estimator._init_callback_context(max_subtasks=estimator.max_iter)
         self.wanted = bool(getattr(estimator, "_skl_callbacks", []))
-
-    def _now(self) -> dict[str, Any]:
-        return self.estimator._as_fitted(self.network)
+        self._now = functools.partial(estimator._as_fitted, network)
 
     def begin(self) -> None:
         """Fit begins."""
@@ -299,10 +297,9 @@ class Together(Descent):
 
     def step_of(self, training: Training) -> Step:
         """What makes the updates."""
-        objective, optimizer, rates = training.objective, training.optimizer, training.rates
-        if not (isinstance(objective, MemberObjective) and isinstance(optimizer, MemberOptimizer)):
-            raise TypeError("members have an objective and an optimizer of their own.")
-        members = Members(objective, optimizer, [self.clip_norm] * objective.n, OneRate(rates, objective.n))
+        objective, rates = cast(MemberObjective, training.objective), training.rates
+        optimizer, norms = cast(MemberOptimizer, training.optimizer), [self.clip_norm] * objective.n
+        members = Members(objective, optimizer, norms, OneRate(rates, objective.n))
         return member_step(self.way, members, schedules_more=rates.schedules_more)
 
 
