@@ -120,16 +120,10 @@ class Streamed:
     def outputs(self, network: Network) -> Scored:
         """What a network says to all rows; outputs are held, rows are not."""
         dtype = "int32" if self.source.labels else network.backend.dtype_name
-        y, outputs, weights = [], [], []
-        for _, x, targets, weight in passes(self.source, CHUNK_ROWS, dtype, network.layer_sizes[-1]):
-            y.append(targets)
-            outputs.append(network.predict(x))
-            weights.append(weight)
-        return (
-            np.concatenate(y),
-            np.concatenate(outputs),
-            np.concatenate(weights) if self.source.has_weights else None,
-        )
+        read = passes(self.source, CHUNK_ROWS, dtype, network.layer_sizes[-1])
+        parts = ((y, network.predict(x), weight) for _, x, y, weight in read)
+        targets, outputs, weights = map(np.concatenate, zip(*parts, strict=True))
+        return targets, outputs, weights if self.source.has_weights else None
 
     @property
     def divisor(self) -> float:
