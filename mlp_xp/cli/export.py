@@ -20,6 +20,8 @@ from mlp_xp.settings.spelling import given, spelled
 def export(options: Export) -> None:
     """Write a model as an ONNX file."""
     path = options.model.with_suffix(".onnx") if options.out is None else Path(options.out)
+    if options.out is None and path == options.model:
+        raise ValueError(f"{path} is what its ONNX file would be called: give another, {spelled('out')}.")
     if options.out != "-":
         kind = suffix_problem("out", path, (".onnx", "a model is exported as ONNX"))
         checks.refuse([*output_problems({"out": path}, [options.model]), kind])

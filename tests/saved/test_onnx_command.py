@@ -130,6 +130,7 @@ def test_a_model_goes_to_standard_output(mlp_xp, tmp_path):
         (("model.safetensors",), "there is no model file model.safetensors"),
         (("{model}", "--out", "{model}"), "is a file that is read: name another"),
         (("{model}", "--out", "nowhere/model.onnx"), "there is no folder nowhere"),
+        (("net.onnx",), "net.onnx is what its ONNX file would be called: give another, --out"),
         (("{model}", "--out", "-", "--json"), "both write to standard output"),
         (
             ("{model}", "--matrix-input", "--out", "m.onnx"),
