@@ -166,7 +166,7 @@ def _rate_factors(name: str, text: str) -> Any:
 
     if text == "none":
         return None
-    return resolve(name, {"given": RateFactors}, f"given:{text}")
+    return resolve("option", {spelled(name): RateFactors}, f"{spelled(name)}:{text}")
 
 
 def _interval(_: str, text: str) -> str:

@@ -203,6 +203,7 @@ OPTIONS = [
     ("--target price", "--target: name the DATA that it belongs to"),
     ("good.csv --target price --dataset iris", "both DATA good.csv and --dataset iris are given"),
     ("x.npy --target y.npy --exclude x0", "--exclude: the columns of x.npy have no names"),
+    ("--rate-factors biases=-1", "option '--rate-factors': biases=-1 must be a finite number > 0."),
     ("--optimizer lbfgs --dropout 0.1", "no --dropout"),
     ("--optimizer lbfgs --batch-size 8", "it takes --batch-size full"),
     # Where the model cannot be written.
