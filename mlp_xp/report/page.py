@@ -109,7 +109,7 @@ def page(run: RunReport, model: TableModel, training: Source, measured: Source) 
         (f"Columns of the {'given rows' if on == 'given' else 'training part'}", _columns(model, seen)),
         ("How it was trained", _facts(run, model)),
         ("Do it again", f'<pre tabindex="0"><code>{escaped(run.command)}</code></pre>'),
-        ("Made with", _table(_versions(run))),
+        ("Made with", _table(_versions())),
     ]
     body = "".join(
         f"<section>{f'<h2>{escaped(heading)}</h2>' if heading else ''}{content}</section>"
@@ -417,7 +417,7 @@ def _value(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _versions(run: RunReport) -> list[tuple[str, str]]:
+def _versions() -> list[tuple[str, str]]:
     modules = {name: sys.modules[name] for name in LIBRARIES if name in sys.modules}
     versions = {name: getattr(module, "__version__", "") for name, module in modules.items()}
     return [
@@ -425,7 +425,6 @@ def _versions(run: RunReport) -> list[tuple[str, str]]:
         ("Python", platform.python_version()),
         *versions.items(),
         ("machine", f"{platform.system()} {platform.release()}, {platform.machine()}"),
-        ("device", run.result["device"]),
         ("made", dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC")),
     ]
 
