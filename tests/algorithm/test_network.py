@@ -1,8 +1,10 @@
 """The network: sizes, activations, starting state, predictions, refusals."""
 
 import copy
+import gc
 import pickle
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -150,16 +152,37 @@ def test_raw_gives_z_and_the_link_applies_to_it(backend, rng, link, apply):
     np.testing.assert_allclose(network.predict(x), apply(raw), **close)
 
 
-def test_eight_threads_predict_at_once(device):
+def test_a_kept_memo_serves_any_few_rows_and_keeps_neither_them_nor_the_network(rng):
+    network = fill(Network((3, 8, 5, 2), activation="gelu"))
+    x = rng.normal(size=(40, 3)).astype("float32")
+    expected = copy.deepcopy(network).predict(x)
+    for n_rows in (1, 40, 7, 1, 23):
+        found = copy.deepcopy(network).predict(x[:n_rows])
+        np.testing.assert_array_equal(network.predict(x[:n_rows]), found)
+        np.testing.assert_allclose(found, expected[:n_rows], rtol=1e-5, atol=1e-6)
+    assert len(network.memos) == 1
+    kept = [weakref.ref(x), weakref.ref(network)]
+    gc.disable()
+    try:
+        del x
+        assert kept[0]() is None
+        del network
+        assert kept[1]() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("chunk_rows", [8, None])
+def test_eight_threads_predict_at_once(device, chunk_rows):
     network = fill(Network((6, 32, 32, 3), activation="tanh", device=device, dtype="float64"))
     inputs = [np.random.default_rng(i).normal(size=(50 + i, 6)) for i in range(8)]
-    expected = [network.predict(x, chunk_rows=8) for x in inputs]
+    expected = [network.predict(x, chunk_rows=chunk_rows) for x in inputs]
     found = [[] for _ in inputs]
     together = threading.Barrier(8)
 
     def work(i):
         together.wait()
-        found[i].extend(network.predict(inputs[i], chunk_rows=8) for _ in range(10))
+        found[i].extend(network.predict(inputs[i], chunk_rows=chunk_rows) for _ in range(10))
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
     for thread in threads:
