@@ -22,8 +22,7 @@ def _within(bound, rng):
         return str(rng.choice(bound.words))
     if isinstance(bound, fields.Whole):
         return bound.least + int(rng.integers(5))
-    least = next((each for each in (bound.above, bound.least) if each is not None), -math.inf)
-    most = next((each for each in (bound.below, bound.most) if each is not None), math.inf)
+    least, most = max(bound.above, bound.least), min(bound.below, bound.most)
     if math.isfinite(least) and math.isfinite(most):
         return float(rng.uniform(least, most))
     if math.isfinite(least):
