@@ -86,6 +86,7 @@ class Fit:
         self.keeps = incremental or estimator._goes_on()
         self.going_on = not self.first and self.keeps
         self.ranks: Ranks | None = world() if is_streamed(X) else None
+        self.rule = estimator._rule()
 
     def run(self, rows: Given, held: Given, start: Start) -> None:
         """From data to a trained network."""
@@ -110,7 +111,7 @@ class Fit:
         metadata = None if rows.sample_weight is None else {"sample_weight": rows.sample_weight}
         self.listeners = Listeners(estimator, network, rows.X, rows.y, metadata)
         self.listeners.begin()
-        search = estimator._rule().search
+        search = self.rule.search
         if search is None:
             self._descend(network, data, validation, rows.X if isinstance(rows.X, Loader) else None)
         else:
@@ -351,7 +352,7 @@ class Fit:
         n_hidden, seeds = network.n_layers - 1, seeds_of(seed, network.members)
         masks = [resolve_dropout(estimator.dropout, n_hidden, each) for each in seeds]
         dropout = masks[0] if network.members is None else dropout_of(masks, n_hidden, seeds)
-        return Continuation(estimator._rule(), rates, dropout)
+        return Continuation(self.rule, rates, dropout)
 
     def _split(self, past: Continuation, data: Rows) -> tuple[np.ndarray, np.ndarray]:
         """The rows to train on, and those to hold out."""

@@ -92,11 +92,13 @@ class Parameters(BaseEstimator):
         found = self._problems()
         found += [] if any(found) else [self._lbfgs_problem()]
         constraints, named = self._parameter_constraints, type(self).__name__
-        for name, value in self.get_params(deep=False).items():
-            try:
-                validate_parameter_constraints(constraints, {name: value}, caller_name=named)
-            except InvalidParameterError as error:
-                found.append(str(error))
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
+            if value is not each.default:
+                try:
+                    validate_parameter_constraints(constraints, {each.name: value}, caller_name=named)
+                except InvalidParameterError as error:
+                    found.append(str(error))
         if problems := [problem for problem in found if problem]:
             raise InvalidParameterError("\n".join(problems))
 

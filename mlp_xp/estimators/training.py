@@ -163,7 +163,7 @@ class FitMonitor(Monitor):
 
     def __init__(self, estimator: Perceptron, training: Training, validation: Validation | None) -> None:
         self.estimator, self.training, self.validation = estimator, training, validation
-        self.makes_steps = estimator._makes_steps()
+        self.makes_steps = training.optimizer.rule.search is None
         self.stopping = Stopping(estimator.max_iter, time_budget=estimator.time_budget)
         self.is_early = self.makes_steps and estimator.early_stopping and validation is not None
         self.watched = "Training loss"

@@ -6,6 +6,7 @@ by name, reading parameters, and describing a thing again for files and for peop
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -34,6 +35,8 @@ def resolve(kind: str, catalogue: Mapping[str, type[Thing]], given: object) -> T
         ``"pinball:quantiles=0.1/0.5/0.9"``), the mapping that `describe` writes, a class, or an instance.
     """
     if isinstance(given, str):
+        if given in catalogue and not any(_parameters_of(catalogue[given]).values()):
+            return _with_defaults(catalogue[given])
         name, _, written = given.partition(":")
         pairs = [_parse(kind, given, part) for part in written.split(",") if part]
         parameters = dict(pairs)
@@ -68,6 +71,13 @@ def resolve(kind: str, catalogue: Mapping[str, type[Thing]], given: object) -> T
         raise ValueError("\n".join(f"{kind} {name!r}: {line}" for line in lines)) from error
 
 
+@functools.cache
+def _with_defaults(kind: type[Thing]) -> Thing:
+    """The instance whose parameters are all as declared: one, since none ever changes."""
+    return kind()
+
+
+@functools.cache
 def _parameters_of(kind: type) -> dict[str, bool]:
     """Names of what a class takes, and whether it has no default."""
     missing = dataclasses.MISSING

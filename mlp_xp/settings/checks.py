@@ -80,7 +80,7 @@ def number(
     most: float = math.inf,
 ) -> str | None:
     """A finite number within bounds (`above` and `below` are exclusive)."""
-    found = _as_number(value)
+    found = value if type(value) is float else _as_number(value)
     if above < found < below and least <= found <= most:
         return None
     needed = " and ".join(signed(above, least, below, most))

@@ -131,11 +131,15 @@ def _of_class(kind: type[Dataclass]) -> dict[str, Declared]:
 
 def numbers_of_each(thing: object) -> dict[str, tuple[float, ...]]:
     """Which fields of an instance hold a number for each member, and these."""
-    declared = of(thing) if dataclasses.is_dataclass(thing) else {}
-    values = {
-        name: getattr(thing, name) for name, each in declared.items() if getattr(each.bound, "of_each", False)
-    }
+    values = {name: getattr(thing, name) for name in _of_each(type(thing))}
     return {name: value for name, value in values.items() if isinstance(value, tuple)}
+
+
+@functools.cache
+def _of_each(kind: type) -> list[str]:
+    """Names of the fields that may hold a number for each member."""
+    declared = of(kind) if dataclasses.is_dataclass(kind) else {}
+    return [name for name, each in declared.items() if getattr(each.bound, "of_each", False)]
 
 
 def problems(instance: Dataclass) -> list[str | None]:
@@ -154,10 +158,10 @@ class Checked:
 
     def __post_init__(self) -> None:
         """Raise one ValueError that lists every problem."""
-        import numpy as np  # the command line declares its options with this file, and starts without NumPy
+        for name in _of_each(type(self)):
+            import numpy as np  # the command line declares its options with this file, and starts without NumPy
 
-        for name, declared in of(self).items():
             value = getattr(self, name)
-            if getattr(declared.bound, "of_each", False) and isinstance(value, (list, tuple, np.ndarray)):
+            if isinstance(value, (list, tuple, np.ndarray)):
                 object.__setattr__(self, name, tuple(np.asarray(value).tolist()))
         checks.refuse(problems(self))
