@@ -62,7 +62,9 @@ class Values:
     def append(self, value: Array) -> None:
         """Store a 0-d array on the device."""
         self._waiting[self._n_waiting, ...] = value
-        self.stored(1)
+        self._n_waiting += 1
+        if self._n_waiting == self._most:
+            self.flush()
 
     def extend(self, values: np.ndarray) -> None:
         """Add values of which the host knows already."""

@@ -169,7 +169,7 @@ class Network:
         other.__dict__.update(self.__getstate__(), parameters=parameters)
         return other
 
-    @property
+    @functools.cached_property
     def n_layers(self) -> int:
         """L, the number of weight matrices."""
         return len(self.layer_sizes) - 1

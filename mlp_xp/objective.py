@@ -6,6 +6,7 @@
 L_i sums over the outputs; s_i is the sample weight; biases are never penalised.
 """
 
+import functools
 from collections.abc import Callable, Collection
 
 import numpy as np
@@ -57,7 +58,6 @@ class Objective:
         self.reduction, self.ranks = reduction, ranks
         self.given = network, loss, regularizer, dropout
         self.targets = targets_of(network, loss, ranks)
-        self._memo: Memo | None = None
         n_sums = 1 + 2 * (network.members or 1)  # a wish to stop, Σ s_i L_i and Σ s_i
         self.gradient = network.parameters.zeros_like(extra=0 if ranks is None else n_sums)
         self.losses = self._new_losses(takes_mean=reduction == "mean", has_penalty=regularizer is not None)
@@ -67,12 +67,10 @@ class Objective:
         """Where J's terms wait."""
         return EpochLosses(self.network.backend, **terms)
 
-    @property
+    @functools.cached_property
     def memo(self) -> Memo:
         """What the forward pass of a chunk remembers; made with the first chunk, and again once forgotten."""
-        if self._memo is None:
-            self._memo = Memo(self.network, 1)
-        return self._memo
+        return Memo(self.network, 1)
 
     def differentiate(self, batch: Batch, number: int = 0, add_chunk: AddChunk | None = None) -> None:
         """Fill `gradient` with ∂J/∂w over a batch's chunks, which are consumed; J's terms wait on the device.
@@ -152,7 +150,7 @@ class Objective:
 
     def forget_buffers(self) -> None:
         """Let go of the memory that depends on the number of rows; the next chunk makes it again."""
-        self._memo = None
+        vars(self).pop("memo", None)
 
     def _add_up(self, ranks: Ranks, own_value: float | Array, batch: Batch, n_rows: int) -> None:
         """Sum the gradient, Σ s_i L_i, Σ s_i and wishes to stop over all ranks, in one message."""

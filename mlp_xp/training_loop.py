@@ -61,8 +61,9 @@ def run(
             stopped = stopped or decided
             training.is_over = stopped is not None
             training.after_epoch()
-            with clock.stopped():
-                yield epoch_now(training, stopped)
+            clock.stop()
+            yield epoch_now(training, stopped)
+            clock.go_on()
     finally:
         passes.close()
     if keep == "best":

@@ -181,7 +181,7 @@ class FitMonitor(Monitor):
         estimator.n_iter_ += 1
         estimator.loss_ = self.now = train_loss
         history.train_losses.append(train_loss)
-        self._say(f"Iteration {estimator.n_iter_}, loss = {train_loss:.8f}")
+        self._say("Iteration {}, loss = {:.8f}", estimator.n_iter_, train_loss)
         if self.makes_steps:
             estimator.t_ += training.loader.n_rows
             estimator.loss_curve_.append(train_loss)
@@ -196,7 +196,7 @@ class FitMonitor(Monitor):
             return
         self.score = score = training.agreed(held_out.score())
         estimator.validation_scores_.append(score)
-        self._say(f"Validation score: {score:f}")
+        self._say("Validation score: {:f}", score)
         if self.is_early:
             self.now = score
 
@@ -223,10 +223,10 @@ class FitMonitor(Monitor):
         is_adaptive = estimator._is_adaptive()
         if is_adaptive and rates.base > 1e-6:
             rates.base /= 5.0
-            self._say(f"{reason} Setting learning rate to {rates.base:f}")
+            self._say("{} Setting learning rate to {:f}", reason, rates.base)
             estimator._no_improvement_count = 0
             return None
-        self._say(f"{reason}{' Learning rate too small.' if is_adaptive else ''} Stopping.")
+        self._say("{}{} Stopping.", reason, " Learning rate too small." * is_adaptive)
         return reason
 
     def _improved(self) -> bool:
@@ -240,9 +240,9 @@ class FitMonitor(Monitor):
                 training.best, self.found_best = training.copied(), True
         return not value > best - estimator.tol
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, *values: object) -> None:
         if self.estimator.verbose:
-            sys.stdout.write(text + "\n")
+            sys.stdout.write(text.format(*values) + "\n")
 
     def progress(self, seconds: float) -> Progress:
         """What is told of the epoch that ended last."""

@@ -181,10 +181,14 @@ _own = _OfThisThread()
 _most = contextvars.ContextVar("most", default=sys.maxsize)
 
 
-@contextlib.contextmanager
-def at_most(n_threads: int | None) -> Iterator[None]:
+def at_most(n_threads: int | None) -> contextlib.AbstractContextManager[None]:
     """Let no more than so many threads compute what the calling thread asks for inside; None: no limit."""
-    before = _most.set(_most.get() if n_threads is None else n_threads)
+    return contextlib.nullcontext() if n_threads is None else _at_most(n_threads)
+
+
+@contextlib.contextmanager
+def _at_most(n_threads: int) -> Iterator[None]:
+    before = _most.set(n_threads)
     try:
         yield
     finally:

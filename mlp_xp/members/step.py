@@ -87,7 +87,8 @@ class MemberObjective(Objective):
         """That of some members, whose gradient is a part of this one's."""
         part = copy.copy(self)
         part.network, part.gradient = self.network.some(first, stop), self.gradient.some(first, stop)
-        part.loss, part._memo = some(self.loss, first, stop), None
+        part.loss = some(self.loss, first, stop)
+        vars(part).pop("memo", None)
         return part
 
     def forget_buffers(self) -> None:

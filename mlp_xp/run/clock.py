@@ -1,8 +1,6 @@
 """Seconds in training."""
 
-import contextlib
 import time
-from collections.abc import Iterator
 
 
 class Clock:
@@ -15,9 +13,10 @@ class Clock:
         """Seconds so far."""
         return time.perf_counter() - self._start
 
-    @contextlib.contextmanager
-    def stopped(self) -> Iterator[None]:
-        """Do not count the time inside."""
-        began = time.perf_counter()
-        yield
-        self._start += time.perf_counter() - began
+    def stop(self) -> None:
+        """Do not count the time from now on."""
+        self._stopped = time.perf_counter()
+
+    def go_on(self) -> None:
+        """Count again."""
+        self._start += time.perf_counter() - self._stopped

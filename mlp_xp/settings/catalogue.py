@@ -6,13 +6,13 @@ by name, reading parameters, and describing a thing again for files and for peop
 """
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 
 from mlp_xp.settings.checks import did_you_mean
+from mlp_xp.settings.fields import once_a_class
 from mlp_xp.settings.spelling import Spelling, speaking
 
 Thing = TypeVar("Thing")
@@ -71,13 +71,13 @@ def resolve(kind: str, catalogue: Mapping[str, type[Thing]], given: object) -> T
         raise ValueError("\n".join(f"{kind} {name!r}: {line}" for line in lines)) from error
 
 
-@functools.cache
+@once_a_class
 def _with_defaults(kind: type[Thing]) -> Thing:
     """The instance whose parameters are all as declared: one, since none ever changes."""
     return kind()
 
 
-@functools.cache
+@once_a_class
 def _parameters_of(kind: type) -> dict[str, bool]:
     """Names of what a class takes, and whether it has no default."""
     missing = dataclasses.MISSING

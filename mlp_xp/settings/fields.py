@@ -12,13 +12,20 @@ documents) reads the same declaration with `of`.
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from mlp_xp.settings import checks
 
 OneOrEach = Any
 """A number, or a tuple of one for each member."""
+
+Answer = TypeVar("Answer")
+
+
+def once_a_class(ask: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
+    """A function of a class that remembers its answers."""
+    return functools.cache(ask)
 
 
 class Dataclass(Protocol):
@@ -120,7 +127,7 @@ def of(thing: Dataclass | type[Dataclass]) -> dict[str, Declared]:
     return _of_class(thing if isinstance(thing, type) else type(thing))
 
 
-@functools.cache
+@once_a_class
 def _of_class(kind: type[Dataclass]) -> dict[str, Declared]:
     return {
         field.name: field.metadata[Declared]
@@ -135,7 +142,7 @@ def numbers_of_each(thing: object) -> dict[str, tuple[float, ...]]:
     return {name: value for name, value in values.items() if isinstance(value, tuple)}
 
 
-@functools.cache
+@once_a_class
 def _of_each(kind: type) -> list[str]:
     """Names of the fields that may hold a number for each member."""
     declared = of(kind) if dataclasses.is_dataclass(kind) else {}
@@ -159,7 +166,7 @@ class Checked:
     def __post_init__(self) -> None:
         """Raise one ValueError that lists every problem."""
         for name in _of_each(type(self)):
-            import numpy as np  # the command line declares its options with this file, and starts without NumPy
+            import numpy as np  # here: the command line declares its options with fields, and starts without
 
             value = getattr(self, name)
             if isinstance(value, (list, tuple, np.ndarray)):
