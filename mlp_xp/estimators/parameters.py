@@ -27,6 +27,7 @@ from mlp_xp.schedules import SCHEDULES, Constant, InverseScaling, Schedule
 SCIPY_LOSS_TOLERANCE = 1e7 * np.finfo(float).eps
 """SciPy's default for L-BFGS-B, which scikit-learn leaves alone."""
 
+SOLVERS_OF_SKLEARN = ("lbfgs", "sgd", "adam")
 SCHEDULES_OF_SKLEARN = ("constant", "invscaling", "adaptive")
 
 POSITIVE = Interval(Real, 0, None, closed="neither")
@@ -90,7 +91,6 @@ class Parameters(BaseEstimator):
     def _validate_params(self) -> None:
         """Refuse all that is wrong, of scikit-learn's parameters and of ours."""
         found = self._problems()
-        found += [] if any(found) else [self._lbfgs_problem()]
         constraints, named = self._parameter_constraints, type(self).__name__
         for each in dataclasses.fields(self):
             value = getattr(self, each.name)
@@ -99,28 +99,33 @@ class Parameters(BaseEstimator):
                     validate_parameter_constraints(constraints, {each.name: value}, caller_name=named)
                 except InvalidParameterError as error:
                     found.append(str(error))
+        found += [] if any(found) else [self._lbfgs_problem()]
         if problems := [problem for problem in found if problem]:
             raise InvalidParameterError("\n".join(problems))
 
     def _problems(self) -> list[str | None]:
         """What is wrong with the parameters that name something of mlp_xp."""
-        schedules = ", ".join(map(repr, SCHEDULES_OF_SKLEARN))
         return [
             self._unknown("activation", hidden_activations),
-            self._unknown("solver", lambda _: self._rule(), "'lbfgs', 'sgd', 'adam', or "),
-            self._unknown("learning_rate", lambda _: self._schedule(), f"{schedules}, or "),
-            None if self.initializer is None else self._unknown("initializer", _initializer, "None, "),
-            None if self.regularizer is None else self._unknown("regularizer", _penalty, "None, "),
+            self._unknown("solver", lambda _: self._rule(), SOLVERS_OF_SKLEARN),
+            self._unknown("learning_rate", lambda _: self._schedule(), SCHEDULES_OF_SKLEARN),
+            None if self.initializer is None else self._unknown("initializer", _initializer, (None,)),
+            None if self.regularizer is None else self._unknown("regularizer", _penalty, (None,)),
         ]
 
-    def _unknown(self, name: str, find: Callable[[object], object], also: str = "") -> str | None:
-        """The problem with a parameter that `find` resolves, if it does not."""
+    def _unknown(
+        self, name: str, find: Callable[[object], object], also: Sequence[str | None] = ()
+    ) -> str | None:
+        """The problem with a parameter that is none of some words, and that `find` does not resolve."""
         value = getattr(self, name)
+        if isinstance(value, str) and value in also:  # what goes with it has messages of its own
+            return None
         try:
             find(value)
         except (ValueError, TypeError) as error:
             return (
-                f"The {name!r} parameter of {type(self).__name__} must be {also}a name or an object of "
+                f"The {name!r} parameter of {type(self).__name__} must be "
+                f"{''.join(f'{each!r}, ' for each in also)}{'or ' * (len(also) > 1)}a name or an object of "
                 f"mlp_xp. Got {value!r} instead: {error}"
             )
         return None
@@ -149,7 +154,7 @@ class Parameters(BaseEstimator):
 
     def _rule(self) -> Rule:
         """The update rule of `solver`: scikit-learn's three with its parameters, or one of the core's."""
-        if not isinstance(self.solver, str) or self.solver not in ("sgd", "adam", "lbfgs"):
+        if not isinstance(self.solver, str) or self.solver not in SOLVERS_OF_SKLEARN:
             return shared("solver", own.resolve("optimizer", OPTIMIZERS, self.solver))
         if self.solver == "lbfgs":
             return LBFGS(

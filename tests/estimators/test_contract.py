@@ -116,6 +116,7 @@ def test_bad_parameters_are_refused_as_scikit_learn_refuses_them(ours, theirs, n
         with pytest.raises(ValueError, match=f"The '{name}' parameter of {kind.__name__} must be") as error:
             kind(**{name: value}).fit(x, y)
         assert isinstance(error.value, TypeError)
+        assert str(error.value).count("' parameter of ") == 1  # no other one is blamed for it
 
 
 def test_all_of_our_bad_options_are_refused_at_once():
