@@ -21,6 +21,7 @@ from mlp_xp.fast.compiled.compiler import (
     pointer,
     types,
 )
+from mlp_xp.fast.compiled.intrinsics import Builder, Context, Signature, Type, Typing, Values
 from mlp_xp.fast.compiled.losses import signature, weight_of
 from mlp_xp.machine.array_api import Array
 from mlp_xp.machine.symbolic import COMPARISONS, Program
@@ -86,7 +87,7 @@ def _n_numbers(text: str) -> int:
 
 
 @intrinsic_of_text
-def _computed(typing: Any, text: Any, inputs: Any, numbers: Any) -> Any:
+def _computed(typing: Typing, text: Type, inputs: Type, numbers: Type) -> Any:
     """A program's outputs, float64."""
     (steps, outputs), real = _steps_of(text.literal_value), inputs.dtype
 
@@ -102,7 +103,7 @@ def _computed(typing: Any, text: Any, inputs: Any, numbers: Any) -> Any:
         for kind in {WIDE, real if name in elementary.IN_SINGLE else WIDE}
     }
 
-    def build(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+    def build(context: Context, builder: Builder, signature: Signature, given: Values) -> Any:
         values: list[tuple[Any, Any]] = []  # each with its type; a number takes that of what it meets
 
         def taken(place: int, kind: Any) -> Any:
@@ -134,11 +135,11 @@ def _computed(typing: Any, text: Any, inputs: Any, numbers: Any) -> Any:
 
 
 @intrinsic_of_text
-def _numbers_of(_typing: Any, text: Any, start: Any, _first: Any, _apart: Any) -> Any:
+def _numbers_of(_typing: Typing, text: Type, start: Type, _first: Type, _apart: Type) -> Any:
     """A program's numbers, from a place on, so many apart."""
     n, whole = _n_numbers(text.literal_value), ir.IntType(64)
 
-    def build(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+    def build(context: Context, builder: Builder, signature: Signature, given: Values) -> Any:
         _, numbers, at, apart = given
         values = []
         for k in range(n):
@@ -150,10 +151,10 @@ def _numbers_of(_typing: Any, text: Any, start: Any, _first: Any, _apart: Any) -
 
 
 @intrinsic
-def call(_typing: Any, address: Any, arguments: Any) -> Any:
+def call(_typing: Typing, address: Type, arguments: Type) -> Any:
     """What the function of C at an address gives for some arguments; of arrays their beginnings."""
 
-    def build(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+    def build(context: Context, builder: Builder, signature: Signature, given: Values) -> Any:
         passed = []
         for k, kind in enumerate(signature.args[1]):
             value = builder.extract_value(given[1], k)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from mlp_xp.fast.compiled.compiler import ANY_ORDER, building, intrinsic, ir, types
+from mlp_xp.fast.compiled.intrinsics import Builder, Context, Signature, Type, Typing, Values
 
 LANES = 8
 """Members that one register holds: their number is a multiple of it."""
@@ -12,23 +13,23 @@ FLAGS = tuple(sorted(ANY_ORDER))
 
 @intrinsic
 def sum_products(
-    _typing: Any,
-    out: Any,
-    _at: Any,
-    one: Any,
-    _i: Any,
-    _i_by: Any,
-    other: Any,
-    _j: Any,
-    _j_by: Any,
-    _n: Any,
+    _typing: Typing,
+    out: Type,
+    _at: Type,
+    one: Type,
+    _i: Type,
+    _i_by: Type,
+    other: Type,
+    _j: Type,
+    _j_by: Type,
+    _n: Type,
 ) -> Any:
     """Row `at` of out ← Σ_k one[i + k i_by] ⊙ other[j + k j_by], for k from 0 to n − 1.
 
     All are (…, members) without gaps, and their rows are counted over all axes before the last.
     """
 
-    def build(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+    def build(context: Context, builder: Builder, signature: Signature, given: Values) -> Any:
         given_arrays = {
             n: context.make_array(kind)(context, builder, given[n])
             for n, kind in enumerate(signature.args)

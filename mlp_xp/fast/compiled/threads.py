@@ -6,6 +6,7 @@ Each thread calls the compiled step with its number; the cores that the BLAS wou
 from typing import Any
 
 from mlp_xp.fast.compiled.compiler import in_any_order, intrinsic, types
+from mlp_xp.fast.compiled.intrinsics import Builder, Context, Signature, Type, Typing, Values
 from mlp_xp.machine.array_api import Array
 
 LINE = 8
@@ -21,10 +22,10 @@ GIVEN_UP = -1
 
 
 @intrinsic
-def _load(_typing: Any, array: Any, i: Any) -> Any:
+def _load(_typing: Typing, array: Type, i: Type) -> Any:
     """Element i of an int64 array, read in order with all else."""
 
-    def build(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+    def build(context: Context, builder: Builder, signature: Signature, given: Values) -> Any:
         data = context.make_array(signature.args[0])(context, builder, given[0]).data
         return builder.load_atomic(builder.gep(data, [given[1]]), "acquire", 8)
 
@@ -32,10 +33,10 @@ def _load(_typing: Any, array: Any, i: Any) -> Any:
 
 
 @intrinsic
-def _store(_typing: Any, array: Any, i: Any, value: Any) -> Any:
+def _store(_typing: Typing, array: Type, i: Type, value: Type) -> Any:
     """Element i ← value, written in order with all else."""
 
-    def build(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+    def build(context: Context, builder: Builder, signature: Signature, given: Values) -> Any:
         data = context.make_array(signature.args[0])(context, builder, given[0]).data
         builder.store_atomic(given[2], builder.gep(data, [given[1]]), "release", 8)
         return context.get_dummy_value()

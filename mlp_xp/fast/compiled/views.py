@@ -6,19 +6,20 @@ In a step of a tiny network that was half of the time. Whoever calls a compiled 
 from typing import Any
 
 from mlp_xp.fast.compiled.compiler import arrays, intrinsic, types
+from mlp_xp.fast.compiled.intrinsics import Builder, Context, Signature, Type, Typing, Values
 
 
-def _made(context: Any, builder: Any, kind: Any, of: Any, **parts: Any) -> Any:
+def _made(context: Context, builder: Builder, kind: Any, of: Any, **parts: Any) -> Any:
     out = context.make_array(kind)(context, builder)
     arrays.populate_array(out, itemsize=of.itemsize, meminfo=None, **parts)
     return out._getvalue()
 
 
 @intrinsic
-def held(_typing: Any, array: Any) -> Any:
+def held(_typing: Typing, array: Type) -> Any:
     """An array itself."""
 
-    def build(context: Any, builder: Any, _signature: Any, given: Any) -> Any:
+    def build(context: Context, builder: Builder, _signature: Signature, given: Values) -> Any:
         of = context.make_array(array)(context, builder, given[0])
         return _made(context, builder, array, of, data=of.data, shape=of.shape, strides=of.strides)
 
@@ -26,10 +27,10 @@ def held(_typing: Any, array: Any) -> Any:
 
 
 @intrinsic
-def block(_typing: Any, array: Any, start: Any, n: Any, m: Any) -> Any:
+def block(_typing: Typing, array: Type, start: Type, n: Type, m: Type) -> Any:
     """Of an array without gaps the (n, m) rows from a place on."""
 
-    def build(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+    def build(context: Context, builder: Builder, signature: Signature, given: Values) -> Any:
         kinds, (whole, at, *shape) = signature.args, given
         at, *shape = (
             context.cast(builder, value, kind, types.intp)
